@@ -1,0 +1,41 @@
+"""The errors a caller can act on. Each message says what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class LampqError(Exception):
+    """Base of every error that bad input can cause; the command line shows it as one line."""
+
+
+class RecordError(LampqError, ValueError):
+    """A value (statistic, layer, profile) that cannot be: NaN weights, negative sizes, clashing shapes."""
+
+
+class BudgetError(LampqError, ValueError):
+    """A budget nothing can meet, or a limit that is no quantity."""
+
+
+class PlanError(LampqError, ValueError):
+    """A plan that is malformed, or made for another model."""
+
+
+class AdapterError(LampqError, ValueError):
+    """A model or data file that cannot be read, run or written."""
+
+
+class SolverError(LampqError, RuntimeError):
+    """A solver that failed, or an answer that did not survive certification."""
+
+
+class MissingExtraError(LampqError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: The distribution that is missing.
+        extra: The extra of lampq that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'lampq[{extra}]'")
+        self.package = package
+        self.extra = extra

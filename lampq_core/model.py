@@ -1,0 +1,47 @@
+"""What the core asks of a model, whatever framework it lives in. Adapters provide it; nothing inherits it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lampq.core.layer import Layer
+from lampq.core.plan import Plan
+
+
+class Model(Protocol):
+    """A readable, runnable model.
+
+    Attributes:
+        path: Where it was read from.
+        digest: SHA-256 of its content, to tie profiles and plans to it.
+        format: "onnx", "torch" or "tflite".
+    """
+
+    path: Path
+    digest: str
+    format: str
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the quantizable weights in the order the model uses them, measured once and cached."""
+
+    def weight(self, name: str) -> np.ndarray:
+        """The stored array of a layer, float32, in the shape of its record (read on demand, not cached)."""
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
+
+    def with_weights(self, weights: Mapping[str, np.ndarray]) -> Model:
+        """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+
+    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+        """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
+
+    def rest_bytes(self) -> int:
+        """Bytes of the file that no plan changes: everything but the quantizable weights."""
+
+    def write(self, plan: Plan, path: Path) -> None:
+        """Write the model quantized by `plan` in its own format, then run and verify what was written."""
