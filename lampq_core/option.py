@@ -1,0 +1,52 @@
+"""The choices a layer has: how many bits its weights, and where wanted its input, get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lampq.core.errors import RecordError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Option:
+    """One choice.
+
+    Attributes:
+        weight_bits: 1 to 8.
+        activation_bits: 2 to 8, or None: the layer's input stays float.
+    """
+
+    weight_bits: int
+    activation_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.weight_bits <= 8:
+            raise RecordError(f"{self.weight_bits} weight bits: choose 1 to 8")
+        if self.activation_bits is not None and not 2 <= self.activation_bits <= 8:
+            raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8")
+
+    def to_text(self) -> str:
+        """`w4` or `w4a8`."""
+        return f"w{self.weight_bits}" + (f"a{self.activation_bits}" if self.activation_bits else "")
+
+
+def parse_bits(text: str) -> tuple[int, ...]:
+    """Widths from `2-8`, `4` or `2,4,8`, increasing.
+
+    Raises:
+        RecordError: The text names no width, or one outside 1 to 8.
+
+    >>> parse_bits("2-4,8")
+    (2, 3, 4, 8)
+    """
+    widths: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        try:
+            first, last = int(low), int(high if dash else low)
+        except ValueError as err:
+            raise RecordError(f"bits {text!r}: write widths like 2-8 or 2,4,8") from err
+        if not 1 <= first <= last <= 8:
+            raise RecordError(f"bits {text!r}: widths run from 1 to 8")
+        widths.update(range(first, last + 1))
+    return tuple(sorted(widths))

@@ -1,0 +1,224 @@
+"""All that allocation needs to know of a model: records, error table, measured damage. No model, no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lampq.core import files
+from lampq.core.errors import RecordError
+from lampq.core.layer import Layer
+from lampq.core.option import Option
+
+_SCHEMA = "lampq.profile/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Profile:
+    """Measurements of one model. L layers, J options, S calibration samples, C classes.
+
+    Attributes:
+        layers: L records in the order the model uses them.
+        options: J choices, the same for every layer, increasing in weight bits.
+        weight_error: ||W_hat - W||^2 per layer and option, float64, shape (L, J).
+        payload_bytes: Stored bytes (codes and scales) per layer and option, int64, shape (L, J).
+        rest_bytes: Bytes of the model that no plan changes.
+        container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
+        kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
+        logits: Float logits of the calibration samples, float32, shape (S, C), or None.
+        logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
+        samples: Calibration samples behind the measurements, 0 without data.
+        provenance: Model digest and name, versions, seed, calibration source.
+    """
+
+    layers: tuple[Layer, ...]
+    options: tuple[Option, ...]
+    weight_error: np.ndarray
+    payload_bytes: np.ndarray
+    rest_bytes: int
+    container: str = "bitplane"
+    kl: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    logit_delta: np.ndarray | None = None
+    samples: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise RecordError("a profile needs at least one layer")
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RecordError(f"profile: two layers are called {twice}")
+        if not self.options or list(self.options) != sorted(set(self.options)):
+            raise RecordError("profile: options must be distinct and increasing")
+        if self.rest_bytes < 0 or self.samples < 0:
+            raise RecordError("profile: rest_bytes and samples cannot be negative")
+        table = (len(self.layers), len(self.options))
+        self._check("weight_error", table, np.float64)
+        self._check("payload_bytes", table, np.int64)
+        if self.kl is not None:
+            self._check("kl", table, np.float64)
+        if self.logits is not None:
+            self._check("logits", (self.samples, np.shape(self.logits)[-1]), np.float32)
+        if self.logit_delta is not None:
+            if self.logits is None:
+                raise RecordError("profile: logit differences need the logits they differ from")
+            self._check("logit_delta", (*table, *self.logits.shape), np.float32)
+
+    def _check(self, name: str, shape: tuple[int, ...], dtype: type) -> None:
+        array = np.asarray(getattr(self, name), dtype=dtype)
+        if array.shape != shape:
+            raise RecordError(f"profile: {name} has shape {array.shape}, expected {shape}")
+        if not np.isfinite(array).all():
+            where = np.argwhere(~np.isfinite(array))[0]
+            place = self.layers[int(where[0])].name if len(shape) != 2 or name != "logits" else f"sample {where[0]}"
+            raise RecordError(f"profile: {name} is not finite at {place}")
+        if name in ("weight_error", "payload_bytes", "kl") and (array < 0).any():
+            place = self.layers[int(np.argwhere(array < 0)[0, 0])].name
+            raise RecordError(f"profile: {name} is negative at layer {place}")
+        object.__setattr__(self, name, array)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Weights per layer, int64, shape (L,)."""
+        return np.array([layer.size for layer in self.layers], dtype=np.int64)
+
+    @property
+    def weight_bits(self) -> np.ndarray:
+        """Weight width of each option, int64, shape (J,)."""
+        return np.array([option.weight_bits for option in self.options], dtype=np.int64)
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
+
+        Raises:
+            OutputExistsError: One of the two exists and `force` is false.
+        """
+        path = Path(path)
+        arrays_path = path.with_suffix(".npz")
+        for output in (path, arrays_path):
+            files.refuse_existing(output, force=force)
+        arrays = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
+        for name in ("kl", "logits", "logit_delta"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        with files.atomic_path(arrays_path) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **arrays)
+        data = {
+            "schema": _SCHEMA,
+            "provenance": dict(self.provenance),
+            "samples": self.samples,
+            "container": self.container,
+            "rest_bytes": self.rest_bytes,
+            "options": [dataclasses.asdict(option) for option in self.options],
+            "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+        files.write_json(path, data)
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """Read a profile and its arrays.
+
+        Raises:
+            RecordError: Either file is missing, damaged, or the two do not belong together.
+        """
+        path = Path(path)
+        data = files.read_json(path, "profile")
+        if data.get("schema") != _SCHEMA:
+            raise RecordError(f"profile {path}: schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
+        try:
+            arrays_path = path.parent / Path(str(data["arrays"]["file"])).name
+            arrays = _read_arrays(arrays_path, str(data["arrays"]["sha256"]))
+            return cls(
+                layers=tuple(Layer.from_json(layer) for layer in data["layers"]),
+                options=tuple(Option(**option) for option in data["options"]),
+                weight_error=arrays["weight_error"],
+                payload_bytes=arrays["payload_bytes"],
+                rest_bytes=int(data["rest_bytes"]),
+                container=str(data["container"]),
+                kl=arrays.get("kl"),
+                logits=arrays.get("logits"),
+                logit_delta=arrays.get("logit_delta"),
+                samples=int(data["samples"]),
+                provenance=dict(data["provenance"]),
+            )
+        except RecordError as err:
+            raise RecordError(f"profile {path}: {err}") from err
+        except (KeyError, TypeError, ValueError) as err:
+            raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
+
+
+def merge(profiles: Sequence[Profile]) -> Profile:
+    """Combine profiles of one model measured on different samples, as if measured at once.
+
+    Raises:
+        RecordError: They are of different models, options or measurements.
+    """
+    if not profiles:
+        raise RecordError("nothing to merge")
+    first = profiles[0]
+    for other in profiles[1:]:
+        if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
+            raise RecordError("profiles to merge differ in layers or options")
+        for mine, theirs in zip(first.layers, other.layers, strict=True):
+            if not mine.fingerprint.matches(theirs.fingerprint):
+                raise RecordError(f"profiles to merge are of different models: layer {mine.name} differs")
+        for name in ("kl", "logits", "logit_delta"):
+            if (getattr(first, name) is None) != (getattr(other, name) is None):
+                raise RecordError(f"profiles to merge: only some have {name}")
+    counts = np.array([profile.samples for profile in profiles], dtype=np.float64)
+    share = counts / counts.sum() if counts.sum() else np.full(len(profiles), 1 / len(profiles))
+
+    def joined(name: str, axis: int) -> np.ndarray | None:
+        parts = [getattr(profile, name) for profile in profiles]
+        return None if parts[0] is None else np.concatenate(parts, axis=axis)
+
+    return dataclasses.replace(
+        first,
+        layers=tuple(_merge_layer(same, share) for same in zip(*(p.layers for p in profiles), strict=True)),
+        kl=None if first.kl is None else sum(w * p.kl for w, p in zip(share, profiles, strict=True)),
+        logits=joined("logits", 0),
+        logit_delta=joined("logit_delta", 2),
+        samples=int(counts.sum()),
+        provenance={**first.provenance, "merged": len(profiles)},
+    )
+
+
+def _merge_layer(same: tuple[Layer, ...], share: np.ndarray) -> Layer:
+    first = same[0]
+    activation = first.activation
+    for other in same[1:]:
+        if (activation is None) != (other.activation is None):
+            raise RecordError(f"profiles to merge: only some have activations of layer {first.name}")
+        if activation is not None and other.activation is not None:
+            activation = activation.merge(other.activation)
+    traces: dict[str, float | None] = {}
+    for name in ("fisher", "activation_fisher"):
+        values = [getattr(layer, name) for layer in same]
+        traces[name] = None if None in values else float(share @ np.array(values))
+    return dataclasses.replace(first, activation=activation, **traces)
+
+
+def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
+    import hashlib
+
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise RecordError(f"its arrays {path.name} have changed since it was written; profile the model again")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as err:
+        raise RecordError(f"its arrays {path.name} are damaged ({err})") from err
