@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,15 @@ class Model(Protocol):
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> Model:
         """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+
+    def sweep(
+        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, np.ndarray]]:
+        """Logits of the model with one weight replaced at a time: (layer, option, array) in, (layer, option, logits) out.
+
+        Candidates come in layer order and are drawn one by one, so that they need not fit in memory together;
+        an adapter may reuse the activations in front of the replaced layer.
+        """
 
     def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
