@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from lampq.core.layer import Layer
-from lampq.core.plan import Plan
+if TYPE_CHECKING:
+    from lampq.core.input_spec import InputSpec
+    from lampq.core.layer import Layer
+    from lampq.core.plan import Plan
 
 
 class Model(Protocol):
@@ -19,11 +21,20 @@ class Model(Protocol):
         path: Where it was read from.
         digest: SHA-256 of its content, to tie profiles and plans to it.
         format: "onnx", "torch" or "tflite".
+        grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizer).
+        skipped: (name, reason) of weights that stay as they are.
+        input_spec: Shape and type of the input.
     """
 
     path: Path
     digest: str
     format: str
+    grid: str
+    skipped: tuple[tuple[str, str], ...]
+    input_spec: InputSpec
+
+    def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
+        """Stored bytes of a layer's codes and scales at a width; None where the format has no such width."""
 
     def layers(self) -> tuple[Layer, ...]:
         """Records of the quantizable weights in the order the model uses them, measured once and cached."""

@@ -1,0 +1,141 @@
+"""Measurements of a model on calibration data: activations, single-layer damage, Fisher traces.
+
+Everything here asks a `Model` for arrays and gives arrays back, so it works the same for every framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from lampq.core.divergence import kl_divergence
+from lampq.core.errors import RecordError
+from lampq.core.gaussian import Gaussian
+from lampq.core.layer import Layer
+from lampq.core.model import Model
+from lampq.core.quantizer import as_rows, from_rows, quantize
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """A progress report nobody sees."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Damage:
+    """Single-layer measurements. L layers, J widths, S samples, C classes.
+
+    Attributes:
+        weight_error: ||W_hat - W||^2, float64, shape (L, J).
+        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data.
+        logits: Float logits, float32, shape (S, C), or None.
+        logit_delta: Differences to them, float32, shape (L, J, S, C), or None when not kept.
+    """
+
+    weight_error: np.ndarray
+    kl: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    logit_delta: np.ndarray | None = None
+
+
+def measure_weight_error(
+    model: Model, layers: Sequence[Layer], widths: Sequence[int], *, progress: Progress = quiet
+) -> Damage:
+    """Squared quantization error of every layer at every width; needs no data."""
+    error = np.zeros((len(layers), len(widths)))
+    for index, layer in enumerate(layers):
+        rows = as_rows(model.weight(layer.name), layer.channel_axis)
+        for column, bits in enumerate(widths):
+            error[index, column] = quantize(rows, bits, grid=model.grid).squared_error.sum()
+        progress("quantization errors", index + 1, len(layers))
+    return Damage(weight_error=error)
+
+
+def measure_damage(
+    model: Model,
+    layers: Sequence[Layer],
+    widths: Sequence[int],
+    batch: np.ndarray,
+    *,
+    keep_logits_below: int = 1 << 28,
+    progress: Progress = quiet,
+) -> Damage:
+    """Quantize one layer at a time and measure how the predictions move.
+
+    Args:
+        model: The float model.
+        layers: Its layer records, in model order.
+        widths: Weight widths to try.
+        batch: Calibration inputs, samples first.
+        keep_logits_below: Logit differences are kept when they take no more bytes than this.
+        progress: Told after every layer and width.
+
+    Raises:
+        RecordError: The model's own logits, or those with a layer quantized, are not finite; names the layer.
+    """
+    reference = check_logits(model.run(batch), "the float model")
+    table = (len(layers), len(widths))
+    error, kl = np.zeros(table), np.zeros(table)
+    keep = 4 * len(layers) * len(widths) * reference.size <= keep_logits_below
+    delta = np.zeros((*table, *reference.shape), dtype=np.float32) if keep else None
+    position = {layer.name: index for index, layer in enumerate(layers)}
+
+    def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
+        for index, layer in enumerate(layers):
+            rows = as_rows(model.weight(layer.name), layer.channel_axis)
+            for column, bits in enumerate(widths):
+                quantized = quantize(rows, bits, grid=model.grid)
+                error[index, column] = quantized.squared_error.sum()
+                yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+
+    done = 0
+    for name, column, logits in model.sweep(batch, candidates()):
+        index = position[name]
+        check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
+        kl[index, column] = kl_divergence(reference, logits).mean()
+        if delta is not None:
+            delta[index, column] = logits - reference
+        done += 1
+        progress("measuring layers", done, kl.size)
+    return Damage(weight_error=error, kl=kl, logits=reference, logit_delta=delta)
+
+
+def measure_activations(model: Model, layers: Sequence[Layer], batch: np.ndarray) -> tuple[Layer, ...]:
+    """Records completed with the statistics of each layer's input and its multiply-accumulates per sample.
+
+    Raises:
+        RecordError: An activation is not finite; names the layer.
+    """
+    found: dict[str, tuple[Gaussian, int]] = {}
+    for name, values, positions in model.taps(batch):
+        try:
+            statistics = Gaussian.from_array(values)
+        except RecordError as err:
+            raise RecordError(f"the input of layer {name}: {err}") from err
+        if name in found:
+            statistics = found[name][0].merge(statistics)
+        found[name] = (statistics, positions)
+    return tuple(
+        dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)
+        if layer.name in found
+        else layer
+        for layer in layers
+    )
+
+
+def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
+    """The logits, if finite.
+
+    Raises:
+        RecordError: They hold NaN or infinity; says whose and which sample.
+    """
+    if logits.ndim != 2:
+        raise RecordError(f"{whose} gives outputs of shape {logits.shape}; expected (samples, classes)")
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        raise RecordError(f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})")
+    return logits
