@@ -1,0 +1,125 @@
+"""What is in a file: a model, a profile or a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lampq import adapters
+from lampq.core.files import read_json
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A table and a few facts above it.
+
+    Attributes:
+        what: "model", "profile" or "plan".
+        facts: Label -> value, in reading order.
+        columns: Column headings.
+        rows: One tuple per layer, plain values.
+        skipped: (name, reason) of weights that stay as they are.
+    """
+
+    what: str
+    facts: Mapping[str, Any]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            "what": self.what,
+            **self.facts,
+            "layers": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+            "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
+        }
+
+
+def inspect(path: str | Path, **read_options: Any) -> Listing:
+    """Describe a model, profile or plan file.
+
+    Raises:
+        LampqError: The file cannot be read.
+    """
+    if str(path).endswith(".json"):
+        data = read_json(Path(path), "file")
+        if str(data.get("schema", "")).startswith("lampq.profile/"):
+            return _profile(Profile.read(Path(path)))
+        return _plan(Plan.read(Path(path)))
+    return _model(adapters.read(path, **read_options))
+
+
+def _model(model: Any) -> Listing:
+    layers = model.layers()
+    stored = model.stored_bits()
+    rows = tuple(
+        (
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.shape)),
+            layer.size,
+            float(layer.weight.whole().std[0]),
+            len(layer.shares),
+        )
+        for layer in layers
+    )
+    facts: dict[str, Any] = {
+        "file": str(model.path),
+        "format": model.format,
+        "digest": model.digest,
+        "input": f"{model.input_spec.name} {list(model.input_spec.shape)} {model.input_spec.dtype}",
+        "quantizable weights": sum(layer.size for layer in layers),
+        "other bytes": model.rest_bytes(),
+    }
+    if stored:
+        facts["stored widths"] = {name: bits for name, (bits, _) in stored.items()}
+    columns = ("name", "kind", "shape", "weights", "std", "shared by")
+    return Listing(what="model", facts=facts, columns=columns, rows=rows, skipped=model.skipped)
+
+
+def _profile(profile: Profile) -> Listing:
+    widths = profile.weight_bits.tolist()
+    rows = []
+    for index, layer in enumerate(profile.layers):
+        row: list[Any] = [layer.name, layer.kind, layer.size, layer.macs, layer.fisher]
+        table = profile.kl if profile.kl is not None else profile.weight_error
+        rows.append((*row, *(float(value) for value in table[index])))
+    measured = "KL" if profile.kl is not None else "error"
+    facts = {
+        "samples": profile.samples,
+        "container": profile.container,
+        "other bytes": profile.rest_bytes,
+        "interactions": profile.logit_delta is not None,
+        "provenance": dict(profile.provenance),
+    }
+    columns = ("name", "kind", "weights", "macs", "fisher", *(f"{measured} at {bits}" for bits in widths))
+    return Listing(what="profile", facts=facts, columns=columns, rows=tuple(rows))
+
+
+def _plan(plan: Plan) -> Listing:
+    rows = tuple(
+        (layer.name, layer.kind, layer.size, layer.weight_bits, layer.activation_bits, layer.payload_bytes, layer.predicted_kl, layer.why)
+        for layer in plan.layers
+    )  # fmt: skip
+    facts = {
+        "mode": plan.mode,
+        "budget": dict(plan.budget),
+        "average bits": plan.average_bits,
+        "payload bytes": plan.payload_bytes,
+        "total bytes": plan.total_bytes,
+        "predicted KL": plan.predicted_kl,
+        "bound": plan.bound,
+        "gap": plan.gap,
+        "measured KL": plan.measured_kl,
+        "solver": plan.solver,
+        "notes": list(plan.notes),
+        "provenance": dict(plan.provenance),
+    }
+    columns = ("name", "kind", "weights", "weight bits", "activation bits", "bytes", "predicted KL", "why")
+    return Listing(what="plan", facts=facts, columns=columns, rows=rows)
