@@ -106,15 +106,21 @@ def pinned_options(profile: Profile, pins: Sequence[str]) -> dict[int, int]:
     return pinned
 
 
-def uniform_option(profile: Profile, problem: Problem) -> int | None:
-    """The widest option that all layers but the pinned ones can take together within the limits, or None."""
-    for option in reversed(range(len(profile.options))):
-        choice = np.full(len(profile.layers), option)
+def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
+    """Options of the widest uniform plan within the limits, shape (L,), or None if not even the narrowest fits.
+
+    Pinned layers keep their width. A layer that cannot be stored at the uniform width takes the next wider one.
+    """
+    options = len(profile.options)
+    for option in reversed(range(options)):
+        reachable = np.isfinite(problem.cost) & (np.arange(options) >= option)
+        if not reachable.any(axis=1).all():
+            continue
+        choice = reachable.argmax(axis=1)
         for layer, pinned in problem.pins.items():
             choice[layer] = pinned
-        used = np.take_along_axis(problem.resources, choice[None, :, None], axis=2).sum(axis=(1, 2))
-        if (used <= problem.limits).all():
-            return option
+        if (problem.usage(choice) <= problem.limits).all():
+            return choice
     return None
 
 
@@ -196,7 +202,7 @@ def _why(profile: Profile, cost: np.ndarray, layer: int, option: int) -> str:
 def _check_floor(
     profile: Profile, budget: Budget, pinned: Mapping[int, int], resource: np.ndarray, limit: int, name: str
 ) -> None:
-    least = resource.min(axis=1)
+    least = np.where(profile.available, resource, np.iinfo(np.int64).max).min(axis=1)
     for layer, option in pinned.items():
         least[layer] = resource[layer, option]
     floor = int(least.sum())

@@ -6,7 +6,7 @@ Everything here asks a `Model` for arrays and gives arrays back, so it works the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -61,6 +61,7 @@ def measure_damage(
     widths: Sequence[int],
     batch: np.ndarray,
     *,
+    available: np.ndarray | None = None,
     keep_logits_below: int = 1 << 28,
     progress: Progress = quiet,
 ) -> Damage:
@@ -71,6 +72,7 @@ def measure_damage(
         layers: Its layer records, in model order.
         widths: Weight widths to try.
         batch: Calibration inputs, samples first.
+        available: Which widths to measure, bool, shape (L, J); the others are left at zero. None measures all.
         keep_logits_below: Logit differences are kept when they take no more bytes than this.
         progress: Told after every layer and width.
 
@@ -88,11 +90,13 @@ def measure_damage(
         for index, layer in enumerate(layers):
             rows = as_rows(model.weight(layer.name), layer.channel_axis)
             for column, bits in enumerate(widths):
+                if available is not None and not available[index, column]:
+                    continue
                 quantized = quantize(rows, bits, grid=model.grid)
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
-    done = 0
+    done, total = 0, kl.size if available is None else int(available.sum())
     for name, column, logits in model.sweep(batch, candidates()):
         index = position[name]
         check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
@@ -100,7 +104,7 @@ def measure_damage(
         if delta is not None:
             delta[index, column] = logits - reference
         done += 1
-        progress("measuring layers", done, kl.size)
+        progress("measuring layers", done, total)
     return Damage(weight_error=error, kl=kl, logits=reference, logit_delta=delta)
 
 
@@ -139,3 +143,36 @@ def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
     if not finite.all():
         raise RecordError(f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})")
     return logits
+
+
+def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The values that layers take at given widths, in the stored shape, float32.
+
+    Args:
+        model: The float model.
+        widths: Layer name -> weight bits; other layers are left out.
+    """
+    values = {}
+    for layer in model.layers():
+        if layer.name in widths:
+            rows = as_rows(model.weight(layer.name), layer.channel_axis)
+            quantized = quantize(rows, widths[layer.name], grid=model.grid)
+            values[layer.name] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+    return values
+
+
+def measure_plan(
+    model: Model, widths: Mapping[str, int], batch: np.ndarray, reference: np.ndarray | None = None
+) -> float:
+    """Measured damage of quantizing many layers together, mean nats over the batch.
+
+    Args:
+        model: The float model.
+        widths: Layer name -> weight bits.
+        batch: Inputs, samples first.
+        reference: Float logits of the batch; None computes them.
+    """
+    if reference is None:
+        reference = model.run(batch)
+    logits = model.with_weights(quantized_weights(model, widths)).run(batch)
+    return float(kl_divergence(reference, check_logits(logits, "the quantized model")).mean())

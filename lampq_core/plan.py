@@ -103,6 +103,11 @@ class Plan:
             raise PlanError(f"container {self.container!r} is neither bitplane nor int8")
 
     @property
+    def widths(self) -> dict[str, int]:
+        """Weight width of each layer by name."""
+        return {layer.name: layer.weight_bits for layer in self.layers}
+
+    @property
     def average_bits(self) -> float:
         """Weight width averaged over all weights."""
         return sum(layer.size * layer.weight_bits for layer in self.layers) / sum(layer.size for layer in self.layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ class Profile:
         layers: L records in the order the model uses them.
         options: J choices, the same for every layer, increasing in weight bits.
         weight_error: ||W_hat - W||^2 per layer and option, float64, shape (L, J).
-        payload_bytes: Stored bytes (codes and scales) per layer and option, int64, shape (L, J).
+        payload_bytes: Stored bytes (codes and scales) per layer and option, int64, shape (L, J); -1 where the
+            format cannot store the layer that way, which rules the option out.
         rest_bytes: Bytes of the model that no plan changes.
         container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
         kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
@@ -64,6 +66,9 @@ class Profile:
         table = (len(self.layers), len(self.options))
         self._check("weight_error", table, np.float64)
         self._check("payload_bytes", table, np.int64)
+        if not self.available.any(axis=1).all():
+            stuck = self.layers[int(np.argmin(self.available.any(axis=1)))].name
+            raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
         if self.kl is not None:
             self._check("kl", table, np.float64)
         if self.logits is not None:
@@ -81,10 +86,16 @@ class Profile:
             where = np.argwhere(~np.isfinite(array))[0]
             place = self.layers[int(where[0])].name if len(shape) != 2 or name != "logits" else f"sample {where[0]}"
             raise RecordError(f"profile: {name} is not finite at {place}")
-        if name in ("weight_error", "payload_bytes", "kl") and (array < 0).any():
-            place = self.layers[int(np.argwhere(array < 0)[0, 0])].name
+        least = {"weight_error": 0, "kl": 0, "payload_bytes": -1}.get(name)
+        if least is not None and (array < least).any():
+            place = self.layers[int(np.argwhere(array < least)[0, 0])].name
             raise RecordError(f"profile: {name} is negative at layer {place}")
         object.__setattr__(self, name, array)
+
+    @property
+    def available(self) -> np.ndarray:
+        """Which options the format can store, bool, shape (L, J)."""
+        return self.payload_bytes >= 0
 
     @property
     def sizes(self) -> np.ndarray:
@@ -213,8 +224,6 @@ def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
         content = path.read_bytes()
     except OSError as err:
         raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
-    import hashlib
-
     if hashlib.sha256(content).hexdigest() != digest:
         raise RecordError(f"its arrays {path.name} have changed since it was written; profile the model again")
     try:

@@ -113,7 +113,8 @@ def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str
     fewer bits. The running minimum repairs that.
 
     Returns:
-        The scores, shape (L, J), and the names of the layers that were repaired.
+        The scores, shape (L, J), +inf where the format cannot store the option, and the names of the layers that
+        were repaired.
 
     Raises:
         RecordError: The mode is unknown, its measurements are missing, or a score is not finite.
@@ -124,9 +125,12 @@ def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str
     if not np.isfinite(scores).all() or (scores < 0).any():
         bad = int(np.argwhere(~(np.isfinite(scores) & (scores >= 0)))[0, 0])
         raise RecordError(f"mode {mode}: the score of layer {profile.layers[bad].name} is not a finite damage")
-    smooth = np.minimum.accumulate(scores, axis=1)
+    available = profile.available
+    smooth = np.minimum.accumulate(np.where(available, scores, np.inf), axis=1)
     # Differences on the level of rounding are not worth a word.
-    repaired = (scores - smooth).max(axis=1) > 0.01 * scores.max(axis=1)
+    excess = np.where(available, scores - np.where(available, smooth, 0), 0)
+    repaired = excess.max(axis=1) > 0.01 * scores.max(axis=1)
+    smooth[~available] = np.inf
     return smooth, tuple(layer.name for layer, flag in zip(profile.layers, repaired, strict=True) if flag)
 
 

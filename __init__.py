@@ -1,0 +1,78 @@
+"""LampQ: how many bits each layer of a neural network gets, and the model written that way.
+
+    >>> import lampq                                                        # doctest: +SKIP
+    >>> model = lampq.read("vit.onnx")                                      # doctest: +SKIP
+    >>> images, _ = lampq.read_data("calib/", model)                        # doctest: +SKIP
+    >>> plan = lampq.plan(lampq.profile(model, images), average_bits=3)     # doctest: +SKIP
+    >>> lampq.apply(model, plan, "vit-3bit.onnx")                           # doctest: +SKIP
+
+Importing it loads NumPy and nothing else; a framework is loaded when a file of its kind arrives.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Budget": "lampq.core.allocation",
+    "Gaussian": "lampq.core.gaussian",
+    "LampqError": "lampq.core.errors",
+    "Layer": "lampq.core.layer",
+    "Plan": "lampq.core.plan",
+    "Problem": "lampq.core.problem",
+    "Profile": "lampq.core.profile",
+    "Solution": "lampq.core.solution",
+    "apply": "lampq.verbs.apply",
+    "demo": "lampq.verbs.demo",
+    "evaluate": "lampq.verbs.evaluate",
+    "inspect": "lampq.verbs.inspect",
+    "merge": "lampq.core.profile",
+    "plan": "lampq.verbs.plan",
+    "profile": "lampq.verbs.profile",
+    "quantize": "lampq.verbs.quantize",
+    "read": "lampq.adapters",
+    "read_data": "lampq.adapters.data",
+    "solve": "lampq.solvers",
+    "sweep": "lampq.verbs.sweep",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        # The sub-package `lampq.demo` would otherwise shadow the verb of the same name once imported.
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'lampq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from lampq.adapters import read as read
+    from lampq.adapters.data import read_data as read_data
+    from lampq.core.allocation import Budget as Budget
+    from lampq.core.errors import LampqError as LampqError
+    from lampq.core.gaussian import Gaussian as Gaussian
+    from lampq.core.layer import Layer as Layer
+    from lampq.core.plan import Plan as Plan
+    from lampq.core.problem import Problem as Problem
+    from lampq.core.profile import Profile as Profile
+    from lampq.core.profile import merge as merge
+    from lampq.core.solution import Solution as Solution
+    from lampq.solvers import solve as solve
+    from lampq.verbs.apply import apply as apply
+    from lampq.verbs.demo import demo as demo
+    from lampq.verbs.evaluate import evaluate as evaluate
+    from lampq.verbs.inspect import inspect as inspect
+    from lampq.verbs.plan import plan as plan
+    from lampq.verbs.profile import profile as profile
+    from lampq.verbs.quantize import quantize as quantize
+    from lampq.verbs.sweep import sweep as sweep

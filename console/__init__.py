@@ -1,0 +1,1 @@
+"""What people see: arguments, tables, progress bars. The only part that imports rich."""

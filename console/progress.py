@@ -1,0 +1,46 @@
+"""Progress bars on standard error, shown only where a person can see them and the work takes a while."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lampq.core.measure import Progress as Report
+from lampq.core.measure import quiet
+
+_PATIENCE_S = 2.0
+
+
+@contextlib.contextmanager
+def progress_bar(*, enabled: bool) -> Iterator[Report]:
+    """A progress report that turns into a bar after two seconds; silent when standard error is no terminal."""
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:
+        yield quiet
+        return
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    tasks: dict[str, int] = {}
+    began = time.monotonic()
+    started = False
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal started
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+        if not started and time.monotonic() - began > _PATIENCE_S:
+            bar.start()
+            started = True
+
+    try:
+        yield report
+    finally:
+        if started:
+            bar.stop()

@@ -1,0 +1,83 @@
+"""What ships, what loads, and which way imports point."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"core": "lampq_core", "solvers": "solvers", "adapters": "adapters", "verbs": "verbs", "console": "console"}
+# Each package may import those below it, never those above.
+ALLOWED = {
+    "core": set(),
+    "solvers": {"core"},
+    "adapters": {"core"},
+    "verbs": {"core", "solvers", "adapters"},
+    "console": {"core", "solvers", "adapters", "verbs"},
+}
+
+
+def imported_by(statement):
+    code = f"import sys; {statement}; print('\\n'.join(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+FOREIGN = {"rich", "scipy", "mip", "onnx", "onnx_ir", "onnxruntime", "torch", "PIL", "matplotlib", "safetensors", "flatbuffers"}
+
+
+def test_importing_the_library_loads_numpy_alone():
+    loaded = imported_by("import lampq, lampq.core.profile, lampq.core.plan, lampq.core.scores, lampq.core.allocation")
+    assert "numpy" in loaded
+    assert not loaded & FOREIGN
+
+
+def test_planning_from_a_profile_loads_numpy_alone():
+    loaded = imported_by("import lampq; lampq.plan, lampq.sweep, lampq.read, lampq.profile, lampq.evaluate, lampq.apply")
+    assert not loaded & FOREIGN
+
+
+def test_the_check_of_loaded_modules_can_fail():
+    assert "scipy" in imported_by("import lampq, scipy") & FOREIGN
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package):
+    for path in (ROOT / PACKAGES[package]).rglob("*.py"):
+        for module in imports_of(path):
+            parts = module.split(".")
+            if parts[0] == "lampq" and len(parts) > 1 and parts[1] in PACKAGES:
+                assert parts[1] == package or parts[1] in ALLOWED[package], f"{path} imports {module}"
+            if package == "core":
+                assert parts[0] in {"lampq", "numpy", *sys.stdlib_module_names}, f"{path} imports {module}"
+
+
+def test_every_package_ships(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    source = tmp_path / "source"
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in files.stdout.split("\n"):
+        if name and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([*build, str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert top == {"lampq", next(name for name in top if name.endswith(".dist-info"))}
+    shipped = {name for name in names if name.endswith(".py")}
+    for package, folder in PACKAGES.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            assert f"lampq/{package}/{path.relative_to(ROOT / folder)}" in shipped
+    assert {name for name in shipped if name.count("/") == 1} == {"lampq/__init__.py", "lampq/cli.py"}

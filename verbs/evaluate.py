@@ -1,0 +1,98 @@
+"""How good a model is, and how far from another."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lampq.core.divergence import kl_divergence
+from lampq.core.errors import AdapterError
+from lampq.core.measure import Progress, check_logits, quiet
+from lampq.core.model import Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a model does on labelled or unlabelled data.
+
+    Attributes:
+        samples: Samples evaluated.
+        top1: Fraction of samples whose largest logit is their label, or None without labels.
+        kl: Mean KL(reference || model), nats, or None without a reference.
+        agreement: Fraction of samples on which both choose the same class, or None without a reference.
+        size_bytes: Bytes of the model's files.
+        ms_per_sample: Wall-clock milliseconds per sample, the first run left out.
+    """
+
+    samples: int
+    top1: float | None
+    kl: float | None
+    agreement: float | None
+    size_bytes: int
+    ms_per_sample: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return dataclasses.asdict(self)
+
+
+def evaluate(
+    model: Model,
+    inputs: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    reference: Model | None = None,
+    batch_size: int = 64,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """Run a model over data.
+
+    Args:
+        model: The model to judge.
+        inputs: Preprocessed inputs, samples first.
+        labels: Class indices, shape (S,), or None.
+        reference: Model whose predictions count as the truth for `kl`.
+        batch_size: Samples per run.
+        progress: Told after every batch.
+
+    Raises:
+        AdapterError: Labels name more classes than the model has, or the two models disagree in their classes.
+        RecordError: Logits are not finite.
+    """
+    model.run(inputs[:batch_size])
+    logits, seconds = [], 0.0
+    expected = []
+    for start in range(0, len(inputs), batch_size):
+        batch = inputs[start : start + batch_size]
+        began = time.perf_counter()
+        logits.append(check_logits(model.run(batch), "the model"))
+        seconds += time.perf_counter() - began
+        if reference is not None:
+            expected.append(check_logits(reference.run(batch), "the reference"))
+        progress("evaluating", min(start + batch_size, len(inputs)), len(inputs))
+    found = np.concatenate(logits)
+    chosen = found.argmax(axis=1)
+    if labels is not None and labels.max(initial=0) >= found.shape[1]:
+        raise AdapterError(
+            f"the data has label {int(labels.max())}, the model only {found.shape[1]} classes; "
+            f"point --data at folders of the model's own classes"
+        )
+    kl = agreement = None
+    if reference is not None:
+        truth = np.concatenate(expected)
+        if truth.shape != found.shape:
+            raise AdapterError(f"the model has {found.shape[1]} classes, the reference {truth.shape[1]}")
+        kl = float(kl_divergence(truth, found).mean())
+        agreement = float((truth.argmax(axis=1) == chosen).mean())
+    return Evaluation(
+        samples=len(inputs),
+        top1=None if labels is None else float((chosen == labels).mean()),
+        kl=kl,
+        agreement=agreement,
+        size_bytes=model.file_bytes(),
+        ms_per_sample=1e3 * seconds / len(inputs),
+    )

@@ -1,0 +1,102 @@
+"""Model and data in, profile out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import lampq
+from lampq.core.errors import RecordError
+from lampq.core.fisher import forward_fisher
+from lampq.core.layer import Layer
+from lampq.core.measure import (
+    Progress,
+    measure_activations,
+    measure_damage,
+    measure_weight_error,
+    quiet,
+)
+from lampq.core.model import Model
+from lampq.core.option import Option
+from lampq.core.profile import Profile
+
+
+def profile(
+    model: Model,
+    batch: np.ndarray | None = None,
+    *,
+    bits: Sequence[int] = tuple(range(2, 9)),
+    act_bits: int | None = None,
+    container: str = "bitplane",
+    fisher_draws: int = 2,
+    seed: int = 0,
+    data_summary: dict[str, Any] | None = None,
+    progress: Progress = quiet,
+) -> Profile:
+    """Measure all that allocation needs.
+
+    With data, every layer is quantized alone at every width and the change of the predictions kept (damage, and
+    logit differences where they fit in memory), activations get their statistics, and Fisher traces come from
+    `fisher_draws` random perturbations per layer. Without data there are weight statistics and errors only.
+
+    Args:
+        model: A readable model (`lampq.read`).
+        batch: Calibration inputs, preprocessed, samples first; None profiles without data.
+        bits: Weight widths.
+        act_bits: Width of the layers' inputs; None leaves them float.
+        container: `bitplane` (exactly b bits a weight) or `int8`.
+        fisher_draws: Perturbations per layer; 0 skips the traces.
+        seed: Seeds the perturbations.
+        data_summary: Said of the data in the provenance.
+        progress: Told what is being measured and how far it is.
+
+    Raises:
+        RecordError: Weights, activations or logits are not finite; names the layer.
+    """
+    if act_bits is not None and batch is None:
+        raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    widths = tuple(sorted(set(bits)))
+    options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
+    layers = model.layers()
+    payload = _payload(model, layers, widths, container)
+    if batch is None:
+        damage = measure_weight_error(model, layers, widths, progress=progress)
+    else:
+        damage = measure_damage(model, layers, widths, batch, available=payload >= 0, progress=progress)
+        layers = measure_activations(model, layers, batch)
+        if fisher_draws:
+            traces = forward_fisher(model, batch, draws=fisher_draws, seed=seed, progress=progress)
+            layers = tuple(dataclasses.replace(layer, fisher=traces[layer.name]) for layer in layers)
+    return Profile(
+        layers=layers,
+        options=options,
+        weight_error=damage.weight_error,
+        payload_bytes=payload,
+        rest_bytes=model.rest_bytes(),
+        container=container,
+        kl=damage.kl,
+        logits=damage.logits,
+        logit_delta=damage.logit_delta,
+        samples=0 if batch is None else len(batch),
+        provenance={
+            "model": model.path.name,
+            "format": model.format,
+            "digest": model.digest,
+            "data": data_summary or {},
+            "seed": seed,
+            "fisher_draws": fisher_draws if batch is not None else 0,
+            "versions": {"lampq": lampq.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        },
+    )
+
+
+def _payload(model: Model, layers: Sequence[Layer], widths: Sequence[int], container: str) -> np.ndarray:
+    def stored(layer: Layer, width: int) -> int:
+        size = model.payload_bytes(layer, width, container)
+        return -1 if size is None else size
+
+    return np.array([[stored(layer, width) for width in widths] for layer in layers], dtype=np.int64)
