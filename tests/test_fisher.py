@@ -66,7 +66,7 @@ def test_many_draws_converge_to_the_exact_traces():
 def test_one_weight_needs_one_draw():
     net, batch = make_net(hidden=1, inputs=1)
     found = forward_fisher(net, batch, draws=1, relative_step=1e-4)
-    # Signs matter only between weights; what is left is the step's own error and float32 rounding of the weight.
+    # Signs matter only between weights; what is left is the error of the step and float32 rounding.
     assert found["first"] == pytest.approx(exact_traces(net, batch)["first"], rel=1e-3)
 
 
