@@ -1,0 +1,299 @@
+"""The allocation problem as arrays: one option per layer, least damage, every resource within its limit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lampq.core.errors import BudgetError, RecordError
+
+_INT64_MAX = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """A multiple-choice knapsack problem with any number of resources. Make it with `build`.
+
+    The error table need not be monotone: a wider option may cost more than a narrower one.
+
+    Attributes:
+        cost: Damage of each option in units of `scale`, shape (L, J), >= 0; +inf where an option is not allowed.
+        scale: Nats per unit of `cost`. A power of two, so that scaling loses no digit.
+        resources: What each option uses, shape (R, L, J), int64, >= 0.
+        limits: The most that may be used, shape (R,), int64, >= 0.
+        resource_names: One name per resource, with its unit ("bits", "MACs").
+        layer_names: One name per layer.
+        ties: Disjoint groups of layers that must take the same option, each sorted, at least two layers.
+        pins: Layers whose option is given: layer index to option index.
+    """
+
+    cost: np.ndarray
+    scale: float
+    resources: np.ndarray
+    limits: np.ndarray
+    resource_names: tuple[str, ...]
+    layer_names: tuple[str, ...]
+    ties: tuple[tuple[int, ...], ...] = ()
+    pins: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        layers, options = self.cost.shape
+        allowed = np.isfinite(self.cost)
+        if not 0 < self.scale < math.inf:
+            raise RecordError(f"scale is {self.scale}; it must be positive and finite")
+        if self.resources.shape != (len(self.limits), layers, options):
+            raise RecordError(
+                f"resources have shape {self.resources.shape}; expected {(len(self.limits), layers, options)}"
+            )
+        for what, names, count in (
+            ("layer", self.layer_names, layers),
+            ("resource", self.resource_names, len(self.limits)),
+        ):
+            if len(names) != count:
+                raise RecordError(f"{len(names)} {what} names for {count} {what}s")
+        _check_costs(self.cost, allowed, self.layer_names)
+        _check_resources(self.resources, allowed, self.resource_names, self.layer_names)
+        for name, limit in zip(self.resource_names, self.limits.tolist(), strict=True):
+            if limit < 0:
+                raise BudgetError(f"{name}: the limit {limit} is negative")
+        _check_pins(self.pins, allowed, self.layer_names)
+        object.__setattr__(self, "ties", _joined_ties(self.ties, layers))
+        _check_ties(self.ties, self.pins, allowed, self.layer_names)
+        for array in (self.cost, self.resources, self.limits):
+            array.setflags(write=False)
+
+    @classmethod
+    def build(
+        cls,
+        cost: np.ndarray,
+        resources: np.ndarray,
+        limits: Sequence[int] | np.ndarray | int | None,
+        *,
+        resource_names: Sequence[str] | None = None,
+        layer_names: Sequence[str] | None = None,
+        ties: Iterable[Sequence[int]] = (),
+        pins: Mapping[int, int] | None = None,
+    ) -> Problem:
+        """Scale the costs, check everything, and refuse a limit that no choice can meet.
+
+        Costs are scaled once, here, so that the largest lies in [500, 1000): with costs near the absolute
+        tolerances of the MILP solvers these call suboptimal answers optimal.
+
+        Args:
+            cost: Damage in nats, shape (L, J), >= 0; +inf forbids an option.
+            resources: Integers, shape (R, L, J), or (L, J) for a single resource.
+            limits: One integer per resource, a single integer, or None for no limit on any.
+            resource_names: Names with unit; by default "resource 0", ...
+            layer_names: By default "layer 0", ...
+            ties: Groups of layer indices that take the same option; groups that overlap are joined.
+            pins: Layer index to option index.
+
+        Raises:
+            RecordError: A value that cannot be; the message names the layer or resource.
+            BudgetError: A limit is no quantity, or below the least that any choice uses.
+
+        >>> problem = Problem.build([[0.5, 0.1], [0.4, 0.2]], [[2, 4], [2, 4]], 6)
+        >>> problem.objective(np.array([1, 0])), problem.usage(np.array([1, 0])).tolist()
+        (0.5, [6])
+        """
+        damage = np.array(cost, dtype=np.float64)
+        if damage.ndim != 2 or damage.shape[1] == 0:
+            raise RecordError(f"costs have shape {damage.shape}; expected (layers, options), with an option")
+        use = _as_integers(resources, "resources", RecordError)
+        use = use[None] if use.ndim == 2 else use
+        if use.ndim != 3 or use.shape[1:] != damage.shape:
+            raise RecordError(f"resources have shape {use.shape}; expected (resources, *{damage.shape})")
+        if limits is None:
+            bounds = np.full(len(use), _INT64_MAX)
+        else:
+            bounds = np.atleast_1d(_as_integers(limits, "limits", BudgetError))
+        if bounds.shape != (len(use),):
+            raise BudgetError(f"{bounds.size} limits for {len(use)} resources; give one for each")
+        finite = damage[np.isfinite(damage)]
+        scale = _scale_of(float(finite.max()) if finite.size else 0.0)
+        if layer_names is None:
+            layer_names = [f"layer {i}" for i in range(len(damage))]
+        if resource_names is None:
+            resource_names = [f"resource {r}" for r in range(len(use))]
+        problem = cls(
+            cost=damage / scale,
+            scale=scale,
+            resources=use,
+            limits=bounds,
+            resource_names=tuple(str(name) for name in resource_names),
+            layer_names=tuple(str(name) for name in layer_names),
+            ties=tuple(tuple(group) for group in ties),
+            pins=dict(pins or {}),
+        )
+        for name, limit, floor in zip(
+            problem.resource_names, bounds.tolist(), problem.floors().tolist(), strict=True
+        ):
+            if floor > limit:
+                raise BudgetError(
+                    f"{name}: the limit {limit} is below {floor}, the least that any choice uses; "
+                    f"the nearest feasible limit is {floor}"
+                )
+        return problem
+
+    def objective(self, choice: np.ndarray) -> float:
+        """Damage of a choice in nats, correctly rounded; `choice` has shape (L,)."""
+        return self.scale * math.fsum(self.cost[np.arange(len(choice)), choice].tolist())
+
+    def usage(self, choice: np.ndarray) -> np.ndarray:
+        """Exact amount of each resource that a choice uses, shape (R,), int64."""
+        return self.resources[:, np.arange(len(choice)), choice].sum(axis=1)
+
+    def floors(self) -> np.ndarray:
+        """Least possible use of each resource on its own, ties and pins kept, shape (R,), int64."""
+        problem = self.reduced().problem
+        use = np.where(np.isfinite(problem.cost), problem.resources, _INT64_MAX)
+        return use.min(axis=2, initial=_INT64_MAX).sum(axis=1)
+
+    def reduced(self) -> Reduction:
+        """The equivalent problem without ties and pins: tied layers are summed, pinned ones keep one option."""
+        layers = len(self.cost)
+        if not self.ties and not self.pins:
+            return Reduction(problem=self, groups=np.arange(layers))
+        leader = np.arange(layers)
+        for group in self.ties:
+            leader[list(group)] = group[0]
+        first, groups = np.unique(leader, return_inverse=True)
+        cost = np.zeros((len(first), self.cost.shape[1]))
+        np.add.at(cost, groups, self.cost)
+        for layer, option in self.pins.items():
+            kept = cost[groups[layer], option]
+            cost[groups[layer]] = np.inf
+            cost[groups[layer], option] = kept
+        resources = np.zeros((len(self.limits), *cost.shape), dtype=np.int64)
+        for total, single in zip(resources, self.resources, strict=True):
+            np.add.at(total, groups, np.where(np.isfinite(self.cost), single, 0))
+        problem = Problem(
+            cost=cost,
+            scale=self.scale,
+            resources=resources,
+            limits=self.limits,
+            resource_names=self.resource_names,
+            layer_names=tuple(self.layer_names[i] for i in first.tolist()),
+        )
+        return Reduction(problem=problem, groups=groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reduction:
+    """A problem without ties and pins, and the way back.
+
+    Attributes:
+        problem: The smaller problem; equal choices have equal objective and usage in both.
+        groups: The layer of `problem` that stands for each original layer, shape (L,).
+    """
+
+    problem: Problem
+    groups: np.ndarray
+
+    def expand(self, choice: np.ndarray) -> np.ndarray:
+        """A choice for the original layers, shape (L,), from one for `problem`."""
+        return choice[self.groups]
+
+
+def _scale_of(largest: float) -> float:
+    """The power of two that brings `largest` into [500, 1000); 1 where every cost is zero."""
+    # Below 2^-1000 the power itself would leave the range of normal numbers; such costs stay small.
+    return math.ldexp(1.0, max(math.frexp(largest / 1000)[1], -1000)) if largest else 1.0
+
+
+def _as_integers(values: object, what: str, error: type[RecordError] | type[BudgetError]) -> np.ndarray:
+    """A fresh int64 array; floats are refused rather than rounded."""
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError) as err:
+        raise error(f"{what} are no array of integers: {err}") from err
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu" or (array.dtype == np.uint64 and array.max() > _INT64_MAX):
+        raise error(f"{what} have type {array.dtype}; they must be integers that fit 64 bits, signed")
+    return array.astype(np.int64)
+
+
+def _check_costs(cost: np.ndarray, allowed: np.ndarray, names: tuple[str, ...]) -> None:
+    for bad, what in (
+        (np.isnan(cost), "is NaN; measure the layer again or leave it out"),
+        (cost < 0, "is negative; damage is at least zero"),
+    ):
+        if bad.any():
+            layer, option = np.argwhere(bad)[0].tolist()
+            raise RecordError(f"layer {names[layer]!r}: the cost of option {option} {what}")
+    empty = ~allowed.any(axis=1)
+    if empty.any():
+        raise RecordError(
+            f"layer {names[int(np.argmax(empty))]!r}: no option is allowed (every cost is infinite)"
+        )
+
+
+def _check_resources(
+    resources: np.ndarray, allowed: np.ndarray, resource_names: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    if resources.size == 0:
+        return
+    if resources.min() < 0:
+        resource, layer, option = np.argwhere(resources < 0)[0].tolist()
+        raise RecordError(
+            f"layer {names[layer]!r}: {resource_names[resource]} of option {option} is negative "
+            f"({resources[resource, layer, option]})"
+        )
+    if resources.max() <= _INT64_MAX // allowed.shape[0]:
+        return
+    for name, use in zip(resource_names, resources, strict=True):
+        largest = np.where(allowed, use, 0).max(axis=1)
+        if sum(largest.tolist()) > _INT64_MAX:
+            raise RecordError(f"{name}: the sum over the layers exceeds 64-bit integers; use a coarser unit")
+
+
+def _check_pins(pins: Mapping[int, int], allowed: np.ndarray, names: tuple[str, ...]) -> None:
+    layers, options = allowed.shape
+    for layer, option in pins.items():
+        if not 0 <= layer < layers:
+            raise RecordError(f"pin: there is no layer {layer}; the problem has {layers}")
+        if not 0 <= option < options:
+            raise RecordError(f"layer {names[layer]!r} is pinned to option {option} of {options}")
+        if not allowed[layer, option]:
+            raise RecordError(f"layer {names[layer]!r} is pinned to option {option}, which is not allowed")
+
+
+def _joined_ties(ties: Iterable[Sequence[int]], layers: int) -> tuple[tuple[int, ...], ...]:
+    """Disjoint sorted groups: ties that share a layer become one."""
+    group_of: dict[int, set[int]] = {}
+    for tie in ties:
+        for layer in tie:
+            if not 0 <= layer < layers:
+                raise RecordError(f"tie: there is no layer {layer}; the problem has {layers}")
+        joined = set(tie).union(*(group_of.get(layer, ()) for layer in tie))
+        for layer in joined:
+            group_of[layer] = joined
+    groups = {tuple(sorted(int(layer) for layer in group)) for group in group_of.values()}
+    return tuple(sorted(group for group in groups if len(group) > 1))
+
+
+def _check_ties(
+    ties: tuple[tuple[int, ...], ...], pins: Mapping[int, int], allowed: np.ndarray, names: tuple[str, ...]
+) -> None:
+    for group in ties:
+        pinned = [layer for layer in group if layer in pins]
+        for layer in pinned[1:]:
+            if pins[layer] != pins[pinned[0]]:
+                raise RecordError(
+                    f"layers {names[pinned[0]]!r} and {names[layer]!r} are tied but pinned to options "
+                    f"{pins[pinned[0]]} and {pins[layer]}"
+                )
+        start = pinned[0] if pinned else group[0]
+        common = allowed[start].copy()
+        if pinned:
+            common[np.arange(len(common)) != pins[start]] = False
+        for layer in group:
+            common &= allowed[layer]
+            if not common.any():
+                raise RecordError(
+                    f"layers {names[start]!r} and {names[layer]!r} are tied but have no allowed option in common"
+                )

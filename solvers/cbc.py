@@ -1,0 +1,79 @@
+"""CBC, through python-mip."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lampq.core.errors import MissingExtraError, SolverError
+from lampq.core.problem import Problem
+from lampq.core.solution import Solution, Stop
+from lampq.solvers.milp import Answer, Programme, minimise_with, seconds_left
+from lampq.solvers.minimum import to_solution
+from lampq.solvers.normal_form import normal_form
+from lampq.solvers.quiet import quiet_stdout
+
+NAME = "cbc"
+
+# Names of mip.OptimizationStatus.
+STATUS_MAP = {
+    "OPTIMAL": Stop.FINISHED,
+    "INFEASIBLE": Stop.FINISHED,
+    "INT_INFEASIBLE": Stop.FINISHED,
+    "FEASIBLE": Stop.TIME_LIMIT,
+    "NO_SOLUTION_FOUND": Stop.TIME_LIMIT,
+    "UNBOUNDED": Stop.FAILED,
+    "LOADED": Stop.FAILED,
+    "CUTOFF": Stop.FAILED,
+    "OTHER": Stop.FAILED,
+    "ERROR": Stop.FAILED,
+}
+_GAP = 1e-10
+_TOLERANCE = 1e-9
+
+
+def solve(problem: Problem, *, time_limit_s: float | None = None) -> Solution:
+    """Minimise the damage under any number of resources.
+
+    Args:
+        problem: Without ties and pins.
+        time_limit_s: Seconds after which CBC stops with what it has.
+
+    Raises:
+        MissingExtraError: python-mip is not installed.
+        SolverError: The problem has ties or pins, or CBC failed.
+    """
+    start = time.perf_counter()
+    minimum = minimise_with(normal_form(problem), _run, seconds_left(start, time_limit_s))
+    return to_solution(problem, minimum, solver=NAME, start=start)
+
+
+def _run(programme: Programme, time_limit_s: float | None) -> Answer:
+    with quiet_stdout():
+        try:
+            import mip
+        except ImportError as err:
+            raise MissingExtraError("mip", "cbc") from err
+        model = mip.Model(sense=mip.MINIMIZE, solver_name=mip.CBC)
+        model.verbose = 0
+        model.threads = 1
+        model.max_mip_gap = _GAP
+        model.max_mip_gap_abs = _GAP
+        model.integer_tol = _TOLERANCE
+        model.infeas_tol = _TOLERANCE
+        model.opt_tol = _TOLERANCE
+        chosen = [model.add_var(var_type=mip.BINARY, obj=cost) for cost in programme.cost.tolist()]
+        begins = np.searchsorted(programme.layer, np.arange(programme.layers + 1)).tolist()
+        for begin, end in zip(begins[:-1], begins[1:], strict=True):
+            model.add_constr(mip.xsum(chosen[begin:end]) == 1)
+        for row, top in zip(programme.rows, programme.tops.tolist(), strict=True):
+            used = np.flatnonzero(row).tolist()
+            model.add_constr(mip.xsum(float(row[i]) * chosen[i] for i in used) <= top)
+        status = model.optimize(**({} if time_limit_s is None else {"max_seconds": time_limit_s}))
+        stop = STATUS_MAP[status.name]
+        values = np.array([v.x for v in chosen]) if model.num_solutions else None
+        bound = model.objective_bound
+    if stop is Stop.FAILED:
+        raise SolverError(f"cbc failed: status {status.name}")
+    return Answer(values=values, bound=-np.inf if bound is None else float(bound), stop=stop)

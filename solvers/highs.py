@@ -1,0 +1,72 @@
+"""HiGHS, through SciPy."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lampq.core.errors import MissingExtraError, SolverError
+from lampq.core.problem import Problem
+from lampq.core.solution import Solution, Stop
+from lampq.solvers.milp import Answer, Programme, minimise_with, seconds_left
+from lampq.solvers.minimum import to_solution
+from lampq.solvers.normal_form import normal_form
+from lampq.solvers.quiet import quiet_stdout
+
+NAME = "scipy"
+
+# OptimizeResult.status of scipy.optimize.milp. 2 also stands for a model error, and 4 for "unbounded or
+# infeasible", which for binary variables means infeasible; the message tells.
+STATUS_MAP = {0: Stop.FINISHED, 1: Stop.TIME_LIMIT, 2: Stop.FAILED, 3: Stop.FAILED, 4: Stop.FAILED}
+_GAP = 1e-10
+
+
+def solve(problem: Problem, *, time_limit_s: float | None = None) -> Solution:
+    """Minimise the damage under any number of resources.
+
+    Args:
+        problem: Without ties and pins.
+        time_limit_s: Seconds after which HiGHS stops with what it has.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+        SolverError: The problem has ties or pins, or HiGHS failed.
+    """
+    start = time.perf_counter()
+    minimum = minimise_with(normal_form(problem), _run, seconds_left(start, time_limit_s))
+    return to_solution(problem, minimum, solver=NAME, start=start)
+
+
+def _run(programme: Programme, time_limit_s: float | None) -> Answer:
+    try:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import coo_array
+    except ImportError as err:
+        raise MissingExtraError("scipy", "scipy") from err
+    count = len(programme.cost)
+    one = coo_array(
+        (np.ones(count), (programme.layer, np.arange(count))), shape=(programme.layers, count)
+    ).tocsr()
+    constraints = [LinearConstraint(one, 1, 1)]
+    if len(programme.rows):
+        constraints.append(LinearConstraint(programme.rows, -np.inf, programme.tops))
+    options = {"disp": False, "mip_rel_gap": _GAP}
+    if time_limit_s is not None:
+        options["time_limit"] = time_limit_s
+    # HiGHS prints some of its warnings whatever it is told.
+    with quiet_stdout():
+        result = milp(
+            programme.cost,
+            integrality=np.ones(count),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options=options,
+        )
+    stop = STATUS_MAP[result.status]
+    if stop is Stop.FAILED:
+        if "infeasible" in result.message.lower():
+            return Answer(values=None, bound=np.inf, stop=Stop.FINISHED)
+        raise SolverError(f"scipy (HiGHS) failed: {' '.join(str(result.message).split())}")
+    bound = result.mip_dual_bound
+    return Answer(values=result.x, bound=-np.inf if bound is None else float(bound), stop=stop)
