@@ -13,6 +13,7 @@ from lampq.core.errors import RecordError
 from lampq.core.gaussian_error import optimal_half_range
 
 GRIDS = ("mid_rise", "mid_tread")
+NARROW = "narrow"
 
 # A block of rows this large stays in a core's cache through all passes of the search.
 _BLOCK = 1 << 15
@@ -77,17 +78,21 @@ def quantize(rows: np.ndarray, bits: int, *, grid: str = "auto", threads: int | 
         rows: Float32, shape (C, N), finite.
         bits: 1 to 8.
         grid: `mid_rise`, `mid_tread`, or `auto`: the one with the smaller error over all rows (at 8 bits always
-            mid-tread, because odd integers of 8 bits do not fit int8; at 1 bit always mid-rise).
+            mid-tread, because odd integers of 8 bits do not fit int8; at 1 bit always mid-rise). `narrow` is
+            mid-tread without the most negative code, which some integer kernels cannot multiply; at 2 bits and
+            below it is mid-tread, because three levels would be too dear.
         threads: Worker threads; None uses every core. The result does not depend on it.
 
     Raises:
         RecordError: The width or grid is unknown, or the rows are empty.
     """
-    if grid not in (*GRIDS, "auto"):
-        raise RecordError(f"grid {grid!r} is none of auto, mid_rise, mid_tread")
+    if grid not in (*GRIDS, "auto", NARROW):
+        raise RecordError(f"grid {grid!r} is none of auto, mid_rise, mid_tread, narrow")
     if rows.ndim != 2 or rows.size == 0:
         raise RecordError(f"a weight of shape {rows.shape} cannot be quantized by rows")
     start_range = optimal_half_range(bits)
+    if grid == NARROW:
+        return _quantize_on(rows, bits, NARROW if bits > 2 else "mid_tread", start_range, threads)
     if bits == 8 or (grid == "auto" and bits == 1):
         grid = "mid_tread" if bits == 8 else "mid_rise"
     rows = np.ascontiguousarray(rows, dtype=np.float32)
@@ -100,7 +105,7 @@ def _quantize_on(rows: np.ndarray, bits: int, grid: str, start_range: float, thr
     codes = np.empty(rows.shape, dtype=np.uint8)
     scale = np.empty(len(rows), dtype=np.float32)
     error = np.empty(len(rows), dtype=np.float64)
-    search = _search_mid_rise if grid == "mid_rise" else _search_mid_tread
+    search = {"mid_rise": _search_mid_rise, "mid_tread": _search_mid_tread, NARROW: _search_narrow}[grid]
 
     def work(block: slice) -> None:
         codes[block], scale[block], error[block] = search(rows[block], bits, start_range)
@@ -167,18 +172,26 @@ def _search_mid_rise(
     return codes, cell / 2, np.einsum("ij,ij->i", buffer, buffer, dtype=np.float64)
 
 
-def _search_mid_tread(
+def _search_narrow(
     rows: np.ndarray, bits: int, start_range: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes, scale and squared error on the full signed range -2^(b-1) .. 2^(b-1) - 1."""
+    """Codes, scale and squared error on the symmetric range -(2^(b-1) - 1) .. 2^(b-1) - 1."""
+    return _search_mid_tread(rows, bits, start_range, lowest=1 - (1 << (bits - 1)))
+
+
+def _search_mid_tread(
+    rows: np.ndarray, bits: int, start_range: float, *, lowest: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, scale and squared error on the signed range from `lowest`, -2^(b-1) by default, to 2^(b-1) - 1."""
     half = np.float32(1 << (bits - 1))
+    low = -half if lowest is None else np.float32(lowest)
     power = np.einsum("ij,ij->i", rows, rows)
     buffer = np.empty_like(rows)
 
     def fit(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.multiply(rows, (1 / scale)[:, None], out=buffer)
         np.rint(buffer, out=buffer)
-        np.clip(buffer, -half, half - 1, out=buffer)
+        np.clip(buffer, low, half - 1, out=buffer)
         return _least_squares(rows, buffer, power)
 
     # The largest code is half - 1, so the clip point of the larger side lies half a step beyond it.

@@ -84,6 +84,27 @@ def test_a_sparse_weight_gets_a_grid_with_zero():
     assert result.squared_error.sum() < quantize(rows, 3, grid="mid_rise").squared_error.sum()
 
 
+@pytest.mark.parametrize(("bits", "excess"), [(3, 1.01), (4, 1.01), (8, 1.05)])
+@pytest.mark.parametrize("distribution", ["normal", "heavy", "uniform"])
+def test_the_narrow_grid_is_symmetric_and_clips_near_the_exhaustive_optimum(distribution, bits, excess):
+    rows = draw(distribution, np.random.default_rng(bits), (12, 512))
+    result = quantize(rows, bits, grid="narrow")
+    top = 2 ** (bits - 1) - 1
+    assert result.integers().min() >= -top
+    np.testing.assert_array_equal(quantize(-rows, bits, grid="narrow").integers(), -result.integers())
+    steps = np.linspace(0.02, 1.2, 3000)[:, None] * np.abs(rows).max(axis=1)[:, None, None] / top
+    levels = np.clip(np.rint(rows[:, None, :] / steps), -top, top) * steps
+    best = ((levels - rows[:, None, :]) ** 2).sum(axis=2).min(axis=1).sum()
+    assert result.squared_error.sum() <= excess * best
+
+
+def test_the_narrow_grid_keeps_all_four_codes_of_two_bits():
+    rows = draw("normal", np.random.default_rng(0), (4, 256))
+    narrow, full = quantize(rows, 2, grid="narrow"), quantize(rows, 2, grid="mid_tread")
+    np.testing.assert_array_equal(narrow.codes, full.codes)
+    np.testing.assert_array_equal(narrow.scale, full.scale)
+
+
 def test_rows_of_zeros_and_single_values():
     rows = np.array([[0.0, 0.0, 0.0], [2.0, 2.0, -2.0]], dtype=np.float32)
     result = quantize(rows, 2, grid="mid_tread")
