@@ -8,6 +8,7 @@ from lampq.core.errors import RecordError
 
 LAYOUTS = ("NCHW", "NHWC", "NHW")
 CHANNELS = (1, 3, 4)
+FLOATING = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class InputSpec:
 
     @property
     def layout(self) -> str | None:
-        """The likely meaning of the axes, one of `LAYOUTS`; None where nothing tells, or the input is no image.
+        """The likely meaning of the axes, one of `LAYOUTS`; None where nothing tells.
 
         Four axes hold the channels (1, 3 or 4) second or last. Where both could be, the reading with a square
         image wins, then channels first. Three axes are a grey image where both sides are equal.
