@@ -799,6 +799,19 @@ def test_npz_files_that_are_refused(tmp_path, arrays, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x", b"bytes")
+    with pytest.raises(AdapterError, match="x is no array"):
+        read_data(tmp_path / "d.npz", input_spec=TINY)
+
+
+def test_an_array_too_thin_to_resize_is_named():
+    thin = np.zeros((3, 1, 30000), np.uint8)
+    with pytest.raises(AdapterError, match="sample 0 of x: 30000x1 is too long and thin"):
+        from_arrays(thin, input_spec=spec(None, 3, 96, 96)).load()
+
+
 def test_token_ids_beyond_the_type():
     with pytest.raises(AdapterError, match="beyond"):
         from_arrays(np.array([[300, -1]]), input_spec=spec(None, 2, dtype="uint8"))
@@ -890,6 +903,11 @@ def endless():
     while True:
         yield np.zeros((7, 3, 8, 8), np.float32)
 
+def smaller():
+    for x, y in pairs():
+        for i in range(len(x)):
+            yield x[i : i + 1], y[i : i + 1]
+
 def nothing():
     return []
 
@@ -943,6 +961,7 @@ def test_a_function_is_rebatched_and_read_again(module):
     assert len(data) == 10
     assert data.load().inputs.shape == (10, 3, 8, 8)
     assert data.summary()["digest"] == read_data(f"{module}:pairs", input_spec=TINY).summary()["digest"]
+    assert data.summary()["digest"] == read_data(f"{module}:smaller", input_spec=TINY).summary()["digest"]
     assert data.check_classes(2) is None
     bare = read_data(f"{module}:bare", input_spec=TINY).load()
     assert (bare.inputs.shape, bare.labels) == ((6, 3, 8, 8), None)

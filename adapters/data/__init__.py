@@ -3,6 +3,7 @@
 All three give the same: a `Dataset`, whose batches are ready to be fed to the model.
 """
 
+from lampq.adapters.data.arrays import check_labels
 from lampq.adapters.data.batch import Batch
 from lampq.adapters.data.dataset import Dataset, from_arrays, read_data
 from lampq.adapters.data.function import load_function
@@ -14,6 +15,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "Preprocess",
+    "check_labels",
     "find_preprocess",
     "from_arrays",
     "load_function",

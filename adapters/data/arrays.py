@@ -22,7 +22,7 @@ from lampq.core.input_spec import CHANNELS, FLOATING, InputSpec
 _MAX_RATIO = 300
 _MAX_EXPANDED_BYTES = 1 << 31
 
-# What damaged archives and array headers have been seen to raise.
+# What damaged archives and array headers can raise.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -51,10 +51,9 @@ def load_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]
         _refuse_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive:
-                found = ", ".join(archive.files) or "nothing"
-                raise AdapterError(f"data {path}: holds {found}; save the samples as x (and labels as y)")
-            inputs = archive["x"]
-            labels, classes = archive.get("y"), archive.get("classes")
+                names = ", ".join(archive.files) or "nothing"
+                raise AdapterError(f"data {path}: holds {names}; save the samples as x (and labels as y)")
+            found = {name: archive[name] for name in ("x", "y", "classes") if name in archive}
     except AdapterError:
         raise
     except FileNotFoundError as err:
@@ -64,6 +63,11 @@ def load_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]
         if "allow_pickle" in reason:
             reason = "it holds Python objects, which are not loaded; save plain arrays"
         raise AdapterError(f"data {path}: not a readable .npz file ({reason})") from err
+    for name, value in found.items():
+        # A member that is no array comes back as bytes.
+        if not isinstance(value, np.ndarray):
+            raise AdapterError(f"data {path}: {name} is no array")
+    inputs, labels, classes = found["x"], found.get("y"), found.get("classes")
     if classes is None:
         return inputs, labels, None
     if classes.ndim != 1 or classes.dtype.kind != "U":
@@ -197,6 +201,7 @@ class ArrayReader:
         chosen: Indices into `inputs` in the order of the samples.
         transform: From pixels to a sample, or None where `inputs` are the samples.
         threads: Worker threads of the transform.
+        source: Name of the data, for messages.
     """
 
     inputs: np.ndarray
@@ -204,6 +209,7 @@ class ArrayReader:
     chosen: np.ndarray
     transform: ImageTransform | None
     threads: int
+    source: str
 
     def count(self) -> int:
         """Number of samples."""
@@ -233,5 +239,9 @@ class ArrayReader:
             yield from fill_batches(self._fill, len(self.chosen), size, shape, dtype, self.threads)
 
     def _fill(self, index: int, out: np.ndarray) -> None:
-        if self.transform is not None:
-            self.transform.from_pixels(self.inputs[self.chosen[index]], out)
+        chosen = int(self.chosen[index])
+        try:
+            if self.transform is not None:
+                self.transform.from_pixels(self.inputs[chosen], out)
+        except ValueError as err:
+            raise AdapterError(f"data {self.source}: sample {chosen} of x: {err}") from err

@@ -87,7 +87,7 @@ class Dataset:
     def check_classes(self, outputs: int) -> str | None:
         """Compare the classes with the outputs of a model.
 
-        Labels that a function yields are not known here; check its batches with the same rule.
+        Labels that a function yields are not known here; use `check_labels` on its batches.
 
         Args:
             outputs: Number of logits.
@@ -221,6 +221,7 @@ def from_arrays(
         chosen=chosen,
         transform=transform,
         threads=threads or min(8, os.cpu_count() or 1),
+        source=source,
     )
     return Dataset(
         source=source,

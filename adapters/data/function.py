@@ -126,7 +126,7 @@ class FunctionReader:
 
     def _pass(self) -> Iterator[Batch]:
         """One pass; the first complete one counts and hashes, later ones must agree in number."""
-        total = hashlib.sha256() if self._digest is None else None
+        hashes = (hashlib.sha256(), hashlib.sha256()) if self._digest is None else None
         seen = 0
         labelled: bool | None = None
         for item in self._items():
@@ -139,9 +139,9 @@ class FunctionReader:
             if labelled not in (None, batch.labels is not None):
                 raise AdapterError(f"data {self.source}: yields labels with some batches and not with others")
             labelled = batch.labels is not None
-            if total is not None:
-                total.update(np.ascontiguousarray(batch.inputs).data)
-                total.update(b"" if batch.labels is None else batch.labels.astype("<i8").data)
+            if hashes is not None:
+                hashes[0].update(np.ascontiguousarray(batch.inputs).data)
+                hashes[1].update(b"" if batch.labels is None else batch.labels.astype("<i8").data)
             seen += len(batch.inputs)
             yield batch
             if seen == self.limit:
@@ -153,8 +153,9 @@ class FunctionReader:
                 f"data {self.source}: {seen} samples now, {self._count} before; yield the same at every call"
             )
         self._count = seen
-        if total is not None:
-            self._digest = total.hexdigest()
+        if hashes is not None:
+            # Apart, so that the function may change the size of its batches.
+            self._digest = hashlib.sha256(hashes[0].digest() + hashes[1].digest()).hexdigest()
 
     def _items(self) -> Iterator[Any]:
         """What the function yields, its own errors turned into ours."""
@@ -177,6 +178,11 @@ class FunctionReader:
         labels = check_labels(arrays[1], len(inputs), self.source) if len(arrays) == 2 else None
         everything = np.arange(len(inputs))
         reader = ArrayReader(
-            inputs=inputs, labels=labels, chosen=everything, transform=transform, threads=self.threads
+            inputs=inputs,
+            labels=labels,
+            chosen=everything,
+            transform=transform,
+            threads=self.threads,
+            source=self.source,
         )
         return join(list(reader.batches(max(len(inputs), 1)))) if len(inputs) else Batch(inputs, labels)
