@@ -1,0 +1,279 @@
+"""Layers that runtimes compute with integers: uint8 inputs and int8 weights, each behind DequantizeLinear.
+
+ONNX Runtime recognizes the pattern and runs MatMulIntegerToFloat or QLinearConv. What keeps it from doing so
+was measured with versions 1.17 to 1.31, and shapes the forms below:
+
+- MatMul + Add(bias) with static shapes is first fused to a float Gemm, which then stays float. The same sum
+  written as Sub(-bias) is exact and is never fused, whatever the shapes.
+- Gemm with a float bias stays float, and with an int32 bias wants zero points for every channel, or fails
+  when it runs. It becomes MatMul and Sub.
+- MatMul + Relu stays float unless the Relu leads to a quantization that makes it redundant. Subtracting zeros
+  in between, one for each channel, keeps them apart; a single zero would be optimized away.
+- Conv needs a quantized output, and before 1.31 an int32 bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from lampq.adapters.onnx.emit import Emitter
+from lampq.adapters.onnx.sites import Site, Use
+from lampq.core.activation_grid import ActivationGrid
+
+# Operators that runtimes try to absorb into the quantized layer before them.
+_CLIPPING = ("Relu", "Clip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weight:
+    """The int8 weight of a site.
+
+    Attributes:
+        site: The site.
+        integers: int8 value.
+        turned: Whether it is stored transposed against the site's shape.
+        scale: One factor per channel, float32.
+    """
+
+    site: Site
+    integers: ir.Value
+    turned: bool
+    scale: np.ndarray
+
+
+class IntegerLayers:
+    """Rewrites uses of quantized weights for integer kernels.
+
+    Args:
+        emitter: Where nodes go.
+    """
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emit = emitter
+        self._pairs: dict[tuple[ir.Value, ActivationGrid], ir.Value] = {}
+        self._negated: dict[ir.Value, ir.Value] = {}
+
+    def rewrite(
+        self, weight: Weight, use: Use, activation: ActivationGrid, output: ActivationGrid | None
+    ) -> None:
+        """Compute one use, of those that `choose` found, with integers.
+
+        Args:
+            weight: The weight.
+            use: One of its site's uses.
+            activation: Grid of the input.
+            output: Grid to put on the output of a convolution; None where its readers quantize it.
+        """
+        single = use_dtype(weight.site, use) == ir.DataType.FLOAT
+        activation = input_grid(use, activation)
+        inputs = self._quantized(use.activation, activation, single)
+        if use.slot.form == "conv":
+            self._rewrite_conv(weight, use, inputs, activation, output)
+        else:
+            self._rewrite_linear(weight, use, inputs)
+
+    def _quantized(self, value: ir.Value, grid: ActivationGrid, single: bool) -> ir.Value:
+        """`value` behind QuantizeLinear and DequantizeLinear, once for all layers that read it alike."""
+        if (value, grid) not in self._pairs:
+            source = value if single else self._emit.after(value, "Cast", [value], to=ir.DataType.FLOAT)
+            self._pairs[value, grid] = self._pair(source, grid)
+        return self._pairs[value, grid]
+
+    def _pair(self, value: ir.Value, grid: ActivationGrid) -> ir.Value:
+        emit = self._emit
+        if grid.bits < 8:
+            limits = [emit.constant(np.float32(limit)) for limit in (grid.low, grid.high)]
+            value = emit.after(value, "Clip", [value, *limits])
+        parameters = [emit.constant(np.float32(grid.scale)), emit.constant(np.uint8(grid.zero_point))]
+        codes = emit.after(value, "QuantizeLinear", [value, *parameters])
+        return emit.after(codes, "DequantizeLinear", [codes, *parameters])
+
+    def _dequantized(self, weight: Weight, *, transposed: bool, axis: int, factor: float) -> list[ir.Value]:
+        """A DequantizeLinear of its own for every use, as runtimes want it, and its scale."""
+        emit, integers = self._emit, weight.integers
+        if transposed != weight.turned:
+            integers = emit.fold("Transpose", [integers], perm=[1, 0])
+        scale = emit.initializer(weight.scale * np.float32(factor), f"{weight.site.name}.scale")
+        return [emit.fold("DequantizeLinear", [integers, scale], axis=axis), scale]
+
+    def _rewrite_linear(self, weight: Weight, use: Use, inputs: ir.Value) -> None:
+        emit, node = self._emit, use.node
+        gemm = node.op_type == "Gemm"
+        alpha, beta = (_number(node, "alpha"), _number(node, "beta")) if gemm else (1.0, 1.0)
+        values, _ = self._dequantized(weight, transposed=weight.site.channel_axis == 0, axis=1, factor=alpha)
+        dtype = use_dtype(weight.site, use)
+        bias = constant(node.inputs[2]) if gemm and len(node.inputs) > 2 else None
+        if bias is None and dtype == ir.DataType.FLOAT:
+            product = emit.take_over(node, "MatMul", [inputs, values])
+            self._keep_apart(product, channels=len(weight.scale))
+            return
+        product = emit.before(node, "MatMul", [inputs, values])
+        if dtype != ir.DataType.FLOAT:
+            if bias is None:
+                emit.take_over(node, "Cast", [product], to=dtype)
+                return
+            product = emit.before(node, "Cast", [product], to=dtype)
+        negative = (bias.astype(np.float32) * np.float32(-beta)).astype(bias.dtype)
+        name = f"{node.inputs[2].name}.negative"
+        emit.take_over(node, "Sub", [product, emit.initializer(negative, name)])
+
+    def _keep_apart(self, product: ir.Value, channels: int) -> None:
+        """Turn the addition that follows a product into a subtraction, which is not fused with it."""
+        uses = product.uses()
+        if len(uses) != 1 or product.is_graph_output():
+            return
+        ((add, index),) = uses
+        if add.op_type in _CLIPPING and add.domain == "":
+            nothing = self._emit.fold("ConstantOfShape", [self._emit.constant(np.array([channels]))])
+            add.replace_input_with(index, self._emit.before(add, "Sub", [product, nothing]))
+        if add.op_type != "Add" or add.domain != "":
+            return
+        other = add.inputs[1 - index]
+        if other is None or other is product:
+            return
+        known = constant(other)
+        if known is not None:
+            if other not in self._negated:
+                self._negated[other] = self._emit.initializer(-known, f"{other.name}.negative")
+            negative = self._negated[other]
+        elif other.shape is not None and len(other.shape) > 2:
+            return
+        else:
+            negative = self._emit.before(add, "Neg", [other])
+        self._emit.take_over(add, "Sub", [product, negative])
+
+    def _rewrite_conv(
+        self,
+        weight: Weight,
+        use: Use,
+        inputs: ir.Value,
+        activation: ActivationGrid,
+        output: ActivationGrid | None,
+    ) -> None:
+        emit, node = self._emit, use.node
+        values, scale = self._dequantized(weight, transposed=False, axis=0, factor=1.0)
+        operands = [inputs, values]
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            operands.append(self._integer_bias(node.inputs[2], weight.scale, scale, activation))
+        result = emit.take_over(node, "Conv", operands, **node.attributes)
+        if output is None:
+            return
+        end = absorbed(result)
+        readers = end.uses()
+        coarse = self._pair(end, output if end is result else clipped(output))
+        for reader, index in readers:
+            reader.replace_input_with(index, coarse)
+
+    def _integer_bias(
+        self, bias: ir.Value, factors: np.ndarray, scale: ir.Value, activation: ActivationGrid
+    ) -> ir.Value:
+        """The bias as int32 on the grid of the products, or as it is where int32 cannot hold it."""
+        emit = self._emit
+        steps = factors.astype(np.float64) * activation.scale
+        integers = np.rint(np.asarray(constant(bias), dtype=np.float64) / steps)
+        if not (np.abs(integers) < 2**31).all():
+            return bias
+        stored = emit.initializer(integers.astype(np.int32), f"{bias.name}.int32")
+        both = emit.fold("Mul", [scale, emit.constant(np.float32(activation.scale))])
+        return emit.fold("DequantizeLinear", [stored, both], axis=0)
+
+
+def choose(
+    graph: ir.Graph,
+    sites: Sequence[Site],
+    activations: Mapping[str, ActivationGrid],
+    outputs: Mapping[str, ActivationGrid],
+) -> dict[Use, ActivationGrid | None]:
+    """The uses that integer kernels can compute, each with the grid that its output is to be put on, if any.
+
+    Args:
+        graph: The graph of the sites.
+        sites: Its quantizable weights.
+        activations: Grids of their inputs by layer name; layers that are missing keep float inputs.
+        outputs: Grids of the outputs of convolutions by layer name. A convolution that is missing here is
+            computed with integers where all its readers quantize its output alike.
+    """
+    order = {node: position for position, node in enumerate(graph)}
+    uses = [(use, site) for site in sites if site.name in activations for use in site.uses]
+    chosen: dict[Use, ActivationGrid | None] = {}
+    readers: dict[tuple[ir.Node, int], ActivationGrid] = {}
+    # From the back, so that the readers of an output are known before the layer that computes it.
+    for use, site in sorted(uses, key=lambda pair: -order[pair[0].node]):
+        if not _is_computable(site, use):
+            continue
+        grid = None
+        if use.slot.form == "conv":
+            end = absorbed(use.node.outputs[0])
+            if end.is_graph_output():
+                continue
+            found = {readers.get((node, index)) for node, index in end.uses()}
+            if len(found) != 1 or None in found:
+                grid = outputs.get(site.name)
+                if grid is None:
+                    continue
+        chosen[use] = grid
+        readers[use.node, use.slot.data] = input_grid(use, activations[site.name])
+    return chosen
+
+
+def _is_computable(site: Site, use: Use) -> bool:
+    node = use.node
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if node.domain != "" or use.index != 1 or (bias is not None and constant(bias) is None):
+        return False
+    turns = [step for step in use.chain if step.op_type == "Transpose"]
+    if node.op_type == "Conv":
+        return not turns and use_dtype(site, use) == ir.DataType.FLOAT
+    if len(site.shape) != 2:
+        return False
+    turned = sum(list(step.attributes.get_ints("perm", (1, 0))) == [1, 0] for step in turns) % 2
+    # A shared weight may have its channels along the other axis elsewhere.
+    if use.slot.channel_axis != (1 - site.channel_axis if turned else site.channel_axis):
+        return False
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and node.attributes.get_int("transA", 0) == 0)
+
+
+def absorbed(value: ir.Value) -> ir.Value:
+    """The value after the Relu that integer kernels absorb."""
+    while len(value.uses()) == 1 and not value.is_graph_output():
+        ((node, _),) = value.uses()
+        if node.op_type != "Relu" or node.domain != "":
+            break
+        value = node.outputs[0]
+    return value
+
+
+def input_grid(use: Use, grid: ActivationGrid) -> ActivationGrid:
+    """The grid for the input of a use: behind a Relu nothing below 0 is worth a code."""
+    producer = use.activation.producer()
+    return clipped(grid) if producer is not None and producer.op_type == "Relu" else grid
+
+
+def clipped(grid: ActivationGrid) -> ActivationGrid:
+    """The part of a grid from 0 up, in as many codes: for values after Relu."""
+    return ActivationGrid.from_range(0.0, grid.high, grid.bits)
+
+
+def use_dtype(site: Site, use: Use) -> ir.DataType:
+    """Type of the weight, and so of the activation, at a use."""
+    casts = [node for node in use.chain if node.op_type == "Cast"]
+    return ir.DataType(casts[-1].attributes["to"].as_int()) if casts else site.weight.const_value.dtype
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array behind a value that no run changes, or None."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type != "Identity":
+            return None
+        value = node.inputs[0]
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def _number(node: ir.Node, name: str) -> float:
+    return float(node.attributes.get_float(name, 1.0))

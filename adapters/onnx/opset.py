@@ -1,0 +1,86 @@
+"""A graph to rewrite, in an operator set that has what quantized weights need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from lampq.adapters.onnx import flow, sites
+from lampq.adapters.onnx.container import one_line
+from lampq.adapters.onnx.sites import Site
+from lampq.core.errors import AdapterError
+
+if TYPE_CHECKING:
+    from lampq.adapters.onnx.model import OnnxModel
+
+# Tensors from here on are left out of the conversion, which copies whatever it is given several times.
+_LARGE_BYTES = 1024
+
+
+def fresh_graph(model: OnnxModel, lowest: int) -> tuple[ir.Model, tuple[Site, ...]]:
+    """A graph of the model to change, of operator set `lowest` or later, and its sites.
+
+    Raises:
+        AdapterError: The operator set is older, and onnx cannot convert the model.
+    """
+    graph, found = _with_replacements(model)
+    version = int(graph.opset_imports[""])
+    if version >= lowest:
+        return graph, found
+    where = f"{model.path} has operator set {version}; quantized weights need {lowest}"
+    try:
+        converted = _convert(graph, lowest)
+        traced = flow.trace(flow.normalize(converted), model._opened.flow.output.name)
+        again, _ = sites.find(traced, embeddings=model._opened.embeddings)
+    # The converter raises whatever it stumbles over, which is up to the model.
+    except Exception as err:
+        raise AdapterError(f"{where}, and converting it failed ({one_line(err)}); export it again") from err
+    if [site.name for site in again] != [site.name for site in found]:
+        raise AdapterError(f"{where}, and converting it changed its layers; export it again")
+    return converted, again
+
+
+def _with_replacements(model: OnnxModel) -> tuple[ir.Model, tuple[Site, ...]]:
+    graph, found = model.fresh()
+    for site in found:
+        if site.name in model._replaced:
+            dtype = site.weight.const_value.dtype
+            array = model.weight(site.name).astype(dtype.numpy())
+            site.weight.const_value = ir.Tensor(array, dtype=dtype, name=site.weight.name)
+    return graph, found
+
+
+def _convert(model: ir.Model, version: int) -> ir.Model:
+    """The model in another operator set. Its large tensors take no part: they wait as inputs meanwhile."""
+    tensors = {}
+    proto = ir.to_proto(_without_large(model, tensors))
+    converted = onnx.version_converter.convert_version(proto, version)
+    result = ir.from_proto(converted)
+    for value in tuple(result.graph.inputs):
+        if value.name in tensors:
+            result.graph.inputs.remove(value)
+            value.const_value = tensors[value.name]
+            result.graph.register_initializer(value)
+    # The converter keeps the graph and little else.
+    result.metadata_props.update(model.metadata_props)
+    result.doc_string = model.doc_string
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+    result.domain, result.model_version = model.domain, model.model_version
+    for domain, number in model.opset_imports.items():
+        result.opset_imports.setdefault(domain, number)
+    return result
+
+
+def _without_large(model: ir.Model, tensors: dict[str, ir.TensorProtocol]) -> ir.Model:
+    graph = model.graph
+    for name, value in tuple(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _LARGE_BYTES:
+            tensors[name] = tensor
+            value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            del graph.initializers[name]
+            value.const_value = None
+            graph.inputs.append(value)
+    return model

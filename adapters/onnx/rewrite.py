@@ -1,0 +1,91 @@
+"""Replace the float weights of a graph by quantized ones, layer by layer.
+
+A weight whose inputs stay float becomes a float tensor again when the model is loaded: int8, Cast, Mul by
+the scales. DequantizeLinear would say the same, but ONNX Runtime does not fold it: older versions compute it
+in every run, 1.31 makes it a product with activations rounded to int8, at a relative error of 5e-3. Cast and
+Mul are folded by all, so the model is exact and as fast as the float one.
+
+A weight whose inputs are quantized too stays int8, behind DequantizeLinear: `lampq.adapters.onnx.integer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from lampq.adapters.onnx.emit import Emitter
+from lampq.adapters.onnx.integer import IntegerLayers, Weight
+from lampq.adapters.onnx.sites import Site, Use
+from lampq.adapters.onnx.unpack import Unpacker
+from lampq.core.activation_grid import ActivationGrid
+from lampq.core.quantizer import Quantized, from_rows
+
+
+class Rewriter:
+    """Quantizes the weights of one model in place.
+
+    Args:
+        model: A normalized model.
+        container: `bitplane` or `int8`.
+        integer_uses: Uses to compute with integers, see `integer.choose`.
+    """
+
+    def __init__(
+        self, model: ir.Model, container: str, integer_uses: Mapping[Use, ActivationGrid | None]
+    ) -> None:
+        self._emit = Emitter(model)
+        self._container = container
+        self._unpacker = Unpacker(self._emit)
+        self._layers = IntegerLayers(self._emit)
+        self._integer_uses = integer_uses
+
+    def quantize(self, site: Site, quantized: Quantized, activation: ActivationGrid | None = None) -> None:
+        """Replace the weight of a site.
+
+        Args:
+            site: One of the model's own sites.
+            quantized: Its weight, rows along `site.channel_axis`.
+            activation: Grid of its input, for the uses that are computed with integers.
+        """
+        chosen = [use for use in site.uses if activation is not None and use in self._integer_uses]
+        # Something else may read the float weight: another kind of use, or its Shape.
+        others = {node for node, _ in site.weight.uses()} - {_first_reader(use) for use in chosen}
+        # A weight that is only multiplied by is stored the way the product wants it: a row for each input.
+        turned = not others and site.form == "linear" and site.channel_axis == 0
+        codes = from_rows(quantized.codes, site.shape, site.channel_axis)
+        stored = self._unpacker.add(
+            site.name,
+            np.ascontiguousarray(codes.T) if turned else codes,
+            bits=quantized.bits,
+            step=quantized.step,
+            offset=quantized.offset,
+            container=self._container,
+        )
+        weight = Weight(site=site, integers=stored, turned=turned, scale=quantized.scale)
+        for use in chosen:
+            self._layers.rewrite(weight, use, activation, self._integer_uses[use])
+        if others:
+            self._as_float(site, stored, quantized.scale)
+
+    def finish(self) -> None:
+        """Complete the graph. Call once, after the last site."""
+        self._emit.finish()
+
+    def _as_float(self, site: Site, stored: ir.Value, scale: np.ndarray) -> None:
+        """Give what still reads the float weight the product of integers and scales."""
+        emit = self._emit
+        shape = [1] * len(site.shape)
+        shape[site.channel_axis] = -1
+        factors = emit.initializer(scale.reshape(shape), f"{site.name}.scale")
+        value = emit.fold("Mul", [emit.fold("Cast", [stored], to=ir.DataType.FLOAT), factors])
+        dtype = site.weight.const_value.dtype
+        if dtype != ir.DataType.FLOAT:
+            value = emit.fold("Cast", [value], to=dtype)
+        ir.convenience.replace_all_uses_with(site.weight, value)
+        emit.prune([site.weight])
+
+
+def _first_reader(use: Use) -> ir.Node:
+    return use.chain[0] if use.chain else use.node

@@ -1,0 +1,210 @@
+"""Write an ONNX model with the widths of a plan: one file, checked by running it, or none at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from lampq.adapters.onnx import integer, save, verify
+from lampq.adapters.onnx.opset import fresh_graph
+from lampq.adapters.onnx.rewrite import Rewriter
+from lampq.adapters.onnx.sites import Site
+from lampq.core.activation_grid import ActivationGrid
+from lampq.core.errors import PlanError
+from lampq.core.files import refuse_existing
+from lampq.core.plan import Plan, PlanLayer
+from lampq.core.quantizer import Quantized, as_rows, quantize
+
+if TYPE_CHECKING:
+    from lampq.adapters.onnx.model import OnnxModel
+
+PLAN_KEY = "lampq.plan"
+
+# What exporters note at nodes and values starts so (`pkg.torch.onnx.stack_trace`), except for these two.
+_TRACES = ("pkg.", "namespace", "source")
+
+# The first operator sets with everything that weights need, and with DequantizeLinear per channel.
+_WEIGHT_OPSET, _CHANNEL_OPSET = 11, 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size, external data included.
+        relative_error: Largest difference to the fake-quantized float model, relative to its largest output.
+        integer_layers: Layers that are computed with integers wherever they are used.
+    """
+
+    path: Path
+    size_bytes: int
+    relative_error: float
+    integer_layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recipe:
+    """What to do with the layers of a model.
+
+    Attributes:
+        bits: Width of the weights by layer name; other layers stay float.
+        container: `bitplane` or `int8`.
+        activations: Grids of inputs by layer name; the inputs of other layers stay float.
+        outputs: Grids of outputs of convolutions by layer name.
+        keep_traces: Keep what exporters note at every node.
+    """
+
+    bits: Mapping[str, int]
+    container: str
+    activations: Mapping[str, ActivationGrid]
+    outputs: Mapping[str, ActivationGrid]
+    keep_traces: bool = True
+
+    @classmethod
+    def from_plan(
+        cls,
+        plan: Plan,
+        output_ranges: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        keep_traces: bool = True,
+    ) -> Recipe:
+        """The recipe of a plan.
+
+        Raises:
+            PlanError: It gives an input a width but no range.
+        """
+        ranges = output_ranges or {}
+        activations = {
+            layer.name: _input_grid(layer) for layer in plan.layers if layer.activation_bits is not None
+        }
+        return cls(
+            bits={layer.name: layer.weight_bits for layer in plan.layers},
+            container=plan.container,
+            activations=activations,
+            outputs={
+                name: ActivationGrid.from_range(*ranges[name]) for name in activations if name in ranges
+            },
+            keep_traces=keep_traces,
+        )
+
+
+def write(
+    model: OnnxModel,
+    plan: Plan,
+    path: str | Path,
+    *,
+    batch: np.ndarray | None = None,
+    output_ranges: Mapping[str, tuple[float, float]] | None = None,
+    keep_traces: bool = True,
+    force: bool = True,
+) -> Written:
+    """Write `model` with the weights quantized by `plan`, and the inputs of layers to which it gives a width.
+
+    Args:
+        model: The float model.
+        plan: Widths by layer name; layers it does not list stay float.
+        path: The file to write. Above 1.5 GB the tensors go to a second file beside it.
+        batch: Inputs to check the file with; None makes some of noise.
+        output_ranges: Smallest and largest output of convolutions by layer name. A convolution with quantized
+            inputs is computed with integers if its output is quantized too: by this range, or because all its
+            readers quantize what they read. Otherwise its inputs stay float.
+        keep_traces: Keep what exporters note at every node (module path, source lines); in a small model that
+            is a good part of the file.
+        force: Overwrite an existing file.
+
+    Raises:
+        PlanError: The plan names a layer that the model has not, or gives an input a width but no range.
+        OutputExistsError: The file exists and `force` is false, or its folder does not exist.
+        AdapterError: The written model does not compute what it should; no file is left then.
+    """
+    path = Path(path)
+    refuse_existing(path, force=force)
+    recipe = Recipe.from_plan(plan, output_ranges, keep_traces=keep_traces)
+    kept: dict[str, Quantized] = {}
+
+    def quantized(site: Site, bits: int) -> Quantized:
+        rows = as_rows(model.weight(site.name), site.channel_axis)
+        kept[site.name] = quantize(rows, bits, grid=model.grid)
+        return kept[site.name]
+
+    graph, integer_layers = build(model, recipe, quantized)
+    with save.staged(graph, path, force=force) as staged:
+        error = verify.check(model, staged, recipe, kept, batch)
+        size = save.size_bytes(staged)
+    return Written(path=path, size_bytes=size, relative_error=error, integer_layers=integer_layers)
+
+
+def build(
+    model: OnnxModel, recipe: Recipe, quantized: Callable[[Site, int], Quantized]
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """The quantized graph.
+
+    Args:
+        model: The float model.
+        recipe: What to do.
+        quantized: Gives the weight of a site at a width.
+
+    Returns:
+        The graph, and the names of the layers that are computed with integers wherever they are used.
+
+    Raises:
+        PlanError: The recipe names a layer that the model has not.
+        AdapterError: The model's operator set is too old and cannot be raised.
+    """
+    names = {site.name for site in model.sites}
+    unknown = [name for name in recipe.bits if name not in names]
+    if unknown:
+        raise PlanError(f"{model.path} has no layer {unknown[0]!r}; `lampq inspect` lists its layers")
+    graph, sites = fresh_graph(model, _CHANNEL_OPSET if recipe.activations else _WEIGHT_OPSET)
+    chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
+    rewriter = Rewriter(graph, recipe.container, chosen)
+    for site in sites:
+        if site.name in recipe.bits:
+            rewriter.quantize(
+                site, quantized(site, recipe.bits[site.name]), recipe.activations.get(site.name)
+            )
+    rewriter.finish()
+    graph.metadata_props[PLAN_KEY] = _summary(recipe)
+    if not recipe.keep_traces:
+        _drop_traces(graph)
+    return graph, tuple(
+        s.name for s in sites if s.name in recipe.bits and all(use in chosen for use in s.uses)
+    )
+
+
+def _input_grid(layer: PlanLayer) -> ActivationGrid:
+    if layer.activation_range is None or layer.activation_bits is None:
+        raise PlanError(
+            f"layer {layer.name}: the plan quantizes its input but holds no range for it; profile with data"
+        )
+    return ActivationGrid.from_range(*layer.activation_range, layer.activation_bits)
+
+
+def _summary(recipe: Recipe) -> str:
+    """Widths by layer, weights and inputs, as compact JSON for the model's metadata."""
+    layers = {
+        name: f"w{bits}" + (f"a{recipe.activations[name].bits}" if name in recipe.activations else "")
+        for name, bits in recipe.bits.items()
+    }
+    return json.dumps({"container": recipe.container, "layers": layers}, separators=(",", ":"))
+
+
+def _drop_traces(model: ir.Model) -> None:
+    for graph in model.graphs():
+        holders = [
+            *graph,
+            *graph.inputs,
+            *graph.initializers.values(),
+            *(v for node in graph for v in node.outputs),
+        ]
+        for holder in holders:
+            for key in [key for key in holder.metadata_props if key.startswith(_TRACES)]:
+                del holder.metadata_props[key]
