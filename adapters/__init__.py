@@ -1,0 +1,78 @@
+"""Models of every framework behind one verb: `read`. A framework is imported when its first file arrives."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lampq.core.errors import AdapterError
+
+if TYPE_CHECKING:
+    from lampq.core.model import Model
+
+# Format -> the package whose `read` reads it.
+_READERS = {"onnx": "lampq.adapters.onnx"}
+# Formats that are recognized and not read yet.
+_LATER = {
+    "tflite": "TFLite models",
+    "pt2": "torch.export archives",
+    "hugging_face": "Hugging Face folders",
+    "factory": "PyTorch factories",
+}
+
+
+def read(path: str | Path, **options: Any) -> Model:
+    """Read a model.
+
+    Args:
+        path: `x.onnx`, `x.tflite`, `x.pt2`, a Hugging Face folder, `file.py:name` or `package.module:name`.
+        options: What the format's own reader takes, for example `kinds` for all of them.
+
+    Raises:
+        AdapterError: There is no such file, its format is unknown or not supported yet, or it is damaged.
+        MissingExtraError: The package that reads the format is not installed.
+    """
+    kind = detect(path)
+    if kind not in _READERS:
+        raise AdapterError(f"{path}: {_LATER[kind]} are not supported yet; export the model as .onnx")
+    model: Model = importlib.import_module(_READERS[kind]).read(path, **options)
+    return model
+
+
+def detect(path: str | Path) -> str:
+    """The format of a model: by its name, and where that says nothing by its first bytes.
+
+    Returns:
+        `onnx`, `tflite`, `pt2`, `hugging_face` or `factory`.
+
+    Raises:
+        AdapterError: There is no such file, or nothing tells its format.
+    """
+    text, path = str(path), Path(path)
+    named = {".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite", ".pt2": "pt2"}.get(path.suffix.lower())
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return "hugging_face"
+        raise AdapterError(
+            f"{path} is a folder without config.json; name a model file or a Hugging Face folder"
+        )
+    if not path.exists():
+        module, colon, factory = text.rpartition(":")
+        if colon and factory.isidentifier() and len(module) > 1 and named is None:
+            return "factory"
+        raise AdapterError(f"{path}: no such file")
+    if named is not None:
+        return named
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(8)
+    except OSError as err:
+        raise AdapterError(f"{path} cannot be read: {err.strerror}") from err
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if path.suffix.lower() in (".pt", ".pth", ".bin", ".safetensors", ".ckpt"):
+        raise AdapterError(f"{path} holds weights only; name a factory and pass the file as --weights")
+    raise AdapterError(
+        f"{path} is of no known format; expected .onnx, .tflite, .pt2 or a Hugging Face folder"
+    )

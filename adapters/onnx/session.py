@@ -1,0 +1,111 @@
+"""ONNX Runtime sessions: how one is opened, fed and read, and what its failures are called."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from lampq.adapters.onnx.container import one_line
+from lampq.adapters.onnx.parts import Part
+from lampq.core.errors import AdapterError
+
+_FATAL_ONLY = 4
+# On a CPU this fused operator takes longer than the Add and the LayerNormalization that it replaces: up to a
+# third of the whole run of a small transformer.
+_SLOW_FUSIONS = ("SkipLayerNormFusion",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How sessions are opened.
+
+    Attributes:
+        name: The model, for messages.
+        providers: Execution providers, best first.
+        threads: Threads of one operator; None leaves it to the runtime.
+    """
+
+    name: str
+    providers: tuple[Any, ...] = ("CPUExecutionProvider",)
+    threads: int | None = None
+
+    def open_file(self, path: Path) -> ort.InferenceSession:
+        """A session of a model file, with the runtime's own defaults: as others will run it.
+
+        Raises:
+            AdapterError: The runtime cannot load it.
+        """
+        return self._open(str(path), self._options(), ())
+
+    def open_part(self, part: Part, *, optimize: bool = True) -> ort.InferenceSession:
+        """A session of one part of a model, of which there are many and only one runs at a time.
+
+        Raises:
+            AdapterError: The runtime cannot load it.
+        """
+        options = self._options()
+        # One arena for all: each of its own would keep the peak memory of its part for ever.
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        # Threads of the last part must not spin while the next one works.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        values = [to_value(array) for array in part.constants.values()]
+        if values:
+            options.add_external_initializers(list(part.constants), values)
+        return self._open(part.model, options, _SLOW_FUSIONS)
+
+    def _options(self) -> ort.SessionOptions:
+        options = ort.SessionOptions()
+        # The runtime logs to the process's own streams; what matters comes back as an exception.
+        options.log_severity_level = _FATAL_ONLY
+        options.intra_op_num_threads = self.threads or 0
+        options.inter_op_num_threads = 1
+        return options
+
+    def _open(
+        self, model: str | bytes, options: ort.SessionOptions, without: Sequence[str]
+    ) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(
+                model, options, providers=list(self.providers), disabled_optimizers=list(without)
+            )
+        # The runtime's exceptions share no base class of their own.
+        except Exception as err:
+            raise AdapterError(f"{self.name} cannot be loaded by ONNX Runtime: {one_line(err)}") from err
+
+    def run(
+        self, session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, ort.OrtValue]
+    ) -> list[ort.OrtValue]:
+        """Outputs of a session, without a copy.
+
+        Raises:
+            AdapterError: The run fails.
+        """
+        try:
+            return session.run_with_ort_values(list(outputs), dict(feeds))
+        except Exception as err:
+            raise AdapterError(f"{self.name} fails in ONNX Runtime: {one_line(err)}") from err
+
+
+def to_value(array: np.ndarray) -> ort.OrtValue:
+    """An array as the runtime takes it, shared where it is contiguous."""
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Register one arena for all sessions of the process that ask for it."""
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    # Someone else in the process may have done so before, which serves as well.
+    with contextlib.suppress(Exception):
+        ort.create_and_register_allocator(place, None)
