@@ -1,0 +1,376 @@
+"""A TFLite model as the core sees it: layers, weights, runs with weights replaced, activations."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lampq.adapters.tflite import containers, folding
+from lampq.adapters.tflite.batches import Batches
+from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
+from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.graph import Graph, Subgraph
+from lampq.adapters.tflite.interface import Interface
+from lampq.adapters.tflite.probe import probe
+from lampq.adapters.tflite.runtime import Session, interpreter_module
+from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight, to_float
+from lampq.core.errors import AdapterError, RecordError
+from lampq.core.fingerprint import Fingerprint
+from lampq.core.input_spec import InputSpec
+from lampq.core.layer import Layer
+
+if TYPE_CHECKING:
+    from lampq.core.plan import Plan
+
+
+class Opened:
+    """A model file, read and understood; what is expensive is made once and shared by all its variants.
+
+    Args:
+        path: The file.
+        data: Its bytes, mapped into memory.
+        graph: Its graph.
+        interface: Its input and output.
+        found: Its weights.
+    """
+
+    def __init__(self, path: Path, data: Any, graph: Graph, interface: Interface, found: Survey) -> None:
+        self.path = path
+        self.data = data
+        self.graph = graph
+        self.interface = interface
+        self.survey = found
+        self.weights = {weight.name: weight for weight in found.weights}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        """The graph in parts."""
+        return Cuts(self.graph, self.interface.subgraph, self.interface.logits)
+
+    @cached_property
+    def batches(self) -> Batches:
+        """How batches are run."""
+        return Batches(self.path, self.interface)
+
+    @property
+    def main(self) -> Subgraph:
+        """The subgraph that is run."""
+        return self.graph.subgraphs[self.interface.subgraph]
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the stored weights."""
+        return tuple(self.measure(weight, self.values(weight)) for weight in self.survey.weights)
+
+    def values(self, weight: Weight) -> np.ndarray:
+        """Stored values of a weight."""
+        return to_float(weight, self.graph)
+
+    def measure(self, weight: Weight, values: np.ndarray) -> Layer:
+        """The record of a weight with given values."""
+        try:
+            layer = Layer.from_weight(
+                weight.name, values, kind=weight.kind, channel_axis=weight.channel_axis, shares=weight.shares
+            )
+        except RecordError as err:
+            raise AdapterError(f"{self.path}: {err}") from err
+        original = folding.unfolded(self.graph, weight, values)
+        return (
+            layer
+            if original is None
+            else dataclasses.replace(layer, fingerprint=Fingerprint.from_array(original))
+        )
+
+    def content(self, weights: Mapping[Weight, np.ndarray], outputs: tuple[int, ...]) -> bytes:
+        """The model as a file that gives `outputs`, with some weights replaced."""
+        main = self.interface.subgraph
+        if not weights and main == 0 and self.main.outputs == outputs:
+            return bytes(self.data)
+        draft = Draft(self.graph)
+        for weight, values in weights.items():
+            draft.set_float(weight, values)
+        draft.outputs[main] = outputs
+        draft.promote(main)
+        return draft.content()
+
+    def open(self, weights: Mapping[Weight, np.ndarray], outputs: tuple[int, ...]) -> Session:
+        """The model ready to give `outputs`, with some weights replaced."""
+        # The trial run guards every later one.
+        _ = self.session
+        return Session(self.content(weights, outputs))
+
+    @cached_property
+    def session(self) -> Session:
+        """The model as it is, after a trial run in another process."""
+        content = self.content({}, (self.interface.logits,))
+        try:
+            probe(content, interpreter_module().__name__)
+        except AdapterError as err:
+            raise AdapterError(f"{self.path} cannot be run: {err}") from err
+        return Session(content)
+
+    @cached_property
+    def resized(self) -> Session | None:
+        """The model for many samples at once, or None where it runs only as many as it was made for."""
+        return self.batches.resized(bytes(self.content({}, (self.interface.logits,))), self.session)
+
+
+class TfliteModel:
+    """A model read by `lampq.adapters.tflite.read`; see `lampq.core.model.Model` for the contract.
+
+    Attributes:
+        path: The .tflite file.
+        format: "tflite".
+        grid: "narrow": codes are symmetric around zero, so that every kernel can multiply them.
+        skipped: (name, reason) of every weight that is left alone.
+        input_spec: Shape and type of the input.
+    """
+
+    format = "tflite"
+    grid = "narrow"
+
+    def __init__(self, opened: Opened, replaced: Mapping[str, np.ndarray] | None = None) -> None:
+        self._opened = opened
+        self._replaced = dict(replaced or {})
+        self._session: Session | None = None
+        self.path: Path = opened.path
+        self.skipped = opened.survey.skipped
+        self.input_spec: InputSpec = opened.interface.spec
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, of the stored weights whatever has been replaced."""
+        return self._opened.digest
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the float weights in the order the model uses them, measured once.
+
+        A weight into which the converter has folded the scale of a normalization has the fingerprint of the
+        weight before that, where the scale is known; everything else is of the weight as stored.
+
+        Raises:
+            AdapterError: A weight holds NaN or infinity.
+        """
+        stored = self._opened.layers
+        if not self._replaced:
+            return stored
+        return tuple(
+            self._opened.measure(self._opened.weights[layer.name], self._replaced[layer.name])
+            if layer.name in self._replaced
+            else layer
+            for layer in stored
+        )
+
+    def weight(self, name: str) -> np.ndarray:
+        """The array of a layer, float32, in the shape of its record.
+
+        Raises:
+            AdapterError: No layer is so called.
+        """
+        weight = self._weight(name)
+        replaced = self._replaced.get(name)
+        return self._opened.values(weight) if replaced is None else replaced
+
+    def stored_bits(self) -> dict[str, tuple[int, int | None]]:
+        """Width of the weights that are quantized already, by name; the second number is unknown here."""
+        return {name: (bits, None) for name, bits in self._opened.survey.stored.items()}
+
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return len(self._opened.data)
+
+    def rest_bytes(self) -> int:
+        """Bytes of a quantized file that no plan changes: graph, biases, other constants, and padding."""
+        from lampq.adapters.tflite.write import rest_bytes
+
+        return rest_bytes(self._opened)
+
+    def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
+        """Bytes of a layer's codes and scales; None where no container fits the width.
+
+        Args:
+            layer: The layer.
+            bits: 2, 4 or 8, as the operator allows; with container `int8`, 2 to 8.
+            container: `bitplane`, here the containers of 2, 4 and 8 bits, or `int8`.
+
+        Raises:
+            AdapterError: The layer or container is unknown.
+        """
+        weight = self._weight(layer.name)
+        if not containers.offered(weight, bits, container):
+            return None
+        return containers.payload_bytes(weight, bits, container)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits of a batch.
+
+        Args:
+            batch: Preprocessed inputs, samples first.
+
+        Returns:
+            Float32, shape (samples, classes). Where the model ends in a softmax, what goes into it.
+
+        Raises:
+            AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
+        """
+        batches = self._opened.batches
+        array = batches.checked(batch)
+        if self._replaced:
+            if self._session is None:
+                self._session = self._opened.open(self._weights({}), (self._opened.interface.logits,))
+            logits = batches.run(self._session, array)
+        elif self._opened.interface.spec.batch is None and self._opened.resized is not None:
+            logits = batches.run_resized(self._opened.resized, self._opened.session, array)
+        else:
+            logits = batches.run(self._opened.session, array)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            raise AdapterError(
+                f"{self.path}: the output is NaN or infinite for sample {int((~finite).argmax())}; "
+                f"check the preprocessing of the data"
+            )
+        return logits
+
+    def with_weights(self, weights: Mapping[str, np.ndarray]) -> TfliteModel:
+        """The same model with some weights replaced.
+
+        Args:
+            weights: Arrays by layer name, in the shape of the layer's record.
+
+        Raises:
+            AdapterError: A name is unknown or a shape does not fit.
+        """
+        return TfliteModel(
+            self._opened, {**self._replaced, **{n: self._fitting(n, a) for n, a in weights.items()}}
+        )
+
+    def sweep(
+        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, np.ndarray]]:
+        """Logits with one weight replaced at a time.
+
+        Activations in front of a layer are kept for the whole batch, where they take no more than 1 GiB, and
+        advanced when a candidate of a later layer arrives: candidates in model order cost about half the full
+        runs. Any order is right.
+
+        Args:
+            batch: Preprocessed inputs, samples first.
+            candidates: (layer, option, array), drawn one by one.
+
+        Yields:
+            (layer, option, logits) with logits as `run` gives them, but not checked for NaN.
+
+        Raises:
+            AdapterError: The batch or a candidate does not fit, or the runtime fails.
+        """
+        cuts, batches = self._opened.cuts, self._opened.batches
+        chunks = batches.chunks(batches.checked(batch))
+        _ = self._opened.session
+        base = self._weights({})
+        start: list[State] = [{self._opened.interface.input: chunk} for chunk in chunks]
+        states, at = start, 0
+        for name, option, array in candidates:
+            weights = self._weights({name: self._fitting(name, array)})
+            if not cuts.possible:
+                logits = self.with_weights({name: array}).run(batch)
+                yield name, option, logits
+                continue
+            first = cuts.first(self._weight(name))
+            if first is not None and first < at:
+                states, at = start, 0
+            if first is not None and first > at and cuts.live_bytes(first) * len(chunks) <= KEPT_BYTES:
+                states, at = cuts.advance(states, at, first, base), first
+            yield name, option, batches.joined(cuts.finish(states, at, weights), len(batch))
+
+    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+        """Inputs of the layers, in pieces.
+
+        Args:
+            batch: Preprocessed inputs, samples first.
+
+        Yields:
+            Layer name, its input for one native batch (one piece per place it is used in), and how often a
+            sample uses each weight in all places together. Layers of other signatures are not run and left
+            out.
+
+        Raises:
+            AdapterError: The batch does not fit, or the runtime fails.
+        """
+        main, batches = self._opened.main, self._opened.batches
+        places = [
+            (weight, site)
+            for weight in self._opened.survey.weights
+            for site in weight.sites
+            if site.subgraph == main.index
+        ]
+        sources = (main.ops[site.op].inputs[0] for _, site in places)
+        tensors = tuple(dict.fromkeys(tensor for tensor in sources if tensor not in main.inputs))
+        chunks = batches.chunks(batches.checked(batch))
+        # A model must give something.
+        outputs = tensors or (self._opened.interface.logits,)
+        session = self._opened.open(self._weights({}), outputs)
+        for chunk in chunks:
+            values = dict(zip(outputs, session.run([chunk]), strict=True))
+            values[self._opened.interface.input] = chunk
+            positions: dict[str, int] = {}
+            for weight, site in places:
+                uses = _uses(main, site, values[main.ops[site.op].inputs[0]]) // len(chunk)
+                positions[weight.name] = positions.get(weight.name, 0) + uses
+            for weight, site in places:
+                yield weight.name, values[main.ops[site.op].inputs[0]], positions[weight.name]
+
+    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+        """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.
+
+        Layers whose plan gives their input no width are stored for dynamic int8 activations; where it gives 8
+        bits, their inputs and outputs are quantized with fixed ranges.
+
+        Args:
+            plan: Widths by layer name.
+            path: The file to write; an existing one is replaced.
+            calibration: Preprocessed inputs, samples first, that fix the ranges of the outputs; needed only
+                where the plan has activation widths. Without them verification runs on random inputs.
+
+        Raises:
+            AdapterError: The file computes something else than it should, or cannot be written; nothing is
+                left.
+            PlanError: The plan names layers that the model has not.
+        """
+        from lampq.adapters.tflite.write import write
+
+        write(self._opened, plan, Path(path), self._weights({}), calibration)
+
+    def _weight(self, name: str) -> Weight:
+        weight = self._opened.weights.get(name)
+        if weight is None:
+            raise AdapterError(f"{self.path} has no layer {name}; `lampq inspect` lists the names")
+        return weight
+
+    def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
+        shape = self._weight(name).shape
+        array = np.ascontiguousarray(array, dtype=np.float32)
+        if array.shape != shape:
+            raise AdapterError(f"layer {name} has shape {shape}, the array given for it {array.shape}")
+        return array
+
+    def _weights(self, more: Mapping[str, np.ndarray]) -> dict[Weight, np.ndarray]:
+        return {self._weight(name): array for name, array in {**self._replaced, **more}.items()}
+
+
+def _uses(subgraph: Subgraph, site: Site, source: np.ndarray) -> int:
+    """How often an operator uses each of its weights on an input."""
+    if site.op_name in (CONV, DEPTHWISE):
+        _, height, width, _ = subgraph.shape(subgraph.ops[site.op].outputs[0])
+        return len(source) * height * width
+    return int(source.size) // source.shape[-1]

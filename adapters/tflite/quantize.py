@@ -1,0 +1,202 @@
+"""A model's weights replaced by codes in containers, its operators told to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lampq.adapters.tflite import containers
+from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.flatbuffer import Record
+from lampq.adapters.tflite.graph import Graph
+from lampq.adapters.tflite.schema import schema
+from lampq.adapters.tflite.weights import DEPTHWISE, FULLY_CONNECTED, MATMUL, Site, Weight
+from lampq.core.activation_grid import ActivationGrid
+from lampq.core.quantizer import Quantized, from_rows
+
+# Runtimes store activations as int8; the core's codes start at 0.
+_INT8_SHIFT = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Coded:
+    """A weight as it is going to be stored.
+
+    Attributes:
+        weight: Which one.
+        width: Bits of the container.
+        codes: Signed codes, int8, in the layout of the file.
+        scale: float32, shape (C,).
+        inputs: Grid of the layer's input, or None where it is quantized while running.
+        outputs: Grid of the output of each of its sites; None as for the inputs.
+    """
+
+    weight: Weight
+    width: int
+    codes: np.ndarray
+    scale: np.ndarray
+    inputs: ActivationGrid | None = None
+    outputs: Mapping[Site, ActivationGrid] | None = None
+
+    def values(self) -> np.ndarray:
+        """What the codes stand for, float32, in the shape of the float weight."""
+        weight = self.weight
+        if MATMUL in weight.op_names:
+            return from_rows(
+                self.codes.astype(np.float32) * self.scale[:, None], weight.shape, weight.channel_axis
+            )
+        along = [1] * len(weight.shape)
+        along[weight.channel_axis] = -1
+        return self.codes.astype(np.float32) * self.scale.reshape(along)
+
+
+def code(weight: Weight, quantized: Quantized, width: int) -> Coded:
+    """A quantized weight in the layout of the file: as stored, but a product's operand as a layer has it."""
+    codes = quantized.integers()
+    if MATMUL not in weight.op_names:
+        codes = from_rows(codes, weight.shape, weight.channel_axis)
+    return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale)
+
+
+class Rewriter:
+    """Applies coded weights to a draft.
+
+    Args:
+        draft: The model under change.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.graph: Graph = draft.graph
+        # One array of zeros for all weights of as many channels: the file then holds it once.
+        self._zeros: dict[int, np.ndarray] = {}
+        self._fed: dict[tuple[int, int, float, int], int] = {}
+
+    def zero_points(self, channels: int) -> np.ndarray:
+        """The zero points of a weight."""
+        return self._zeros.setdefault(channels, np.zeros(channels, dtype=np.int64))
+
+    def apply(self, coded: Coded) -> None:
+        """Store a weight as codes wherever it is used."""
+        weight = coded.weight
+        parameters = Record(
+            "QuantizationParameters",
+            scale=coded.scale,
+            zero_point=self.zero_points(len(coded.scale)),
+            quantized_dimension=weight.channel_axis if DEPTHWISE in weight.op_names else 0,
+        )
+        self.draft.set_data(
+            weight,
+            containers.pack(coded.codes, coded.width),
+            type=schema().value("TensorType", containers.TENSOR_TYPES[coded.width]),
+            shape=np.array(coded.codes.shape, dtype=np.int32),
+            shape_signature=None,
+            quantization=parameters,
+        )
+        for site in weight.sites:
+            self._adapt(site, coded)
+
+    def _adapt(self, site: Site, coded: Coded) -> None:
+        draft, op = self.draft, self.graph.subgraphs[site.subgraph].ops[site.op]
+        name = FULLY_CONNECTED if site.op_name == MATMUL else site.op_name
+        static = coded.inputs is not None
+        least = containers.version(name, coded.width, static=static)
+        if site.op_name == MATMUL:
+            # Products have no narrow containers, and their per-channel scales no version that old runtimes
+            # refuse.
+            draft.change(
+                site.subgraph,
+                site.op,
+                inputs=np.array([op.inputs[0], site.tensor, -1], dtype=np.int32),
+                builtin_options_type=schema().value("BuiltinOptions", "FullyConnectedOptions"),
+                builtin_options=Record("FullyConnectedOptions", keep_num_dims=True),
+            )
+            present = least
+        else:
+            present = draft.version(op.record)
+        draft.change(site.subgraph, site.op, opcode_index=draft.code(name, max(present, least)))
+        if coded.inputs is not None and coded.outputs is not None:
+            self._make_static(site, coded, coded.inputs, coded.outputs[site])
+
+    def _make_static(self, site: Site, coded: Coded, inputs: ActivationGrid, outputs: ActivationGrid) -> None:
+        """Feed an operator int8 and let it give int8, float again right behind it."""
+        draft, subgraph = self.draft, self.graph.subgraphs[site.subgraph]
+        op = subgraph.ops[site.op]
+        source, result = op.inputs[0], op.outputs[0]
+        fed = self._feed(site, source, inputs)
+        given = draft.add_tensor(
+            site.subgraph,
+            subgraph.tensors[result].copy(name=_named(subgraph.tensors[result], b"int8"), **_int8(outputs)),
+        )
+        bias = op.inputs[2] if len(op.inputs) > 2 else -1
+        operands = [fed, site.tensor]
+        if bias >= 0:
+            operands.append(self._bias(site, bias, coded.scale * np.float32(inputs.scale)))
+        draft.change(
+            site.subgraph,
+            site.op,
+            inputs=np.array(operands, dtype=np.int32),
+            outputs=np.array([given], dtype=np.int32),
+        )
+        if bias >= 0:
+            draft.discard(site.subgraph, bias)
+        back = _operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
+        draft.surround(site.subgraph, site.op, after=[back])
+
+    def _feed(self, site: Site, source: int, grid: ActivationGrid) -> int:
+        """The int8 form of a tensor; layers that read the same one on the same grid share it."""
+        key = (site.subgraph, source, grid.scale, grid.zero_point)
+        if key not in self._fed:
+            record = self.graph.subgraphs[site.subgraph].tensors[source]
+            tensor = self.draft.add_tensor(
+                site.subgraph, record.copy(name=_named(record, b"int8"), **_int8(grid))
+            )
+            step = _operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
+            self.draft.surround(site.subgraph, site.op, before=[step])
+            self._fed[key] = tensor
+        return self._fed[key]
+
+    def _bias(self, site: Site, bias: int, scale: np.ndarray) -> int:
+        """A float bias as int32 in the steps of the products."""
+        subgraph = self.graph.subgraphs[site.subgraph]
+        values = np.asarray(subgraph.constant(bias), dtype=np.float64).reshape(-1)
+        limits = np.iinfo(np.int32)
+        codes = np.clip(np.rint(values / scale), limits.min, limits.max).astype(np.int32)
+        parameters = Record(
+            "QuantizationParameters",
+            scale=np.array(scale, dtype=np.float32),
+            zero_point=self.zero_points(len(scale)),
+        )
+        record = subgraph.tensors[bias].copy(
+            buffer=self.draft.add_buffer(codes),
+            type=schema().value("TensorType", "INT32"),
+            quantization=parameters,
+        )
+        return self.draft.add_tensor(site.subgraph, record)
+
+
+def _int8(grid: ActivationGrid) -> dict[str, object]:
+    """Fields of an int8 activation."""
+    parameters = Record(
+        "QuantizationParameters",
+        scale=np.array([grid.scale], dtype=np.float32),
+        zero_point=np.array([grid.zero_point - _INT8_SHIFT], dtype=np.int64),
+    )
+    return {"type": schema().value("TensorType", "INT8"), "quantization": parameters, "buffer": 0}
+
+
+def _operator(code: int, source: int, result: int, options: str) -> Record:
+    return Record(
+        "Operator",
+        opcode_index=code,
+        inputs=np.array([source], dtype=np.int32),
+        outputs=np.array([result], dtype=np.int32),
+        builtin_options_type=schema().value("BuiltinOptions", options),
+        builtin_options=Record(options),
+    )
+
+
+def _named(tensor: Record, suffix: bytes) -> bytes:
+    return (tensor.name or b"") + b"/" + suffix

@@ -1,0 +1,106 @@
+"""Running TFLite models: LiteRT where it is installed, the older tflite-runtime otherwise."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from lampq.core.errors import AdapterError, MissingExtraError
+
+_NUMPY_1_ONLY = "tflite_runtime"
+# More threads than this gain nothing on models of this kind.
+_MOST_THREADS = 4
+
+
+@cache
+def interpreter_module() -> Any:
+    """The module of the installed runtime.
+
+    Raises:
+        MissingExtraError: None is installed.
+        AdapterError: Only tflite-runtime is, and NumPy is too new for it.
+    """
+    if importlib.util.find_spec("ai_edge_litert") is not None:
+        return importlib.import_module("ai_edge_litert.interpreter")
+    if importlib.util.find_spec(_NUMPY_1_ONLY) is None:
+        raise MissingExtraError("ai-edge-litert", "tflite")
+    # With NumPy 2 it can be imported but fails inside the first run, or ends the process.
+    if int(np.__version__.partition(".")[0]) >= 2:
+        raise AdapterError(
+            f"tflite-runtime was built for NumPy 1 and fails with NumPy {np.__version__}; "
+            f"run: pip install ai-edge-litert (or: pip install 'numpy<2')"
+        )
+    return importlib.import_module("tflite_runtime.interpreter")
+
+
+def threads() -> int:
+    """Threads a session uses."""
+    return max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+
+
+class Session:
+    """A loaded model, or part of one.
+
+    Args:
+        content: The .tflite file.
+        delegates: Whether XNNPACK may take over, as it does by default; without it the runtime's own kernels
+            run.
+
+    Attributes:
+        inputs: Its inputs as the runtime describes them.
+        outputs: Its outputs likewise.
+
+    Raises:
+        AdapterError: The runtime refuses the model; says why.
+    """
+
+    def __init__(self, content: bytes, *, delegates: bool = True) -> None:
+        module = interpreter_module()
+        resolvers = module.OpResolverType
+        kind = resolvers.AUTO if delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._interpreter = module.Interpreter(
+                    model_content=content, num_threads=threads(), experimental_op_resolver_type=kind
+                )
+                self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as err:
+            raise AdapterError(f"the runtime refuses the model: {one_line(err)}") from err
+        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._shapes = [tuple(int(d) for d in detail["shape"]) for detail in self.inputs]
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for inputs of the types the model has; where shapes differ from the last run's, it is
+        resized.
+
+        Raises:
+            AdapterError: The runtime fails, or the model does not take these shapes.
+        """
+        try:
+            shapes = [array.shape for array in arrays]
+            if shapes != self._shapes:
+                for detail, shape in zip(self.inputs, shapes, strict=True):
+                    self._interpreter.resize_tensor_input(detail["index"], shape)
+                self._interpreter.allocate_tensors()
+                self._shapes = shapes
+            for detail, array in zip(self.inputs, arrays, strict=True):
+                self._interpreter.set_tensor(detail["index"], array)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+        except (RuntimeError, ValueError) as err:
+            raise AdapterError(f"the runtime fails: {one_line(err)}") from err
+
+
+def one_line(err: BaseException) -> str:
+    """The telling part of a runtime's error, on one line."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return (lines[0] if lines else type(err).__name__)[:200]

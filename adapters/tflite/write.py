@@ -1,0 +1,158 @@
+"""A quantized model written to disk, verified by running it before it takes its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lampq.adapters.tflite import containers, verify
+from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
+from lampq.adapters.tflite.quantize import Coded, Rewriter, code
+from lampq.adapters.tflite.weights import MATMUL, Site, Weight
+from lampq.core.activation_grid import ActivationGrid
+from lampq.core.errors import AdapterError, PlanError
+from lampq.core.files import atomic_path
+from lampq.core.plan import Plan, PlanLayer
+from lampq.core.quantizer import as_rows, quantize
+
+if TYPE_CHECKING:
+    from lampq.adapters.tflite.model import Opened
+
+_GRID = "narrow"
+_ACTIVATION_BITS = 8
+# A further operator code takes no more in the tables.
+_CODE_BYTES = 48
+
+
+def write(
+    opened: Opened,
+    plan: Plan,
+    path: Path,
+    replaced: Mapping[Weight, np.ndarray],
+    calibration: np.ndarray | None,
+) -> None:
+    """Write the model quantized by a plan; see `TfliteModel.write`."""
+    decisions = _decisions(opened, plan)
+    coded, grids = [], _output_grids(opened, decisions, replaced, calibration)
+    for weight, decision in decisions:
+        values = replaced[weight] if weight in replaced else opened.values(weight)
+        quantized = quantize(as_rows(values, weight.channel_axis), decision.weight_bits, grid=_GRID)
+        width = containers.container_bits(weight, decision.weight_bits, plan.container)
+        stored = code(weight, quantized, width)
+        if decision.activation_bits is not None:
+            outputs = {site: grids[site] for site in weight.sites}
+            stored = dataclasses.replace(stored, inputs=_input_grid(decision), outputs=outputs)
+        coded.append(stored)
+    draft = Draft(opened.graph)
+    kept = {weight: values for weight, values in replaced.items() if weight not in dict(decisions)}
+    for weight, values in kept.items():
+        draft.set_float(weight, values)
+    rewriter = Rewriter(draft)
+    for stored in coded:
+        rewriter.apply(stored)
+    pieces = encode(draft.model(), reserve=_table_bytes(opened))
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as handle:
+            for piece in pieces:
+                handle.write(piece)
+        verify.verify(opened, temporary, draft, coded, calibration)
+
+
+def rest_bytes(opened: Opened) -> int:
+    """Bytes of the written file without the payload of its weights, for dynamic activations.
+
+    Exact: tables are padded to the room that the most demanding plan needs, and data lies in slots whose
+    sizes add up.
+    """
+    pieces = _skeleton(opened)
+    reserved = padded_table_bytes(_table_bytes(opened)) - len(pieces[0])
+    payload = sum(blob_bytes(1) + blob_bytes(4 * w.shape[w.channel_axis]) for w in opened.survey.weights)
+    return reserved + sum(memoryview(piece).nbytes for piece in pieces) - payload
+
+
+def _table_bytes(opened: Opened) -> int:
+    """Bytes of the tables when every weight is quantized, with room for operators at every version."""
+    names = {name for weight in opened.survey.weights for name in weight.op_names}
+    return len(_skeleton(opened)[0]) + _CODE_BYTES * len(names) * (len(containers.TENSOR_TYPES) - 1)
+
+
+def _skeleton(opened: Opened) -> list[Any]:
+    """The file with all weights quantized, one byte in place of each weight's codes."""
+    draft = Draft(opened.graph)
+    rewriter = Rewriter(draft)
+    for weight in opened.survey.weights:
+        rank = 2 if MATMUL in weight.op_names else len(weight.shape)
+        scale = np.zeros(weight.shape[weight.channel_axis], dtype=np.float32)
+        rewriter.apply(Coded(weight=weight, width=8, codes=np.zeros((1,) * rank, dtype=np.int8), scale=scale))
+    return encode(draft.model())
+
+
+def _decisions(opened: Opened, plan: Plan) -> list[tuple[Weight, PlanLayer]]:
+    """The plan's decisions with the weights they are about, in the order of the model."""
+    by_name = {layer.name: layer for layer in plan.layers}
+    unknown = [name for name in by_name if name not in opened.weights]
+    if unknown:
+        raise PlanError(f"the plan is for another model: {opened.path.name} has no layer {unknown[0]}")
+    decisions = []
+    for weight in opened.survey.weights:
+        layer = by_name.get(weight.name)
+        if layer is None:
+            continue
+        if layer.size != int(np.prod(weight.shape, dtype=np.int64)):
+            raise PlanError(
+                f"layer {layer.name} has {layer.size} weights in the plan, shape {weight.shape} in the model"
+            )
+        if layer.activation_bits not in (None, _ACTIVATION_BITS):
+            raise AdapterError(
+                f"layer {layer.name}: TFLite's activations have 8 bits, the plan asks for {layer.activation_bits}"
+            )
+        decisions.append((weight, layer))
+    return decisions
+
+
+def _input_grid(decision: PlanLayer) -> ActivationGrid:
+    if decision.activation_range is None:
+        raise PlanError(
+            f"layer {decision.name}: the plan has no range of its input; profile the model with --data"
+        )
+    return ActivationGrid.from_range(*decision.activation_range, bits=_ACTIVATION_BITS)
+
+
+def _output_grids(
+    opened: Opened,
+    decisions: list[tuple[Weight, PlanLayer]],
+    replaced: Mapping[Weight, np.ndarray],
+    calibration: np.ndarray | None,
+) -> dict[Site, ActivationGrid]:
+    """Grids of the outputs of layers with quantized inputs, from the float model on the calibration data."""
+    main = opened.main
+    static = [weight for weight, decision in decisions if decision.activation_bits is not None]
+    if not static:
+        return {}
+    if calibration is None:
+        raise AdapterError(
+            "fixed int8 activations need calibration data for the ranges of the layers' outputs; "
+            "give it, or plan without activation widths"
+        )
+    sites = [site for weight in static for site in weight.sites]
+    if any(site.subgraph != main.index for site in sites):
+        raise AdapterError(
+            "a layer of another signature has no calibrated activations; plan without activation widths"
+        )
+    tensors = tuple(dict.fromkeys(main.ops[site.op].outputs[0] for site in sites))
+    session = opened.open(replaced, tensors)
+    low, high = dict.fromkeys(tensors, np.inf), dict.fromkeys(tensors, -np.inf)
+    for chunk in opened.batches.chunks(opened.batches.checked(calibration)):
+        for tensor, values in zip(tensors, session.run([chunk]), strict=True):
+            low[tensor] = min(low[tensor], float(values.min()))
+            high[tensor] = max(high[tensor], float(values.max()))
+    ranges = {site: main.ops[site.op].outputs[0] for site in sites}
+    return {
+        site: ActivationGrid.from_range(low[tensor], high[tensor], bits=_ACTIVATION_BITS)
+        for site, tensor in ranges.items()
+    }
