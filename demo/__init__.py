@@ -11,21 +11,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lampq.adapters.data.preprocess import Preprocess
+import numpy as np
+
+from lampq.adapters.data import Preprocess, read_data
+from lampq.core.input_spec import InputSpec
 
 _FOLDER = Path(__file__).resolve().parent
 
-MODEL = _FOLDER / "digits_vit.onnx"
+MODEL_PATH = _FOLDER / "digits_vit.onnx"
 """The float model: ONNX, input `x` float32[?x1x8x8], output `logits` float32[?x10]."""
 
-CALIBRATION = _FOLDER / "digits_calibration.npz"
+CALIBRATION_PATH = _FOLDER / "digits_calibration.npz"
 """200 images and labels, for the search."""
 
-VALIDATION = _FOLDER / "digits_validation.npz"
+VALIDATION_PATH = _FOLDER / "digits_validation.npz"
 """1,000 images and labels, for the figures."""
 
 PREPROCESS = Preprocess(mean=(0.305,), std=(0.376,))
 """From pixels 0..255 to the model's input: mean and deviation of the digits."""
 
 FLOAT_TOP1 = 0.966
-"""Accuracy of the float model on `VALIDATION`."""
+"""Accuracy of the float model on the validation images."""
+
+_INPUT = InputSpec(name="x", shape=(None, 1, 8, 8))
+
+
+def calibration() -> np.ndarray:
+    """Inputs of the calibration images, float32, shape (200, 1, 8, 8)."""
+    return read_data(CALIBRATION_PATH, input_spec=_INPUT, preprocess=PREPROCESS).inputs()
+
+
+def validation() -> tuple[np.ndarray, np.ndarray]:
+    """Inputs, float32, shape (1000, 1, 8, 8), and labels, int64, of the validation images."""
+    inputs, labels = read_data(VALIDATION_PATH, input_spec=_INPUT, preprocess=PREPROCESS).load()
+    if labels is None:
+        raise RuntimeError(f"{VALIDATION_PATH} has lost its labels")
+    return inputs, labels

@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lampq.adapters.data import PRESETS, Preprocess, find_preprocess, from_arrays, load_function, read_data
+from lampq.adapters.data import (
+    PRESETS,
+    Preprocess,
+    find_preprocess,
+    from_arrays,
+    load_function,
+    preprocess_for,
+    read_data,
+)
 from lampq.adapters.data.batch import Batch, fill_batches, rebatch
 from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.select import choose_samples
@@ -101,13 +109,13 @@ def test_class_folders_give_sorted_labels(classes):
     (classes / "bee").mkdir()
     data = read_data(classes, input_spec=TINY)
     assert data.class_names == ("ant", "bee", "cat", "dog")
-    assert data.labels.tolist() == [0, 2, 2, 2, 3, 3, 3, 3, 3]
+    assert data.labels().tolist() == [0, 2, 2, 2, 3, 3, 3, 3, 3]
     assert len(data) == 9
     # Names sort as text: dog/10 comes before dog/2.
     order = [3, 1, 7, 5, 2, 8 - 2, 4, 0, 8]
     for index, (inputs, labels) in enumerate(data.batches(1)):
         np.testing.assert_allclose(inputs[0], picture(order[index]).transpose(2, 0, 1) / 255, atol=1e-6)
-        assert labels.tolist() == [data.labels[index]]
+        assert labels.tolist() == [data.labels()[index]]
 
 
 def test_flat_folder_has_no_labels(tmp_path):
@@ -115,7 +123,7 @@ def test_flat_folder_has_no_labels(tmp_path):
         save(tmp_path / f"{index}.JPG", picture(index))
     (tmp_path / "notes").mkdir()
     data = read_data(tmp_path, input_spec=TINY)
-    assert data.labels is None
+    assert data.labels() is None
     assert data.class_names is None
     assert [batch.labels for batch in data.batches(2)] == [None, None]
     assert data.check_classes(2) is None
@@ -471,6 +479,42 @@ def test_the_file_beside_the_model_is_found(tmp_path):
     assert find_preprocess(model, free) is None
 
 
+def test_options_go_before_the_file_and_the_file_before_the_default(tmp_path):
+    model, free = tmp_path / "model.onnx", spec(None, 3, None, None)
+    assert preprocess_for(model, TINY) == PRESETS["none"]
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**HALF, "do_resize": True, "size": 224}))
+    assert preprocess_for(model, free) == Preprocess.from_hf(path)
+    assert preprocess_for(model, free, preset="clip") == PRESETS["clip"]
+    assert preprocess_for(model, free, size="96").size == (96, 96)
+    assert preprocess_for(model, free, size="96X64").size == (96, 64)
+    assert preprocess_for(model, free, mean=(0.1, 0.2, 0.3)).std == (0.5,) * 3
+    assert preprocess_for(model, free, preset="imagenet", size=(8, 9)).size == (8, 9)
+    path.write_text("{")
+    given = preprocess_for(model, free, mean=(0.1,), std=(0.2,))
+    assert (given.mean, given.std, given.size) == ((0.1,), (0.2,), None)
+    with pytest.raises(AdapterError, match="not valid JSON"):
+        preprocess_for(model, free)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "96 x 96"}, "96 x 96"),
+        ({"size": "1x2x3"}, "write 224"),
+        ({"size": ""}, "write 224"),
+        ({"size": "0"}, "no \\(height, width\\)"),
+        ({"preset": "imagnet"}, "no preprocessing preset"),
+        ({"mean": (0.5,)}, "together"),
+        ({"std": (0.5,)}, "together"),
+        ({"mean": (0.5,), "std": (0.0,)}, "std"),
+    ],
+)
+def test_options_that_are_refused(tmp_path, options, message):
+    with pytest.raises(AdapterError, match=message):
+        preprocess_for(tmp_path / "model.onnx", TINY, **options)
+
+
 # Folders and images that cannot be used
 
 
@@ -663,12 +707,12 @@ def test_seeds_differ_and_few_samples_are_not_always_of_the_first_classes():
 
 def test_sampling_a_folder(classes):
     data = read_data(classes, input_spec=TINY, samples=6, seed=1)
-    assert Counter(data.labels.tolist()) == {0: 1, 1: 3, 2: 2} or Counter(data.labels.tolist()) == {
+    assert Counter(data.labels().tolist()) == {0: 1, 1: 3, 2: 2} or Counter(data.labels().tolist()) == {
         0: 1,
         1: 2,
         2: 3,
     }
-    assert sorted(data.labels[:3].tolist()) == [0, 1, 2]
+    assert sorted(data.labels()[:3].tolist()) == [0, 1, 2]
     again = read_data(classes, input_spec=TINY, samples=6, seed=1)
     np.testing.assert_array_equal(data.load().inputs, again.load().inputs)
     assert data.summary() == again.summary()
@@ -959,10 +1003,12 @@ def test_a_function_is_rebatched_and_read_again(module):
         assert np.concatenate([b.labels for b in batches]).tolist() == list(range(10))
         assert batches[1].inputs[:, 0, 0, 0].tolist() == [0, 4, 4]
     assert len(data) == 10
+    assert data.labels().tolist() == list(range(10))
     assert data.load().inputs.shape == (10, 3, 8, 8)
     assert data.summary()["digest"] == read_data(f"{module}:pairs", input_spec=TINY).summary()["digest"]
     assert data.summary()["digest"] == read_data(f"{module}:smaller", input_spec=TINY).summary()["digest"]
     assert data.check_classes(2) is None
+    assert read_data(f"{module}:bare", input_spec=TINY).labels() is None
     bare = read_data(f"{module}:bare", input_spec=TINY).load()
     assert (bare.inputs.shape, bare.labels) == ((6, 3, 8, 8), None)
 

@@ -8,15 +8,20 @@ import onnxruntime
 import pytest
 import torch
 
-from lampq import demo
-from lampq.adapters.data import read_data
 from lampq.core.divergence import kl_divergence
-from lampq.core.input_spec import InputSpec
 from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.demo import (
+    CALIBRATION_PATH,
+    FLOAT_TOP1,
+    MODEL_PATH,
+    PREPROCESS,
+    VALIDATION_PATH,
+    calibration,
+    validation,
+)
 
 ROOT = Path(__file__).parent.parent
-SPEC = InputSpec(name="x", shape=(None, 1, 8, 8))
-ASSETS = (demo.MODEL, demo.CALIBRATION, demo.VALIDATION)
+ASSETS = (MODEL_PATH, CALIBRATION_PATH, VALIDATION_PATH)
 
 
 def session(model):
@@ -25,13 +30,9 @@ def session(model):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def data(path):
-    return read_data(path, input_spec=SPEC, preprocess=demo.PREPROCESS).load()
-
-
 @pytest.fixture(scope="module")
 def proto():
-    return onnx.load(demo.MODEL)
+    return onnx.load(MODEL_PATH)
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +53,22 @@ def test_the_files_are_small():
 
 
 def test_the_model_reaches_its_recorded_accuracy():
-    inputs, labels = data(demo.VALIDATION)
-    logits = session(str(demo.MODEL)).run(None, {"x": inputs})[0]
+    inputs, labels = validation()
+    logits = session(str(MODEL_PATH)).run(None, {"x": inputs})[0]
     assert len(labels) == 1000
-    assert (logits.argmax(axis=1) == labels).mean() == pytest.approx(demo.FLOAT_TOP1, abs=0.0021)
-    assert demo.FLOAT_TOP1 >= 0.95
+    assert (logits.argmax(axis=1) == labels).mean() == pytest.approx(FLOAT_TOP1, abs=0.0021)
+    assert FLOAT_TOP1 >= 0.95
 
 
 def test_a_second_runtime_agrees(proto):
-    inputs = data(demo.CALIBRATION).inputs[:8]
+    inputs = calibration()[:8]
     expected = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": inputs})[0]
-    np.testing.assert_allclose(session(str(demo.MODEL)).run(None, {"x": inputs})[0], expected, atol=1e-4)
+    np.testing.assert_allclose(session(str(MODEL_PATH)).run(None, {"x": inputs})[0], expected, atol=1e-4)
 
 
 def test_any_number_of_samples_gives_the_same_logits():
-    inputs = data(demo.CALIBRATION).inputs[:5]
-    model = session(str(demo.MODEL))
+    inputs = calibration()[:5]
+    model = session(str(MODEL_PATH))
     whole = model.run(None, {"x": inputs})[0]
     single = np.concatenate([model.run(None, {"x": inputs[i : i + 1]})[0] for i in range(5)])
     np.testing.assert_allclose(whole, single, atol=1e-5)
@@ -93,7 +94,7 @@ def test_the_file_names_its_layers_and_nothing_else(proto):
 
 def test_allocation_matters(proto):
     """At 2 bits everywhere the model loses points, and layers differ widely in what they contribute."""
-    inputs, labels = data(demo.VALIDATION)
+    inputs, labels = validation()
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     weights = {}
@@ -113,7 +114,7 @@ def test_allocation_matters(proto):
     runner = session(model.SerializeToString())
     reference = runner.run(None, {"x": inputs})[0]
     uniform = runner.run(None, {"x": inputs, **rough})[0]
-    assert (uniform.argmax(axis=1) == labels).mean() < demo.FLOAT_TOP1 - 0.04
+    assert (uniform.argmax(axis=1) == labels).mean() < FLOAT_TOP1 - 0.04
     damage = [
         kl_divergence(reference[:200], runner.run(None, {"x": inputs[:200], name: value})[0]).mean()
         for name, value in rough.items()
@@ -123,7 +124,7 @@ def test_allocation_matters(proto):
 
 def test_splits_are_those_of_the_script_and_do_not_overlap(example):
     parts = example.split_digits()
-    for name, path in (("calibration", demo.CALIBRATION), ("validation", demo.VALIDATION)):
+    for name, path in (("calibration", CALIBRATION_PATH), ("validation", VALIDATION_PATH)):
         with np.load(path, allow_pickle=False) as shipped:
             np.testing.assert_array_equal(shipped["x"], parts[name][0])
             np.testing.assert_array_equal(shipped["y"], parts[name][1])
@@ -137,12 +138,10 @@ def test_splits_are_those_of_the_script_and_do_not_overlap(example):
 
 def test_preprocessing_is_that_of_the_training(example):
     parts = example.split_digits()
-    np.testing.assert_allclose(
-        example.normalize(parts["validation"][0]).numpy(), data(demo.VALIDATION).inputs, atol=1e-6
-    )
+    np.testing.assert_allclose(example.normalize(parts["validation"][0]).numpy(), validation()[0], atol=1e-6)
     pixels = np.concatenate([part[0] for part in parts.values()]) / 255
-    assert demo.PREPROCESS.mean == pytest.approx((pixels.mean(),), abs=1e-3)
-    assert demo.PREPROCESS.std == pytest.approx((pixels.std(),), abs=1e-3)
+    assert PREPROCESS.mean == pytest.approx((pixels.mean(),), abs=1e-3)
+    assert PREPROCESS.std == pytest.approx((pixels.std(),), abs=1e-3)
 
 
 def test_the_script_trains_and_exports(example, tmp_path):
@@ -157,5 +156,5 @@ def test_the_script_trains_and_exports(example, tmp_path):
         expected = first(x).numpy()
     exported = session(str(tmp_path / "model.onnx"))
     np.testing.assert_allclose(exported.run(None, {"x": x.numpy()})[0], expected, atol=1e-5)
-    written, shipped = onnx.load(tmp_path / "model.onnx"), onnx.load(demo.MODEL)
+    written, shipped = onnx.load(tmp_path / "model.onnx"), onnx.load(MODEL_PATH)
     assert [node.op_type for node in written.graph.node] == [node.op_type for node in shipped.graph.node]

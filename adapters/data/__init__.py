@@ -8,6 +8,7 @@ from lampq.adapters.data.batch import Batch
 from lampq.adapters.data.dataset import Dataset, from_arrays, read_data
 from lampq.adapters.data.function import load_function
 from lampq.adapters.data.hugging_face import find_preprocess
+from lampq.adapters.data.override import preprocess_for
 from lampq.adapters.data.preprocess import PRESETS, Preprocess
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "find_preprocess",
     "from_arrays",
     "load_function",
+    "preprocess_for",
     "read_data",
 ]

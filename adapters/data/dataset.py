@@ -65,11 +65,6 @@ class Dataset:
         """Number of samples. A function is read through once to count them."""
         return self.reader.count()
 
-    @property
-    def labels(self) -> np.ndarray | None:
-        """Labels of all samples in order, int64; None without labels, and for a function."""
-        return self.reader.labels
-
     def batches(self, size: int = 32) -> Iterator[Batch]:
         """Read the samples in order, `size` at a time; the last batch may have fewer.
 
@@ -81,8 +76,19 @@ class Dataset:
         return self.reader.batches(size)
 
     def load(self) -> Batch:
-        """All samples at once."""
+        """All samples at once; they have to fit in memory."""
         return join(list(self.reader.batches(256 if self.kind == "function" else len(self))))
+
+    def inputs(self) -> np.ndarray:
+        """Inputs of all samples; see `load`."""
+        return self.load().inputs
+
+    def labels(self) -> np.ndarray | None:
+        """Labels of all samples, int64, or None; reads no image for it, but a function once more."""
+        if self.kind != "function":
+            return self.reader.labels
+        labels = [batch.labels for batch in self.reader.batches(256) if batch.labels is not None]
+        return np.concatenate(labels) if labels else None
 
     def check_classes(self, outputs: int) -> str | None:
         """Compare the classes with the outputs of a model.
@@ -98,9 +104,10 @@ class Dataset:
         Raises:
             AdapterError: There are more classes than outputs.
         """
-        if self.labels is None:
+        labels = self.reader.labels
+        if labels is None:
             return None
-        classes = len(self.class_names) if self.class_names else int(self.labels.max()) + 1
+        classes = len(self.class_names) if self.class_names else int(labels.max()) + 1
         if classes > outputs:
             raise AdapterError(
                 f"data {self.source}: {classes} classes, but the model has {outputs} outputs; "
