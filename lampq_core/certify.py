@@ -18,8 +18,8 @@ def certify(problem: Problem, solution: Solution) -> Solution:
     """The same answer with the objective recomputed, and the status that objective and bound really support.
 
     Checks that every layer has one allowed option, ties and pins hold, every resource is within its limit in
-    exact integers, the claimed objective is the true one, and the bound does not exceed it. A solution without
-    a choice passes unchanged.
+    exact integers, the claimed objective is the true one, and the bound does not exceed it. A solution
+    without a choice passes unchanged.
 
     Raises:
         SolverError: A check failed; the message says which, where and by how much.
@@ -46,14 +46,15 @@ def certify(problem: Problem, solution: Solution) -> Solution:
     for layer, option in problem.pins.items():
         if choice[layer] != option:
             raise SolverError(
-                f"{who}: layer {problem.layer_names[layer]!r} is pinned to option {option} but got {choice[layer]}"
+                f"{who}: layer {problem.layer_names[layer]!r} is pinned to option {option} "
+                f"but got {choice[layer]}"
             )
     for group in problem.ties:
         for layer in group[1:]:
             if choice[layer] != choice[group[0]]:
                 raise SolverError(
-                    f"{who}: tied layers {problem.layer_names[group[0]]!r} and {problem.layer_names[layer]!r} got "
-                    f"options {choice[group[0]]} and {choice[layer]}"
+                    f"{who}: tied layers {problem.layer_names[group[0]]!r} and "
+                    f"{problem.layer_names[layer]!r} got options {choice[group[0]]} and {choice[layer]}"
                 )
     for name, used, limit in zip(
         problem.resource_names, problem.usage(choice).tolist(), problem.limits.tolist(), strict=True
@@ -68,8 +69,9 @@ def certify(problem: Problem, solution: Solution) -> Solution:
     if solution.bound > objective + tolerance:
         raise SolverError(f"{who}: its bound {solution.bound!r} is above its own choice, {objective!r}")
     bound = min(solution.bound, objective)
-    proven = objective - bound <= PROOF_TOLERANCE * objective
     status = solution.status
-    if status is Status.FEASIBLE and proven:
+    if objective - bound <= PROOF_TOLERANCE * objective:
         status = Status.OPTIMAL
+    elif objective - bound > tolerance:
+        status = Status.FEASIBLE
     return replace(solution, status=status, objective=objective, bound=bound)

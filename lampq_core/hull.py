@@ -20,7 +20,8 @@ class Hull:
         option: Option of each vertex; within a layer the weight rises and the cost falls.
         first: Position of the first vertex of each layer, shape (L,).
         step: Positions of the vertices that are no layer's first, shape (S,), ascending.
-        rate: Cost saved per weight on the way to each of `step` from the vertex before it, > 0; falls in a layer.
+        rate: Cost saved per weight on the way to each of `step` from the vertex before it, > 0; falls in a
+            layer.
         step_weight: Weight added on that way, shape (S,), > 0.
     """
 
@@ -39,7 +40,7 @@ def lower_hull(cost: np.ndarray, weight: np.ndarray) -> Hull:
         cost: Shape (L, J), +inf where not allowed; at least one finite per layer.
         weight: Shape (L, J), int64, >= 0.
     """
-    layers, options = cost.shape
+    options = cost.shape[1]
     order = None
     rising = (weight[:, 1:] > weight[:, :-1]).all(axis=1)
     if not rising.all():
@@ -95,7 +96,7 @@ class Relaxation:
 
 
 def relax(hull: Hull, weight: np.ndarray, capacity: int) -> Relaxation | None:
-    """Fill the capacity greedily with the steps that save most per weight; None if not even the lightest fit."""
+    """Fill the capacity with the steps that save most per weight; None if not even the lightest fit."""
     layers = np.arange(len(hull.first))
     floor = int(weight[layers, hull.option[hull.first]].sum())
     if floor > capacity:

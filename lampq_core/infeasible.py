@@ -17,8 +17,8 @@ class Clash:
 
     Attributes:
         limits: The resources whose limits clash: without any one of them the others can be met.
-        nearest: For each of these, the least limit that can be met while all others of the problem are kept, or
-            None where none can, because the others clash too, or no solver could tell.
+        nearest: For each of these, the least limit that can be met while all others of the problem are kept,
+            or None where none can, because the others clash too, or no solver could tell.
         message: The same in one line.
     """
 

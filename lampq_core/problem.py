@@ -11,6 +11,17 @@ import numpy as np
 from lampq.core.errors import BudgetError, RecordError
 
 _INT64_MAX = int(np.iinfo(np.int64).max)
+_LARGEST_COST = 1e290
+
+
+def unit_of(largest: float) -> float:
+    """The power of two that brings the largest cost into [500, 1000); 1 where it is zero.
+
+    >>> unit_of(2000.0), unit_of(0.002)
+    (4.0, 3.814697265625e-06)
+    """
+    # Below 2^-1000 the power itself would leave the range of normal numbers; such costs stay small.
+    return math.ldexp(1.0, max(math.frexp(largest / 1000)[1], -1000)) if largest else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,7 +31,8 @@ class Problem:
     The error table need not be monotone: a wider option may cost more than a narrower one.
 
     Attributes:
-        cost: Damage of each option in units of `scale`, shape (L, J), >= 0; +inf where an option is not allowed.
+        cost: Damage of each option in units of `scale`, shape (L, J), >= 0; +inf where an option is not
+            allowed.
         scale: Nats per unit of `cost`. A power of two, so that scaling loses no digit.
         resources: What each option uses, shape (R, L, J), int64, >= 0.
         limits: The most that may be used, shape (R,), int64, >= 0.
@@ -40,6 +52,18 @@ class Problem:
     pins: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, dtype, axes in (
+            ("cost", np.float64, 2),
+            ("resources", np.int64, 3),
+            ("limits", np.int64, 1),
+        ):
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != axes:
+                raise RecordError(f"{name} is {array.dtype} of shape {array.shape}; use Problem.build")
+            # What a caller could still change is copied; then nobody can.
+            array = array.copy() if array.flags.writeable else array
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
         layers, options = self.cost.shape
         allowed = np.isfinite(self.cost)
         if not 0 < self.scale < math.inf:
@@ -54,7 +78,7 @@ class Problem:
         ):
             if len(names) != count:
                 raise RecordError(f"{len(names)} {what} names for {count} {what}s")
-        _check_costs(self.cost, allowed, self.layer_names)
+        _check_costs(self.cost, self.scale, allowed, self.layer_names)
         _check_resources(self.resources, allowed, self.resource_names, self.layer_names)
         for name, limit in zip(self.resource_names, self.limits.tolist(), strict=True):
             if limit < 0:
@@ -62,8 +86,6 @@ class Problem:
         _check_pins(self.pins, allowed, self.layer_names)
         object.__setattr__(self, "ties", _joined_ties(self.ties, layers))
         _check_ties(self.ties, self.pins, allowed, self.layer_names)
-        for array in (self.cost, self.resources, self.limits):
-            array.setflags(write=False)
 
     @classmethod
     def build(
@@ -112,12 +134,12 @@ class Problem:
             bounds = np.atleast_1d(_as_integers(limits, "limits", BudgetError))
         if bounds.shape != (len(use),):
             raise BudgetError(f"{bounds.size} limits for {len(use)} resources; give one for each")
-        finite = damage[np.isfinite(damage)]
-        scale = _scale_of(float(finite.max()) if finite.size else 0.0)
         if layer_names is None:
             layer_names = [f"layer {i}" for i in range(len(damage))]
         if resource_names is None:
             resource_names = [f"resource {r}" for r in range(len(use))]
+        largest = float(np.max(damage, where=np.isfinite(damage), initial=0.0))
+        scale = unit_of(largest)
         problem = cls(
             cost=damage / scale,
             scale=scale,
@@ -153,7 +175,7 @@ class Problem:
         return use.min(axis=2, initial=_INT64_MAX).sum(axis=1)
 
     def reduced(self) -> Reduction:
-        """The equivalent problem without ties and pins: tied layers are summed, pinned ones keep one option."""
+        """The equivalent problem without ties and pins: tied layers added up, pinned ones with one option."""
         layers = len(self.cost)
         if not self.ties and not self.pins:
             return Reduction(problem=self, groups=np.arange(layers))
@@ -198,12 +220,6 @@ class Reduction:
         return choice[self.groups]
 
 
-def _scale_of(largest: float) -> float:
-    """The power of two that brings `largest` into [500, 1000); 1 where every cost is zero."""
-    # Below 2^-1000 the power itself would leave the range of normal numbers; such costs stay small.
-    return math.ldexp(1.0, max(math.frexp(largest / 1000)[1], -1000)) if largest else 1.0
-
-
 def _as_integers(values: object, what: str, error: type[RecordError] | type[BudgetError]) -> np.ndarray:
     """A fresh int64 array; floats are refused rather than rounded."""
     try:
@@ -217,7 +233,7 @@ def _as_integers(values: object, what: str, error: type[RecordError] | type[Budg
     return array.astype(np.int64)
 
 
-def _check_costs(cost: np.ndarray, allowed: np.ndarray, names: tuple[str, ...]) -> None:
+def _check_costs(cost: np.ndarray, scale: float, allowed: np.ndarray, names: tuple[str, ...]) -> None:
     for bad, what in (
         (np.isnan(cost), "is NaN; measure the layer again or leave it out"),
         (cost < 0, "is negative; damage is at least zero"),
@@ -225,6 +241,12 @@ def _check_costs(cost: np.ndarray, allowed: np.ndarray, names: tuple[str, ...]) 
         if bad.any():
             layer, option = np.argwhere(bad)[0].tolist()
             raise RecordError(f"layer {names[layer]!r}: the cost of option {option} {what}")
+    if float(np.max(cost, where=allowed, initial=0.0)) * scale > _LARGEST_COST:
+        layer, option = np.argwhere(np.where(allowed, cost, 0.0) * scale > _LARGEST_COST)[0].tolist()
+        raise RecordError(
+            f"layer {names[layer]!r}: the cost {cost[layer, option] * scale:g} of option {option} "
+            f"is too large to add up; forbid the option instead"
+        )
     empty = ~allowed.any(axis=1)
     if empty.any():
         raise RecordError(
@@ -295,5 +317,6 @@ def _check_ties(
             common &= allowed[layer]
             if not common.any():
                 raise RecordError(
-                    f"layers {names[start]!r} and {names[layer]!r} are tied but have no allowed option in common"
+                    f"layers {names[start]!r} and {names[layer]!r} are tied "
+                    f"but have no allowed option in common"
                 )

@@ -21,7 +21,6 @@ class Status(Enum):
     FEASIBLE = "feasible"
     INFEASIBLE = "infeasible"
     UNKNOWN = "unknown"
-    ERROR = "error"
 
 
 class Stop(Enum):
@@ -45,7 +44,6 @@ class Solution:
         bound: No choice has a smaller damage than this, nats; +inf where the problem is infeasible.
         seconds: Wall time.
         solver: Name of the solver.
-        note: One line of the solver's own words where it failed.
     """
 
     status: Status
@@ -55,7 +53,6 @@ class Solution:
     bound: float
     seconds: float
     solver: str
-    note: str = ""
 
     def __post_init__(self) -> None:
         has_point = self.status in (Status.OPTIMAL, Status.FEASIBLE)

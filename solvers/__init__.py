@@ -1,7 +1,7 @@
 """Solvers of the allocation problem, behind one door.
 
-A solver is a module with `solve(problem, *, time_limit_s) -> Solution`; it gets a problem without ties and pins.
-What it answers is certified by the core before anyone sees it.
+A solver is a module with `solve(problem, *, time_limit_s) -> Solution`; it gets a problem without ties and
+pins. What it answers is certified by the core before anyone sees it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Backend:
     Attributes:
         module: Where its `solve` lives.
         extra: The extra of lampq that brings what it needs; None where the base install does.
-        several: "exact" where it proves optimality under several resources as a rule, "small" where it does so for
-            small problems and reports a gap for large ones.
+        several: "exact" where it proves optimality under several resources as a rule, "small" where it does
+            so for small problems and reports a gap for large ones.
     """
 
     module: str
@@ -39,7 +39,8 @@ SOLVERS = {
     "cbc": Backend(module="lampq.solvers.cbc", extra="cbc", several="exact"),
 }
 
-# Partial choices that `auto` lets the built-in solver make before it calls a MILP solver: about a tenth of a second.
+# Partial choices that `auto` lets the built-in solver make before it calls a MILP solver: about a tenth of a
+# second.
 _TRY = 1 << 17
 
 
@@ -48,13 +49,14 @@ def solve(problem: Problem, *, solver: str = "auto", time_limit_s: float | None 
 
     Args:
         problem: What to solve.
-        solver: `exact`, `scipy`, `cbc`, or `auto`: the built-in solver, and where several limits bind and it cannot
-            prove its choice at once, SciPy's or else CBC if installed.
+        solver: `exact`, `scipy`, `cbc`, or `auto`: the built-in solver, and where several limits bind and it
+            cannot prove its choice at once, SciPy's or else CBC if installed.
         time_limit_s: Seconds, >= 0, after which the search stops with what it has; None for no limit but the
             solver's own on work.
 
     Returns:
-        A certified solution; without a choice if the problem is infeasible, or if time ran out before one was found.
+        A certified solution; without a choice if the problem is infeasible, or if time ran out before one was
+        found.
 
     Raises:
         SolverError: No solver of that name; the solver failed; or its answer did not survive certification.

@@ -1,8 +1,8 @@
 """Breadth-first search over open options under several resources, below a ceiling.
 
-As in `dynamic`, a state is a partial choice relative to the base choice, a stage offers the open options of one
-layer, and the states of a stage are arrays. With several resources few states dominate each other, so the pruning
-rests on bounds: each vector of multipliers bounds every state by a product.
+As in `dynamic`, a state is a partial choice relative to the base choice, a stage offers the open options of
+one layer, and the states of a stage are arrays. With several resources few states dominate each other, so the
+pruning rests on bounds: each vector of multipliers bounds every state by a product.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Found:
 
     Attributes:
         cells: Flat positions to set in the base choice; None where nothing lies below the ceiling.
-        bound: Nothing cheaper than this exists, relative to the base choice; the ceiling or the cost found where
-            the search was complete.
+        bound: Nothing cheaper than this exists, relative to the base choice; the ceiling or the cost found
+            where the search was complete.
         stop: FINISHED where it was complete.
         work: States made.
     """
@@ -195,7 +195,7 @@ def _leaders(promise: np.ndarray) -> np.ndarray:
 def _complete(
     stages: Stages, first: int, weight: np.ndarray, cost: np.ndarray
 ) -> tuple[float, int, int] | None:
-    """The least cost of one of the given states and one option from `first` on that fit, with state and option."""
+    """The least cost of a state and one option from `first` on that fits, with the state and the option."""
     last = min(len(stages.cost), first + _COMPLETIONS // max(1, len(cost)))
     if first >= last or not len(cost):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -65,7 +66,7 @@ def _run(programme: Programme, time_limit_s: float | None) -> Answer:
         model.opt_tol = _TOLERANCE
         chosen = [model.add_var(var_type=mip.BINARY, obj=cost) for cost in programme.cost.tolist()]
         begins = np.searchsorted(programme.layer, np.arange(programme.layers + 1)).tolist()
-        for begin, end in zip(begins[:-1], begins[1:], strict=True):
+        for begin, end in itertools.pairwise(begins):
             model.add_constr(mip.xsum(chosen[begin:end]) == 1)
         for row, top in zip(programme.rows, programme.tops.tolist(), strict=True):
             used = np.flatnonzero(row).tolist()
@@ -73,7 +74,8 @@ def _run(programme: Programme, time_limit_s: float | None) -> Answer:
         status = model.optimize(**({} if time_limit_s is None else {"max_seconds": time_limit_s}))
         stop = STATUS_MAP[status.name]
         values = np.array([v.x for v in chosen]) if model.num_solutions else None
-        bound = model.objective_bound
+        # Without a choice the bound that CBC reports is its largest number.
+        bound = -np.inf if values is None else float(model.objective_bound)
     if stop is Stop.FAILED:
         raise SolverError(f"cbc failed: status {status.name}")
-    return Answer(values=values, bound=-np.inf if bound is None else float(bound), stop=stop)
+    return Answer(values=values, bound=bound, stop=stop)

@@ -1,8 +1,8 @@
 """Dynamic programme over the layers whose option the relaxation leaves open (one resource).
 
-A state is a partial choice, held as its cost and weight relative to the base choice of the relaxation. A stage
-offers the open options of one layer. A state lives while no lighter one is as cheap, its reduced cost is below
-the gap, and the relaxation of the stages to come can still bring it below the best choice known.
+A state is a partial choice, held as its cost and weight relative to the base choice of the relaxation. A
+stage offers the open options of one layer. A state lives while no lighter one is as cheap, its reduced cost
+is below the gap, and the relaxation of the stages to come can still bring it below the best choice known.
 
 Source: Pisinger (1995), A minimal algorithm for the multiple-choice knapsack problem.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from lampq.core.hull import lower_hull
 from lampq.core.solution import Stop
+from lampq.core.weights import undominated
 
 # Work is counted in states made. A stage may use an eighth of what is left, but always a few; each state kept
 # costs 8 bytes of back-pointers.
@@ -35,7 +36,8 @@ class OpenOptions:
     """Options that may improve on the best choice known, grouped into stages.
 
     Attributes:
-        start: Options of stage k are start[k] : start[k + 1], shape (K + 1,). At most one of a stage is taken.
+        start: Options of stage k are start[k] : start[k + 1], shape (K + 1,). At most one of a stage is
+            taken.
         cost: Cost relative to the base choice, shape (C,).
         weight: Weight relative to the base choice, shape (C,), int64.
         reduced: cost + rate * weight, >= 0, shape (C,); stages are sorted by their least.
@@ -59,7 +61,8 @@ class Improvement:
 
     Attributes:
         cells: Flat positions to set in the base choice, or None where nothing better was found.
-        bound: No choice costs less than this, relative to the base choice; +inf where the search was complete.
+        bound: No choice costs less than this, relative to the base choice; +inf where the search was
+            complete.
         stop: Why it stopped.
     """
 
@@ -183,7 +186,7 @@ class _Singles:
         self._cost = options.cost[self._order]
 
     def best(self, first: int, capacity: np.ndarray, cost: np.ndarray) -> tuple[float, int, int] | None:
-        """The least cost of a state and one option from `first` on that fits, with the state and the option."""
+        """The least cost of a state and one option from `first` on that fits, with state and option."""
         later = np.flatnonzero(self._order >= first)
         if not len(later):
             return None
@@ -246,7 +249,7 @@ def search(
         option = np.concatenate(([-1], offer))[which]
         new_weight = weight[state] + np.where(which > 0, options.weight[option], 0)
         new_cost = cost[state] + np.where(which > 0, options.cost[option], 0.0)
-        alive = _undominated(new_weight, new_cost)
+        alive = undominated(new_weight, new_cost)
         weight, cost, state, option = new_weight[alive], new_cost[alive], state[alive], option[alive]
 
         # Cost falls as weight rises, so the heaviest state that fits is the cheapest.
@@ -278,19 +281,6 @@ def search(
     if dropped >= best - rounding:
         return Improvement(cells=cells, bound=math.inf, stop=Stop.FINISHED)
     return Improvement(cells=cells, bound=dropped, stop=Stop.WORK_LIMIT if stop is Stop.FINISHED else stop)
-
-
-def _undominated(weight: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """Positions of the states that no lighter or equal one undercuts, by rising weight and falling cost."""
-    order = np.argsort(weight, kind="stable")
-    weight, cost = weight[order], cost[order]
-    keep = np.ones(len(order), dtype=bool)
-    keep[1:] = cost[1:] < np.minimum.accumulate(cost)[:-1]
-    kept = np.flatnonzero(keep)
-    # Of several states of one weight only the last, cheapest, one counts.
-    last = np.ones(len(kept), dtype=bool)
-    last[:-1] = weight[kept[1:]] != weight[kept[:-1]]
-    return order[kept[last]]
 
 
 def _trace(

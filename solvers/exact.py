@@ -17,12 +17,13 @@ NAME = "exact"
 def solve(problem: Problem, *, time_limit_s: float | None = None, work: int = WORK) -> Solution:
     """Minimise the damage, with a certified bound whenever the search has to stop early.
 
-    One resource: exact for anything that is not contrived. Several: exact for small problems, a gap for large ones.
+    One resource: exact for anything that is not contrived. Several: exact for small problems, a gap for large
+    ones.
 
     Args:
         problem: Without ties and pins.
-        time_limit_s: Seconds after which the search stops with what it has. The relaxation that comes first takes
-            a second or two per million layers and is not interrupted.
+        time_limit_s: Seconds after which the search stops with what it has. The relaxation that comes first
+            takes a second or two per million layers and is not interrupted.
         work: With several resources, partial choices to make before the search stops with what it has.
 
     Raises:

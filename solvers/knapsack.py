@@ -1,9 +1,9 @@
 """Exact minimum of a multiple-choice knapsack with one resource, in NumPy.
 
-The linear relaxation gives a choice, a multiplier and a bound. An option whose reduced cost (cost + multiplier *
-weight, above the least of its layer) reaches the gap between the bound and the best choice known cannot improve
-on it; that leaves a handful of options, and a dynamic programme settles those. Sizes may be any integers:
-nothing is indexed by weight.
+The linear relaxation gives a choice, a multiplier and a bound. An option whose reduced cost (cost +
+multiplier * weight, above the least of its layer) reaches the gap between the bound and the best choice known
+cannot improve on it; that leaves a handful of options, and a dynamic programme settles those. Sizes may be
+any integers: nothing is indexed by weight.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Multipliers of several resources at once: the dual of the linear relaxation, by a smoothed Newton method.
 
-For multipliers m >= 0, the sum over layers of min_j (cost + m . weight), less m . capacity, bounds the cost of
-every choice from below, and its maximum over m is the bound of the linear relaxation. It is concave but has kinks.
-With the minimum replaced by a soft one at temperature t it is smooth, with gradient and Hessian in closed form;
-the temperature falls until the soft minimum is the minimum.
+For multipliers m >= 0, the sum over layers of min_j (cost + m . weight), less m . capacity, bounds the cost
+of every choice from below, and its maximum over m is the bound of the linear relaxation. It is concave but
+has kinks. With the minimum replaced by a soft one at temperature t it is smooth, with gradient and Hessian in
+closed form; the temperature falls until the soft minimum is the minimum.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def best_multipliers(
     if largest == 0:
         return best
     temperature, last = (_HOTTEST, _COLDEST) if start is None else (_WARM, _COOL)
-    while temperature > last:
+    worst = float(np.where(finite, cost, 0.0).max(axis=1).sum())
+    # Where nothing fits, even in fractions, the bound has no maximum; past the dearest choice it has said enough.
+    while temperature > last and best_bound <= worst:
         here = _climb(cost, weights, capacities, here, temperature * largest)
         value = bound(cost, weights, capacities, here)
         if value > best_bound:
@@ -53,6 +55,7 @@ def _climb(
     cost: np.ndarray, weights: np.ndarray, capacities: np.ndarray, here: np.ndarray, temperature: float
 ) -> np.ndarray:
     """Newton steps on the smooth bound at one temperature, kept to multipliers >= 0."""
+    reach = 10 * float(cost[np.isfinite(cost)].max())
     value, gradient, hessian = _smooth(cost, weights, capacities, here, temperature)
     for _ in range(_STEPS):
         free = (here > 0) | (gradient > 0)
@@ -60,8 +63,10 @@ def _climb(
             break
         step = np.zeros(len(here))
         curvature = hessian[np.ix_(free, free)]
-        curvature = curvature + np.eye(len(curvature)) * (1e-9 * np.trace(curvature) + 1e-300)
-        step[free] = np.linalg.solve(curvature, gradient[free])
+        ridge = np.eye(len(curvature)) * (1e-9 * np.trace(curvature) + 1e-30)
+        step[free] = np.linalg.solve(curvature + ridge, gradient[free])
+        # Where every layer is nearly settled there is no curvature, and a full step would lead anywhere.
+        step *= min(1.0, max(reach, 10 * float(here.max())) / max(float(np.abs(step).max()), 1e-300))
         length = 1.0
         while length > 1e-3:
             there = np.maximum(here + length * step, 0.0)

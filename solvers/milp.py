@@ -1,21 +1,24 @@
-"""A problem as a mixed-integer linear programme, and its answer back as a choice. Shared by the MILP solvers."""
+"""A problem as a mixed-integer linear programme, and its answer as a choice. Shared by the MILP solvers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lampq.core.problem import unit_of
 from lampq.core.solution import Stop
-from lampq.solvers.minimum import Minimum
+from lampq.solvers.minimum import ROUNDING, Minimum
 from lampq.solvers.normal_form import NormalForm, trivial
 
 # The solvers meet rows, and prove bounds, to about this much on rows and costs of up to a thousand.
 TOLERANCE = 1e-6
-_ROW_TOP = 1000.0
-_TIGHTENINGS = 3
+_TOP = 1000.0
+# An answer below this fraction of the largest cost is solved again with larger costs.
+_COARSE, _ZOOMS = 1e-3, 4
+_ATTEMPTS, _MARGIN = 4, 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +27,6 @@ class Programme:
 
     Attributes:
         layer: Layer of each variable, shape (N,), ascending; options that are not allowed have none.
-        option: Option of each variable, shape (N,).
         cost: Shape (N,).
         rows: Shape (R, N), float64, scaled so that the largest entry of a row is a thousand.
         tops: Shape (R,).
@@ -32,7 +34,6 @@ class Programme:
     """
 
     layer: np.ndarray
-    option: np.ndarray
     cost: np.ndarray
     rows: np.ndarray
     tops: np.ndarray
@@ -64,9 +65,9 @@ def minimise_with(
 ) -> Minimum:
     """Solve a problem with a MILP solver and make its answer exact.
 
-    A variable of 0.9999999 times a size of a gigabyte may hide kilobytes: rounded, the choice then breaks a limit
-    that the solver believes to be kept. The limit is tightened by the excess and the programme solved again; the
-    bound stays that of the first run, so the answer claims no more than it has.
+    The solvers' tolerances are absolute. Where the answer is small beside the largest cost, they are too
+    coarse: the options that cost more than the whole answer are dropped, the other costs scaled up, and the
+    programme solved again.
 
     Args:
         form: The problem.
@@ -75,29 +76,54 @@ def minimise_with(
     """
     if (minimum := trivial(form)) is not None:
         return minimum
-    capacities = np.array(form.capacities, dtype=np.int64)
     layers = np.arange(len(form.cost))
-    bound: float | None = None
-    for _ in range(1 + _TIGHTENINGS):
-        programme = _programme(form, capacities)
-        answer = run(programme, left())
-        bound = answer.bound if bound is None else bound
+    cost = form.cost
+    best, best_objective = Minimum(choice=None, bound=0.0, stop=Stop.WORK_LIMIT), np.inf
+    for _ in range(_ZOOMS):
+        top = float(cost[np.isfinite(cost)].max())
+        unit = unit_of(top)
+        found = _within_limits(replace(form, cost=cost / unit), run, left)
+        found = replace(found, bound=found.bound * unit)
+        if found.choice is None:
+            # A rerun that ends without a choice takes nothing from the answer before it.
+            return found if best.choice is None else best
+        objective = float(form.cost[layers, found.choice].sum())
+        if objective <= best_objective:
+            best, best_objective = found, objective
+        if best_objective == 0 or best_objective > _COARSE * top:
+            break
+        cost = np.where(cost > best_objective * (1 + ROUNDING), np.inf, cost)
+    return best
+
+
+def _within_limits(
+    form: NormalForm, run: Callable[[Programme, float | None], Answer], left: Callable[[], float | None]
+) -> Minimum:
+    """Solve, and see to it that the rounded answer keeps every limit in exact integers.
+
+    A variable of 0.9999999 times a size of a gigabyte may hide kilobytes: rounded, the choice then breaks a
+    limit that the solver believes to be kept. The limit is tightened by the excess and the programme solved
+    again; the bound stays that of the first run, so the answer claims no more than it has.
+    """
+    limits = np.array(form.capacities, dtype=np.int64)
+    layers = np.arange(len(form.cost))
+    capacities, bound, stop = limits, -np.inf, Stop.WORK_LIMIT
+    for attempt in range(_ATTEMPTS):
+        answer = run(_programme(form, capacities), left())
+        stop = answer.stop
+        if attempt == 0:
+            bound = max(answer.bound, 0.0)
         if answer.values is None:
-            first = capacities.tolist() == list(form.capacities)
-            if answer.stop is Stop.FINISHED and not first:
-                return Minimum(choice=None, bound=bound, stop=Stop.WORK_LIMIT)
-            return Minimum(
-                choice=None,
-                bound=np.inf if answer.stop is Stop.FINISHED else max(bound, 0.0),
-                stop=answer.stop,
-            )
-        choice = _choice(programme, answer.values)
-        used = form.weights[:, layers, choice].sum(axis=1)
-        excess = used - np.array(form.capacities, dtype=np.int64)
+            if stop is Stop.FINISHED:
+                stop, bound = (Stop.FINISHED, np.inf) if attempt == 0 else (Stop.WORK_LIMIT, bound)
+            return Minimum(choice=None, bound=bound, stop=stop)
+        choice = _choice(form, answer.values)
+        excess = form.weights[:, layers, choice].sum(axis=1) - limits
         if (excess <= 0).all():
-            objective = float(form.cost[layers, choice].sum())
-            return _settled(choice, objective, bound, answer.stop)
-        capacities = capacities - np.maximum(excess, 0)
+            return _settled(choice, float(form.cost[layers, choice].sum()), bound, stop)
+        # Sizes past 2^53 are beyond the solver's arithmetic; each attempt leaves it ten times more room.
+        margin = np.maximum(excess, (limits * (_MARGIN * 10.0**attempt)).astype(np.int64) + 1)
+        capacities = capacities - np.where(excess > 0, margin, 0)
     return Minimum(choice=None, bound=bound, stop=Stop.WORK_LIMIT)
 
 
@@ -114,10 +140,9 @@ def _settled(choice: np.ndarray, objective: float, bound: float, stop: Stop) -> 
 def _programme(form: NormalForm, capacities: np.ndarray) -> Programme:
     layer, option = np.nonzero(np.isfinite(form.cost))
     rows = form.weights[:, layer, option].astype(np.float64)
-    scale = _ROW_TOP / np.maximum(rows.max(axis=1, initial=1.0), 1.0)
+    scale = _TOP / np.maximum(rows.max(axis=1, initial=1.0), 1.0)
     return Programme(
         layer=layer,
-        option=option,
         cost=form.cost[layer, option],
         rows=rows * scale[:, None],
         tops=capacities * scale,
@@ -125,8 +150,8 @@ def _programme(form: NormalForm, capacities: np.ndarray) -> Programme:
     )
 
 
-def _choice(programme: Programme, values: np.ndarray) -> np.ndarray:
+def _choice(form: NormalForm, values: np.ndarray) -> np.ndarray:
     """The option with the largest value of each layer, shape (L,)."""
-    order = np.lexsort((-values, programme.layer))
-    first = np.searchsorted(programme.layer[order], np.arange(programme.layers))
-    return programme.option[order][first]
+    table = np.full(form.cost.shape, -np.inf)
+    table[np.isfinite(form.cost)] = values
+    return np.argmax(table, axis=1)

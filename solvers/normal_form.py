@@ -1,4 +1,4 @@
-"""The problem every solver really works on: free of ties, of resources that cannot bind, and of common parts."""
+"""The problem every solver really works on: without resources that cannot bind, and without common parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from lampq.core.errors import SolverError
 from lampq.core.problem import Problem
 from lampq.core.solution import Stop
+from lampq.core.weights import lighten
 from lampq.solvers.minimum import Minimum
 
 
@@ -38,19 +39,13 @@ def normal_form(problem: Problem) -> NormalForm:
             "the problem has ties or pins; solve problem.reduced().problem, or call lampq.solvers.solve"
         )
     allowed = np.isfinite(problem.cost)
-    every = bool(allowed.all())
     weights, capacities = [], []
     for use, limit in zip(problem.resources, problem.limits.tolist(), strict=True):
-        least = use.min(axis=1) if every else np.where(allowed, use, np.iinfo(np.int64).max).min(axis=1)
-        weight = use - least[:, None]
-        if not every:
-            weight[~allowed] = 0
-        capacity = limit - int(least.sum())
-        if capacity >= 0 and int(weight.max(axis=1, initial=0).sum()) <= capacity:
-            continue
-        divisor = _common_divisor(weight)
-        weights.append(weight // divisor if divisor > 1 else weight)
-        capacities.append(capacity // divisor)
+        weight, least, divisor = lighten(use, allowed)
+        capacity = (limit - least) // divisor
+        if capacity < int(weight.max(axis=1, initial=0).sum()):
+            weights.append(weight)
+            capacities.append(capacity)
     return NormalForm(
         cost=problem.cost,
         weights=np.array(weights, dtype=np.int64).reshape(len(weights), *problem.cost.shape),
@@ -66,13 +61,3 @@ def trivial(form: NormalForm) -> Minimum | None:
         least = form.cost.min(axis=1)
         return Minimum(choice=np.argmin(form.cost, axis=1), bound=float(least.sum()), stop=Stop.FINISHED)
     return None
-
-
-def _common_divisor(weight: np.ndarray) -> int:
-    """Greatest common divisor of all entries; at least 1."""
-    values = weight.ravel()
-    divisor = int(np.gcd.reduce(values[:4096])) if values.size else 1
-    # A gcd is dear and a remainder cheap, and the first few entries nearly always settle it.
-    if divisor == 0 or (divisor > 1 and (values % divisor).any()):
-        divisor = int(np.gcd.reduce(values))
-    return max(divisor, 1)

@@ -32,11 +32,13 @@ def repair(
         if (over <= 0).all():
             return choice
         after = over[:, None, None] + (weights - chosen[:, :, None])
-        relief = np.maximum(over, 0) @ unit - np.tensordot(unit, np.maximum(after, 0), axes=1)
+        excess = float(np.maximum(over, 0) @ unit)
+        relief = excess - np.tensordot(unit, np.maximum(after, 0), axes=1)
         dearer = price - price[layers, choice][:, None]
         # A change that costs nothing more is best where it relieves most.
         rate = np.full(price.shape, np.inf)
-        np.divide(np.maximum(dearer, 0) + 1e-12, relief, out=rate, where=relief > 0)
+        # Relief within the rounding of its own difference is none.
+        np.divide(np.maximum(dearer, 0) + 1e-12, relief, out=rate, where=relief > 1e-12 * excess)
         best = int(np.argmin(rate))
         if rate.ravel()[best] == np.inf:
             return None

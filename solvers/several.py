@@ -1,4 +1,4 @@
-"""Multiple-choice knapsack with several resources, in NumPy: multipliers, repair, and a search below a ceiling.
+"""Multiple-choice knapsack with several resources, in NumPy.
 
 The multipliers of the linear relaxation give a bound and a reduced cost per option, as with one resource. The
 optimum lies above the bound by an amount nobody knows, so the search runs below a ceiling that rises step by
@@ -7,6 +7,8 @@ found the optimum.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +25,8 @@ _MOVES = (0.001, 0.005, 0.02, 0.1)
 # States made in all, and before further multipliers are worth their price.
 WORK = 1 << 24
 _EASY = 1 << 15
+# Options dearer than a whole choice by this much are dropped before they spoil the precision of the rest.
+_COARSE = 1e3
 
 
 def minimise_several(
@@ -50,76 +54,132 @@ def minimise_several(
         if single.choice is None or fits(single.choice, weights, limits):
             return single
         bound = max(bound, single.bound)
-
-    # Resources of unit sum, so that multipliers of bits and of milliseconds are of one size.
-    unit = 1.0 / weights.max(axis=2).sum(axis=1).astype(np.float64)
-    scaled, scaled_limits = weights * unit[:, None, None], limits * unit
-    multipliers = lagrange.best_multipliers(cost, scaled, scaled_limits)
-    bound = max(bound, lagrange.bound(cost, scaled, scaled_limits, multipliers))
-    worst = float(np.where(np.isfinite(cost), cost, 0.0).max(axis=1).sum())
-    if bound > worst * (1 + ROUNDING):
+    relaxed = _relax(cost, weights, limits)
+    if relaxed.bound > relaxed.worst * (1 + ROUNDING):
         return Minimum(choice=None, bound=np.inf, stop=Stop.FINISHED)
+    while relaxed.worst > _COARSE * relaxed.best:
+        hopeless = (cost > relaxed.best * (1 + ROUNDING)) & np.isfinite(cost)
+        if not hopeless.any():
+            break
+        cost = np.where(hopeless, np.inf, cost)
+        relaxed = _relax(cost, weights, limits)
+    return _search(relaxed, max(bound, relaxed.bound), work, deadline)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Relaxed:
+    """The linear relaxation and what follows from it.
+
+    Attributes:
+        cost: Shape (L, J).
+        weights: Shape (R, L, J), int64.
+        limits: Shape (R,), int64.
+        unit: Makes each resource sum to about one, so that all multipliers are of one size, shape (R,).
+        multipliers: Of the resources so scaled, shape (R,).
+        bound: No choice costs less.
+        worst: No choice costs more.
+        base: Option per layer of least cost + multipliers . weights, shape (L,); it need not fit.
+        reduced: That sum less its least, shape (L, J), >= 0.
+        choice: The best choice known, shape (L,), or None.
+        best: Its cost, or +inf.
+    """
+
+    cost: np.ndarray
+    weights: np.ndarray
+    limits: np.ndarray
+    unit: np.ndarray
+    multipliers: np.ndarray
+    bound: float
+    worst: float
+    base: np.ndarray
+    reduced: np.ndarray
+    choice: np.ndarray | None
+    best: float
+
+
+def _relax(cost: np.ndarray, weights: np.ndarray, limits: np.ndarray) -> _Relaxed:
     layers = np.arange(len(cost))
+    unit = 1.0 / weights.max(axis=2).sum(axis=1).astype(np.float64)
+    scaled = weights * unit[:, None, None]
+    multipliers = lagrange.best_multipliers(cost, scaled, limits * unit)
     priced = cost + np.tensordot(multipliers, scaled, axes=1)
     base = np.argmin(priced, axis=1)
     reduced = priced - priced[layers, base][:, None]
     choice = repair(base, reduced, weights, limits, unit)
     if choice is not None:
         choice = improve(choice, cost, weights, limits)
-    reduced[layers, base] = np.inf
+    return _Relaxed(
+        cost=cost,
+        weights=weights,
+        limits=limits,
+        unit=unit,
+        multipliers=multipliers,
+        bound=lagrange.bound(cost, scaled, limits * unit, multipliers),
+        worst=float(np.where(np.isfinite(cost), cost, 0.0).max(axis=1).sum()),
+        base=base,
+        reduced=reduced,
+        choice=choice,
+        best=np.inf if choice is None else float(cost[layers, choice].sum()),
+    )
 
-    # Costs and weights relative to the base choice.
-    dearer = cost - cost[layers, base][:, None]
-    heavier = weights - weights[:, layers, base][:, :, None]
-    slack = limits - weights[:, layers, base].sum(axis=1)
+
+def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) -> Minimum:
+    """Raise the ceiling until the optimum is found below it, or time or work run out."""
+    cost, base = relaxed.cost, relaxed.base
+    choice, best = relaxed.choice, relaxed.best
+    layers = np.arange(len(cost))
+    # The search sees costs and weights relative to the base choice.
     base_cost = float(cost[layers, base].sum())
-    dual = base_cost - float((multipliers * unit) @ slack)
-    pencil = (multipliers * unit)[None]
-    best = np.inf if choice is None else float(cost[layers, choice].sum())
-    rise = _FIRST * (best - bound if choice is not None else max(bound, 1e-3))
-    left = work
+    dearer = cost - cost[layers, base][:, None]
+    heavier = relaxed.weights - relaxed.weights[:, layers, base][:, :, None]
+    slack = relaxed.limits - relaxed.weights[:, layers, base].sum(axis=1)
+    reduced = relaxed.reduced.copy()
+    reduced[layers, base] = np.inf
+    pencil = (relaxed.multipliers * relaxed.unit)[None]
+    dual = base_cost - float(pencil[0] @ slack)
+    rise = _FIRST * (best - bound if choice is not None else max(bound, _FIRST))
     while True:
-        rounding = ROUNDING * min(best, worst)
+        rounding = ROUNDING * min(best, relaxed.worst)
         ceiling = min(bound + rise, best - rounding)
-        if choice is None and ceiling > worst:
+        if choice is None and ceiling > relaxed.worst:
             ceiling = np.inf
-        open_stages = breadth.stages(dearer, heavier, reduced, slack, ceiling - dual)
         found = breadth.search(
-            open_stages,
+            breadth.stages(dearer, heavier, reduced, slack, ceiling - dual),
             pencil,
             ceiling=ceiling - base_cost,
             rounding=rounding,
-            work=min(left, _EASY) if len(pencil) == 1 else left,
+            work=min(work, _EASY) if len(pencil) == 1 else work,
             deadline=deadline,
         )
-        left -= found.work
+        work -= found.work
         if found.cells is not None:
             choice = base.copy()
             choice[found.cells // cost.shape[1]] = found.cells % cost.shape[1]
             best = float(cost[layers, choice].sum())
         bound = min(best, max(bound, base_cost + found.bound))
         if found.stop is Stop.FINISHED:
-            # Nothing lies between the bound and the ceiling, so a choice below or at the ceiling is optimal.
+            # The best below the ceiling is the optimum; if there is none, what lay at the ceiling is.
             if found.cells is not None or ceiling >= best - rounding:
                 return Minimum(choice=choice, bound=best, stop=Stop.FINISHED)
-        elif found.stop is Stop.TIME_LIMIT or left <= 0:
+        elif found.stop is Stop.TIME_LIMIT or work <= 0 or (choice is not None and len(pencil) > 1):
             return Minimum(choice=choice, bound=bound, stop=found.stop)
         elif len(pencil) == 1:
-            pencil = _pencil(cost, scaled, scaled_limits, multipliers) * unit
+            # Not as easy as hoped for: better bounds are worth their price, and the ceiling stays.
+            pencil = _pencil(relaxed) * relaxed.unit
             continue
-        elif choice is not None:
-            return Minimum(choice=choice, bound=bound, stop=found.stop)
         rise *= _RISE
 
 
-def _pencil(cost: np.ndarray, weights: np.ndarray, limits: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
-    """The multipliers themselves and those of moved capacities, shape (M, R), to bound partial choices with."""
-    pencil = [multipliers]
+def _pencil(relaxed: _Relaxed) -> np.ndarray:
+    """Multipliers of the capacities as they are and moved, shape (M, R), to bound partial choices with."""
+    scaled, limits = relaxed.weights * relaxed.unit[:, None, None], relaxed.limits * relaxed.unit
+    pencil = [relaxed.multipliers]
     for resource in range(len(limits)):
         for move in _MOVES:
             for sign in (1, -1):
                 moved = limits.copy()
                 moved[resource] += sign * move
-                pencil.append(lagrange.best_multipliers(cost, weights, moved, start=multipliers))
+                pencil.append(
+                    lagrange.best_multipliers(relaxed.cost, scaled, moved, start=relaxed.multipliers)
+                )
     return np.array(pencil)

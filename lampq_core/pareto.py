@@ -1,0 +1,304 @@
+"""The whole trade-off between one resource and damage, from a single dynamic programme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lampq.core.errors import BudgetError, RecordError
+from lampq.core.hull import lower_hull
+from lampq.core.problem import Problem
+from lampq.core.solution import Solution
+from lampq.core.weights import lighten, undominated
+
+# Cells of the table indexed by weight, one byte each: it is as fast as it is large.
+_CELLS = 1 << 24
+# States of the sparse programme over all layers together, 5 bytes each.
+_STATES = 1 << 21
+# Entries of the choices that the fallback keeps, and its points.
+_ENTRIES, _POINTS = 1 << 26, 1024
+_GRID = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """Choices that no other choice beats in both size and damage.
+
+    Attributes:
+        sizes: What each uses of the resource, rising, shape (P,), int64.
+        damages: Nats, falling, shape (P,).
+        complete: Whether these are all such choices. Otherwise they are the vertices of the convex hull
+            (exact), and exact optima at evenly spaced sizes where a solver was given.
+    """
+
+    sizes: np.ndarray
+    damages: np.ndarray
+    complete: bool
+    # Recovers choices by point index; without slots, so that the result can be kept once someone asks.
+    _recover: Callable[[], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @cached_property
+    def choices(self) -> np.ndarray:
+        """Option per layer of every point, shape (P, L), small integers."""
+        return self._recover()
+
+    def choice(self, index: int) -> np.ndarray:
+        """Option per layer of one point, shape (L,), int64."""
+        return self.choices[index].astype(np.int64)
+
+    def at(self, limit: int) -> int:
+        """Index of the point of least damage within a limit.
+
+        Raises:
+            BudgetError: The limit is below every point.
+        """
+        index = int(np.searchsorted(self.sizes, limit, side="right")) - 1
+        if index < 0:
+            raise BudgetError(f"the limit {limit} is below {self.sizes[0]}, the least that any choice uses")
+        return index
+
+    def neighbours(self, size: int) -> tuple[int | None, int | None]:
+        """Indices of the next point below and the next above a size; None at the ends."""
+        below = int(np.searchsorted(self.sizes, size, side="left")) - 1
+        above = int(np.searchsorted(self.sizes, size, side="right"))
+        return (below if below >= 0 else None), (above if above < len(self.sizes) else None)
+
+    @property
+    def knee(self) -> int:
+        """Index of the point farthest below the line between the ends, both axes scaled to 0..1.
+
+        Source: Satopaa et al. (2011), Finding a "kneedle" in a haystack.
+        """
+        size = (self.sizes - self.sizes[0]) / max(1, int(self.sizes[-1] - self.sizes[0]))
+        span = self.damages[0] - self.damages[-1]
+        damage = (self.damages - self.damages[-1]) / (span if span > 0 else 1.0)
+        return int(np.argmin(size + damage))
+
+
+def pareto(problem: Problem, *, solve: Callable[[Problem], Solution] | None = None) -> Curve:
+    """Every undominated pair of size and damage, up to the problem's limit.
+
+    Sizes are divided by their greatest common divisor. Where that leaves few distinct sums (the layers of a
+    transformer), a table indexed by the sum is filled; otherwise lists of undominated partial choices are
+    merged. Either way each layer leaves one byte or a few per state, from which all choices are read back.
+    Where even the lists grow too long, the curve falls back to the vertices of its convex hull, and to optima
+    on a grid.
+
+    Args:
+        problem: With one resource. Ties and pins hold.
+        solve: Solver for the grid of the fallback, for instance `lampq.solvers.solve`; None leaves the grid
+            out.
+
+    Raises:
+        RecordError: The problem has no resource, or several.
+        BudgetError: No choice keeps the limit.
+
+    >>> problem = Problem.build([[3.0, 1.0], [2.0, 0.5]], [[1, 2], [1, 3]], None)
+    >>> curve = pareto(problem)
+    >>> curve.sizes.tolist(), curve.damages.tolist(), curve.choices.tolist()
+    ([2, 3, 5], [5.0, 3.0, 1.5], [[0, 0], [1, 0], [1, 1]])
+    """
+    if len(problem.limits) != 1:
+        raise RecordError(f"a curve needs one resource; this problem has {len(problem.limits)}")
+    reduction = problem.reduced()
+    cost = reduction.problem.cost
+    weight, floor, divisor = lighten(reduction.problem.resources[0], np.isfinite(cost))
+    limit = int(problem.limits[0])
+    if floor > limit:
+        raise BudgetError(
+            f"{problem.resource_names[0]}: the limit {limit} is below {floor}, the least that any choice uses"
+        )
+    span = min(int(weight.max(axis=1, initial=0).sum()), (limit - floor) // divisor)
+    programme: _Table | _Lists | None = None
+    if (span + 1) * max(1, len(cost)) <= _CELLS:
+        programme = _Table(cost, weight, span)
+    else:
+        programme = _Lists.build(cost, weight, span)
+    if programme is None:
+        return _outline(problem, floor, divisor, weight, span, solve)
+    groups = reduction.groups
+    return Curve(
+        sizes=floor + divisor * programme.weights,
+        damages=problem.scale * programme.costs,
+        complete=True,
+        _recover=lambda: programme.choices()[:, groups],
+    )
+
+
+class _Table:
+    """Least cost of every sum of weights, in an array indexed by the sum.
+
+    Attributes:
+        weights: Sums that no smaller one undercuts, shape (P,).
+        costs: Their least costs, shape (P,).
+    """
+
+    def __init__(self, cost: np.ndarray, weight: np.ndarray, span: int) -> None:
+        self._weight = weight
+        # Light layers first keep the table short for longest.
+        self._order = np.argsort(weight.max(axis=1, initial=0), kind="stable").tolist()
+        self._taken: list[np.ndarray] = []
+        least = np.zeros(1)
+        options = np.uint8 if cost.shape[1] <= 256 else np.uint32
+        for layer in self._order:
+            length = min(len(least) + int(weight[layer].max()), span + 1)
+            total = np.full(length, np.inf)
+            taken = np.zeros(length, dtype=options)
+            for option in undominated(weight[layer], cost[layer]).tolist():
+                start = int(weight[layer, option])
+                end = min(start + len(least), length)
+                if start >= end or cost[layer, option] == np.inf:
+                    continue
+                trial = least[: end - start] + cost[layer, option]
+                better = trial < total[start:end]
+                np.copyto(total[start:end], trial, where=better)
+                np.copyto(taken[start:end], option, where=better)
+            self._taken.append(taken)
+            least = total
+        before = np.concatenate(([np.inf], np.minimum.accumulate(least)[:-1]))
+        self.weights = np.flatnonzero(least < before)
+        self.costs = least[self.weights]
+
+    def choices(self) -> np.ndarray:
+        """Options of every point, shape (P, L)."""
+        dtype = self._taken[0].dtype if self._taken else np.uint8
+        choices = np.empty((len(self.weights), len(self._order)), dtype=dtype)
+        place = self.weights.copy()
+        for layer, taken in zip(reversed(self._order), reversed(self._taken), strict=True):
+            option = taken[place]
+            choices[:, layer] = option
+            place -= self._weight[layer, option]
+        return choices
+
+
+class _Lists:
+    """Undominated sums of weights with their costs, as sorted lists; attributes as in `_Table`."""
+
+    def __init__(self) -> None:
+        self.weights, self.costs = np.zeros(1, dtype=np.int64), np.zeros(1)
+        self._stages: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    @classmethod
+    def build(cls, cost: np.ndarray, weight: np.ndarray, span: int) -> _Lists | None:
+        """Merge layer by layer; None where the lists grow too long."""
+        lists = cls()
+        stored = 0
+        dtype = np.uint8 if cost.shape[1] <= 256 else np.uint32
+        for layer in np.argsort(weight.max(axis=1, initial=0), kind="stable").tolist():
+            options = undominated(weight[layer], cost[layer])
+            # Rows are sorted runs, which the stable sort of `undominated` merges.
+            sums = (weight[layer, options][:, None] + lists.weights).ravel()
+            costs = (cost[layer, options][:, None] + lists.costs).ravel()
+            fit = np.flatnonzero((sums <= span) & (costs < np.inf))
+            kept = fit[undominated(sums[fit], costs[fit])]
+            parents = (kept % len(lists.weights)).astype(np.uint32)
+            lists._stages.append((layer, options[kept // len(lists.weights)].astype(dtype), parents))
+            lists.weights, lists.costs = sums[kept], costs[kept]
+            stored += len(kept)
+            if stored > _STATES:
+                return None
+        return lists
+
+    def choices(self) -> np.ndarray:
+        """Options of every point, shape (P, L)."""
+        dtype = self._stages[0][1].dtype if self._stages else np.uint8
+        choices = np.empty((len(self.weights), len(self._stages)), dtype=dtype)
+        place = np.arange(len(self.weights))
+        for layer, options, parents in reversed(self._stages):
+            choices[:, layer] = options[place]
+            place = parents[place]
+        return choices
+
+
+def _outline(
+    problem: Problem,
+    floor: int,
+    divisor: int,
+    weight: np.ndarray,
+    span: int,
+    solve: Callable[[Problem], Solution] | None,
+) -> Curve:
+    """Vertices of the convex hull of the curve, and optima at evenly spaced sizes."""
+    reduction = problem.reduced()
+    cost = reduction.problem.cost
+    layers = len(cost)
+    hull = lower_hull(cost, weight)
+    order = np.argsort(-hull.rate, kind="stable")
+    filled = np.cumsum(hull.step_weight[order])
+    # A vertex per number of steps taken, thinned so that all their choices fit in memory.
+    steps = int(np.searchsorted(filled, span, side="right"))
+    points = max(2, min(_POINTS, _ENTRIES // layers))
+    counts = np.unique(np.linspace(0, steps, min(points, steps + 1)).round().astype(np.int64))
+    rows = hull.row[hull.step[order]]
+    vertex = hull.first.copy()
+    choices, done = [], 0
+    dtype = np.min_scalar_type(cost.shape[1] - 1)
+    for count in counts.tolist():
+        np.add.at(vertex, rows[done:count], 1)
+        done = count
+        choices.append(hull.option[vertex].astype(dtype)[reduction.groups])
+    if solve is not None:
+        for limit in np.linspace(floor, floor + divisor * span, _GRID + 2)[1:-1].tolist():
+            solution = solve(_limited(problem, int(limit)))
+            if solution.choice is not None:
+                choices.append(solution.choice.astype(dtype))
+    sizes = np.array([problem.usage(choice)[0] for choice in choices])
+    damages = np.array([problem.objective(choice) for choice in choices])
+    kept = undominated(sizes, damages)
+    table = np.array(choices)[kept]
+    return Curve(sizes=sizes[kept], damages=damages[kept], complete=False, _recover=lambda: table)
+
+
+def smallest(problem: Problem, most_damage: float, solve: Callable[[Problem], Solution]) -> Solution:
+    """The choice that uses least of the problem's one resource while its damage stays within `most_damage`
+    nats.
+
+    The least damage within a limit falls as the limit rises, so bisection finds the limit: about as many
+    solves as the sizes have bits, and no curve.
+
+    Args:
+        problem: With one resource, whose limit is the most that is tried. Ties and pins hold.
+        most_damage: Nats, >= 0.
+        solve: A solver, for instance `lampq.solvers.solve`.
+
+    Returns:
+        The solution at the smallest limit that allows the damage.
+
+    Raises:
+        RecordError: The problem has no resource, or several.
+        BudgetError: No choice within the problem's limit keeps to the damage; names the least possible.
+    """
+    if len(problem.limits) != 1:
+        raise RecordError(f"the smallest choice needs one resource; this problem has {len(problem.limits)}")
+    if math.isnan(most_damage) or most_damage < 0:
+        raise BudgetError(f"largest damage {most_damage}: must be at least 0 nats")
+    best = solve(problem)
+    if best.choice is None:
+        raise BudgetError(f"no choice keeps the limit {problem.limits[0]} of {problem.resource_names[0]}")
+    if best.objective > most_damage:
+        raise BudgetError(
+            f"largest damage {most_damage:g} nats: no choice loses less than {best.objective:.3g}; "
+            f"allow that much, or offer wider options"
+        )
+    low, high = int(problem.floors()[0]) - 1, int(problem.usage(best.choice)[0])
+    # The damage is too large at `low` and small enough at `high`.
+    while high - low > 1:
+        middle = (low + high) // 2
+        trial = solve(_limited(problem, middle))
+        if trial.choice is not None and trial.objective <= most_damage:
+            best, high = trial, int(problem.usage(trial.choice)[0])
+        else:
+            low = middle
+    return best
+
+
+def _limited(problem: Problem, limit: int) -> Problem:
+    """The same problem with another limit."""
+    return replace(problem, limits=np.array([limit]))
