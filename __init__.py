@@ -45,7 +45,6 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
-        # The sub-package `lampq.demo` would otherwise shadow the verb of the same name once imported.
         globals()[name] = value
         return value
     raise AttributeError(f"module 'lampq' has no attribute {name!r}")

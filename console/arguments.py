@@ -139,7 +139,7 @@ def _data(
     text = "all" if samples is None else str(samples)
     group.add_argument("--samples", type=_count, default=samples, metavar="N", help=f"samples to use ({text})")
     group.add_argument("--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none")
-    group.add_argument(size_flag, dest="image_size", metavar="HxW", help="image size (default: the model's input)")
+    group.add_argument(size_flag, dest="image_size", metavar="HxW", type=_size, help="image size (default: the model's input)")
     group.add_argument("--mean", metavar="R,G,B", type=_numbers, help="per-channel mean of pixels in [0, 1]")
     group.add_argument("--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (0)")
@@ -200,6 +200,15 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} samples: use at least 1")
     return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.lower().partition("x")
+    try:
+        size = int(height), int(width if cross else height)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write an image size like 224 or 224x224") from err
+    return size
 
 
 def _numbers(text: str) -> tuple[float, ...]:

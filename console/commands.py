@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
-from lampq.adapters.data import Dataset, read_data
+from lampq.adapters.data import Dataset, Preprocess, find_preprocess, read_data
 from lampq.console import render
 from lampq.console.progress import progress_bar
 from lampq.core.errors import AdapterError, BudgetError
@@ -178,17 +179,20 @@ def _read_data(args: Namespace, model: Model) -> Dataset:
     return read_data(
         args.data,
         input_spec=model.input_spec,
-        preprocess=adapters.data.preprocess_for(
-            model.path,
-            model.input_spec,
-            preset=args.preset,
-            size=args.image_size,
-            mean=args.mean,
-            std=args.std,
-        ),
+        preprocess=_preprocess(args, model),
         samples=args.samples,
         seed=args.seed,
     )
+
+
+def _preprocess(args: Namespace, model: Model) -> Preprocess:
+    """The preset, else what lies beside the model, else pixels in [0, 1]; single options override either."""
+    if args.preset:
+        base = Preprocess.preset(args.preset)
+    else:
+        base = find_preprocess(model.path, model.input_spec) or Preprocess()
+    given = {"size": args.image_size, "mean": args.mean, "std": args.std}
+    return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 def _measurement(args: Namespace) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lampq.demo import PREPROCESS
+from lampq.demo_data import PREPROCESS
 
 SIDE, PATCH, CLASSES = 8, 2, 10
 CALIBRATION, VALIDATION = 200, 1000

@@ -61,7 +61,13 @@ class Model(Protocol):
         """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
 
     def rest_bytes(self) -> int:
-        """Bytes of the file that no plan changes: everything but the quantizable weights."""
+        """Bytes of a quantized file, at most, beside the payload of its layers."""
+
+    def file_bytes(self) -> int:
+        """Size of the file or files."""
+
+    def stored_bits(self) -> dict[str, tuple[int, str]]:
+        """Width and container of weights that are quantized already, by name, where the file tells them."""
 
     def write(self, plan: Plan, path: Path) -> None:
         """Write the model quantized by `plan` in its own format, then run and verify what was written."""

@@ -10,7 +10,7 @@ import torch
 
 from lampq.core.divergence import kl_divergence
 from lampq.core.quantizer import as_rows, from_rows, quantize
-from lampq.demo import (
+from lampq.demo_data import (
     CALIBRATION_PATH,
     FLOAT_TOP1,
     MODEL_PATH,

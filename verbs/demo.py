@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lampq import adapters
 from lampq.core.files import refuse_existing
 from lampq.core.measure import Progress, quiet
 from lampq.core.plan import Plan
-from lampq.demo import MODEL_PATH, calibration, validation
+from lampq.demo_data import MODEL_PATH, calibration, validation
 from lampq.verbs.apply import apply
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.plan import plan
@@ -41,6 +43,10 @@ class DemoRow:
     file_bytes: int
     top1: float
     kl: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return dataclasses.asdict(self)
 
 
 def demo(folder: str | Path | None = None, *, force: bool = False, progress: Progress = quiet) -> tuple[DemoRow, ...]:

@@ -34,6 +34,7 @@ def quantize(
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
     time_limit_s: float | None = None,
+    rounds: int = 2,
     force: bool = False,
     progress: Progress = quiet,
     **measurement: Any,
@@ -55,6 +56,7 @@ def quantize(
         pins: See `lampq.plan`.
         ties: See `lampq.plan`.
         time_limit_s: See `lampq.plan`.
+        rounds: Rounds of measuring around the plan; 0 leaves the plan as the profile gives it.
         force: Overwrite `out`.
         progress: Told what is being done and how far it is.
         **measurement: Passed on to `lampq.profile`.

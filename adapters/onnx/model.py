@@ -221,9 +221,23 @@ class OnnxModel:
         return codes + _SCALE_BYTES * layer.channels
 
     def rest_bytes(self) -> int:
-        """Bytes of the file and its external data that are no layer's weights."""
+        """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
+        from lampq.adapters.onnx.size import SHARED_BYTES, graph_bytes
+
         stored = sum(_tensor(site).nbytes for site in self.sites)
-        return max(0, self._opened.container.size_bytes - stored)
+        # Seven bits take the most nodes, three planes; a budget in bytes is kept whatever the widths.
+        nodes = sum(graph_bytes(site, 7, "bitplane", quantized_input=True) for site in self.sites)
+        return max(0, self._opened.container.size_bytes - stored) + nodes + SHARED_BYTES
+
+    def file_bytes(self) -> int:
+        """Size of the file and its external data."""
+        return self._opened.container.size_bytes
+
+    def stored_bits(self) -> dict[str, tuple[int, str]]:
+        """Width and container of the weights that a file written by lampq holds, by layer name; {} for others."""
+        from lampq.adapters.onnx.bits import read_bits
+
+        return read_bits(self.path)
 
     def fresh(self) -> tuple[ir.Model, tuple[Site, ...]]:
         """A graph of one's own to change, normalized, with its sites, named and ordered as in `sites`."""
