@@ -151,8 +151,8 @@ class Draft:
             changed[id(options)] = changed.get(id(options), options).copy(**{name: moved})
         for ops in self.ops:
             for i, op in enumerate(ops):
-                for name in ("builtin_options", "builtin_options2") if op is not None else ():
-                    if id(getattr(op, name)) in changed:
+                for name in ("builtin_options", "builtin_options2"):
+                    if op is not None and id(getattr(op, name)) in changed:
                         ops[i] = op = op.copy(**{name: changed[id(getattr(op, name))]})
         self.tensors = [self.tensors[i] for i in order]
         self.ops = [self.ops[i] for i in order]

@@ -1,0 +1,401 @@
+"""Written files against NumPy, against the fake-quant model, and against the plan's bytes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from tflite_models import (
+    NAMES,
+    Builder,
+    convolution,
+    fixture,
+    inputs_for,
+    linear,
+    matmul,
+    narrowest,
+    plan_for,
+    ranges_of,
+    relative,
+    run_directly,
+    without,
+)
+
+from lampq.adapters.tflite import containers, quantize, read, verify, weights
+from lampq.adapters.tflite.edit import Draft
+from lampq.core.errors import AdapterError, PlanError
+from lampq.core.fingerprint import Fingerprint
+from lampq.core.measure import measure_weight_error
+from lampq.core.quantizer import as_rows, from_rows
+from lampq.core.quantizer import quantize as quantize_rows
+
+RNG = np.random.default_rng(7)
+
+
+def dequantized(model, bits):
+    """Every layer's values on the grid of a width, by the core's quantizer alone."""
+    found = {}
+    for layer in model.layers():
+        result = quantize_rows(
+            as_rows(model.weight(layer.name), layer.channel_axis), bits(layer), grid="narrow"
+        )
+        found[layer.name] = from_rows(result.dequantized(), layer.shape, layer.channel_axis)
+    return found
+
+
+def opcodes(path):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    return {(names[code.builtinCode], code.version) for code in model.operatorCodes}
+
+
+def tensor_types(path):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
+    return [names[t.type] for t in model.subgraphs[0].tensors if model.buffers[t.buffer].data is not None]
+
+
+SHAPES = [(48, 64), (7, 33), (5, 3), (1, 17), (3, 1), (16, 130)]
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_linear_layers_of_every_container_compute_what_their_codes_say(tmp_path, bits, shape, static):
+    weight = RNG.normal(size=shape).astype(np.float32)
+    bias = RNG.normal(size=shape[0]).astype(np.float32)
+    model = read(linear(tmp_path / "m.tflite", weight, bias))
+    batch = RNG.normal(size=(30, shape[1])).astype(np.float32)
+    ranges = ranges_of(model, batch) if static else None
+    out = tmp_path / "q.tflite"
+    model.write(plan_for(model, lambda _: bits, ranges=ranges), out, calibration=batch if static else None)
+    ((_, values),) = dequantized(model, lambda _: bits).items()
+    expected = batch @ values.T + bias
+    # Activations have 8 bits: about 1 % each; with one input a row can cancel.
+    scale = max(
+        np.linalg.norm(expected), 0.3 * np.linalg.norm(batch) * np.linalg.norm(values) / np.sqrt(shape[1])
+    )
+    for delegates in (True, False):
+        found = run_directly(out, batch, delegates=delegates)
+        assert np.linalg.norm(found - expected) < 0.025 * scale, delegates
+    assert f"INT{bits}" in tensor_types(out)
+    version = {(2, False): 14, (4, False): 12, (8, False): 12, (2, True): 14, (4, True): 10, (8, True): 6}[
+        bits, static
+    ]
+    assert ("FULLY_CONNECTED", version) in opcodes(out)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(("bits", "depthwise"), [(4, False), (8, False), (8, True)])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolutions_of_every_container_compute_what_their_codes_say(
+    tmp_path, bits, depthwise, kernel, static
+):
+    channels = 5
+    shape = (1, kernel, kernel, channels) if depthwise else (6, kernel, kernel, channels)
+    weight = RNG.normal(size=shape).astype(np.float32)
+    bias = RNG.normal(size=channels if depthwise else 6).astype(np.float32)
+    path = convolution(tmp_path / "m.tflite", weight, bias, depthwise=depthwise, activation=1)
+    model = read(path)
+    batch = inputs_for(model, 6)
+    ranges = ranges_of(model, batch) if static else None
+    out = tmp_path / "q.tflite"
+    model.write(plan_for(model, lambda _: bits, ranges=ranges), out, calibration=batch if static else None)
+    values = dequantized(model, lambda _: bits)
+    expected = np.maximum(patches(batch, kernel, next(iter(values.values())), depthwise) + bias, 0).mean(
+        axis=(1, 2)
+    )
+    for delegates in (True, False):
+        assert relative(run_directly(out, batch, delegates=delegates), expected) < 0.02
+    versions = {(4, False): 8, (8, False): 5, (4, True): 7, (8, True): 3}
+    name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
+    assert (name, 6 if depthwise and not static else versions[bits, static]) in opcodes(out)
+
+
+def patches(batch, kernel, weight, depthwise):
+    """A convolution without padding, by its definition."""
+    side = batch.shape[1] - kernel + 1
+    result = 0
+    for i in range(kernel):
+        for j in range(kernel):
+            part = batch[:, i : i + side, j : j + side]
+            result = result + (part * weight[0, i, j] if depthwise else part @ weight[:, i, j].T)
+    return result
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_products_with_constants_become_linear_layers(tmp_path, bits, adjoint, static):
+    weight = RNG.normal(size=(10, 24) if adjoint else (24, 10)).astype(np.float32)
+    model = read(matmul(tmp_path / "m.tflite", weight, adjoint=adjoint))
+    batch = inputs_for(model, 5)
+    ranges = ranges_of(model, batch) if static else None
+    out = tmp_path / "q.tflite"
+    plan = plan_for(model, lambda _: bits, ranges=ranges)
+    model.write(plan, out, calibration=batch if static else None)
+    ((_, values),) = dequantized(model, lambda _: bits).items()
+    expected = (batch @ (values.T if adjoint else values)).mean(axis=1)
+    for delegates in (True, False):
+        assert relative(run_directly(out, batch, delegates=delegates), expected) < 0.05
+    assert "BATCH_MATMUL" not in {name for name, _ in opcodes(out)}
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_as_large_as_the_plan_says(name, bits, tmp_path):
+    model = read(fixture(name))
+    plan = plan_for(model, narrowest(model, bits))
+    out = tmp_path / "q.tflite"
+    model.write(plan, out)
+    assert out.stat().st_size == plan.total_bytes
+    written = read(out)
+    assert written.layers() == ()
+    stored = {layer.name: layer.weight_bits for layer in plan.layers}
+    for other, width in written.stored_bits().items():
+        assert stored.get(other, 8) == width[0]
+    assert set(stored) <= set(written.stored_bits())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mixed_file_computes_what_the_fake_quant_model_does(name, tmp_path):
+    model = read(fixture(name))
+    widths = {layer.name: (2, 4, 8)[index % 3] for index, layer in enumerate(model.layers())}
+
+    def bits(layer):
+        return narrowest(model, widths[layer.name])(layer)
+
+    plan = plan_for(model, bits)
+    out = tmp_path / "q.tflite"
+    model.write(plan, out)
+    assert out.stat().st_size == plan.total_bytes
+    batch = inputs_for(model, 6, seed=3)
+    reference = model.with_weights(dequantized(model, bits)).run(batch)
+    assert relative(read(out).run(batch), reference) < 0.03
+    if name not in ("conv_batch_3", "two_signatures"):
+        assert relative(run_directly(out, batch, delegates=False), reference) < 0.03
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "vit_float16", "mobile_vit", "mobile_vit_nhwc", "post_norm", "conv_any_batch"]
+)
+def test_fixed_int8_activations_compute_what_the_fake_quant_model_does(name, tmp_path):
+    model = read(fixture(name))
+    batch = inputs_for(model, 24)
+    plan = plan_for(model, narrowest(model, 4), ranges=ranges_of(model, batch))
+    out = tmp_path / "q.tflite"
+    model.write(plan, out, calibration=batch)
+    reference = model.with_weights(dequantized(model, narrowest(model, 4))).run(batch)
+    assert relative(run_directly(out, batch), reference) < 0.05
+    assert ("QUANTIZE", 1) in opcodes(out)
+    assert "INT32" in tensor_types(out)
+
+
+def test_layers_that_read_the_same_input_share_its_int8_form(tmp_path):
+    b = Builder()
+    x, z = b.tensor("x", (1, 8)), b.tensor("z", (1, 4))
+    parts = []
+    for name in ("q", "k"):
+        w, y = (
+            b.tensor(f"net/{name}/MatMul", (4, 8), RNG.normal(size=(4, 8)).astype(np.float32)),
+            b.tensor(name, (1, 4)),
+        )
+        b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=6)
+        parts.append(y)
+    b.op("ADD", parts, [z], "AddOptions")
+    model = read(b.write(tmp_path / "m.tflite", [x], [z]))
+    batch = inputs_for(model, 8)
+    out = tmp_path / "q.tflite"
+    model.write(plan_for(model, lambda _: 8, ranges=ranges_of(model, batch)), out, calibration=batch)
+    ops = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(out.read_bytes(), 0)).subgraphs[0].operators
+    assert len(ops) == 1 + 2 + 2 + 1
+    assert relative(run_directly(out, batch), run_directly(tmp_path / "m.tflite", batch)) < 0.03
+
+
+def test_codes_never_use_the_values_that_kernels_multiply_wrongly():
+    model = read(fixture("vit"))
+    for layer in model.layers():
+        rows = as_rows(model.weight(layer.name), layer.channel_axis)
+        assert quantize_rows(rows, 4, grid=model.grid).integers().min() >= -7
+        assert quantize_rows(rows, 8, grid=model.grid).integers().min() >= -127
+
+
+def test_the_cost_table_of_the_format(tmp_path):
+    model = read(fixture("mobile_vit"))
+    layers = {layer.name: layer for layer in model.layers()}
+    possible = {
+        name: [b for b in range(1, 9) if model.payload_bytes(layer, b, "bitplane") is not None]
+        for name, layer in layers.items()
+    }
+    assert possible["transformer.attn.qkv"] == [2, 4, 8]
+    assert possible["local"] == [4, 8]
+    assert possible["block.depthwise"] == [8]
+    # 96 x 32 codes behind a length, and 96 scales behind another, in slots of 16 bytes.
+    qkv = layers["transformer.attn.qkv"]
+    assert [model.payload_bytes(qkv, b, "bitplane") for b in (2, 4, 8)] == [784 + 400, 1552 + 400, 3088 + 400]
+    assert [model.payload_bytes(qkv, b, "int8") for b in (2, 3, 8)] == [3088 + 400] * 3
+    with pytest.raises(AdapterError, match="container 'x'"):
+        model.payload_bytes(qkv, 4, "x")
+
+
+def test_plans_of_other_formats_take_the_next_container(tmp_path):
+    """Three bits fit four, five to seven fit eight, and a convolution's two bits fit its four."""
+    model = read(fixture("mobile_vit"))
+    widths = (2, 3, 5, 6, 7)
+    bits = {layer.name: widths[index % 5] for index, layer in enumerate(model.layers())}
+    out = tmp_path / "q.tflite"
+    model.write(plan_for(model, lambda layer: bits[layer.name]), out)
+    batch = inputs_for(model, 4)
+    reference = model.with_weights(dequantized(model, lambda layer: bits[layer.name])).run(batch)
+    assert relative(read(out).run(batch), reference) < 0.02
+    assert read(out).stored_bits()["block.depthwise"] == (8, None)
+
+
+def test_bytes_as_containers(tmp_path):
+    model = read(fixture("vit"))
+    plan = plan_for(model, lambda _: 3, container="int8")
+    out = tmp_path / "q.tflite"
+    model.write(plan, out)
+    assert out.stat().st_size == plan.total_bytes
+    assert {bits for bits, _ in read(out).stored_bits().values()} == {8}
+
+
+def test_a_plan_for_some_layers_leaves_the_others_as_they_are(tmp_path):
+    model = read(fixture("vit"))
+    plan = without(plan_for(model, lambda _: 4 if _.kind != "x" else 8), {"head", "blocks.0.attn.qkv"})
+    out = tmp_path / "q.tflite"
+    model.write(plan, out)
+    assert [layer.name for layer in read(out).layers()] == ["blocks.0.attn.qkv", "head"]
+    np.testing.assert_array_equal(read(out).weight("head"), model.weight("head"))
+
+
+def test_replaced_weights_are_what_is_written(tmp_path):
+    model = read(fixture("vit"))
+    changed = model.with_weights({layer.name: 2 * model.weight(layer.name) for layer in model.layers()[-2:]})
+    plan = plan_for(changed, lambda _: 8)
+    out = tmp_path / "q.tflite"
+    changed.write(without(plan, {"head"}), out)
+    batch = inputs_for(model, 3)
+    assert relative(read(out).run(batch), changed.run(batch)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["vit", "vit_float16", "two_signatures"])
+def test_everything_else_in_the_file_stays(name, tmp_path):
+    out = tmp_path / "q.tflite"
+    model = read(fixture(name))
+    model.write(plan_for(model, narrowest(model, 4)), out)
+    before, after = (
+        schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(p.read_bytes(), 0))
+        for p in (fixture(name), out)
+    )
+    assert [s.signatureKey for s in before.signatureDefs] == [s.signatureKey for s in after.signatureDefs]
+    for old, new in zip(before.metadata, after.metadata, strict=True):
+        assert old.name == new.name
+        assert bytes(before.buffers[old.buffer].data) == bytes(after.buffers[new.buffer].data)
+    for old, new in zip(before.subgraphs, after.subgraphs, strict=True):
+        removed = {"vit_float16": 10}.get(name, 0)
+        assert len(new.tensors) == len(old.tensors) - removed
+        for place in ("inputs", "outputs"):
+            names = [[g.tensors[i].name for i in getattr(g, place)] for g in (old, new)]
+            assert names[0] == names[1]
+    biases = [t for t in after.subgraphs[0].tensors if len(t.shape) == 1 and t.type == 0 and t.buffer]
+    assert biases
+
+
+def test_both_signatures_run_after_writing(tmp_path):
+    out = tmp_path / "q.tflite"
+    model = read(fixture("two_signatures"))
+    model.write(plan_for(model, narrowest(model, 4)), out)
+    for signature in ("whole", "tail"):
+        before, after = (read(p, signature=signature) for p in (fixture("two_signatures"), out))
+        batch = inputs_for(before, 4)
+        values = dequantized(before, narrowest(before, 4))
+        assert relative(after.run(batch), before.with_weights(values).run(batch)) < 0.02
+
+
+def coded_layer(model, name, bits):
+    weight = model._opened.weights[name]
+    rows = as_rows(model.weight(name), weight.channel_axis)
+    return quantize.code(weight, quantize_rows(rows, bits, grid="narrow"), bits)
+
+
+def test_a_layer_that_computes_something_else_is_found_and_named(tmp_path):
+    """Verification is only worth something if it fails: the file holds other scales than it is checked
+    against."""
+    model = read(fixture("vit"))
+    for factor, passes in ((1.0, True), (1.02, True), (1.3, False)):
+        item = coded_layer(model, "blocks.1.mlp.fc1", 4)
+        draft = Draft(model._opened.graph)
+        quantize.Rewriter(draft).apply(dataclasses.replace(item, scale=item.scale * np.float32(factor)))
+        path = tmp_path / "spoiled.tflite"
+        path.write_bytes(draft.content())
+        if passes:
+            verify.verify(model._opened, path, draft, [item], None)
+        else:
+            with pytest.raises(AdapterError, match=r"layer blocks\.1\.mlp\.fc1: the runtime computes"):
+                verify.verify(model._opened, path, draft, [item], None)
+
+
+def test_a_convolution_in_two_bits_is_caught_before_it_is_kept(tmp_path, monkeypatch):
+    """The runtime gives NaN for it and says nothing."""
+    monkeypatch.setitem(containers._CONTAINERS, weights.CONV, (2, 4, 8))
+    monkeypatch.setitem(containers._HYBRID_VERSIONS, (weights.CONV, 2), 8)
+    path = convolution(
+        tmp_path / "m.tflite", RNG.normal(size=(8, 3, 3, 16)).astype(np.float32), np.zeros(8, np.float32)
+    )
+    model = read(path)
+    out = tmp_path / "q.tflite"
+    with pytest.raises(AdapterError, match="NaN"):
+        model.write(plan_for(model, lambda _: 2), out)
+    assert not out.exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"m.tflite"}
+
+
+def test_plans_that_cannot_be_written_are_refused(tmp_path):
+    model = read(fixture("vit"))
+    plan = plan_for(model, lambda _: 4)
+    out = tmp_path / "q.tflite"
+    other = dataclasses.replace(plan, layers=(dataclasses.replace(plan.layers[0], name="other"),))
+    with pytest.raises(PlanError, match="no layer other"):
+        model.write(other, out)
+    layer = plan.layers[-1]
+    smaller = dataclasses.replace(
+        layer, shape=(2, 2), size=4, fingerprint=Fingerprint.from_array(np.ones(4, np.float32))
+    )
+    with pytest.raises(PlanError, match="4 weights in the plan"):
+        model.write(dataclasses.replace(plan, layers=(smaller,)), out)
+    batch = inputs_for(model, 2)
+    ranged = plan_for(model, lambda _: 4, ranges=ranges_of(model, batch))
+    with pytest.raises(AdapterError, match="need calibration data"):
+        model.write(ranged, out)
+    narrow = dataclasses.replace(
+        ranged, layers=tuple(dataclasses.replace(x, activation_bits=4) for x in ranged.layers)
+    )
+    with pytest.raises(AdapterError, match="activations of 8 bits"):
+        model.write(narrow, out, calibration=batch)
+    assert not list(tmp_path.iterdir())
+
+
+def test_profiles_use_the_grid_that_is_written():
+    model = read(fixture("vit"))
+    layers = model.layers()
+    error = measure_weight_error(model, layers, (2, 4, 8)).weight_error
+    for index, layer in enumerate(layers):
+        for column, bits in enumerate((2, 4, 8)):
+            values = coded_layer(model, layer.name, bits).values()
+            exact = float(np.square(values.astype(np.float64) - model.weight(layer.name)).sum())
+            assert error[index, column] == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 64, 1001])
+def test_packing_is_that_of_the_format(width, count):
+    """The first code of a byte lies in its lowest bits, in two's complement."""
+    half = 1 << (width - 1)
+    codes = RNG.integers(-half, half, size=count).astype(np.int8)
+    packed = containers.pack(codes, width)
+    assert packed.size == -(-count * width // 8)
+    number = int.from_bytes(packed.tobytes(), "little")
+    read_back = [(number >> (width * i)) & ((1 << width) - 1) for i in range(count)]
+    assert [v - 2 * half if v >= half else v for v in read_back] == codes.tolist()
+    np.testing.assert_array_equal(containers.unpack(packed, width, count), codes)
