@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from lampq.core.model import Model
 
 # Format -> the package whose `read` reads it.
-_READERS = {"onnx": "lampq.adapters.onnx"}
+_READERS = {"onnx": "lampq.adapters.onnx", "tflite": "lampq.adapters.tflite"}
 # Formats that are recognized and not read yet.
 _LATER = {
-    "tflite": "TFLite models",
     "pt2": "torch.export archives",
     "hugging_face": "Hugging Face folders",
     "factory": "PyTorch factories",

@@ -109,7 +109,7 @@ def _decisions(opened: Opened, plan: Plan) -> list[tuple[Weight, PlanLayer]]:
             )
         if layer.activation_bits not in (None, _ACTIVATION_BITS):
             raise AdapterError(
-                f"layer {layer.name}: TFLite has activations of 8 bits, the plan wants {layer.activation_bits}"
+                f"layer {layer.name}: TFLite has activations of 8 bits, not {layer.activation_bits}"
             )
         decisions.append((weight, layer))
     return decisions
