@@ -1,9 +1,9 @@
-"""Time of the solvers on allocation problems: built in, HiGHS, CBC; two budgets, whole curves, a million layers.
+"""Time of the solvers on allocation problems: built in, HiGHS, CBC; two budgets, curves, a million layers.
 
     python benchmarks/solvers.py [--rounds 5]
 
-Every figure is the median time of `lampq.solvers.solve`, reduction and certification included, over rounds and
-seeds; all solvers run in turns in one process and their answers are compared.
+Every figure is the median time of `lampq.solvers.solve`, reduction and certification included, over rounds
+and seeds; all solvers run in turns in one process and their answers are compared.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sizes(layers: int, kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def problem(layers: int, kind: str, seed: int, *, budgets: int = 1, bits: float = 3.0) -> Problem:
-    """Seven widths; damage falls fourfold per bit from a log-normal start. A second budget weighs positions."""
+    """Seven widths; damage falls fourfold per bit from a log-normal start. A second budget weighs layers."""
     rng = np.random.default_rng(seed)
     size = sizes(layers, kind, rng)
     damage = rng.lognormal(0, 1.5, layers)[:, None] * 4.0**-BITS * rng.lognormal(0, 0.1, (layers, len(BITS)))
@@ -108,9 +108,8 @@ def million(kind: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     milliseconds, answer = timed(partial(solve, case))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"{kind}|{milliseconds / 1e3:.2f}|{answer.gap:.1e}|{answer.status.value}|{before / 1024:.0f}|{peak / 1024:.0f}"
-    )
+    memory = f"{before / 1024:.0f}|{peak / 1024:.0f}"
+    print(f"{kind}|{milliseconds / 1e3:.2f}|{answer.gap:.1e}|{answer.status.value}|{memory}")
 
 
 def main() -> None:

@@ -10,18 +10,16 @@ from functools import cached_property
 import numpy as np
 
 from lampq.core.errors import BudgetError, RecordError
+from lampq.core.frontier import frontier
 from lampq.core.hull import lower_hull
 from lampq.core.problem import Problem
 from lampq.core.solution import Solution
 from lampq.core.weights import lighten, undominated
 
-# Cells of the table indexed by weight, one byte each: it is as fast as it is large.
-_CELLS = 1 << 24
-# States of the sparse programme over all layers together, 5 bytes each.
-_STATES = 1 << 21
 # Entries of the choices that the fallback keeps, and its points.
 _ENTRIES, _POINTS = 1 << 26, 1024
 _GRID = 64
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +36,7 @@ class Curve:
     sizes: np.ndarray
     damages: np.ndarray
     complete: bool
-    # Recovers choices by point index; without slots, so that the result can be kept once someone asks.
+    # Reads back all choices; they are kept once someone asks, hence no slots.
     _recover: Callable[[], np.ndarray]
 
     def __len__(self) -> int:
@@ -93,8 +91,8 @@ def pareto(problem: Problem, *, solve: Callable[[Problem], Solution] | None = No
 
     Args:
         problem: With one resource. Ties and pins hold.
-        solve: Solver for the grid of the fallback, for instance `lampq.solvers.solve`; None leaves the grid
-            out.
+        solve: Solver for the grid of the fallback, for instance `lampq.solvers.solve`, with a time limit
+            where one may be needed; None leaves the grid out.
 
     Raises:
         RecordError: The problem has no resource, or several.
@@ -116,105 +114,15 @@ def pareto(problem: Problem, *, solve: Callable[[Problem], Solution] | None = No
             f"{problem.resource_names[0]}: the limit {limit} is below {floor}, the least that any choice uses"
         )
     span = min(int(weight.max(axis=1, initial=0).sum()), (limit - floor) // divisor)
-    programme: _Table | _Lists | None = None
-    if (span + 1) * max(1, len(cost)) <= _CELLS:
-        programme = _Table(cost, weight, span)
-    else:
-        programme = _Lists.build(cost, weight, span)
-    if programme is None:
+    front = frontier(cost, weight, span)
+    if front is None:
         return _outline(problem, floor, divisor, weight, span, solve)
-    groups = reduction.groups
     return Curve(
-        sizes=floor + divisor * programme.weights,
-        damages=problem.scale * programme.costs,
+        sizes=floor + divisor * front.weights,
+        damages=problem.scale * front.costs,
         complete=True,
-        _recover=lambda: programme.choices()[:, groups],
+        _recover=lambda: front.choices()[:, reduction.groups],
     )
-
-
-class _Table:
-    """Least cost of every sum of weights, in an array indexed by the sum.
-
-    Attributes:
-        weights: Sums that no smaller one undercuts, shape (P,).
-        costs: Their least costs, shape (P,).
-    """
-
-    def __init__(self, cost: np.ndarray, weight: np.ndarray, span: int) -> None:
-        self._weight = weight
-        # Light layers first keep the table short for longest.
-        self._order = np.argsort(weight.max(axis=1, initial=0), kind="stable").tolist()
-        self._taken: list[np.ndarray] = []
-        least = np.zeros(1)
-        options = np.uint8 if cost.shape[1] <= 256 else np.uint32
-        for layer in self._order:
-            length = min(len(least) + int(weight[layer].max()), span + 1)
-            total = np.full(length, np.inf)
-            taken = np.zeros(length, dtype=options)
-            for option in undominated(weight[layer], cost[layer]).tolist():
-                start = int(weight[layer, option])
-                end = min(start + len(least), length)
-                if start >= end or cost[layer, option] == np.inf:
-                    continue
-                trial = least[: end - start] + cost[layer, option]
-                better = trial < total[start:end]
-                np.copyto(total[start:end], trial, where=better)
-                np.copyto(taken[start:end], option, where=better)
-            self._taken.append(taken)
-            least = total
-        before = np.concatenate(([np.inf], np.minimum.accumulate(least)[:-1]))
-        self.weights = np.flatnonzero(least < before)
-        self.costs = least[self.weights]
-
-    def choices(self) -> np.ndarray:
-        """Options of every point, shape (P, L)."""
-        dtype = self._taken[0].dtype if self._taken else np.uint8
-        choices = np.empty((len(self.weights), len(self._order)), dtype=dtype)
-        place = self.weights.copy()
-        for layer, taken in zip(reversed(self._order), reversed(self._taken), strict=True):
-            option = taken[place]
-            choices[:, layer] = option
-            place -= self._weight[layer, option]
-        return choices
-
-
-class _Lists:
-    """Undominated sums of weights with their costs, as sorted lists; attributes as in `_Table`."""
-
-    def __init__(self) -> None:
-        self.weights, self.costs = np.zeros(1, dtype=np.int64), np.zeros(1)
-        self._stages: list[tuple[int, np.ndarray, np.ndarray]] = []
-
-    @classmethod
-    def build(cls, cost: np.ndarray, weight: np.ndarray, span: int) -> _Lists | None:
-        """Merge layer by layer; None where the lists grow too long."""
-        lists = cls()
-        stored = 0
-        dtype = np.uint8 if cost.shape[1] <= 256 else np.uint32
-        for layer in np.argsort(weight.max(axis=1, initial=0), kind="stable").tolist():
-            options = undominated(weight[layer], cost[layer])
-            # Rows are sorted runs, which the stable sort of `undominated` merges.
-            sums = (weight[layer, options][:, None] + lists.weights).ravel()
-            costs = (cost[layer, options][:, None] + lists.costs).ravel()
-            fit = np.flatnonzero((sums <= span) & (costs < np.inf))
-            kept = fit[undominated(sums[fit], costs[fit])]
-            parents = (kept % len(lists.weights)).astype(np.uint32)
-            lists._stages.append((layer, options[kept // len(lists.weights)].astype(dtype), parents))
-            lists.weights, lists.costs = sums[kept], costs[kept]
-            stored += len(kept)
-            if stored > _STATES:
-                return None
-        return lists
-
-    def choices(self) -> np.ndarray:
-        """Options of every point, shape (P, L)."""
-        dtype = self._stages[0][1].dtype if self._stages else np.uint8
-        choices = np.empty((len(self.weights), len(self._stages)), dtype=dtype)
-        place = np.arange(len(self.weights))
-        for layer, options, parents in reversed(self._stages):
-            choices[:, layer] = options[place]
-            place = parents[place]
-        return choices
 
 
 def _outline(
@@ -257,8 +165,7 @@ def _outline(
 
 
 def smallest(problem: Problem, most_damage: float, solve: Callable[[Problem], Solution]) -> Solution:
-    """The choice that uses least of the problem's one resource while its damage stays within `most_damage`
-    nats.
+    """The choice that uses least of the one resource while its damage stays within `most_damage` nats.
 
     The least damage within a limit falls as the limit rises, so bisection finds the limit: about as many
     solves as the sizes have bits, and no curve.
@@ -282,7 +189,9 @@ def smallest(problem: Problem, most_damage: float, solve: Callable[[Problem], So
     best = solve(problem)
     if best.choice is None:
         raise BudgetError(f"no choice keeps the limit {problem.limits[0]} of {problem.resource_names[0]}")
-    if best.objective > most_damage:
+    # A figure read off a curve may differ from the sum by its rounding.
+    allowed = most_damage * (1 + _ROUNDING)
+    if best.objective > allowed:
         raise BudgetError(
             f"largest damage {most_damage:g} nats: no choice loses less than {best.objective:.3g}; "
             f"allow that much, or offer wider options"
@@ -292,7 +201,7 @@ def smallest(problem: Problem, most_damage: float, solve: Callable[[Problem], So
     while high - low > 1:
         middle = (low + high) // 2
         trial = solve(_limited(problem, middle))
-        if trial.choice is not None and trial.objective <= most_damage:
+        if trial.choice is not None and trial.objective <= allowed:
             best, high = trial, int(problem.usage(trial.choice)[0])
         else:
             low = middle

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from lampq.core.constraints import check_pins, check_ties, joined_ties
 from lampq.core.errors import BudgetError, RecordError
 
 _INT64_MAX = int(np.iinfo(np.int64).max)
@@ -83,9 +85,9 @@ class Problem:
         for name, limit in zip(self.resource_names, self.limits.tolist(), strict=True):
             if limit < 0:
                 raise BudgetError(f"{name}: the limit {limit} is negative")
-        _check_pins(self.pins, allowed, self.layer_names)
-        object.__setattr__(self, "ties", _joined_ties(self.ties, layers))
-        _check_ties(self.ties, self.pins, allowed, self.layer_names)
+        check_pins(self.pins, allowed, self.layer_names)
+        object.__setattr__(self, "ties", joined_ties(self.ties, layers))
+        check_ties(self.ties, self.pins, allowed, self.layer_names)
 
     @classmethod
     def build(
@@ -121,7 +123,11 @@ class Problem:
         >>> problem.objective(np.array([1, 0])), problem.usage(np.array([1, 0])).tolist()
         (0.5, [6])
         """
-        damage = np.array(cost, dtype=np.float64)
+        try:
+            damage = np.array(cost, dtype=np.float64)
+            pinned = {operator.index(layer): operator.index(option) for layer, option in (pins or {}).items()}
+        except (TypeError, ValueError) as err:
+            raise RecordError(f"costs are numbers, and pins are whole numbers: {err}") from err
         if damage.ndim != 2 or damage.shape[1] == 0:
             raise RecordError(f"costs have shape {damage.shape}; expected (layers, options), with an option")
         use = _as_integers(resources, "resources", RecordError)
@@ -148,7 +154,7 @@ class Problem:
             resource_names=tuple(str(name) for name in resource_names),
             layer_names=tuple(str(name) for name in layer_names),
             ties=tuple(tuple(group) for group in ties),
-            pins=dict(pins or {}),
+            pins=pinned,
         )
         for name, limit, floor in zip(
             problem.resource_names, bounds.tolist(), problem.floors().tolist(), strict=True
@@ -271,52 +277,3 @@ def _check_resources(
         largest = np.where(allowed, use, 0).max(axis=1)
         if sum(largest.tolist()) > _INT64_MAX:
             raise RecordError(f"{name}: the sum over the layers exceeds 64-bit integers; use a coarser unit")
-
-
-def _check_pins(pins: Mapping[int, int], allowed: np.ndarray, names: tuple[str, ...]) -> None:
-    layers, options = allowed.shape
-    for layer, option in pins.items():
-        if not 0 <= layer < layers:
-            raise RecordError(f"pin: there is no layer {layer}; the problem has {layers}")
-        if not 0 <= option < options:
-            raise RecordError(f"layer {names[layer]!r} is pinned to option {option} of {options}")
-        if not allowed[layer, option]:
-            raise RecordError(f"layer {names[layer]!r} is pinned to option {option}, which is not allowed")
-
-
-def _joined_ties(ties: Iterable[Sequence[int]], layers: int) -> tuple[tuple[int, ...], ...]:
-    """Disjoint sorted groups: ties that share a layer become one."""
-    group_of: dict[int, set[int]] = {}
-    for tie in ties:
-        for layer in tie:
-            if not 0 <= layer < layers:
-                raise RecordError(f"tie: there is no layer {layer}; the problem has {layers}")
-        joined = set(tie).union(*(group_of.get(layer, ()) for layer in tie))
-        for layer in joined:
-            group_of[layer] = joined
-    groups = {tuple(sorted(int(layer) for layer in group)) for group in group_of.values()}
-    return tuple(sorted(group for group in groups if len(group) > 1))
-
-
-def _check_ties(
-    ties: tuple[tuple[int, ...], ...], pins: Mapping[int, int], allowed: np.ndarray, names: tuple[str, ...]
-) -> None:
-    for group in ties:
-        pinned = [layer for layer in group if layer in pins]
-        for layer in pinned[1:]:
-            if pins[layer] != pins[pinned[0]]:
-                raise RecordError(
-                    f"layers {names[pinned[0]]!r} and {names[layer]!r} are tied but pinned to options "
-                    f"{pins[pinned[0]]} and {pins[layer]}"
-                )
-        start = pinned[0] if pinned else group[0]
-        common = allowed[start].copy()
-        if pinned:
-            common[np.arange(len(common)) != pins[start]] = False
-        for layer in group:
-            common &= allowed[layer]
-            if not common.any():
-                raise RecordError(
-                    f"layers {names[start]!r} and {names[layer]!r} are tied "
-                    f"but have no allowed option in common"
-                )

@@ -15,7 +15,7 @@ PROOF_TOLERANCE = 1e-9
 
 
 class Status(Enum):
-    """What is known of the problem."""
+    """What is known of the problem. The first two come with a choice; UNKNOWN means that none was found."""
 
     OPTIMAL = "optimal"
     FEASIBLE = "feasible"
@@ -24,7 +24,7 @@ class Status(Enum):
 
 
 class Stop(Enum):
-    """Why the solver stopped."""
+    """Why the solver stopped: done, out of time, at the end of the work it allows itself, or failed."""
 
     FINISHED = "finished"
     TIME_LIMIT = "time limit"

@@ -10,6 +10,7 @@ import importlib
 import math
 import time
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 from lampq.core.certify import certify
 from lampq.core.errors import BudgetError, MissingExtraError, SolverError
@@ -22,25 +23,25 @@ class Backend:
     """What a solver is and can.
 
     Attributes:
-        module: Where its `solve` lives.
-        extra: The extra of lampq that brings what it needs; None where the base install does.
-        several: "exact" where it proves optimality under several resources as a rule, "small" where it does
-            so for small problems and reports a gap for large ones.
+        module: Where its `solve` lives; imported when first needed.
+        package: The distribution it needs, and None where the base install has all.
+        extra: The extra of lampq that brings the package.
+        proves_several: Whether it proves large problems with several resources optimal, as a rule.
     """
 
     module: str
-    extra: str | None
-    several: str
+    package: str | None
+    extra: str
+    proves_several: bool
 
 
 SOLVERS = {
-    "exact": Backend(module="lampq.solvers.exact", extra=None, several="small"),
-    "scipy": Backend(module="lampq.solvers.highs", extra="scipy", several="exact"),
-    "cbc": Backend(module="lampq.solvers.cbc", extra="cbc", several="exact"),
+    "exact": Backend(module="lampq.solvers.exact", package=None, extra="", proves_several=False),
+    "scipy": Backend(module="lampq.solvers.highs", package="scipy", extra="scipy", proves_several=True),
+    "cbc": Backend(module="lampq.solvers.cbc", package="mip", extra="cbc", proves_several=True),
 }
 
-# Partial choices that `auto` lets the built-in solver make before it calls a MILP solver: about a tenth of a
-# second.
+# Partial choices that `auto` lets the built-in solver make before it calls a MILP solver: some 0.1 s of work.
 _TRY = 1 << 17
 
 
@@ -91,7 +92,7 @@ def _automatic(problem: Problem, reduction: Reduction, time_limit_s: float | Non
     )
     if first.status in (Status.OPTIMAL, Status.INFEASIBLE) or len(problem.limits) < 2:
         return first
-    for name in ("scipy", "cbc", "exact"):
+    for name in sorted(SOLVERS, key=lambda name: not SOLVERS[name].proves_several):
         left = None if time_limit_s is None else max(0.0, start + time_limit_s - time.perf_counter())
         if left == 0:
             return first
@@ -104,8 +105,14 @@ def _automatic(problem: Problem, reduction: Reduction, time_limit_s: float | Non
     return first
 
 
-def _module(name: str):
-    return importlib.import_module(SOLVERS[name].module)
+def _module(name: str) -> ModuleType:
+    backend = SOLVERS[name]
+    try:
+        return importlib.import_module(backend.module)
+    except ImportError as err:
+        if backend.package is None:
+            raise
+        raise MissingExtraError(backend.package, backend.extra) from err
 
 
 def _expanded(problem: Problem, reduction: Reduction, solution: Solution) -> Solution:

@@ -158,7 +158,8 @@ def search(
         state, option = state[alive], option[alive]
 
         fitting = np.where((weight <= slack).all(axis=0), cost, np.inf)
-        if len(cost) and (place := int(np.argmin(fitting))) >= 0 and fitting[place] < best:
+        place = int(np.argmin(fitting)) if len(cost) else -1
+        if place >= 0 and fitting[place] < best:
             best, found = float(fitting[place]), (stage, int(state[place]), int(option[place]), -1)
         leaders = _leaders(promise)
         completion = _complete(stages, int(end), weight[:, leaders], cost[leaders])

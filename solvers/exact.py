@@ -32,10 +32,9 @@ def solve(problem: Problem, *, time_limit_s: float | None = None, work: int = WO
     start = time.perf_counter()
     deadline = None if time_limit_s is None else start + time_limit_s
     form = normal_form(problem)
-    if (minimum := trivial(form)) is not None:
-        pass
-    elif len(form.capacities) == 1:
+    minimum = trivial(form)
+    if minimum is None and len(form.capacities) == 1:
         minimum = minimise(form.cost, form.weights[0], form.capacities[0], deadline=deadline)
-    else:
+    elif minimum is None:
         minimum = minimise_several(form.cost, form.weights, form.capacities, work=work, deadline=deadline)
     return to_solution(problem, minimum, solver=NAME, start=start)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
 
-from lampq.core.errors import MissingExtraError, SolverError
+from lampq.core.errors import SolverError
 from lampq.core.problem import Problem
 from lampq.core.solution import Solution, Stop
 from lampq.solvers.milp import Answer, Programme, minimise_with, seconds_left
@@ -30,7 +32,6 @@ def solve(problem: Problem, *, time_limit_s: float | None = None) -> Solution:
         time_limit_s: Seconds after which HiGHS stops with what it has.
 
     Raises:
-        MissingExtraError: SciPy is not installed.
         SolverError: The problem has ties or pins, or HiGHS failed.
     """
     start = time.perf_counter()
@@ -39,11 +40,6 @@ def solve(problem: Problem, *, time_limit_s: float | None = None) -> Solution:
 
 
 def _run(programme: Programme, time_limit_s: float | None) -> Answer:
-    try:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-        from scipy.sparse import coo_array
-    except ImportError as err:
-        raise MissingExtraError("scipy", "scipy") from err
     count = len(programme.cost)
     one = coo_array(
         (np.ones(count), (programme.layer, np.arange(count))), shape=(programme.layers, count)

@@ -12,8 +12,9 @@ import numpy as np
 
 from lampq.core.hull import lower_hull, relax
 from lampq.core.solution import PROOF_TOLERANCE, Stop
-from lampq.solvers.dynamic import open_options, search
+from lampq.solvers.dynamic import search
 from lampq.solvers.minimum import ROUNDING, Minimum
+from lampq.solvers.open_options import open_options
 
 
 def minimise(

@@ -41,7 +41,7 @@ def best_multipliers(
         return best
     temperature, last = (_HOTTEST, _COLDEST) if start is None else (_WARM, _COOL)
     worst = float(np.where(finite, cost, 0.0).max(axis=1).sum())
-    # Where nothing fits, even in fractions, the bound has no maximum; past the dearest choice it has said enough.
+    # Where nothing fits, even in fractions, the bound has no maximum; past the dearest choice it says enough.
     while temperature > last and best_bound <= worst:
         here = _climb(cost, weights, capacities, here, temperature * largest)
         value = bound(cost, weights, capacities, here)

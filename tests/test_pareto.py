@@ -12,6 +12,7 @@ from solver_cases import random_sizes, vit
 
 from lampq.core import pareto as module
 from lampq.core.errors import BudgetError, RecordError
+from lampq.core.frontier import Lists, Table
 from lampq.core.hull import lower_hull, relax
 from lampq.core.pareto import pareto, smallest
 from lampq.core.problem import Problem
@@ -99,7 +100,7 @@ def test_lists_and_table_give_the_same_curve(problem):
     cost = problem.reduced().problem.cost
     weight, _, _ = lighten(problem.reduced().problem.resources[0], np.isfinite(cost))
     span = min(int(weight.max(axis=1).sum()), 5000)
-    table, lists = module._Table(cost, weight, span), module._Lists.build(cost, weight, span)
+    table, lists = Table(cost, weight, span), Lists.build(cost, weight, span)
     assert table.weights.tolist() == lists.weights.tolist()
     np.testing.assert_allclose(table.costs, lists.costs, rtol=1e-12)
     rows = np.arange(len(cost))
