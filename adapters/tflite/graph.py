@@ -27,6 +27,7 @@ DTYPES = {
 }  # fmt: skip
 # A tensor of this many entries is no tensor but a damaged shape.
 _MOST_ENTRIES = 1 << 40
+_LABEL_LENGTH = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ class Subgraph:
             self._op(i, op, graph, f"{where}, operator {i}") for i, op in enumerate(record.operators or [])
         ]
         for i, tensor in enumerate(self.tensors):
-            graph.check_tensor(tensor, f"{where}, tensor {i} ({text(tensor.name)})")
+            graph.check_tensor(tensor, f"{where}, tensor {i} ({label(tensor)})")
 
     def _op(self, index: int, record: Record, graph: Graph, where: str) -> Op:
         if record.opcode_index >= len(graph.op_names):
@@ -168,9 +169,8 @@ class Graph:
             self._check_signature(definition)
         for entry in self.record.metadata or []:
             if entry.buffer >= len(self.buffers):
-                raise AdapterError(
-                    f"metadata {text(entry.name)} is in buffer {entry.buffer} of {len(self.buffers)}"
-                )
+                name = text(entry.name)[:_LABEL_LENGTH]
+                raise AdapterError(f"metadata {name} is in buffer {entry.buffer} of {len(self.buffers)}")
 
     def check_tensor(self, tensor: Record, where: str) -> None:
         """Whether a tensor's type, shape and data agree.
@@ -200,13 +200,15 @@ class Graph:
             )
 
     def _check_signature(self, definition: Record) -> None:
-        where = f"signature {text(definition.signature_key)}"
+        where = f"signature {text(definition.signature_key)[:_LABEL_LENGTH]}"
         if definition.subgraph_index >= len(self.subgraphs):
             raise AdapterError(f"{where} is of subgraph {definition.subgraph_index} of {len(self.subgraphs)}")
         count = len(self.subgraphs[definition.subgraph_index].tensors)
         for entry in [*(definition.inputs or []), *(definition.outputs or [])]:
             if entry.tensor_index >= count:
-                raise AdapterError(f"{where}: {text(entry.name)} is tensor {entry.tensor_index} of {count}")
+                raise AdapterError(
+                    f"{where}: {text(entry.name)[:_LABEL_LENGTH]} is tensor {entry.tensor_index} of {count}"
+                )
 
     def subgraph_references(self) -> Iterator[tuple[Record, str]]:
         """The fields of operators' options that name subgraphs."""
@@ -219,8 +221,15 @@ class Graph:
 
 
 def text(value: bytes | None) -> str:
-    """A string of the file as text; bytes that are no UTF-8 become question marks."""
-    return (value or b"").decode("utf-8", "replace")
+    """A string of the file as text; what is no UTF-8, and control characters, become replacement marks."""
+    decoded = (value or b"").decode("utf-8", "replace")
+    return decoded if decoded.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in decoded)
+
+
+def label(tensor: Record) -> str:
+    """Name of a tensor for a message, cut where it is long."""
+    name = text(tensor.name)
+    return name if len(name) <= _LABEL_LENGTH else f"...{name[-_LABEL_LENGTH:]}"
 
 
 def shape_of(tensor: Record) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.adapters.tflite.graph import DTYPES, Graph, Subgraph, text
+from lampq.adapters.tflite.graph import DTYPES, Graph, Subgraph, label, text
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 
@@ -69,7 +69,7 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
     """
     subgraph = graph.subgraphs[_subgraph(graph, signature)]
     if len(subgraph.inputs) != 1:
-        names = ", ".join(text(subgraph.tensors[i].name) for i in subgraph.inputs)
+        names = ", ".join(label(subgraph.tensors[i]) for i in subgraph.inputs[:4])
         raise AdapterError(
             f"the model has {len(subgraph.inputs)} inputs ({names}); only models with one are supported"
         )
@@ -79,7 +79,7 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
     # Where the batch is free, the stored shapes are of any batch the converter happened to see.
     if (shape[0] != native and spec.batch is not None) or sum(d != 1 for d in shape[1:]) > 1:
         raise AdapterError(
-            f"output {text(subgraph.tensors[logits].name)} of shape {shape} is no row of logits per sample"
+            f"output {label(subgraph.tensors[logits])} of shape {shape} is no row of logits per sample"
         )
     return Interface(
         subgraph=subgraph.index,
@@ -106,7 +106,9 @@ def _input_spec(subgraph: Subgraph, tensor: int) -> tuple[InputSpec, int]:
     record, shape, dtype = subgraph.tensors[tensor], subgraph.shape(tensor), subgraph.dtype(tensor)
     name = text(record.name) or "input"
     if dtype not in _ACCEPTED:
-        raise AdapterError(f"the input {name} is of type {dtype}; only {', '.join(_ACCEPTED)} are supported")
+        raise AdapterError(
+            f"the input {label(record)} is of type {dtype}; only {', '.join(_ACCEPTED)} are supported"
+        )
     declared = shape if record.shape_signature is None else tuple(int(d) for d in record.shape_signature)
     if (
         not shape
@@ -115,7 +117,8 @@ def _input_spec(subgraph: Subgraph, tensor: int) -> tuple[InputSpec, int]:
         or any(d < 1 for d in shape)
     ):
         raise AdapterError(
-            f"the input {name} has the dynamic shape {declared}; export the model with a fixed input size"
+            f"the input {label(record)} has the dynamic shape {declared}; "
+            f"export the model with a fixed input size"
         )
     dynamic = declared[0] < 1
     # A quantized input is fed with numbers: the scale belongs to the model.
@@ -151,6 +154,6 @@ def _scale(subgraph: Subgraph, tensor: int) -> Scale | None:
     zero = None if quantization is None else quantization.zero_point
     if scale is None or zero is None or len(scale) != 1 or len(zero) != 1 or not math.isfinite(scale[0]):
         raise AdapterError(
-            f"tensor {text(subgraph.tensors[tensor].name)} is {dtype} without one scale and zero point"
+            f"tensor {label(subgraph.tensors[tensor])} is {dtype} without one scale and zero point"
         )
     return Scale(scale=float(scale[0]), zero_point=int(zero[0]), dtype=DTYPES[dtype])

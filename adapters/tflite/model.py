@@ -149,6 +149,16 @@ class TfliteModel:
         self.input_spec: InputSpec = opened.interface.spec
 
     @property
+    def graph(self) -> Graph:
+        """The decoded file."""
+        return self._opened.graph
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        """The quantizable weights by layer name: where they lie and who uses them."""
+        return self._opened.weights
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the file, of the stored weights whatever has been replaced."""
         return self._opened.digest

@@ -1,0 +1,120 @@
+"""A plan as a recipe of ai-edge-quantizer: the JSON list of rules that its `load_quantization_recipe` takes.
+
+That tool finds operators by a regular expression searched for in the names of their outputs, each followed by
+a semicolon; the last rule that fits wins. Every layer therefore gets one rule that fits its own names and no
+other.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lampq.adapters.tflite import containers
+from lampq.adapters.tflite.graph import text
+from lampq.adapters.tflite.model import TfliteModel
+from lampq.adapters.tflite.weights import MATMUL, Site
+from lampq.core import files
+from lampq.core.errors import AdapterError, PlanError
+from lampq.core.plan import Plan
+
+_ALGORITHM = "min_max_uniform_quantize"
+
+
+def recipe(model: TfliteModel, plan: Plan) -> list[dict[str, Any]]:
+    """The rules that make ai-edge-quantizer give every layer the container of a plan.
+
+    Weights are symmetric and per channel, as here; the tool chooses scales its own way. Activations are
+    quantized while running, or in 8 bits with ranges that the tool calibrates, where the plan has activation
+    widths.
+
+    Args:
+        model: The model that the plan is for.
+        plan: Widths by layer name.
+
+    Raises:
+        PlanError: The plan names layers that the model has not.
+        AdapterError: Two operators cannot be told apart by their outputs' names, or the tool has no such
+            container.
+    """
+    weights = model.weights
+    rules = []
+    for decision in plan.layers:
+        weight = weights.get(decision.name)
+        if weight is None:
+            raise PlanError(f"the plan is for another model: {model.path.name} has no layer {decision.name}")
+        width = containers.container_bits(weight, decision.weight_bits, plan.container)
+        if MATMUL in weight.op_names and width != 8:
+            raise AdapterError(
+                f"layer {weight.name}: the tool stores the constants of products in 8 bits only"
+            )
+        for site in weight.sites:
+            rules.append(
+                {
+                    "regex": f"^{re.escape(_scope(model, site))}$",
+                    "operation": site.op_name,
+                    "algorithm_key": _ALGORITHM,
+                    "op_config": _config(width, static=decision.activation_bits is not None),
+                }
+            )
+    _check_distinct(model, rules)
+    return rules
+
+
+def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: bool = False) -> Path:
+    """Write a plan as a recipe file; see `recipe`.
+
+    Raises:
+        OutputExistsError: The file exists and `force` is false.
+    """
+    path = Path(path)
+    files.refuse_existing(path, force=force)
+    files.write_json(path, recipe(model, plan))
+    return path
+
+
+def _config(width: int, *, static: bool) -> dict[str, Any]:
+    weights = {"num_bits": width, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
+    config: dict[str, Any] = {
+        "weight_tensor_config": weights,
+        "compute_precision": "INTEGER",
+        "explicit_dequantize": False,
+        # The tool's own policy does not know every container that the runtime computes rightly.
+        "skip_checks": True,
+        "min_weight_elements": 0,
+    }
+    if static:
+        config["activation_tensor_config"] = {
+            "num_bits": 8,
+            "symmetric": False,
+            "granularity": "TENSORWISE",
+            "dtype": "INT",
+        }
+    return config
+
+
+def _scope(model: TfliteModel, site: Site) -> str:
+    """What the tool matches its expressions against."""
+    subgraph = model.graph.subgraphs[site.subgraph]
+    names = [text(subgraph.tensors[tensor].name) for tensor in subgraph.ops[site.op].outputs]
+    return "".join(f"{name};" for name in names if name)
+
+
+def _check_distinct(model: TfliteModel, rules: list[dict[str, Any]]) -> None:
+    """Whether each rule fits one operator of its kind in the whole model."""
+    scopes: dict[tuple[str, str], int] = {}
+    for subgraph in model.graph.subgraphs:
+        for op in subgraph.ops:
+            names = "".join(
+                f"{text(subgraph.tensors[t].name)};" for t in op.outputs if subgraph.tensors[t].name
+            )
+            key = (op.name, f"^{re.escape(names)}$")
+            scopes[key] = scopes.get(key, 0) + 1
+    for rule in rules:
+        count = scopes[rule["operation"], rule["regex"]]
+        if count != 1:
+            raise AdapterError(
+                f"{model.path}: {count} operators are called {rule['regex'][:200]}; "
+                f"their outputs need names of their own for a recipe"
+            )
