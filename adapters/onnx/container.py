@@ -121,6 +121,10 @@ class Container:
             proto = onnx.ModelProto.FromString(self._outline)
             if not proto.HasField("graph") or not proto.graph.node:
                 raise AdapterError(f"{self.path} holds no ONNX graph")
+            for tensor in proto.graph.initializer:
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    # Says what is wrong with an entry; below it would be lost in another error.
+                    onnx.external_data_helper.ExternalDataInfo(tensor)
             model = ir.serde.deserialize_model(proto)
             for graph in model.graphs():
                 for value in graph.initializers.values():
@@ -232,7 +236,9 @@ def _open(path: Path) -> DataFile:
 
 
 def one_line(err: BaseException) -> str:
-    """The first telling line of another library's error, at most 200 characters."""
+    """The first line of what another library's error started from, at most 200 characters."""
+    while err.__cause__ is not None:
+        err = err.__cause__
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     text = lines[0] if lines else type(err).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -109,13 +109,12 @@ def choose_output(graph: ir.Graph, name: str | None) -> ir.Value:
     """
     outputs = list(graph.outputs)
     listed = ", ".join(f"{v.name} {v.shape if v.shape is not None else '?'}" for v in outputs) or "none"
-    wanted = "logits" if name is None else name
-    for value in outputs:
-        if value.name == wanted:
+    floats = [v for v in outputs if v.dtype is None or v.dtype in FLOATS]
+    for value in floats:
+        if value.name == (name or "logits"):
             return value
     if name is not None:
-        raise AdapterError(f"no output is called {name!r}; the outputs are {listed}")
-    floats = [v for v in outputs if v.dtype is None or v.dtype in FLOATS]
+        raise AdapterError(f"no float output is called {name!r}; the outputs are {listed}")
     fitting = [v for v in floats if v.shape is not None and _has_two_axes(v.shape)]
     if fitting:
         return fitting[0]

@@ -221,7 +221,7 @@ class OnnxModel:
         return codes + _SCALE_BYTES * layer.channels
 
     def rest_bytes(self) -> int:
-        """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
+        """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack."""
         from lampq.adapters.onnx.size import SHARED_BYTES, graph_bytes
 
         stored = sum(_tensor(site).nbytes for site in self.sites)
@@ -234,7 +234,7 @@ class OnnxModel:
         return self._opened.container.size_bytes
 
     def stored_bits(self) -> dict[str, tuple[int, str]]:
-        """Width and container of the weights that a file written by lampq holds, by layer name; {} for others."""
+        """Width and container of the weights that a file of lampq holds, by layer name; {} for others."""
         from lampq.adapters.onnx.bits import read_bits
 
         return read_bits(self.path)

@@ -55,16 +55,32 @@ def node_path(node: ir.Node) -> str:
     return _path_from_name(node.name or "")
 
 
-def complete(paths: Sequence[str]) -> list[str]:
-    """The same paths with `.in_proj` added to packed attention weights that carry their module's name only.
+def complete(paths: Sequence[str], features: Sequence[tuple[int, int]]) -> list[str]:
+    """The same paths with `.in_proj` and `.out_proj` added to attention weights that only name their module.
 
-    `nn.MultiheadAttention` owns its packed weight itself, beside a module called `out_proj`.
+    `nn.MultiheadAttention` owns its packed weight itself, beside a module `out_proj` that it never calls.
 
-    >>> complete(["attn", "attn.out_proj"])
+    Args:
+        paths: Module paths in graph order.
+        features: Inputs and outputs of each weight.
+
+    >>> complete(["attn", "attn.out_proj"], [(8, 24), (8, 8)])
+    ['attn.in_proj', 'attn.out_proj']
+    >>> complete(["attn", "attn"], [(8, 24), (8, 8)])
     ['attn.in_proj', 'attn.out_proj']
     """
     known = set(paths)
-    return [f"{path}.in_proj" if f"{path}.out_proj" in known else path for path in paths]
+    places: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        places.setdefault(path, []).append(index)
+    names = list(paths)
+    for path, indices in places.items():
+        width = features[indices[0]][0]
+        if f"{path}.out_proj" in known and len(indices) == 1:
+            names[indices[0]] = f"{path}.in_proj"
+        elif [features[i] for i in indices] == [(width, 3 * width), (width, width)]:
+            names[indices[0]], names[indices[1]] = f"{path}.in_proj", f"{path}.out_proj"
+    return names
 
 
 def distinguish(paths: Sequence[str]) -> list[str]:
@@ -102,7 +118,7 @@ def _parameter_stem(name: str) -> str | None:
 
 
 def _deepest_scope(text: str) -> str:
-    """The last module of a list such as `['', 'blocks', 'blocks.0.attn.qkv', 'linear_3']`; the call ends it."""
+    """The last module of a list such as `['', 'blocks', 'blocks.0.attn', 'linear_3']`; last is the call."""
     try:
         scopes = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -128,7 +144,7 @@ def _plain(path: str) -> str:
 def _called_parameter(node: ir.Node, place: str) -> str | None:
     """The parameter that the traced call took as its weight, where it belongs to the module of the call.
 
-    The call reads `linear(args = (%x, %p_blocks_0_attn_qkv_weight, ...))`: the path with underscores for dots.
+    The call reads `linear(args = (%x, %p_blocks_0_attn_qkv_weight, ...))`: a path with underscores for dots.
     """
     call = node.metadata_props.get(_CALL)
     if call is None:

@@ -118,8 +118,9 @@ def find(flow: Flow, *, embeddings: bool = False) -> tuple[tuple[Site, ...], tup
             reason = "an embedding table; ask for it with embeddings=True"
             refused.setdefault(value, (uses[0].path, reason))
     kept = [(value, uses) for value, uses in found.items() if value not in refused]
-    paths = naming.complete([uses[0].path for _, uses in kept])
-    names = naming.distinguish(paths)
+    paths = [uses[0].path for _, uses in kept]
+    features = [(n := uses[0].slot.in_features, _size(value) // max(n, 1)) for value, uses in kept]
+    names = naming.distinguish(naming.complete(paths, features))
     sites = tuple(_site(name, value, uses) for name, (value, uses) in zip(names, kept, strict=True))
     return sites, tuple(dict.fromkeys(refused.values()))
 
@@ -258,6 +259,11 @@ def _owner(graph: ir.Graph, body: ir.Graph | ir.Function | None) -> str:
 def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
     attribute = node.attributes.get("perm")
     return tuple(reversed(range(rank))) if attribute is None else tuple(attribute.as_ints())
+
+
+def _size(value: ir.Value) -> int:
+    tensor = value.const_value
+    return 0 if tensor is None else int(tensor.size)
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:

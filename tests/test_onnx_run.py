@@ -1,0 +1,548 @@
+"""Running ONNX: whole, in segments, with weights replaced, one layer at a time, and looked into."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx_models import exported, graph, mlp, module, normal, saved
+
+from lampq.adapters import onnx as adapter
+from lampq.adapters.onnx import batches
+from lampq.core.errors import AdapterError
+
+node = helper.make_node
+
+EXPORTS = [
+    ("vit", "dynamo"),
+    ("vit", "legacy"),
+    ("encoder", "dynamo"),
+    ("encoder", "legacy"),
+    ("conv", "dynamo"),
+]
+
+
+def read(path: Path, **options) -> adapter.OnnxModel:
+    """A model that runs on one thread: the tests' models are too small for more."""
+    return adapter.read(path, threads=1, **options)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return normal(count, 3, 16, 16, seed=seed)
+
+
+def rewritten(path: Path, folder: Path, weights: dict[str, np.ndarray]) -> Path:
+    """A copy of a file with other numbers in some initializers."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            new = weights[tensor.name].astype(numpy_helper.to_array(tensor).dtype)
+            tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+    return saved(model, folder, "rewritten.onnx")
+
+
+def reference(path: Path, x: np.ndarray) -> np.ndarray:
+    """Logits by the reference implementation of the standard."""
+    return ReferenceEvaluator(onnx.load(path)).run(["logits"], {"x": x})[0]
+
+
+def changed(model, scale: float = 0.3, seed: int = 1) -> dict[str, np.ndarray]:
+    """Every weight of a model, disturbed."""
+    found = {}
+    for layer in model.layers():
+        weight = model.weight(layer.name)
+        found[layer.name] = weight + scale * weight.std() * normal(*weight.shape, seed=seed)
+    return found
+
+
+# ---- whole models ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_logits_are_those_of_torch_and_of_the_reference(name, exporter):
+    path, x = exported(name, exporter), images(5)
+    logits = read(path).run(x)
+    assert (logits.dtype, logits.shape) == (np.float32, (5, 5 if name == "conv" else 10))
+    with torch.no_grad():
+        expected = module(name)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+    np.testing.assert_allclose(logits, reference(path, x), atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 32, 33, 70])
+def test_batches_of_any_length(count):
+    model, x = read(exported("vit", "dynamo")), images(count)
+    logits = model.run(x)
+    assert len(logits) == count
+    np.testing.assert_allclose(logits[-1:], model.run(x[-1:]), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+def test_a_fixed_number_of_samples_is_filled_up(count):
+    fixed, free, x = read(exported("vit", "legacy", batch=4)), read(exported("vit", "legacy")), images(count)
+    assert fixed.input_spec.batch == 4
+    np.testing.assert_allclose(fixed.run(x), free.run(x), atol=1e-5)
+    new = changed(free)
+    np.testing.assert_allclose(fixed.with_weights(new).run(x), free.with_weights(new).run(x), atol=1e-5)
+    assert [layer.macs for layer in fixed.layers()] == [layer.macs for layer in free.layers()]
+
+
+def _frozen(samples: int) -> onnx.ModelProto:
+    """An MLP that says its batch axis is free, and reshapes to a fixed number of samples inside."""
+    model = mlp(2)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([samples, 16]), "shape"))
+    model.graph.node.insert(0, node("Reshape", ["x", "shape"], ["fixed"]))
+    model.graph.node[1].input[0] = "fixed"
+    return model
+
+
+@pytest.mark.parametrize("samples", [1, 2, 8])
+def test_a_number_of_samples_that_tracing_fixed_is_found_out(tmp_path, samples):
+    model, x = read(saved(_frozen(samples), tmp_path)), normal(11, 16)
+    assert model.input_spec.batch is None
+    plain = saved(mlp(2), tmp_path, "plain.onnx")
+    np.testing.assert_allclose(model.run(x), reference(plain, x), atol=1e-5)
+    assert [layer.macs for layer in model.layers()] == [16 * 16, 16 * 4]
+
+
+def test_a_model_that_mixes_samples_is_refused(tmp_path):
+    model = mlp(2)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis"))
+    model.graph.node.insert(0, node("ReduceMean", ["x", "axis"], ["mean"]))
+    model.graph.node.insert(1, node("Sub", ["mean", "x"], ["mixed"]))
+    model.graph.node[2].input[0] = "mixed"
+    opened = read(saved(model, tmp_path))
+    with pytest.raises(AdapterError, match="depend on the other samples"):
+        opened.run(normal(6, 16))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (normal(2, 3, 16, 8), r"takes x float32\[\?x3x16x16\], not a batch of shape \(2, 3, 16, 8\)"),
+        (normal(3, 16, 16), "not a batch of shape"),
+        (np.zeros((0, 3, 16, 16), np.float32), "not a batch of shape"),
+        (images(2).astype(np.complex64), "not complex64"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(batch, message):
+    with pytest.raises(AdapterError, match=message):
+        read(exported("vit", "dynamo")).run(batch)
+
+
+def test_batches_are_cast_to_the_input_type(tmp_path):
+    model, x = read(exported("vit", "dynamo")), images(2)
+    np.testing.assert_array_equal(model.run(x.astype(np.float64)), model.run(x))
+    integers = np.random.default_rng(0).integers(0, 9, (2, 3, 16, 16))
+    np.testing.assert_array_equal(model.run(integers), model.run(integers.astype(np.float32)))
+
+
+def test_logits_that_are_not_finite_are_refused(tmp_path):
+    model = read(saved(mlp(2), tmp_path))
+    x = normal(3, 16)
+    x[1, 0] = np.inf
+    with pytest.raises(AdapterError, match="output logits is NaN or infinite for sample 1"):
+        model.run(x)
+
+
+def test_the_logarithm_of_probabilities_stands_for_logits(tmp_path):
+    model = mlp(2)
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(node("Softmax", ["scores"], ["logits"]))
+    opened, x = read(saved(model, tmp_path)), normal(3, 16)
+    scores = reference(saved(mlp(2), tmp_path, "plain.onnx"), x)
+    truth = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(opened.run(x), truth, atol=1e-5)
+    np.testing.assert_allclose(opened.with_weights(changed(opened, 0.0)).run(x), truth, atol=1e-5)
+
+
+def _outputs(*names: str, shape=("batch", 4), **kwargs) -> onnx.ModelProto:
+    model = mlp(2)
+    del model.graph.output[:]
+    for name in names:
+        if name != "logits":
+            model.graph.node.append(node("Neg", ["logits"], [name]))
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    return model
+
+
+def test_which_output_is_taken(tmp_path):
+    x, plain = normal(3, 16), reference(saved(mlp(2), tmp_path, "plain.onnx"), normal(3, 16))
+    both = saved(_outputs("other", "logits"), tmp_path)
+    np.testing.assert_allclose(read(both).run(x), plain, atol=1e-5)
+    np.testing.assert_allclose(read(both, output="other").run(x), -plain, atol=1e-5)
+    with pytest.raises(
+        AdapterError, match=r"no float output is called 'third'; the outputs are other \[batch,4\]"
+    ):
+        read(both, output="third")
+    first = read(saved(_outputs("a", "b"), tmp_path, "two.onnx"))
+    np.testing.assert_allclose(first.run(x), -plain, atol=1e-5)
+
+    flat = _outputs("a")
+    flat.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "shape"))
+    flat.graph.node.append(node("Reshape", ["a", "shape"], ["flat"]))
+    flat.graph.output[0].CopyFrom(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["n"]))
+    path = saved(flat, tmp_path, "flat.onnx")
+    with pytest.raises(AdapterError, match="no output looks like logits"):
+        read(path)
+    with pytest.raises(AdapterError, match="gives an output of shape"):
+        read(path, output="flat").run(x)
+
+
+def test_trailing_axes_of_length_one_are_dropped(tmp_path):
+    model = mlp(2)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(node("Unsqueeze", ["scores", "axes"], ["logits"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4, 1, 1]))
+    assert read(saved(model, tmp_path)).run(normal(3, 16)).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)]
+)
+def test_models_of_other_float_types(tmp_path, kind, dtype):
+    model = mlp(2)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = kind
+    opened, x = read(saved(model, tmp_path)), normal(3, 16)
+    assert opened.input_spec.dtype == np.dtype(dtype).name
+    plain = reference(saved(mlp(2), tmp_path, "plain.onnx"), x)
+    tolerance = 2e-2 if dtype is np.float16 else 1e-5
+    assert opened.run(x).dtype == np.float32
+    np.testing.assert_allclose(opened.run(x), plain, atol=tolerance)
+    new = changed(opened)
+    initializers = {f"{key}.weight": value for key, value in new.items()}
+    other = read(rewritten(saved(model, tmp_path), tmp_path, initializers))
+    tolerance = 5e-3 if dtype is np.float16 else 1e-5
+    np.testing.assert_allclose(opened.with_weights(new).run(x), other.run(x), atol=tolerance)
+
+
+def test_a_file_that_the_runtime_cannot_run_says_so(tmp_path):
+    custom = node("Unheard", ["x"], ["h"], domain="com.microsoft")
+    model = graph(
+        [custom, node("MatMul", ["h", "w"], ["y"])],
+        {"w": normal(16, 12)},
+        inputs={"x": [2, 16]},
+        outputs={"y": [2, 12]},
+    )
+    opened = read(saved(model, tmp_path))
+    assert [(layer.name, layer.macs) for layer in opened.layers()] == [("w", None)]
+    with pytest.raises(AdapterError, match=r"cannot be loaded by ONNX Runtime: .*Unheard") as caught:
+        opened.run(normal(2, 16))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_image_sizes_are_measured_with_the_data(tmp_path):
+    pooled = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        node("ReduceMean", ["c", "axes"], ["m"], keepdims=0),
+        node("MatMul", ["m", "v"], ["y"]),
+    ]
+    weights = {"w": normal(8, 3, 3, 3), "v": normal(8, 8), "axes": np.array([2, 3])}
+    model = graph(pooled, weights, inputs={"x": ["n", 3, "h", "w_"]}, outputs={"y": ["n", 8]})
+    opened = read(saved(model, tmp_path))
+    assert [layer.macs for layer in opened.layers()] == [None, None]
+    assert opened.run(normal(3, 3, 5, 7)).shape == (3, 8)
+    assert {name: positions for name, _, positions in opened.taps(normal(3, 3, 5, 7))} == {"w": 35, "v": 1}
+
+
+# ---- weights replaced ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_replaced_weights_give_what_a_rewritten_file_gives(tmp_path, name, exporter):
+    path, x = exported(name, exporter), images(5)
+    model = read(path)
+    new = changed(model)
+    by_initializer = {site.weight.name: new[site.name] for site in model.sites}
+    expected = reference(rewritten(path, tmp_path, by_initializer), x)
+    assert np.abs(expected - model.run(x)).max() > 0.01
+    np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=2e-5)
+    # One by one, on top of each other.
+    some = model
+    for key, array in new.items():
+        some = some.with_weights({key: array})
+    np.testing.assert_allclose(some.run(x), expected, atol=2e-5)
+    assert some.weight("patch_embed.proj" if name != "conv" else "stem.0") is not None
+
+
+def test_a_variant_leaves_the_model_as_it_was():
+    model, x = read(exported("vit", "dynamo")), images(3)
+    before, records = model.run(x), model.layers()
+    new = changed(model)
+    variant = model.with_weights(new)
+    assert variant.digest == model.digest
+    np.testing.assert_array_equal(variant.weight("head"), new["head"])
+    assert not np.array_equal(model.weight("head"), new["head"])
+    np.testing.assert_allclose(
+        [float(layer.weight.whole().std[0]) for layer in variant.layers()],
+        [float(new[layer.name].std()) for layer in records],
+        rtol=1e-5,
+    )
+    assert [layer.name for layer in variant.layers()] == [layer.name for layer in records]
+    variant.run(x)
+    np.testing.assert_array_equal(model.run(x), before)
+    assert model.layers() is records
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_segments_give_what_the_whole_gives(name, exporter):
+    model, x = read(exported(name, exporter)), images(5)
+    whole = model.run(x)
+    assert len(model._shared.chain) > 3
+    unchanged = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
+    for _, _, logits in model.sweep(x, unchanged):
+        np.testing.assert_allclose(logits, whole, atol=1e-5)
+    np.testing.assert_allclose(model.with_weights({}).run(x), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "exporter", "order"),
+    [
+        *((*export, "model") for export in EXPORTS),
+        ("encoder", "dynamo", "reverse"),
+        ("vit", "dynamo", "random"),
+    ],
+)
+def test_a_sweep_gives_what_single_replacements_give(name, exporter, order):
+    model, x = read(exported(name, exporter)), images(3)
+    new = changed(model)
+    candidates = [(key, option, (option + 1) * array) for key, array in new.items() for option in range(2)]
+    if order == "reverse":
+        candidates.reverse()
+    elif order == "random":
+        candidates = [candidates[i] for i in np.random.default_rng(3).permutation(len(candidates))]
+    swept = list(model.sweep(x, iter(candidates)))
+    assert [(key, option) for key, option, _ in swept] == [(key, option) for key, option, _ in candidates]
+    for (key, _, array), (_, _, logits) in zip(candidates, swept, strict=True):
+        np.testing.assert_allclose(logits, model.with_weights({key: array}).run(x), atol=2e-5)
+
+
+def test_a_sweep_around_other_weights():
+    model, x = read(exported("vit", "legacy")), images(3)
+    new = changed(model)
+    centre = model.with_weights(new)
+    originals = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
+    for key, _, logits in centre.sweep(x, originals):
+        expected = model.with_weights({k: v for k, v in new.items() if k != key}).run(x)
+        np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_a_sweep_draws_candidates_one_by_one():
+    model, x = read(exported("vit", "dynamo")), images(2)
+    drawn = []
+
+    def candidates():
+        for layer in model.layers():
+            drawn.append(layer.name)
+            yield layer.name, 0, model.weight(layer.name)
+
+    for number, _ in enumerate(model.sweep(x, candidates()), start=1):
+        assert len(drawn) == number
+
+
+def test_a_sweep_refuses_what_does_not_fit(tmp_path):
+    model = read(saved(mlp(2), tmp_path))
+    with pytest.raises(AdapterError, match="no layer 'nowhere'"):
+        list(model.sweep(normal(2, 16), [("nowhere", 0, normal(2, 2))]))
+    with pytest.raises(AdapterError, match="has shape"):
+        list(model.sweep(normal(2, 16), [("fc0", 0, normal(2, 2))]))
+
+
+def test_a_sweep_reports_logits_that_are_not_finite(tmp_path):
+    model = read(saved(mlp(2), tmp_path))
+    broken = model.weight("fc1") * np.float32(np.inf)
+    (found,) = model.sweep(normal(2, 16), [("fc1", 3, broken)])
+    assert found[:2] == ("fc1", 3)
+    assert not np.isfinite(found[2]).all()
+
+
+def test_weights_shared_across_segments_change_in_all_places(tmp_path):
+    nodes, value = [], "x"
+    weights = {"shared": normal(16, 16) / 4}
+    for index in range(4):
+        name = "shared" if index in (0, 3) else f"own{index}"
+        weights.setdefault(name, normal(16, 16, seed=index) / 4)
+        nodes += [node("MatMul", [value, name], [f"m{index}"]), node("Tanh", [f"m{index}"], [f"t{index}"])]
+        value = f"t{index}"
+    nodes.append(node("Identity", [value], ["logits"]))
+    path = saved(graph(nodes, weights, inputs={"x": ["n", 16]}, outputs={"logits": ["n", 16]}), tmp_path)
+    model, x = read(path), normal(5, 16)
+    new = {"shared": normal(16, 16, seed=9) / 4}
+    expected = reference(rewritten(path, tmp_path, new), x)
+    np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=1e-5)
+    ((_, _, logits),) = model.sweep(x, [("shared", 0, new["shared"])])
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    taps = sorted((name, positions) for name, _, positions in model.taps(x))
+    assert taps == [("own1", 1), ("own2", 1), ("shared", 2), ("shared", 2)]
+
+
+def test_bodies_that_read_outer_values_run_in_segments(tmp_path):
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([node(op, ["h0", "h1"], [name])], name, [], [out])
+
+    nodes = [
+        node("MatMul", ["x", "w0"], ["h0"]),
+        node("MatMul", ["h0", "w1"], ["h1"]),
+        node("MatMul", ["h1", "w2"], ["h2"]),
+        node("ReduceSum", ["h2"], ["s"], keepdims=0),
+        node("Greater", ["s", "zero"], ["c"]),
+        node("If", ["c"], ["i"], then_branch=branch("t", "Add"), else_branch=branch("e", "Sub")),
+        node("MatMul", ["i", "w3"], ["logits"]),
+    ]
+    weights = {f"w{i}": normal(16, 16, seed=i) / 4 for i in range(4)} | {"zero": np.float32(0).reshape(())}
+    # A decision over the whole batch: one sample at a time.
+    path = saved(graph(nodes, weights, inputs={"x": [1, 16]}, outputs={"logits": [1, 16]}), tmp_path)
+    model = read(path)
+    new = changed(model)
+    for seed in range(4):
+        x = normal(1, 16, seed=seed)
+        np.testing.assert_allclose(model.run(x), reference(path, x), atol=1e-5)
+        expected = reference(rewritten(path, tmp_path, new), x)
+        np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=1e-5)
+    assert len(model._shared.chain) > 1
+
+
+@st.composite
+def _networks(draw: st.DrawFn) -> onnx.ModelProto:
+    """Random graphs of products, sums, concatenations and nonlinearities, read near and far."""
+    width = 8
+    values, nodes, weights = ["x"], [], {"eye": np.eye(width, dtype=np.float32)}
+    for index in range(draw(st.integers(3, 14))):
+        pick = lambda: values[draw(st.integers(0, len(values) - 1))]  # noqa: E731
+        kind, out = draw(st.sampled_from(["matmul", "matmul", "add", "relu", "concat", "left"])), f"v{index}"
+        if kind == "matmul":
+            name = draw(st.sampled_from([f"w{index}", "shared"]))
+            weights.setdefault(name, normal(width, width, seed=index) / 3)
+            nodes.append(node("MatMul", [pick(), name], [out]))
+        elif kind == "left":
+            weights[f"w{index}"] = normal(width, width, seed=index) / 3
+            nodes += [
+                node("Transpose", [pick()], [f"{out}t"], perm=[1, 0]),
+                node("Gemm", [f"w{index}", f"{out}t"], [f"{out}l"]),
+                node("Transpose", [f"{out}l"], [out], perm=[1, 0]),
+            ]
+        elif kind == "add":
+            nodes.append(node("Add", [pick(), pick()], [out]))
+        elif kind == "relu":
+            nodes.append(node("Tanh", [pick()], [out]))
+        else:
+            weights[f"w{index}"] = normal(2 * width, width, seed=index) / 4
+            nodes += [
+                node("Concat", [pick(), pick()], [f"{out}c"], axis=1),
+                node("MatMul", [f"{out}c", f"w{index}"], [out]),
+            ]
+        values.append(out)
+    weights["last"] = normal(width, width, seed=99) / 3
+    nodes.append(node("MatMul", [values[-1], "last"], ["logits"]))
+    return graph(nodes, weights, inputs={"x": ["n", width]}, outputs={"logits": ["n", width]})
+
+
+@given(model=_networks())
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_any_graph_swept_in_segments_gives_what_rewritten_files_give(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("network")
+    path = saved(model, folder)
+    opened, x = read(path), normal(3, 8)
+    np.testing.assert_allclose(opened.run(x), reference(path, x), atol=1e-4)
+    new = changed(opened)
+    initializer = {site.name: site.weight.name for site in opened.sites}
+    for key, _, logits in opened.sweep(x, [(key, 0, array) for key, array in new.items()]):
+        expected = reference(rewritten(path, folder, {initializer[key]: new[key]}), x)
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+    everything = rewritten(path, folder, {initializer[key]: array for key, array in new.items()})
+    np.testing.assert_allclose(opened.with_weights(new).run(x), reference(everything, x), atol=1e-4)
+
+
+# ---- activations -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_taps_are_the_inputs_of_the_layers(name, exporter):
+    path, x = exported(name, exporter), images(3)
+    model = read(path)
+    taps: dict[str, list[np.ndarray]] = {}
+    for key, array, positions in model.taps(x):
+        taps.setdefault(key, []).append(array)
+        record = next(layer for layer in model.layers() if layer.name == key)
+        assert positions * record.size == record.macs
+    assert list(taps) == [layer.name for layer in model.layers()]
+    values = {site.name: site.uses[0].activation.name for site in model.sites}
+    inner = onnx.load(path)
+    inner = onnx.shape_inference.infer_shapes(inner)
+    for value in values.values():
+        if value != "x":
+            inner.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
+    found = dict(zip(values, ReferenceEvaluator(inner).run(list(values.values()), {"x": x}), strict=True))
+    for site in model.sites:
+        truth = found[site.name]
+        if site.form == "linear":
+            truth = truth.reshape(-1, site.in_features)
+        np.testing.assert_allclose(np.concatenate(taps[site.name]), truth, atol=1e-5)
+
+
+def test_taps_of_a_variant_are_those_of_its_weights(tmp_path):
+    path, x = exported("vit", "dynamo"), images(3)
+    model = read(path)
+    new = changed(model)
+    other = read(rewritten(path, tmp_path, {site.weight.name: new[site.name] for site in model.sites}))
+    pairs = zip(model.with_weights(new).taps(x), other.taps(x), strict=True)
+    for (name, mine, positions), (same, truth, count) in pairs:
+        assert (name, positions) == (same, count)
+        np.testing.assert_allclose(mine, truth, atol=1e-4)
+
+
+def test_taps_turn_the_summed_axis_last(tmp_path):
+    nodes = [node("MatMul", ["w", "x"], ["h"]), node("ReduceMean", ["h", "axes"], ["logits"], keepdims=0)]
+    weights = {"w": normal(12, 16), "axes": np.array([2])}
+    model = graph(nodes, weights, inputs={"x": ["n", 16, 5]}, outputs={"logits": ["n", 12]})
+    x = normal(2, 16, 5)
+    ((name, rows, positions),) = read(saved(model, tmp_path)).taps(x)
+    assert (name, positions) == ("w", 5)
+    np.testing.assert_array_equal(rows, np.moveaxis(x, 1, 2).reshape(-1, 16))
+
+
+# ---- manners ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_printed():
+    code = (
+        "import sys, numpy as np\n"
+        "from lampq.adapters.onnx import read\n"
+        "model = read(sys.argv[1])\n"
+        "x = np.zeros((2, 3, 16, 16), np.float32)\n"
+        "model.run(x)\n"
+        "list(model.sweep(x, [(l.name, 0, model.weight(l.name)) for l in model.layers()]))\n"
+        "list(model.taps(x))\n"
+    )
+    command = [sys.executable, "-c", code, str(exported("conv", "dynamo"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_chunks_follow_the_work_per_sample():
+    assert batches.chunk_size(None) == 16
+    assert [batches.chunk_size(macs) for macs in (1e6, 1e9, 4.2e9, 1e12)] == [32, 20, 4, 4]
+
+
+def test_a_graph_to_change_is_ones_own():
+    model = read(exported("vit", "legacy"))
+    mine, sites = model.fresh()
+    assert [site.name for site in sites] == [site.name for site in model.sites]
+    assert [site.channel_axis for site in sites] == [site.channel_axis for site in model.sites]
+    sites[0].weight.const_value = None
+    assert model.fresh()[0] is not mine
+    assert model.weight(sites[0].name).shape == sites[0].shape
