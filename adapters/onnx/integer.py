@@ -55,7 +55,7 @@ class IntegerLayers:
     def __init__(self, emitter: Emitter) -> None:
         self._emit = emitter
         self._pairs: dict[tuple[ir.Value, ActivationGrid], ir.Value] = {}
-        self._negated: dict[ir.Value, ir.Value] = {}
+        self._negatives: dict[tuple[ir.Value, float], ir.Value] = {}
 
     def rewrite(
         self, weight: Weight, use: Use, activation: ActivationGrid, output: ActivationGrid | None
@@ -104,47 +104,50 @@ class IntegerLayers:
         emit, node = self._emit, use.node
         gemm = node.op_type == "Gemm"
         alpha, beta = (_number(node, "alpha"), _number(node, "beta")) if gemm else (1.0, 1.0)
+        bias = node.inputs[2] if gemm and len(node.inputs) > 2 else None
         values, _ = self._dequantized(weight, transposed=weight.site.channel_axis == 0, axis=1, factor=alpha)
         dtype = use_dtype(weight.site, use)
-        bias = constant(node.inputs[2]) if gemm and len(node.inputs) > 2 else None
-        if bias is None and dtype == ir.DataType.FLOAT:
+        if dtype == ir.DataType.FLOAT and bias is None:
             product = emit.take_over(node, "MatMul", [inputs, values])
             self._keep_apart(product, channels=len(weight.scale))
             return
         product = emit.before(node, "MatMul", [inputs, values])
+        if bias is None:
+            emit.take_over(node, "Cast", [product], to=dtype)
+            return
         if dtype != ir.DataType.FLOAT:
-            if bias is None:
-                emit.take_over(node, "Cast", [product], to=dtype)
-                return
             product = emit.before(node, "Cast", [product], to=dtype)
-        negative = (bias.astype(np.float32) * np.float32(-beta)).astype(bias.dtype)
-        name = f"{node.inputs[2].name}.negative"
-        emit.take_over(node, "Sub", [product, emit.initializer(negative, name)])
+        emit.take_over(node, "Sub", [product, self._negative(bias, beta)])
 
     def _keep_apart(self, product: ir.Value, channels: int) -> None:
-        """Turn the addition that follows a product into a subtraction, which is not fused with it."""
+        """Put between a product and what follows it what is not fused: see the list at the top."""
         uses = product.uses()
         if len(uses) != 1 or product.is_graph_output():
             return
-        ((add, index),) = uses
-        if add.op_type in _CLIPPING and add.domain == "":
-            nothing = self._emit.fold("ConstantOfShape", [self._emit.constant(np.array([channels]))])
-            add.replace_input_with(index, self._emit.before(add, "Sub", [product, nothing]))
-        if add.op_type != "Add" or add.domain != "":
+        emit = self._emit
+        ((node, index),) = uses
+        if node.domain != "" or node.op_type not in ("Add", *_CLIPPING):
             return
-        other = add.inputs[1 - index]
+        if node.op_type != "Add":
+            nothing = emit.fold("ConstantOfShape", [emit.constant(np.array([channels]))])
+            node.replace_input_with(index, emit.before(node, "Sub", [product, nothing]))
+            return
+        other = node.inputs[1 - index]
         if other is None or other is product:
             return
-        known = constant(other)
-        if known is not None:
-            if other not in self._negated:
-                self._negated[other] = self._emit.initializer(-known, f"{other.name}.negative")
-            negative = self._negated[other]
-        elif other.shape is not None and len(other.shape) > 2:
-            return
-        else:
-            negative = self._emit.before(add, "Neg", [other])
-        self._emit.take_over(add, "Sub", [product, negative])
+        if constant(other) is not None:
+            emit.take_over(node, "Sub", [product, self._negative(other, 1.0)])
+        elif other.shape is None or len(other.shape) <= 2:
+            # Of more axes, it is no bias to any fusion.
+            emit.take_over(node, "Sub", [product, emit.before(node, "Neg", [other])])
+
+    def _negative(self, value: ir.Value, factor: float) -> ir.Value:
+        """A constant times -`factor`, once for all that ask for it."""
+        if (value, factor) not in self._negatives:
+            array = np.asarray(constant(value))
+            negative = (array * array.dtype.type(-factor)).astype(array.dtype, copy=False)
+            self._negatives[value, factor] = self._emit.initializer(negative, f"{value.name}.negative")
+        return self._negatives[value, factor]
 
     def _rewrite_conv(
         self,

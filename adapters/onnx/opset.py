@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
 import onnx_ir as ir
+from onnx import version_converter
 
 from lampq.adapters.onnx import flow, sites
 from lampq.adapters.onnx.container import one_line
@@ -54,9 +54,9 @@ def _with_replacements(model: OnnxModel) -> tuple[ir.Model, tuple[Site, ...]]:
 
 def _convert(model: ir.Model, version: int) -> ir.Model:
     """The model in another operator set. Its large tensors take no part: they wait as inputs meanwhile."""
-    tensors = {}
+    tensors: dict[str, ir.TensorProtocol] = {}
     proto = ir.to_proto(_without_large(model, tensors))
-    converted = onnx.version_converter.convert_version(proto, version)
+    converted = version_converter.convert_version(proto, version)
     result = ir.from_proto(converted)
     for value in tuple(result.graph.inputs):
         if value.name in tensors:

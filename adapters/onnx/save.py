@@ -69,7 +69,8 @@ def size_bytes(file: Path) -> int:
 
 def tensor_bytes(model: ir.Model) -> int:
     """Bytes of all initializers."""
-    return sum(v.const_value.nbytes for graph in model.graphs() for v in graph.initializers.values())
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
 
 
 def _sync(path: Path) -> None:

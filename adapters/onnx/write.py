@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PLAN_KEY = "lampq.plan"
 
-# What exporters note at nodes and values starts so (`pkg.torch.onnx.stack_trace`), except for these two.
-_TRACES = ("pkg.", "namespace", "source")
+# Keys of what torch.onnx.export notes at nodes, values and graphs: where each came from.
+_TRACES = ("pkg.", "namespace")
 
 # The first operator sets with everything that weights need, and with DequantizeLinear per channel.
 _WEIGHT_OPSET, _CHANNEL_OPSET = 11, 13
@@ -166,18 +166,15 @@ def build(
     graph, sites = fresh_graph(model, _CHANNEL_OPSET if recipe.activations else _WEIGHT_OPSET)
     chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
     rewriter = Rewriter(graph, recipe.container, chosen)
-    for site in sites:
-        if site.name in recipe.bits:
-            rewriter.quantize(
-                site, quantized(site, recipe.bits[site.name]), recipe.activations.get(site.name)
-            )
+    listed = [site for site in sites if site.name in recipe.bits]
+    for site in listed:
+        weight = quantized(site, recipe.bits[site.name])
+        rewriter.quantize(site, weight, recipe.activations.get(site.name))
     rewriter.finish()
     graph.metadata_props[PLAN_KEY] = _summary(recipe)
     if not recipe.keep_traces:
         _drop_traces(graph)
-    return graph, tuple(
-        s.name for s in sites if s.name in recipe.bits and all(use in chosen for use in s.uses)
-    )
+    return graph, tuple(site.name for site in listed if all(use in chosen for use in site.uses))
 
 
 def _input_grid(layer: PlanLayer) -> ActivationGrid:
@@ -199,12 +196,7 @@ def _summary(recipe: Recipe) -> str:
 
 def _drop_traces(model: ir.Model) -> None:
     for graph in model.graphs():
-        holders = [
-            *graph,
-            *graph.inputs,
-            *graph.initializers.values(),
-            *(v for node in graph for v in node.outputs),
-        ]
-        for holder in holders:
+        values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+        for holder in (graph, *graph, *values):
             for key in [key for key in holder.metadata_props if key.startswith(_TRACES)]:
                 del holder.metadata_props[key]
