@@ -2,8 +2,9 @@
 
     >>> import lampq                                                        # doctest: +SKIP
     >>> model = lampq.read("vit.onnx")                                      # doctest: +SKIP
-    >>> images, _ = lampq.read_data("calib/", model)                        # doctest: +SKIP
-    >>> plan = lampq.plan(lampq.profile(model, images), average_bits=3)     # doctest: +SKIP
+    >>> images = lampq.read_data("calib/", input_spec=model.input_spec)     # doctest: +SKIP
+    >>> profile = lampq.profile(model, images.inputs())                     # doctest: +SKIP
+    >>> plan = lampq.plan(profile, average_bits=3)                          # doctest: +SKIP
     >>> lampq.apply(model, plan, "vit-3bit.onnx")                           # doctest: +SKIP
 
 Importing it loads NumPy and nothing else; a framework is loaded when a file of its kind arrives.

@@ -12,19 +12,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import report
+
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.errors import LampqError
-
-import report
 
 MODES = ("lampq", "fisher", "kl", "superposition")
 
 
 def main() -> None:
     """Profile once, plan for every budget and mode, write, evaluate."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--onnx", required=True)
     parser.add_argument("--calib", required=True)
     parser.add_argument("--val", required=True)
@@ -46,7 +48,9 @@ def main() -> None:
         for budget in args.budgets.split(","):
             plans = {}
             if float(budget).is_integer():
-                plans["uniform"] = lampq.plan(profile, average_bits=budget, mode="kl", pins=[f"*={int(float(budget))}"])
+                plans["uniform"] = lampq.plan(
+                    profile, average_bits=budget, mode="kl", pins=[f"*={int(float(budget))}"]
+                )
             for mode in MODES:
                 plans[mode] = lampq.plan(profile, average_bits=budget, mode=mode)
             for mode, plan in plans.items():
@@ -61,7 +65,16 @@ def main() -> None:
                 )  # fmt: skip
                 print(rows[-1], flush=True)
     body = report.table(
-        ("mode", "budget (bits)", "average bits", "file bytes", "val top-1 (%)", "val KL (nats)", "predicted KL"), rows
+        (
+            "mode",
+            "budget (bits)",
+            "average bits",
+            "file bytes",
+            "val top-1 (%)",
+            "val KL (nats)",
+            "predicted KL",
+        ),
+        rows,
     )
     body += f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation images; "
     body += f"profile in {seconds:.0f} s."

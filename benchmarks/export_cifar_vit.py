@@ -1,6 +1,6 @@
-"""Export a PyTorch ViT (a file with `build()` and a state dict) to ONNX with a dynamic batch; torch is needed here only.
+"""Export a PyTorch ViT (a file with `build()` and a state dict) to ONNX with a dynamic batch.
 
-    python benchmarks/export_cifar_vit.py --model model.py --weights weights.pth -o cifar_vit.onnx [--legacy]
+python benchmarks/export_cifar_vit.py --model model.py --weights weights.pth -o cifar_vit.onnx [--legacy]
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch
 
 def main() -> None:
     """Load, export."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--legacy", action="store_true")
@@ -32,12 +34,16 @@ def main() -> None:
     names = {"input_names": ["images"], "output_names": ["logits"]}
     if args.legacy:
         axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
-        torch.onnx.export(model, (example,), args.out, dynamo=False, dynamic_axes=axes, opset_version=17, **names)
+        torch.onnx.export(
+            model, (example,), args.out, dynamo=False, dynamic_axes=axes, opset_version=17, **names
+        )
     else:
         # Strict tracing keeps the batch free where the model asks for len(x); the default would fix it.
         batch = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(model, (example,), dynamic_shapes=batch, strict=True)
-        torch.onnx.export(program, (), args.out, dynamo=True, dynamic_shapes=batch, external_data=False, **names)
+        torch.onnx.export(
+            program, (), args.out, dynamo=True, dynamic_shapes=batch, external_data=False, **names
+        )
 
 
 if __name__ == "__main__":

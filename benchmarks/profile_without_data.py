@@ -1,6 +1,6 @@
 """Time and peak memory of profiling a ViT-B-sized ONNX file without data (statistics and errors at 7 widths).
 
-    python benchmarks/profile_without_data.py
+python benchmarks/profile_without_data.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-
 import report
 
 WIDTH, DEPTH = 768, 12
@@ -33,7 +32,10 @@ def write_vit_b(path: Path) -> None:
     for name, shape in shapes:
         array = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(shape[0]))
         weight = ir.Value(
-            name=f"{name}.weight", const_value=ir.tensor(array), shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)
+            name=f"{name}.weight",
+            const_value=ir.tensor(array),
+            shape=ir.Shape(shape),
+            type=ir.TensorType(ir.DataType.FLOAT),
         )
         initializers.append(weight)
         node = ir.node("MatMul", [value, weight], name=name)
@@ -52,13 +54,26 @@ def main() -> None:
         size = model.stat().st_size
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "lampq.cli", "profile", str(model), "--no-data", "--quiet", "-o", str(out)], check=True
+            [
+                sys.executable,
+                "-m",
+                "lampq.cli",
+                "profile",
+                str(model),
+                "--no-data",
+                "--quiet",
+                "-o",
+                str(out),
+            ],
+            check=True,
         )
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     rows = [(f"{size / 1e6:.0f}", f"{seconds:.1f}", f"{peak / 1e6:.0f}", f"{(peak - size) / 1e6:.0f}")]
     columns = ("file (MB)", "seconds", "peak memory (MB)", "above the file's size (MB)")
-    report.write("profile_without_data", "Profile of a ViT-B-sized file without data", report.table(columns, rows))
+    report.write(
+        "profile_without_data", "Profile of a ViT-B-sized file without data", report.table(columns, rows)
+    )
 
 
 if __name__ == "__main__":

@@ -61,11 +61,15 @@ def build_parser() -> argparse.ArgumentParser:
     _output(sub, "plan to write (JSON)")
 
     sub = verb(
-        "apply", "write the quantized model in the model's own format", "lampq apply vit.onnx plan.json -o vit-q.onnx"
+        "apply",
+        "write the quantized model in the model's own format",
+        "lampq apply vit.onnx plan.json -o vit-q.onnx",
     )
     _model(sub)
     sub.add_argument("plan", metavar="PLAN", type=Path, help="plan made by `lampq plan`")
-    sub.add_argument("--partial", action="store_true", help="apply even if some layers of either side find no match")
+    sub.add_argument(
+        "--partial", action="store_true", help="apply even if some layers of either side find no match"
+    )
     _output(sub, "quantized model to write")
 
     sub = verb(
@@ -78,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     _measure(sub)
     _budget(sub, "--size")
     _search(sub)
-    sub.add_argument("--rounds", type=int, default=2, metavar="N", help="rounds of measuring around the plan (2)")
+    sub.add_argument(
+        "--rounds", type=int, default=2, metavar="N", help="rounds of measuring around the plan (2)"
+    )
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
     _output(sub, "quantized model to write")
 
@@ -135,48 +141,85 @@ def _data(
         help="folder of images (class sub-folders give labels), .npz with x and optional y, or module:function",
     )
     if not required:
-        choice.add_argument("--no-data", action="store_true", help="statistics and errors of the weights only")
+        choice.add_argument(
+            "--no-data", action="store_true", help="statistics and errors of the weights only"
+        )
     text = "all" if samples is None else str(samples)
-    group.add_argument("--samples", type=_count, default=samples, metavar="N", help=f"samples to use ({text})")
-    group.add_argument("--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none")
-    group.add_argument(size_flag, dest="image_size", metavar="HxW", type=_size, help="image size (default: the model's input)")
+    group.add_argument(
+        "--samples", type=_count, default=samples, metavar="N", help=f"samples to use ({text})"
+    )
+    group.add_argument(
+        "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
+    )
+    group.add_argument(
+        size_flag,
+        dest="image_size",
+        metavar="HxW",
+        type=_size,
+        help="image size (default: the model's input)",
+    )
     group.add_argument("--mean", metavar="R,G,B", type=_numbers, help="per-channel mean of pixels in [0, 1]")
-    group.add_argument("--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]")
+    group.add_argument(
+        "--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]"
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (0)")
 
 
 def _measure(sub: argparse.ArgumentParser) -> None:
     group = sub.add_argument_group("measurement")
-    group.add_argument("--bits", type=_lampq(parse_bits), default="2-8", metavar="B", help="weight widths (2-8)")
+    group.add_argument(
+        "--bits", type=_lampq(parse_bits), default="2-8", metavar="B", help="weight widths (2-8)"
+    )
     group.add_argument(
         "--act-bits", type=int, choices=[8], metavar="8", help="quantize layer inputs too, static, to 8 bits"
     )
     group.add_argument(
-        "--container", choices=["bitplane", "int8"], default="bitplane", help="exactly b bits, or one byte a weight"
+        "--container",
+        choices=["bitplane", "int8"],
+        default="bitplane",
+        help="exactly b bits, or one byte a weight",
     )
     group.add_argument(
-        "--fisher-draws", type=int, default=2, metavar="N", help="random draws of the Fisher trace, 0 to skip it (2)"
+        "--fisher-draws",
+        type=int,
+        default=2,
+        metavar="N",
+        help="random draws of the Fisher trace, 0 to skip it (2)",
     )
 
 
 def _budget(sub: argparse.ArgumentParser, size_flag: str) -> None:
     group = sub.add_argument_group("budget (at least one)")
     group.add_argument("--avg-bits", dest="average_bits", metavar="B", help="bits per weight on average")
-    group.add_argument(size_flag, dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model")
-    group.add_argument("--max-kl", type=float, metavar="N", help="smallest plan predicted to lose at most N nats")
+    group.add_argument(
+        size_flag, dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model"
+    )
+    group.add_argument(
+        "--max-kl", type=float, metavar="N", help="smallest plan predicted to lose at most N nats"
+    )
 
 
 def _search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
-    group.add_argument("--mode", choices=["auto", *MODES], default="auto", help="score (auto: the best measured)")
+    group.add_argument(
+        "--mode", choices=["auto", *MODES], default="auto", help="score (auto: the best measured)"
+    )
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
         group.add_argument("--time-limit", type=float, metavar="S", help="seconds for the solver")
     group.add_argument(
-        "--pin", action="append", default=[], metavar="PATTERN=BITS", help="fix a kind's or layer's width (repeatable)"
+        "--pin",
+        action="append",
+        default=[],
+        metavar="PATTERN=BITS",
+        help="fix a kind's or layer's width (repeatable)",
     )
     group.add_argument(
-        "--tie", action="append", default=[], metavar="PATTERN", help="layers that take one width (repeatable)"
+        "--tie",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that take one width (repeatable)",
     )
 
 

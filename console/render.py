@@ -16,12 +16,16 @@ from lampq.verbs.inspect import Listing
 
 
 def _console() -> Console:
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
+    # Where nobody watches (a log, a pipe) there is no reason to fold lines.
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=160)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """A short two-column list."""
-    table = Table(title=escape(title), show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    table = Table(
+        title=escape(title), show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0)
+    )
     for name, value in values.items():
         if value is not None and value != {} and value != []:
             table.add_row(escape(name), escape(_text(value)))

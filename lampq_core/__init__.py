@@ -1,0 +1,1 @@
+"""Values, statistics, scores and allocation: NumPy and the standard library alone."""

@@ -101,7 +101,9 @@ def pinned_options(profile: Profile, pins: Sequence[str]) -> dict[int, int]:
     for text in pins:
         pattern, bits = parse_pin(text)
         if bits not in widths:
-            raise PlanError(f"pin {text!r}: the profile has widths {', '.join(map(str, widths))}; profile {bits} bits too")
+            raise PlanError(
+                f"pin {text!r}: the profile has widths {', '.join(map(str, widths))}; profile {bits} bits too"
+            )
         pinned.update(dict.fromkeys(select(profile.layers, pattern), widths.index(bits)))
     return pinned
 
@@ -154,7 +156,9 @@ def build_plan(
         notes: Remarks.
     """
     layers = []
-    for index, (layer, option_index) in enumerate(zip(profile.layers, np.asarray(choice).tolist(), strict=True)):
+    for index, (layer, option_index) in enumerate(
+        zip(profile.layers, np.asarray(choice).tolist(), strict=True)
+    ):
         option = profile.options[option_index]
         activation = layer.activation if option.activation_bits else None
         layers.append(
@@ -195,7 +199,9 @@ def _why(profile: Profile, cost: np.ndarray, layer: int, option: int) -> str:
             damage = abs(float(cost[layer, other] - cost[layer, option]))
             size = abs(int(profile.payload_bytes[layer, other] - profile.payload_bytes[layer, option]))
             sign = "less" if other < option else "more"
-            parts.append(f"{profile.options[other].weight_bits} bits {verb} {damage:.2e} for {size:,} bytes {sign}")
+            parts.append(
+                f"{profile.options[other].weight_bits} bits {verb} {damage:.2e} for {size:,} bytes {sign}"
+            )
     return "; ".join(parts)
 
 

@@ -26,7 +26,9 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     unit = _UNITS.get((match[2] or "b").lower()) if match else None
     if match is None or unit is None:
-        raise BudgetError(f"size {text!r}: write a number with B, kB, MB, GB, KiB, MiB or GiB, for example 12MB")
+        raise BudgetError(
+            f"size {text!r}: write a number with B, kB, MB, GB, KiB, MiB or GiB, for example 12MB"
+        )
     return math.floor(Fraction(match[1]) * unit)
 
 

@@ -90,7 +90,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, read as a stream."""
     with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(handle)
+        return (
+            hashlib.file_digest(handle, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(handle)
+        )
 
 
 def _digest(handle: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer

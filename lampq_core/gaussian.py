@@ -135,7 +135,9 @@ class Gaussian:
             RecordError: A field is missing or impossible.
         """
         try:
-            arrays = {name: np.asarray(data[name], dtype=np.float64) for name in ("mean", "std", "min", "max")}
+            arrays = {
+                name: np.asarray(data[name], dtype=np.float64) for name in ("mean", "std", "min", "max")
+            }
             return cls(**arrays, count=int(data["count"]))
         except RecordError:
             raise

@@ -117,7 +117,9 @@ def error_table(rule: str = "mse") -> np.ndarray:
         try:
             half_range = float(rule[7:-1])
         except ValueError as err:
-            raise RecordError(f"error table {rule!r}: the range is no number; write for example minmax(2.96)") from err
+            raise RecordError(
+                f"error table {rule!r}: the range is no number; write for example minmax(2.96)"
+            ) from err
         if not half_range > 0:
             raise RecordError(f"error table {rule!r}: the range must be positive")
         grids = [unclipped_levels(bits, half_range) for bits in WIDTHS]

@@ -55,7 +55,11 @@ def match(left: Sequence[Identified], right: Sequence[Identified]) -> Matching:
     free = set(range(len(left)))
     found: dict[int, int] = {}
     candidates = {
-        j: [i for i in by_size.get(layer.fingerprint.count, ()) if left[i].fingerprint.matches(layer.fingerprint)]
+        j: [
+            i
+            for i in by_size.get(layer.fingerprint.count, ())
+            if left[i].fingerprint.matches(layer.fingerprint)
+        ]
         for j, layer in enumerate(right)
     }
     for same_name in (True, False):

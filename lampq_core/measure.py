@@ -96,14 +96,13 @@ def measure_damage(
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
-    done, total = 0, kl.size if available is None else int(available.sum())
-    for name, column, logits in model.sweep(batch, candidates()):
+    total = kl.size if available is None else int(available.sum())
+    for done, (name, column, logits) in enumerate(model.sweep(batch, candidates()), start=1):
         index = position[name]
         check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
         kl[index, column] = kl_divergence(reference, logits).mean()
         if delta is not None:
             delta[index, column] = logits - reference
-        done += 1
         progress("measuring layers", done, total)
     return Damage(weight_error=error, kl=kl, logits=reference, logit_delta=delta)
 
@@ -141,7 +140,9 @@ def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
         raise RecordError(f"{whose} gives outputs of shape {logits.shape}; expected (samples, classes)")
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():
-        raise RecordError(f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})")
+        raise RecordError(
+            f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})"
+        )
     return logits
 
 

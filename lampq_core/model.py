@@ -51,7 +51,7 @@ class Model(Protocol):
     def sweep(
         self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
-        """Logits of the model with one weight replaced at a time: (layer, option, array) in, (layer, option, logits) out.
+        """Logits with one weight replaced at a time: (layer, option, array) in, (layer, option, logits) out.
 
         Candidates come in layer order and are drawn one by one, so that they need not fit in memory together;
         an adapter may reuse the activations in front of the replaced layer.

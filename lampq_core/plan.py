@@ -110,7 +110,9 @@ class Plan:
     @property
     def average_bits(self) -> float:
         """Weight width averaged over all weights."""
-        return sum(layer.size * layer.weight_bits for layer in self.layers) / sum(layer.size for layer in self.layers)
+        return sum(layer.size * layer.weight_bits for layer in self.layers) / sum(
+            layer.size for layer in self.layers
+        )
 
     @property
     def payload_bytes(self) -> int:

@@ -84,7 +84,11 @@ class Profile:
             raise RecordError(f"profile: {name} has shape {array.shape}, expected {shape}")
         if not np.isfinite(array).all():
             where = np.argwhere(~np.isfinite(array))[0]
-            place = self.layers[int(where[0])].name if len(shape) != 2 or name != "logits" else f"sample {where[0]}"
+            place = (
+                self.layers[int(where[0])].name
+                if len(shape) != 2 or name != "logits"
+                else f"sample {where[0]}"
+            )
             raise RecordError(f"profile: {name} is not finite at {place}")
         least = {"weight_error": 0, "kl": 0, "payload_bytes": -1}.get(name)
         if least is not None and (array < least).any():
@@ -225,7 +229,9 @@ def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     except OSError as err:
         raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
     if hashlib.sha256(content).hexdigest() != digest:
-        raise RecordError(f"its arrays {path.name} have changed since it was written; profile the model again")
+        raise RecordError(
+            f"its arrays {path.name} have changed since it was written; profile the model again"
+        )
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

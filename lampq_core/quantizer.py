@@ -47,7 +47,7 @@ class Quantized:
         return GRIDS[0] if self.step == 2 else GRIDS[1]
 
     def integers(self) -> np.ndarray:
-        """step * codes - offset as int8, shape (C, N): what the runtimes multiply."""
+        """Step * codes - offset as int8, shape (C, N): what the runtimes multiply."""
         return (self.codes.astype(np.int16) * np.int16(self.step) - np.int16(self.offset)).astype(np.int8)
 
     def dequantized(self) -> np.ndarray:
@@ -101,7 +101,9 @@ def quantize(rows: np.ndarray, bits: int, *, grid: str = "auto", threads: int | 
     return min(results, key=lambda result: float(result.squared_error.sum()))
 
 
-def _quantize_on(rows: np.ndarray, bits: int, grid: str, start_range: float, threads: int | None) -> Quantized:
+def _quantize_on(
+    rows: np.ndarray, bits: int, grid: str, start_range: float, threads: int | None
+) -> Quantized:
     codes = np.empty(rows.shape, dtype=np.uint8)
     scale = np.empty(len(rows), dtype=np.float32)
     error = np.empty(len(rows), dtype=np.float64)

@@ -124,7 +124,9 @@ def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str
     scores = MODES[mode](profile)
     if not np.isfinite(scores).all() or (scores < 0).any():
         bad = int(np.argwhere(~(np.isfinite(scores) & (scores >= 0)))[0, 0])
-        raise RecordError(f"mode {mode}: the score of layer {profile.layers[bad].name} is not a finite damage")
+        raise RecordError(
+            f"mode {mode}: the score of layer {profile.layers[bad].name} is not a finite damage"
+        )
     available = profile.available
     smooth = np.minimum.accumulate(np.where(available, scores, np.inf), axis=1)
     # Differences on the level of rounding are not worth a word.

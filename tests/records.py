@@ -1,6 +1,7 @@
 """Profiles made of random weights and damages, for tests that need no model."""
 
 import numpy as np
+
 from lampq.core.layer import Layer
 from lampq.core.option import Option
 from lampq.core.profile import Profile
@@ -32,7 +33,10 @@ def make_profile(seed=0, *, samples=6, classes=4, data=True, kinds=KINDS, widths
             dataclasses.replace(layer, fisher=float(2 * s * n), macs=layer.size)
             for layer, s, n in zip(layers, sensitivity[:, 0], sizes, strict=True)
         ]
-        delta = rng.normal(size=(len(kinds), 1, samples, classes)) * np.sqrt(sensitivity * error)[:, :, None, None]
+        delta = (
+            rng.normal(size=(len(kinds), 1, samples, classes))
+            * np.sqrt(sensitivity * error)[:, :, None, None]
+        )
     return Profile(
         layers=tuple(layers),
         options=tuple(Option(weight_bits=bits) for bits in widths),

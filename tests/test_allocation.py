@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from records import make_profile
 
 import lampq
 from lampq.core.allocation import Budget, build_problem, pinned_options, uniform_choice
 from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
 from lampq.core.plan import Plan
-from records import make_profile
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
 
@@ -25,7 +25,9 @@ def brute_force(profile, cost, limit, resource):
     return best
 
 
-@given(st.integers(0, 1000), st.sampled_from(["2", "2.5", "3", "3.7", "8"]), st.sampled_from(["kl", "fisher"]))
+@given(
+    st.integers(0, 1000), st.sampled_from(["2", "2.5", "3", "3.7", "8"]), st.sampled_from(["kl", "fisher"])
+)
 @settings(max_examples=25, deadline=None)
 def test_a_plan_is_optimal_and_within_its_budget(seed, bits, mode):
     profile = make_profile(seed, **SMALL)
@@ -84,7 +86,10 @@ def test_mode_lampq_pins_what_the_paper_leaves_out_unless_told_otherwise():
     profile = make_profile()
     widths = [layer.weight_bits for layer in lampq.plan(profile, average_bits=5, mode="lampq").layers]
     assert (widths[0], widths[-1]) == (8, 8)
-    widths = [layer.weight_bits for layer in lampq.plan(profile, average_bits=5, mode="lampq", pins=["head=4"]).layers]
+    widths = [
+        layer.weight_bits
+        for layer in lampq.plan(profile, average_bits=5, mode="lampq", pins=["head=4"]).layers
+    ]
     assert widths[-1] == 4
 
 
@@ -124,7 +129,10 @@ def test_options_a_format_cannot_store_are_never_taken():
         ({"average_bits": 3, "ties": ["head"]}, "joins no two"),
         ({"average_bits": 3, "mode": "magic"}, "magic"),
         ({"average_bits": 3, "solver": "magic"}, "magic"),
-        ({"average_bits": 6, "pins": ["blocks.2.*=4", "blocks.6.*=5"], "ties": ["blocks.{2,6}.proj"]}, "tied"),
+        (
+            {"average_bits": 6, "pins": ["blocks.2.*=4", "blocks.6.*=5"], "ties": ["blocks.{2,6}.proj"]},
+            "tied",
+        ),
     ],
 )
 def test_impossible_requests_name_what_and_why(arguments, message):
@@ -185,9 +193,9 @@ def test_every_point_of_a_sweep_is_better_than_the_cheaper_ones():
     assert points[0].widths == (2,) * 10
     assert sum(point.knee for point in points) == 1
     for point in points[:: len(points) // 7]:
-        assert lampq.plan(profile, average_bits=point.average_bits + 1e-9, mode="kl").predicted_kl == pytest.approx(
-            point.predicted_kl
-        )
+        assert lampq.plan(
+            profile, average_bits=point.average_bits + 1e-9, mode="kl"
+        ).predicted_kl == pytest.approx(point.predicted_kl)
 
 
 def test_a_profile_that_lacks_what_a_mode_needs_is_refused():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lampq.core.errors import RecordError
 from lampq.core.gaussian import Gaussian
 
@@ -49,7 +50,8 @@ def test_values_that_are_no_numbers_are_refused(values):
 
 
 @pytest.mark.parametrize(
-    "change", [{"std": [-1.0]}, {"count": 0}, {"min": [2.0], "max": [1.0]}, {"mean": [np.nan]}, {"std": [1.0, 2.0]}]
+    "change",
+    [{"std": [-1.0]}, {"count": 0}, {"min": [2.0], "max": [1.0]}, {"mean": [np.nan]}, {"std": [1.0, 2.0]}],
 )
 def test_impossible_statistics_are_refused(change):
     data = {"mean": [0.0], "std": [1.0], "min": [-1.0], "max": [1.0], "count": 3, **change}

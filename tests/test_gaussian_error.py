@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lampq.core.errors import RecordError
 from lampq.core.gaussian_error import (
     PAPER_ERRORS,
@@ -55,7 +56,9 @@ def test_moments_hold_on_asymmetric_grids(bits):
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_product_error_at_the_optimum_is_two_e_minus_e_squared(bits):
     e = gaussian_mse(bits)
-    assert product_error(mid_rise_levels(bits, optimal_half_range(bits))) == pytest.approx(2 * e - e * e, rel=1e-4)
+    assert product_error(mid_rise_levels(bits, optimal_half_range(bits))) == pytest.approx(
+        2 * e - e * e, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("bits", [1, 3])

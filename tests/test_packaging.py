@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"core": "lampq_core", "solvers": "solvers", "adapters": "adapters", "verbs": "verbs", "console": "console"}
+PACKAGES = {
+    "core": "lampq_core",
+    "solvers": "solvers",
+    "adapters": "adapters",
+    "verbs": "verbs",
+    "console": "console",
+}
 # Each package may import those below it, never those above.
 ALLOWED = {
     "core": set(),
@@ -26,17 +32,33 @@ def imported_by(statement):
     return set(run.stdout.split())
 
 
-FOREIGN = {"rich", "scipy", "mip", "onnx", "onnx_ir", "onnxruntime", "torch", "PIL", "matplotlib", "safetensors", "flatbuffers"}
+FOREIGN = {
+    "rich",
+    "scipy",
+    "mip",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "torch",
+    "PIL",
+    "matplotlib",
+    "safetensors",
+    "flatbuffers",
+}
 
 
 def test_importing_the_library_loads_numpy_alone():
-    loaded = imported_by("import lampq, lampq.core.profile, lampq.core.plan, lampq.core.scores, lampq.core.allocation")
+    loaded = imported_by(
+        "import lampq, lampq.core.profile, lampq.core.plan, lampq.core.scores, lampq.core.allocation"
+    )
     assert "numpy" in loaded
     assert not loaded & FOREIGN
 
 
 def test_planning_from_a_profile_loads_numpy_alone():
-    loaded = imported_by("import lampq; lampq.plan, lampq.sweep, lampq.read, lampq.profile, lampq.evaluate, lampq.apply")
+    loaded = imported_by(
+        "import lampq; lampq.plan, lampq.sweep, lampq.read, lampq.profile, lampq.evaluate, lampq.apply"
+    )
     assert not loaded & FOREIGN
 
 
@@ -64,9 +86,21 @@ def test_imports_point_one_way(package):
 
 
 def test_every_package_ships(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
     source = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for name in files.stdout.split("\n"):
         if name and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)

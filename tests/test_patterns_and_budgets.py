@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lampq.core.budget import average_bits_limit, parse_size
 from lampq.core.errors import BudgetError, PlanError
 from lampq.core.layer import Layer
@@ -28,7 +29,11 @@ def test_patterns_pick_kinds_and_names(pattern, picked):
 
 @pytest.mark.parametrize(
     ("pattern", "groups"),
-    [("blocks.*.attn.{q,k,v}", [(0, 1, 2), (3, 4, 5)]), ("blocks.0.attn.{q,k}", [(0, 1)]), ("blocks.{0,1}.attn.q", [(0, 3)])],
+    [
+        ("blocks.*.attn.{q,k,v}", [(0, 1, 2), (3, 4, 5)]),
+        ("blocks.0.attn.{q,k}", [(0, 1)]),
+        ("blocks.{0,1}.attn.q", [(0, 3)]),
+    ],
 )
 def test_ties_join_what_agrees_under_the_stars(pattern, groups):
     assert tie_groups(LAYERS, pattern) == groups
@@ -53,7 +58,8 @@ def test_pins():
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("12MB", 12_000_000), ("1 KiB", 1024), ("7", 7), ("0.1GB", 100_000_000), ("1.5 mib", 1_572_864)]
+    ("text", "size"),
+    [("12MB", 12_000_000), ("1 KiB", 1024), ("7", 7), ("0.1GB", 100_000_000), ("1.5 mib", 1_572_864)],
 )
 def test_sizes(text, size):
     assert parse_size(text) == size

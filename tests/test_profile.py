@@ -1,13 +1,15 @@
+import contextlib
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+from records import make_profile
+
 from lampq.core.errors import RecordError
 from lampq.core.files import OutputExistsError
 from lampq.core.option import Option, parse_bits
 from lampq.core.profile import Profile, merge
-from records import make_profile
 
 
 @pytest.mark.parametrize("data", [True, False])
@@ -45,7 +47,9 @@ def test_arrays_of_another_profile_are_noticed(tmp_path):
         Profile.read(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other"}', '{"schema": "lampq.profile/1"}', '{"a": NaN}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"schema": "other"}', '{"schema": "lampq.profile/1"}', '{"a": NaN}']
+)
 def test_files_that_are_no_profile_are_refused_in_one_line(tmp_path, text):
     path = tmp_path / "p.json"
     path.write_text(text)
@@ -66,16 +70,16 @@ def test_every_truncation_and_flipped_byte_is_an_error_or_a_profile(tmp_path):
         else:
             bad[rng.integers(len(bad))] = rng.integers(256)
         (tmp_path / "p.json").write_bytes(bytes(bad))
-        try:
+        with contextlib.suppress(RecordError):
             Profile.read(tmp_path / "p.json")
-        except RecordError:
-            pass
 
 
 def test_merging_shards_equals_one_profile_of_all_samples():
     whole = make_profile(samples=6)
     parts = [
-        dataclasses.replace(whole, samples=n, logits=whole.logits[s], logit_delta=whole.logit_delta[:, :, s], kl=kl)
+        dataclasses.replace(
+            whole, samples=n, logits=whole.logits[s], logit_delta=whole.logit_delta[:, :, s], kl=kl
+        )
         for n, s, kl in ((2, slice(0, 2), whole.kl * 2), (4, slice(2, 6), whole.kl / 2))
     ]
     merged = merge(parts)
@@ -117,7 +121,14 @@ def test_bits_are_read_as_people_write_them():
 
 def test_layer_records_refuse_what_cannot_be():
     layer = make_profile().layers[0]
-    for change in ({"kind": "wizard"}, {"size": 3}, {"channel_axis": 5}, {"name": ""}, {"fisher": float("nan")}, {"macs": -1}):
+    for change in (
+        {"kind": "wizard"},
+        {"size": 3},
+        {"channel_axis": 5},
+        {"name": ""},
+        {"fisher": float("nan")},
+        {"macs": -1},
+    ):
         with pytest.raises(RecordError):
             dataclasses.replace(layer, **change)
 

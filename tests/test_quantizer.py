@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lampq.core.errors import RecordError
 from lampq.core.quantizer import GRIDS, as_rows, from_rows, quantize
 
@@ -37,7 +38,11 @@ def test_clipping_is_within_one_percent_of_the_exhaustive_optimum(distribution, 
 
 
 @given(
-    st.integers(1, 8), st.integers(1, 6), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([*GRIDS, "auto"])
+    st.integers(1, 8),
+    st.integers(1, 6),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([*GRIDS, "auto"]),
 )
 @settings(max_examples=150)
 def test_codes_scales_and_errors_are_consistent(bits, channels, width, seed, grid):
@@ -52,7 +57,9 @@ def test_codes_scales_and_errors_are_consistent(bits, channels, width, seed, gri
         result.integers().astype(int), result.codes.astype(int) * result.step - result.offset
     )
     true_error = ((result.dequantized().astype(np.float64) - rows) ** 2).sum(axis=1)
-    np.testing.assert_allclose(result.squared_error, true_error, rtol=1e-3, atol=1e-12 * np.square(rows).sum())
+    np.testing.assert_allclose(
+        result.squared_error, true_error, rtol=1e-3, atol=1e-12 * np.square(rows).sum()
+    )
 
 
 @given(st.integers(2, 7), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
@@ -120,7 +127,9 @@ def test_rows_round_trip(axis):
     np.testing.assert_array_equal(from_rows(rows, weight.shape, axis), weight)
 
 
-@pytest.mark.parametrize(("shape", "bits", "grid"), [((0, 3), 4, "auto"), ((3,), 4, "auto"), ((2, 2), 9, "auto"), ((2, 2), 4, "x")])
+@pytest.mark.parametrize(
+    ("shape", "bits", "grid"), [((0, 3), 4, "auto"), ((3,), 4, "auto"), ((2, 2), 9, "auto"), ((2, 2), 4, "x")]
+)
 def test_impossible_requests_are_refused(shape, bits, grid):
     with pytest.raises(RecordError):
         quantize(np.ones(shape, dtype=np.float32), bits, grid=grid)

@@ -2,9 +2,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from records import make_profile
+
 from lampq.core.errors import RecordError
 from lampq.core.scores import automatic_mode, fisher_scores, lampq_scores, predicted_damage
-from records import make_profile
 
 
 def test_fisher_score_is_half_the_mean_trace_times_the_error():

@@ -104,9 +104,18 @@ def _profile(profile: Profile) -> Listing:
 
 def _plan(plan: Plan) -> Listing:
     rows = tuple(
-        (layer.name, layer.kind, layer.size, layer.weight_bits, layer.activation_bits, layer.payload_bytes, layer.predicted_kl, layer.why)
+        (
+            layer.name,
+            layer.kind,
+            layer.size,
+            layer.weight_bits,
+            layer.activation_bits,
+            layer.payload_bytes,
+            layer.predicted_kl,
+            layer.why,
+        )
         for layer in plan.layers
-    )  # fmt: skip
+    )
     facts = {
         "mode": plan.mode,
         "budget": dict(plan.budget),

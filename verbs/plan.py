@@ -53,7 +53,9 @@ def plan(
         mode = automatic_mode(profile)
     cost, repaired = predicted_damage(profile, mode)
     pins = (*_default_pins(profile, mode), *pins)
-    notes = [f"damage of {name} did not fall with every bit; its running minimum was used" for name in repaired]
+    notes = [
+        f"damage of {name} did not fall with every bit; its running minimum was used" for name in repaired
+    ]
     if max_kl is not None:
         budget = _smallest_budget(profile, cost, max_kl, mode, pins, ties, average_bits, size_bytes)
     else:
@@ -67,7 +69,9 @@ def plan(
         bits = profile.weight_bits[int(np.bincount(uniform).argmax())]
         notes.append(f"uniform {bits} bits within the same limits: predicted {damage:.4g} nats")
     if mode == "error":
-        notes.append("made without data: relative weight error stands in for damage, which it predicts poorly")
+        notes.append(
+            "made without data: relative weight error stands in for damage, which it predicts poorly"
+        )
     return build_plan(
         profile,
         solution.choice,

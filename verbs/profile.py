@@ -89,7 +89,11 @@ def profile(
             "data": data_summary or {},
             "seed": seed,
             "fisher_draws": fisher_draws if batch is not None else 0,
-            "versions": {"lampq": lampq.__version__, "numpy": np.__version__, "python": platform.python_version()},
+            "versions": {
+                "lampq": lampq.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
         },
     )
 

@@ -78,10 +78,18 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     files.refuse_existing(path, force=force)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["average_bits", "size_bytes", "predicted_kl", "knee", *(layer.name for layer in profile.layers)])
+    writer.writerow(
+        ["average_bits", "size_bytes", "predicted_kl", "knee", *(layer.name for layer in profile.layers)]
+    )
     for point in points:
         writer.writerow(
-            [f"{point.average_bits:.6f}", point.size_bytes, f"{point.predicted_kl:.6e}", int(point.knee), *point.widths]
+            [
+                f"{point.average_bits:.6f}",
+                point.size_bytes,
+                f"{point.predicted_kl:.6e}",
+                int(point.knee),
+                *point.widths,
+            ]
         )
     files.write_text(path, text.getvalue())
 
@@ -115,7 +123,9 @@ def plot(points: Sequence[Point]) -> Figure:
         if point.knee:
             axes.plot(point.size_bytes / 1e6, point.predicted_kl, "o", color="#c0392b")
             axes.annotate(
-                f" knee: {point.average_bits:.2f} bits", (point.size_bytes / 1e6, point.predicted_kl), va="bottom"
+                f" knee: {point.average_bits:.2f} bits",
+                (point.size_bytes / 1e6, point.predicted_kl),
+                va="bottom",
             )
     if math.isfinite(max(damages)) and min(damages) > 0:
         axes.set_yscale("log")

@@ -1,0 +1,290 @@
+"""The command line on the bundled model: every verb, and every bad input as one line with exit code 2."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+import lampq
+from lampq.cli import main
+from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
+
+MODEL, CALIB, VAL = str(MODEL_PATH), str(CALIBRATION_PATH), str(VALIDATION_PATH)
+PIXELS = ["--mean", "0.305", "--std", "0.376"]
+
+
+def run(capfd, *words):
+    code = main([str(word) for word in words])
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a profile and a plan of the bundled model."""
+    folder = tmp_path_factory.mktemp("work")
+    words = ["--samples", "64", "--bits", "2,3,4,8", *PIXELS, "--quiet", "-o", str(folder / "profile.json")]
+    assert main(["profile", MODEL, "--data", CALIB, *words]) == 0
+    assert main(["plan", str(folder / "profile.json"), "--avg-bits", "3", "--quiet", "-o", str(folder / "plan.json")]) == 0
+    return folder
+
+
+def test_profile_plan_apply_eval(work, tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    code, stdout, _ = run(capfd, "apply", MODEL, work / "plan.json", "-o", out)
+    assert (code, stdout.strip()) == (0, str(out))
+    code, stdout, _ = run(capfd, "eval", out, "--data", VAL, "--reference", MODEL, *PIXELS, "--json")
+    result = json.loads(stdout)
+    assert code == 0
+    assert result["top1"] > 0.94
+    assert 0 < result["kl"] < 0.1
+    assert result["size_bytes"] == out.stat().st_size
+
+
+def test_the_written_payload_is_what_the_plan_says(work, tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    run(capfd, "apply", MODEL, work / "plan.json", "-o", out)
+    plan = lampq.Plan.read(work / "plan.json")
+    stored = sum(
+        onnx.numpy_helper.to_array(tensor).nbytes
+        for tensor in onnx.load(out).graph.initializer
+        if re.search(r"\.([124]b\d|int8|scale)$", tensor.name)
+    )
+    assert stored == plan.payload_bytes
+    assert plan.average_bits <= 3
+
+
+def test_stock_onnxruntime_runs_the_file_as_the_plan_says(work, tmp_path, capfd):
+    from lampq.core.measure import quantized_weights
+
+    out = tmp_path / "q.onnx"
+    run(capfd, "apply", MODEL, work / "plan.json", "-o", out)
+    model = lampq.read(MODEL)
+    inputs = np.random.default_rng(0).normal(size=(5, 1, 8, 8)).astype(np.float32)
+    plan = lampq.Plan.read(work / "plan.json")
+    expected = model.with_weights(quantized_weights(model, plan.widths)).run(inputs)
+    session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: inputs})
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_quantize_does_it_all_and_keeps_the_size_budget(tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    code, stdout, _ = run(
+        capfd, "quantize", MODEL, "--data", CALIB, "--samples", "64", "--bits", "2-4", *PIXELS, "--size", "140kB",
+        "--fisher-draws", "0", "--plan-out", tmp_path / "plan.json", "--json", "--quiet", "-o", out,
+    )  # fmt: skip
+    result = json.loads(stdout)
+    assert code == 0
+    assert out.stat().st_size <= 140_000
+    assert result["measured_kl"] < 0.1
+    assert json.loads((tmp_path / "plan.json").read_text())["layers"] == result["layers"]
+
+
+def test_static_activations(tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    code, _, err = run(
+        capfd, "quantize", MODEL, "--data", CALIB, "--samples", "64", "--bits", "4,8", *PIXELS, "--avg-bits", "5",
+        "--act-bits", "8", "--fisher-draws", "0", "--quiet", "-o", out,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    kinds = [node.op_type for node in onnx.load(out).graph.node]
+    assert kinds.count("QuantizeLinear") > 10
+    code, stdout, _ = run(capfd, "eval", out, "--data", VAL, "--reference", MODEL, *PIXELS, "--json", "--quiet")
+    assert json.loads(stdout)["kl"] < 0.1
+
+
+def test_sweep_writes_every_budget_and_a_picture(work, tmp_path, capfd):
+    code, _, _ = run(
+        capfd, "sweep", work / "profile.json", "-o", tmp_path / "p.csv", "--plot", tmp_path / "p.png", "--quiet"
+    )
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
+    assert code == 0
+    assert len(rows) > 50
+    assert [float(row["predicted_kl"]) for row in rows] == sorted((float(r["predicted_kl"]) for r in rows), reverse=True)
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.size[0] > 500
+
+
+@pytest.mark.parametrize("name", ["profile.json", "plan.json"])
+def test_inspect_files(work, name, capfd):
+    code, stdout, err = run(capfd, "inspect", work / name, "--json")
+    assert (code, err) == (0, "")
+    assert len(json.loads(stdout)["layers"]) == 26
+
+
+def test_inspect_shows_models_as_tables(work, tmp_path, capfd):
+    code, stdout, err = run(capfd, "inspect", MODEL)
+    assert (code, stdout) == (0, "")
+    assert "blocks.0" in err
+    run(capfd, "apply", MODEL, work / "plan.json", "-o", tmp_path / "q.onnx")
+    assert run(capfd, "inspect", tmp_path / "q.onnx", "--json")[0] == 2
+
+
+def test_profile_without_data(tmp_path, capfd):
+    path = tmp_path / "p.json"
+    assert run(capfd, "profile", MODEL, "--no-data", "--quiet", "-o", path)[:2] == (0, f"{path}\n")
+    code, _, err = run(capfd, "plan", path, "--avg-bits", "3", "-o", tmp_path / "plan.json")
+    assert code == 0
+    assert "without data" in " ".join(err.split())
+
+
+def test_folders_of_images_work(tmp_path, capfd):
+    images = np.load(CALIBRATION_PATH)
+    for index in range(20):
+        folder = tmp_path / "images" / str(images["y"][index])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images["x"][index]).save(folder / f"{index}.png")
+    for label in range(10):
+        (tmp_path / "images" / str(label)).mkdir(exist_ok=True)
+    words = ["--bits", "2,4", "--fisher-draws", "0", *PIXELS, "--quiet", "-o", tmp_path / "p.json"]
+    assert run(capfd, "profile", MODEL, "--data", tmp_path / "images", *words)[0] == 0
+    assert lampq.Profile.read(tmp_path / "p.json").samples == 20
+
+
+def test_demo(tmp_path, capfd):
+    code, stdout, err = run(capfd, "demo", "-o", tmp_path / "demo", "--json")
+    rows = {row["name"]: row for row in json.loads(stdout)}
+    assert code == 0
+    assert "LampQ 3 bits" in err
+    assert rows["LampQ 3 bits"]["payload_bytes"] <= rows["uniform 3 bits"]["payload_bytes"]
+    assert rows["LampQ 3 bits"]["kl"] < 0.5 * rows["uniform 3 bits"]["kl"]
+    assert rows["LampQ 2.25 bits"]["top1"] > rows["uniform 2 bits"]["top1"]
+    assert {"pareto.png", "profile.json", "lampq-3-bits.onnx"} <= {p.name for p in (tmp_path / "demo").iterdir()}
+
+
+def test_help_has_an_example_for_every_verb(capfd):
+    from lampq.console.commands import COMMANDS
+
+    for verb in COMMANDS:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert f"lampq {verb}" in capfd.readouterr().out.split("example:")[1]
+
+
+def test_without_a_verb_help_is_shown(capfd):
+    code, stdout, err = run(capfd)
+    assert (code, stdout) == (2, "")
+    assert "quantize" in err
+    assert run(capfd, "--version")[1].strip() == lampq.__version__
+
+
+def bad_model(kind, folder):
+    path = folder / "bad.onnx"
+    if kind == "missing":
+        return folder / "nowhere.onnx"
+    if kind == "truncated":
+        path.write_bytes(MODEL_PATH.read_bytes()[:5000])
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "zip":
+        path.write_bytes(b"PK\x03\x04" + bytes(100))
+    elif kind in ("nan", "no layers"):
+        model = onnx.load(MODEL)
+        for tensor in model.graph.initializer:
+            array = onnx.numpy_helper.to_array(tensor).copy()
+            if kind == "nan" and array.ndim == 2 and array.dtype == np.float32 and min(array.shape) > 10:
+                array.flat[3] = np.nan
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+                break
+        if kind == "no layers":
+            x = onnx.helper.make_tensor_value_info("x", 1, [None, 4])
+            y = onnx.helper.make_tensor_value_info("y", 1, [None, 4])
+            model = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]))
+        onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("missing", "no such file"), ("truncated", "bad.onnx"), ("text", "bad.onnx"), ("zip", "ZIP"), ("nan", "NaN"),
+     ("no layers", "no layer")],
+)  # fmt: skip
+def test_bad_models(kind, message, tmp_path, capfd):
+    path, out = bad_model(kind, tmp_path), tmp_path / "out.json"
+    code, stdout, err = run(capfd, "profile", path, "--no-data", "-o", out)
+    assert (code, stdout) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert [p for p in tmp_path.iterdir() if p.name != "bad.onnx"] == []
+
+
+def corrupt_images(folder):
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return folder
+
+
+def wrong_arrays(path):
+    np.savez(path, x=np.zeros((3, 1, 9, 9), dtype=np.float32))
+    return path
+
+
+def test_bad_requests_are_one_line_and_leave_nothing(work, tmp_path, capfd):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken.json").write_text("mine")
+    other = tmp_path / "other.json"
+    data = json.loads((work / "plan.json").read_text())
+    for layer in data["layers"]:
+        mark = layer["fingerprint"].split(":")
+        layer["fingerprint"] = ":".join([mark[0], mark[1], *("1.0" for _ in mark[2:])])
+    other.write_text(json.dumps(data))
+    profile = work / "profile.json"
+    cases = [
+        (["plan", profile, "--avg-bits", "1.5", "-o", out], "floor of 2.0000"),
+        (["plan", profile, "--size", "1kB", "-o", out], "floor of"),
+        (["plan", profile, "-o", out], "no budget"),
+        (["plan", profile, "--avg-bits", "3", "-o", tmp_path / "taken.json"], "--force"),
+        (["plan", profile, "--avg-bits", "3", "-o", tmp_path / "no" / "p.json"], "does not exist"),
+        (["plan", profile, "--avg-bits", "3", "--solver", "oracle", "-o", out], "oracle"),
+        (["plan", profile, "--avg-bits", "3", "--pin", "head", "-o", out], "PATTERN=BITS"),
+        (["plan", tmp_path / "none.json", "--avg-bits", "3", "-o", out], "no such file"),
+        (["plan", work / "plan.json", "--avg-bits", "3", "-o", out], "schema"),
+        (["apply", MODEL, other, "-o", out], "another model"),
+        (["apply", MODEL, profile, "-o", out], "schema"),
+        (["profile", MODEL, "--data", tmp_path / "nowhere", "-o", out], "nowhere"),
+        (["profile", MODEL, "--data", tmp_path / "empty", "-o", out], "empty"),
+        (["profile", MODEL, "--data", corrupt_images(tmp_path / "corrupt"), "-o", out], "a.png"),
+        (["profile", MODEL, "--data", wrong_arrays(tmp_path / "wrong.npz"), "-o", out], "wrong.npz"),
+        (["profile", MODEL, "--data", CALIB, "--preset", "mars", "-o", out], "mars"),
+        (["profile", MODEL, "--data", CALIB, "--size", "9x9", "-o", out], "9"),
+        (["profile", MODEL, "--no-data", "--kind", "x=wizard", "-o", out], "wizard"),
+        (["profile", MODEL, "--no-data", "--act-bits", "8", "-o", out], "--data"),
+        (["eval", MODEL, "--data", CALIB, "--reference", tmp_path / "none.onnx"], "no such file"),
+        (["inspect", tmp_path / "none.onnx"], "no such file"),
+    ]
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for words, message in cases:
+        code, stdout, err = run(capfd, *words)
+        assert (code, stdout) == (2, ""), words
+        assert message in err, (words, err)
+        assert err.count("\n") == 1, err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert (tmp_path / "taken.json").read_text() == "mine"
+
+
+def test_labels_beyond_the_models_classes_are_refused(tmp_path, capfd):
+    for label in range(12):
+        folder = tmp_path / "images" / f"{label:02}"
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "a.png")
+    code, _, err = run(capfd, "eval", MODEL, "--data", tmp_path / "images")
+    assert code == 2
+    assert "classes" in err
+
+
+def test_data_beside_the_model_tells_the_preprocessing(work, tmp_path, capfd):
+    shutil.copy(MODEL_PATH, tmp_path / "model.onnx")
+    config = {"image_mean": [0.305], "image_std": [0.376], "do_resize": False, "do_normalize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    code, stdout, _ = run(capfd, "eval", tmp_path / "model.onnx", "--data", VAL, "--json", "--quiet")
+    assert code == 0
+    assert json.loads(stdout)["top1"] == pytest.approx(0.966)
