@@ -10,6 +10,9 @@ was measured with versions 1.17 to 1.31, and shapes the forms below:
 - MatMul + Relu stays float unless the Relu leads to a quantization that makes it redundant. Subtracting zeros
   in between, one for each channel, keeps them apart; a single zero would be optimized away.
 - Conv needs a quantized output, and before 1.31 an int32 bias.
+
+x86 processors without VNNI add pairs of products in 16 bits, where 2 * 255 * 127 overflows. Integers of up to
+6 bits cannot, which is why codes become small integers and are not shifted up to fill the byte.
 """
 
 from __future__ import annotations
