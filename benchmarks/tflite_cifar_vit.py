@@ -69,10 +69,10 @@ def main() -> None:
         rows,
     )
     body += (
-        f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation images; "
-        f"profile in {seconds:.0f} s. Weights in containers of 2, 4 and 8 bits, activations quantized while "
-        f"running."
+        f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation "
     )
+    body += f"images; profile in {seconds:.0f} s. Weights in containers of 2, 4 and 8 bits, activations "
+    body += "quantized while running."
     report.write("tflite_cifar_vit", "CIFAR-10 ViT as TFLite", body, packages=("numpy", "ai-edge-litert"))
 
 

@@ -9,7 +9,8 @@ from tflite_models import NAMES, Builder, fixture, inputs_for, linear, matmul, r
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.cuts import Cuts
-from lampq.core.errors import AdapterError
+from lampq.adapters.tflite.runtime import choose
+from lampq.core.errors import AdapterError, MissingExtraError
 from lampq.core.fisher import forward_fisher
 from lampq.core.measure import measure_activations, measure_damage
 from lampq.core.quantizer import as_rows, from_rows, quantize
@@ -259,6 +260,15 @@ def test_damage_and_fisher_traces_agree(tmp_path):
     damage = measure_damage(model, model.layers(), (2, 4, 8), batch)
     assert (np.diff(damage.kl[0]) < 0).all()
     assert damage.logit_delta.shape == (1, 3, 40, 5)
+
+
+def test_the_runtime_that_is_installed_is_used():
+    assert choose(["ai_edge_litert", "tflite_runtime"], "2.4.6") == "ai_edge_litert"
+    assert choose(["tflite_runtime"], "1.26.4") == "tflite_runtime"
+    with pytest.raises(AdapterError, match=r"fails with NumPy 2\.4\.6; run: pip install ai-edge-litert"):
+        choose(["tflite_runtime"], "2.4.6")
+    with pytest.raises(MissingExtraError, match=r"pip install 'lampq\[tflite\]'"):
+        choose([], "2.4.6")
 
 
 def test_batches_that_do_not_fit_are_refused():

@@ -14,7 +14,7 @@ import numpy as np
 
 from lampq.core.errors import AdapterError, MissingExtraError
 
-_NUMPY_1_ONLY = "tflite_runtime"
+_RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 # More threads than this gain nothing on models of this kind.
 _MOST_THREADS = 4
 
@@ -27,17 +27,29 @@ def interpreter_module() -> Any:
         MissingExtraError: None is installed.
         AdapterError: Only tflite-runtime is, and NumPy is too new for it.
     """
-    if importlib.util.find_spec("ai_edge_litert") is not None:
-        return importlib.import_module("ai_edge_litert.interpreter")
-    if importlib.util.find_spec(_NUMPY_1_ONLY) is None:
+    installed = [name for name in _RUNTIMES if importlib.util.find_spec(name) is not None]
+    return importlib.import_module(f"{choose(installed, np.__version__)}.interpreter")
+
+
+def choose(installed: Sequence[str], numpy_version: str) -> str:
+    """The runtime to use of those installed: LiteRT, or its predecessor where NumPy is old enough for it.
+
+    >>> choose(["tflite_runtime"], "1.26.4")
+    'tflite_runtime'
+
+    Raises:
+        MissingExtraError: None is installed.
+        AdapterError: Only tflite-runtime is, and NumPy is too new for it.
+    """
+    if not installed:
         raise MissingExtraError("ai-edge-litert", "tflite")
-    # With NumPy 2 it can be imported but fails inside the first run, or ends the process.
-    if int(np.__version__.partition(".")[0]) >= 2:
+    # tflite-runtime was built for NumPy 1: with NumPy 2 it can be imported, but fails when it is used.
+    if installed[0] == _RUNTIMES[1] and int(numpy_version.partition(".")[0]) >= 2:
         raise AdapterError(
-            f"tflite-runtime was built for NumPy 1 and fails with NumPy {np.__version__}; "
+            f"tflite-runtime was built for NumPy 1 and fails with NumPy {numpy_version}; "
             f"run: pip install ai-edge-litert (or: pip install 'numpy<2')"
         )
-    return importlib.import_module("tflite_runtime.interpreter")
+    return installed[0]
 
 
 def threads() -> int:
