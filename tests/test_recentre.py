@@ -1,0 +1,170 @@
+"""Rounds around the quantized plan and LampQ's update, on a network small enough to measure every plan."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from lampq.core.divergence import kl_divergence
+from lampq.core.errors import BudgetError, RecordError
+from lampq.core.gaussian_error import error_table
+from lampq.core.lampq_update import update
+from lampq.core.measure import measure_damage
+from lampq.core.problem import Problem
+from lampq.core.quantizer import quantize
+from lampq.core.recentre import measure_interaction, refine
+from numpy_model import NumpyModel
+
+WIDTHS = (2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Model, layers, batch, problem at 2.8 bits, and the measured damage of every plan within it."""
+    model = NumpyModel.random(1)
+    layers = model.layers()
+    batch = np.random.default_rng(2).normal(size=(64, 8)).astype(np.float32)
+    sizes = np.array([layer.size for layer in layers])
+    cost = measure_damage(model, layers, WIDTHS, batch).kl
+    problem = Problem.build(cost, sizes[:, None] * np.array(WIDTHS), int(2.8 * sizes.sum()))
+    plans = [np.array(plan) for plan in itertools.product(range(3), repeat=len(layers))]
+    measured = {
+        plan.tobytes(): damage(model, layers, batch, plan)
+        for plan in plans
+        if (problem.usage(plan) <= problem.limits).all()
+    }
+    return model, layers, batch, problem, measured
+
+
+def damage(model, layers, batch, plan):
+    weights = {
+        layer.name: quantize(model.weight(layer.name), WIDTHS[option]).dequantized()
+        for layer, option in zip(layers, plan, strict=True)
+    }
+    return float(kl_divergence(model.run(batch), model.with_weights(weights).run(batch)).mean())
+
+
+def test_rounds_only_improve_and_end_near_the_best_plan_of_all(case):
+    model, layers, batch, problem, measured = case
+    uniform, start = np.zeros(5, dtype=np.int64), np.array([2, 0, 0, 0, 1])
+    result = refine(model, layers, WIDTHS, problem, batch, [uniform, start], rounds=4, reach=2)
+    assert result.kl == pytest.approx(measured[result.choice.tobytes()], rel=1e-5)
+    assert result.kl <= min(measured[uniform.tobytes()], measured[start.tobytes()])
+    ranks = sorted(measured.values())
+    assert result.kl <= ranks[3] * (1 + 1e-6)
+    accepted = [entry.measured for entry in result.rounds if entry.accepted]
+    assert accepted == sorted(accepted, reverse=True)
+    assert accepted[-1] == result.kl
+    assert [entry.number for entry in result.rounds] == list(range(len(result.rounds)))
+    assert result.rounds[1].accepted
+    assert result.rounds[1].predicted == pytest.approx(result.rounds[1].measured, rel=0.5)
+
+
+def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
+    model, layers, batch, problem, measured = case
+    plan = np.array([1, 0, 1, 0, 2])
+    interaction = measure_interaction(model, layers, WIDTHS, problem, batch, plan)
+    assert interaction.constant == pytest.approx(measured[plan.tobytes()], rel=1e-5)
+    assert interaction.measured[3].tolist() == [True, True, False]
+    for layer in range(5):
+        moved = plan.copy()
+        moved[layer] = 1 if plan[layer] == 0 else plan[layer] - 1
+        true = damage(model, layers, batch, moved) - interaction.constant
+        assert float(interaction.predict(moved)) - interaction.constant == pytest.approx(
+            true, abs=0.1 * interaction.constant
+        )
+
+
+def test_pins_and_ties_hold_and_pinned_layers_are_not_measured(case):
+    model, layers, batch, problem, _ = case
+    held = dataclasses.replace(problem, pins={4: 1}, ties=((0, 1),))
+    start = np.array([0, 0, 0, 0, 1])
+    result = refine(model, layers, WIDTHS, held, batch, [start], rounds=3)
+    assert result.choice[4] == 1
+    assert result.choice[0] == result.choice[1]
+    interaction = measure_interaction(model, layers, WIDTHS, held, batch, start)
+    assert interaction.measured[4].tolist() == [False, True, False]
+
+
+def test_no_rounds_measure_the_plans_alone(case):
+    model, layers, batch, problem, measured = case
+    plans = [np.array([0, 1, 0, 1, 0]), np.array([1, 0, 1, 0, 1])]
+    result = refine(model, layers, WIDTHS, problem, batch, plans, rounds=0)
+    assert result.kl == pytest.approx(min(measured[plan.tobytes()] for plan in plans), rel=1e-5)
+    assert np.isnan(result.predicted)
+    assert len(result.rounds) == 1
+
+
+def test_plans_that_cannot_be_measured_are_refused(case):
+    model, layers, batch, problem, _ = case
+    with pytest.raises(RecordError, match="exceeds the limit of resource 0"):
+        refine(model, layers, WIDTHS, problem, batch, [np.full(5, 2)])
+    with pytest.raises(RecordError, match="no choice of 5 options"):
+        refine(model, layers, WIDTHS, problem, batch, [np.full(5, 3)])
+    with pytest.raises(BudgetError, match="no plan"):
+        refine(model, layers, WIDTHS, problem, batch, [])
+    with pytest.raises(RecordError, match="at least"):
+        refine(model, layers, WIDTHS, problem, batch, [], reach=0)
+    with pytest.raises(RecordError, match="does not fit"):
+        refine(model, layers, (2, 3), problem, batch, [np.zeros(5)])
+
+
+def relative_errors(model, layers, batch, plan):
+    """Output error of every layer and width with the input of the quantized network, layer by layer."""
+    weights = {
+        layer.name: quantize(model.weight(layer.name), WIDTHS[option]).dequantized()
+        for layer, option in zip(layers, plan, strict=True)
+    }
+    clean = dict((name, x) for name, x, _ in model.taps(batch))
+    given = dict((name, x) for name, x, _ in model.with_weights(weights).taps(batch))
+    return np.array(
+        [
+            [
+                np.square(given[n] @ quantize(w, b).dequantized().T - clean[n] @ w.T).sum()
+                / np.square(clean[n] @ w.T).sum()
+                for b in WIDTHS
+            ]
+            for n, w in ((layer.name, model.weight(layer.name)) for layer in layers)
+        ]
+    )
+
+
+@pytest.mark.parametrize("table", ["measured", "paper", "mse", "minmax(2.96)"])
+def test_lampqs_update_swaps_the_pair_that_its_rule_names(case, table):
+    model, layers, batch, problem, measured = case
+    plan = np.array([1, 1, 1, 0, 1])
+    errors = relative_errors(model, layers, batch, plan)
+    if table != "measured":
+        ratio = error_table(table)[1:4]
+        errors = errors[np.arange(5), plan][:, None] * ratio / ratio[plan][:, None]
+    pairs = []
+    for up, down in itertools.permutations(range(5), 2):
+        moved = plan + np.eye(5, dtype=int)[up] - np.eye(5, dtype=int)[down]
+        if (moved >= 0).all() and (moved <= 2).all() and (problem.usage(moved) <= problem.limits).all():
+            gain = errors[up, plan[up]] - errors[up, plan[up] + 1]
+            loss = errors[down, plan[down] - 1] - errors[down, plan[down]]
+            pairs.append((gain - loss, gain, loss, up, down))
+    _, gain, loss, up, down = max(pairs)
+    result = update(model, layers, WIDTHS, problem, batch, plan, table=table)
+    first = result.swaps[0]
+    assert (first.raised, first.lowered) == (up, down)
+    assert first.gain == pytest.approx(gain, rel=1e-4)
+    assert first.degradation == pytest.approx(loss, rel=1e-4)
+    assert result.kl == pytest.approx(measured[result.choice.tobytes()], rel=1e-5)
+    assert result.kl <= measured[plan.tobytes()] * (1 + 1e-6)
+    assert [swap.kept for swap in result.swaps[:-1]] == [True] * (len(result.swaps) - 1)
+
+
+def test_lampqs_update_leaves_pinned_layers_alone_and_weighs_by_importance(case):
+    model, layers, batch, problem, _ = case
+    plan = np.array([1, 1, 1, 0, 1])
+    held = dataclasses.replace(problem, pins={0: 1, 4: 1}, ties=((1, 2),))
+    assert update(model, layers, WIDTHS, held, batch, plan).swaps == ()
+    free = update(model, layers, WIDTHS, problem, batch, plan, importance=np.array([1, 1, 1e6, 1, 1]))
+    assert free.swaps[0].raised == 2
+    none = update(model, layers, WIDTHS, problem, batch, plan, most_swaps=0)
+    assert none.choice.tolist() == plan.tolist()
+    with pytest.raises(RecordError, match="single bits"):
+        update(model, layers, (2, 4, 8), problem, batch, plan)
+    with pytest.raises(RecordError, match="none of paper"):
+        update(model, layers, WIDTHS, problem, batch, plan, table="guess")
