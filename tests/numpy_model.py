@@ -1,6 +1,7 @@
 """A small residual network in NumPy behind the model protocol: real, nonlinear, and quick enough for exhaustion."""
 
 import numpy as np
+
 from lampq.core.layer import Layer
 
 

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from records import make_profile
+
 from lampq.core.divergence import kl_divergence, log_softmax, second_order_kl
 from lampq.core.errors import RecordError
 from lampq.core.interaction import (
@@ -10,7 +12,6 @@ from lampq.core.interaction import (
     build_interaction,
     profile_interaction,
 )
-from records import make_profile
 
 
 def differences(seed, layers=4, options=3, samples=5, classes=6, size=0.3):
@@ -149,9 +150,9 @@ def test_bad_differences_are_named():
     builder = InteractionBuilder(target, layers=4, options=3)
     bad = delta[0, 0].copy()
     bad[3, 1] = np.nan
-    with pytest.raises(RecordError, match="layer 2, option 1 are not finite .first for sample 3"):
+    with pytest.raises(RecordError, match=r"layer 2, option 1 are not finite \(first for sample 3\)"):
         builder.add(2, 1, bad)
-    with pytest.raises(RecordError, match="expected .samples, classes. = .5, 6."):
+    with pytest.raises(RecordError, match=r"expected \(samples, classes\) = \(5, 6\)"):
         builder.add(2, 1, delta[0, 0][:3])
     with pytest.raises(RecordError, match="2 GiB; profile fewer widths"):
         InteractionBuilder(target, layers=20_000, options=7)

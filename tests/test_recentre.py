@@ -5,6 +5,8 @@ import itertools
 
 import numpy as np
 import pytest
+from numpy_model import NumpyModel
+
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.gaussian_error import error_table
@@ -13,7 +15,6 @@ from lampq.core.measure import measure_damage
 from lampq.core.problem import Problem
 from lampq.core.quantizer import quantize
 from lampq.core.recentre import measure_interaction, refine
-from numpy_model import NumpyModel
 
 WIDTHS = (2, 3, 4)
 
@@ -115,8 +116,8 @@ def relative_errors(model, layers, batch, plan):
         layer.name: quantize(model.weight(layer.name), WIDTHS[option]).dequantized()
         for layer, option in zip(layers, plan, strict=True)
     }
-    clean = dict((name, x) for name, x, _ in model.taps(batch))
-    given = dict((name, x) for name, x, _ in model.with_weights(weights).taps(batch))
+    clean = {name: x for name, x, _ in model.taps(batch)}
+    given = {name: x for name, x, _ in model.with_weights(weights).taps(batch)}
     return np.array(
         [
             [

@@ -8,6 +8,7 @@ import pytest
 import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, build_interaction
 from lampq.core.landscape import Landscape
@@ -67,7 +68,7 @@ def exhaustive(interaction, problem):
 def test_the_search_finds_the_optimum_of_small_problems(seed, resources, tightness, linear):
     interaction = interaction_of(seed, linear=linear)
     problem = problem_of(interaction, seed, resources, tightness)
-    plans, values = exhaustive(interaction, problem)
+    _plans, values = exhaustive(interaction, problem)
     found = search(interaction, problem, keep=3)
     assert found.objectives[0] == pytest.approx(values[0], rel=1e-9)
     assert (problem.usage(found.choices[0]) <= problem.limits).all()
@@ -135,7 +136,7 @@ def test_without_interactions_the_bound_is_the_linear_relaxation():
 def test_a_limit_that_does_not_bind_leaves_no_gap_for_one_layer():
     interaction = interaction_of(3, layers=1)
     problem = problem_of(interaction, 3, tightness=1.0)
-    plans, values = exhaustive(interaction, problem)
+    _plans, values = exhaustive(interaction, problem)
     allocation = allocate(interaction, problem)
     assert allocation.solution.objective == pytest.approx(values[0])
     assert allocation.solution.gap < 1e-5
@@ -178,7 +179,7 @@ def test_unmeasured_options_are_never_taken():
     measured[:, 2] = False
     interaction = dataclasses.replace(interaction, measured=measured)
     problem = problem_of(interaction, 5)
-    plans, values = exhaustive(interaction, problem)
+    _plans, values = exhaustive(interaction, problem)
     allocation = allocate(interaction, problem)
     assert allocation.solution.objective == pytest.approx(values[0])
     assert not (allocation.solution.choice == 2).any()
