@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from lampq.core.model import Model
 
 # Format -> the package whose `read` reads it.
-_READERS = {"onnx": "lampq.adapters.onnx", "tflite": "lampq.adapters.tflite"}
-# Formats that are recognized and not read yet.
-_LATER = {
-    "pt2": "torch.export archives",
-    "hugging_face": "Hugging Face folders",
-    "factory": "PyTorch factories",
+_READERS = {
+    "onnx": "lampq.adapters.onnx",
+    "tflite": "lampq.adapters.tflite",
+    "pt2": "lampq.adapters.torch",
+    "hugging_face": "lampq.adapters.torch",
+    "factory": "lampq.adapters.torch",
+    "safetensors": "lampq.adapters.torch",
 }
 
 
@@ -25,17 +26,15 @@ def read(path: str | Path, **options: Any) -> Model:
     """Read a model.
 
     Args:
-        path: `x.onnx`, `x.tflite`, `x.pt2`, a Hugging Face folder, `file.py:name` or `package.module:name`.
+        path: `x.onnx`, `x.tflite`, `x.pt2`, a Hugging Face folder, `file.py:name`, `package.module:name`,
+            `timm:NAME`, or a `.safetensors` file that lampq wrote.
         options: What the format's own reader takes, for example `kinds` for all of them.
 
     Raises:
-        AdapterError: There is no such file, its format is unknown or not supported yet, or it is damaged.
+        AdapterError: There is no such file, its format is unknown, or it is damaged.
         MissingExtraError: The package that reads the format is not installed.
     """
-    kind = detect(path)
-    if kind not in _READERS:
-        raise AdapterError(f"{path}: {_LATER[kind]} are not supported yet; export the model as .onnx")
-    model: Model = importlib.import_module(_READERS[kind]).read(path, **options)
+    model: Model = importlib.import_module(_READERS[detect(path)]).read(path, **options)
     return model
 
 
@@ -43,13 +42,15 @@ def detect(path: str | Path) -> str:
     """The format of a model: by its name, and where that says nothing by its first bytes.
 
     Returns:
-        `onnx`, `tflite`, `pt2`, `hugging_face` or `factory`.
+        `onnx`, `tflite`, `pt2`, `hugging_face`, `factory` or `safetensors`.
 
     Raises:
         AdapterError: There is no such file, or nothing tells its format.
     """
     text, path = str(path), Path(path)
     named = {".onnx": "onnx", ".tflite": "tflite", ".lite": "tflite", ".pt2": "pt2"}.get(path.suffix.lower())
+    if text.startswith("timm:"):
+        return "factory"
     if path.is_dir():
         if (path / "config.json").is_file():
             return "hugging_face"
@@ -70,7 +71,9 @@ def detect(path: str | Path) -> str:
         raise AdapterError(f"{path} cannot be read: {err.strerror}") from err
     if head[4:8] == b"TFL3":
         return "tflite"
-    if path.suffix.lower() in (".pt", ".pth", ".bin", ".safetensors", ".ckpt"):
+    if path.suffix.lower() == ".safetensors":
+        return "safetensors"
+    if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt"):
         raise AdapterError(f"{path} holds weights only; name a factory and pass the file as --weights")
     raise AdapterError(
         f"{path} is of no known format; expected .onnx, .tflite, .pt2 or a Hugging Face folder"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lampq.core.divergence import log_softmax
 from lampq.core.errors import RecordError
 from lampq.core.fisher import forward_fisher

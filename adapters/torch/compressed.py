@@ -1,0 +1,133 @@
+"""Hugging Face directories in the compressed-tensors form that plain `from_pretrained` reads
+(pack-quantized).
+
+That form has whole numbers with one scale per output row, b bits each without gaps, and a place for
+`nn.Linear` and `nn.Embedding` alone. Other weights keep their rounded values as floats, which
+`stored_bytes` counts as such.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lampq.adapters.torch import hugging_face
+from lampq.core.errors import AdapterError
+from lampq.core.layer import Layer
+from lampq.core.plan import Plan
+from lampq.core.quantizer import Quantized, from_rows
+
+if TYPE_CHECKING:
+    from lampq.adapters.torch.model import TorchModel
+
+_SCALE_BYTES, _SHAPE_BYTES, _WORD_BITS = 4, 16, 32
+_COPIED = (
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+)
+
+
+def fits(model: TorchModel, name: str) -> bool:
+    """Whether the form has a place for a layer's codes."""
+    parameter = model.parameters[name]
+    path, _, last = parameter.rpartition(".")
+    return last == "weight" and type(model.module.get_submodule(path)) in (
+        torch.nn.Linear,
+        torch.nn.Embedding,
+    )
+
+
+def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
+    """Bytes of a layer at a width: packed words, scales and shape; floats where it cannot be packed."""
+    if not fits(model, layer.name):
+        return 4 * layer.size
+    words = -(-layer.shape[1] * bits // _WORD_BITS)
+    return layer.shape[0] * (4 * words + _SCALE_BYTES) + _SHAPE_BYTES
+
+
+def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], directory: Path) -> None:
+    """Write a model into an existing empty directory.
+
+    Args:
+        model: The float model, read from a Hugging Face directory.
+        plan: Widths; the container must be `bitplane`.
+        weights: Layer -> codes and scales on the mid-tread grid.
+        directory: The directory.
+
+    Raises:
+        AdapterError: compressed-tensors is missing.
+    """
+    quantization = _import_quantization()
+    transformers = hugging_face.import_transformers()
+    layers = {layer.name: layer for layer in model.layers()}
+    packed: dict[int, list[str]] = {}
+    module = copy.deepcopy(model.module).cpu()
+    for decision in plan.layers:
+        layer, quantized = layers[decision.name], weights[decision.name]
+        values = torch.from_numpy(from_rows(quantized.dequantized(), layer.shape, layer.channel_axis))
+        module.get_parameter(model.parameters[decision.name]).data = values
+        if fits(model, decision.name):
+            packed.setdefault(decision.weight_bits, []).append(
+                model.parameters[decision.name].removesuffix(".weight")
+            )
+    groups = {
+        f"{bits}_bits": quantization.QuantizationScheme(
+            targets=["re:^" + name.replace(".", "[.]") + "$" for name in names],
+            weights=quantization.QuantizationArgs(
+                num_bits=bits, type="int", symmetric=True, strategy="channel"
+            ),
+        )
+        for bits, names in sorted(packed.items())
+    }
+    config = quantization.QuantizationConfig(
+        config_groups=groups, format="pack-quantized", quantization_status="compressed", ignore=[]
+    )
+    with hugging_face.quietly(transformers):
+        quantization.apply_quantization_config(module, config, run_compressed=False)
+        for names in packed.values():
+            for path in names:
+                scale = weights[_layer_of(model, f"{path}.weight")].scale
+                module.get_submodule(path).weight_scale.data = torch.from_numpy(scale[:, None].copy())
+        compressor = _import_compressor().from_pretrained_model(module)
+        compressor.compress_model(module)
+        module.save_pretrained(directory)
+        compressor.update_config(directory)
+    for name in _COPIED:
+        source = model.path / name
+        if source.is_file():
+            (directory / name).write_bytes(source.read_bytes())
+
+
+def read_back(directory: Path) -> dict[str, torch.Tensor]:
+    """Parameters of a written directory, as `from_pretrained` gives them."""
+    return {
+        name: tensor.detach() for name, tensor in hugging_face.load(directory).module.state_dict().items()
+    }
+
+
+def _layer_of(model: TorchModel, parameter: str) -> str:
+    return next(name for name, other in model.parameters.items() if other == parameter)
+
+
+def _import_quantization() -> Any:
+    try:
+        import compressed_tensors.quantization
+    except ImportError as err:
+        raise AdapterError(
+            "writing a Hugging Face directory needs compressed-tensors; run: "
+            "pip install 'compressed-tensors>=0.18', or write a .safetensors file"
+        ) from err
+    return compressed_tensors.quantization
+
+
+def _import_compressor() -> Any:
+    from compressed_tensors.compressors import ModelCompressor
+
+    return ModelCompressor

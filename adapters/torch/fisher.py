@@ -1,0 +1,177 @@
+"""Exact Fisher information of weights and activations, at the cost of one backward pass.
+
+The pass is replayed from a tape with every layer's input and output gradient in hand. Weights take no
+gradients of their own: what a plain backward pass spends on them pays for the per-sample norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+import torch
+
+from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
+from lampq.adapters.torch.labels import directions
+from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.replay import passes
+from lampq.core.errors import AdapterError, RecordError
+from lampq.core.measure import Progress, quiet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FisherSums:
+    """Sums over samples; those of two shards add up to those of both.
+
+    Attributes:
+        samples: Samples in the sums.
+        weight: Layer -> sum of squared per-sample gradients of the weights.
+        activation: Layer -> the same of the layer's input, or empty.
+        diagonal: Layer -> the same of each weight, in the shape of the weight, float64; where asked for.
+    """
+
+    samples: int
+    weight: Mapping[str, float]
+    activation: Mapping[str, float] = field(default_factory=dict)
+    diagonal: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __add__(self, other: FisherSums) -> FisherSums:
+        """The sums over both sets of samples.
+
+        Raises:
+            RecordError: The two are of different layers.
+        """
+        for name in ("weight", "activation", "diagonal"):
+            if list(getattr(self, name)) != list(getattr(other, name)):
+                raise RecordError(f"Fisher sums to add are of different layers ({name})")
+        return FisherSums(
+            samples=self.samples + other.samples,
+            weight={name: value + other.weight[name] for name, value in self.weight.items()},
+            activation={name: value + other.activation[name] for name, value in self.activation.items()},
+            diagonal={name: value + other.diagonal[name] for name, value in self.diagonal.items()},
+        )
+
+    def traces(self) -> dict[str, float]:
+        """Layer -> trace of the Fisher information of its weights, nats, averaged over samples."""
+        return {name: value / self.samples for name, value in self.weight.items()}
+
+    def activation_traces(self) -> dict[str, float]:
+        """Layer -> trace of the Fisher information of its input, nats, averaged over samples."""
+        return {name: value / self.samples for name, value in self.activation.items()}
+
+    def diagonals(self) -> dict[str, np.ndarray]:
+        """Layer -> Fisher information of each weight, nats, averaged over samples."""
+        return {name: value / self.samples for name, value in self.diagonal.items()}
+
+
+def fisher_sums(
+    model: TorchModel,
+    batch: np.ndarray,
+    *,
+    labels: str = "auto",
+    draws: int = 1,
+    seed: int = 0,
+    truth: np.ndarray | None = None,
+    samples: Sequence[int] | None = None,
+    activations: bool = True,
+    diagonal: Collection[str] = (),
+    batch_size: int = 16,
+    progress: Progress = quiet,
+) -> FisherSums:
+    """Sums of squared per-sample gradients of log p(y|x), for every layer.
+
+    The traces are of the Fisher information with labels as `lampq.adapters.torch.labels` explains them:
+    exact up to rounding for `exact` and `data`, unbiased for `probe` and `sampled`.
+
+    Args:
+        model: The model.
+        batch: Inputs, samples first.
+        labels: `auto`, `exact`, `probe`, `sampled` or `data`.
+        draws: Backward passes per batch, where labels are drawn.
+        seed: Seeds the draws.
+        truth: Labels of the data, for `data`.
+        samples: Number of each sample in the whole data set, where the batch is a shard of it; draws depend
+            on it.
+        activations: Whether to measure the inputs of layers as well.
+        diagonal: Layers to keep the whole diagonal of.
+        batch_size: Samples per pass.
+        progress: Told after every batch.
+
+    Raises:
+        AdapterError: Labels do not fit, samples mix within a batch, or the gradients are not finite.
+    """
+    unknown = set(diagonal) - set(model.parameters)
+    if unknown:
+        raise AdapterError(
+            f"no layer {sorted(unknown)[0]} to take the diagonal of; `lampq inspect` lists them"
+        )
+    numbers = np.arange(len(batch)) if samples is None else np.asarray(samples)
+    if numbers.shape != (len(batch),):
+        raise AdapterError(f"{len(numbers)} sample numbers for {len(batch)} samples")
+    parts, done = [], 0
+    for part in passes(model, batch, batch_size=batch_size, activations=activations):
+        place = slice(done, done + part.count)
+        vectors = directions(
+            part.logits[: part.count],
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=numbers[place],
+            truth=None if truth is None else np.asarray(truth)[place],
+        )
+        collector = _Collector(model, frozenset(diagonal), activations)
+        part.backward(vectors, collector.add_weight, collector.add_activation)
+        parts.append(collector.sums(part.count, part.scale))
+        done += part.count
+        progress("Fisher information", done, len(batch))
+    return reduce(lambda one, other: one + other, parts)
+
+
+class _Collector:
+    """Squares of one pass, kept on the device until the end: reading each would make a GPU wait."""
+
+    def __init__(self, model: TorchModel, diagonal: frozenset[str], activations: bool) -> None:
+        self._model = model
+        self._activations = activations
+        self._diagonal = diagonal
+        self._weight: dict[str, torch.Tensor] = {}
+        self._activation: dict[str, torch.Tensor] = {}
+        self._squares: dict[str, torch.Tensor] = {}
+
+    def add_weight(self, name: str, uses: list[Rows]) -> None:
+        norms = squared_norms(uses).sum()
+        self._weight[name] = self._weight.get(name, 0) + norms
+        if name in self._diagonal:
+            shape = self._model.tensors[self._model.parameters[name]].shape
+            for gradients in sample_gradients(uses, shape):
+                squares = gradients.square().sum(0, dtype=torch.float64)
+                self._squares[name] = self._squares.get(name, 0) + squares
+
+    def add_activation(self, name: str, gradient: torch.Tensor) -> None:
+        square = torch.linalg.vector_norm(gradient.float()).double().square()
+        self._activation[name] = self._activation.get(name, 0) + square
+
+    def sums(self, count: int, scale: float) -> FisherSums:
+        names = list(self._model.parameters)
+        weight = {name: float(self._weight.get(name, 0)) / scale**2 for name in names}
+        # A layer that this batch took no part in counts as zero.
+        measured = [n for n in names if self._activations and _has_input(self._model, n)]
+        activation = {name: float(self._activation.get(name, 0)) / scale**2 for name in measured}
+        bad = next((n for n, v in (*weight.items(), *activation.items()) if not np.isfinite(v)), None)
+        if bad is not None:
+            raise AdapterError(
+                f"the gradients of layer {bad} are not finite; check the data, or run without autocast"
+            )
+        diagonal = {}
+        for name in (name for name in names if name in self._diagonal):
+            square = self._squares.get(name)
+            shape = self._model.tensors[self._model.parameters[name]].shape
+            diagonal[name] = np.zeros(shape) if square is None else square.cpu().numpy() / scale**2
+        return FisherSums(samples=count, weight=weight, activation=activation, diagonal=diagonal)
+
+
+def _has_input(model: TorchModel, name: str) -> bool:
+    """Whether a layer reads activations: a table that is looked up does not."""
+    return any(use.form != "lookup" for use in model.uses(name))

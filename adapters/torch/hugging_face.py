@@ -1,0 +1,207 @@
+"""Models in Hugging Face directories: config.json and weights, offline, no code of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lampq.adapters.torch.runtime import Arguments
+from lampq.core.errors import AdapterError, LampqError
+from lampq.core.files import read_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loaded:
+    """A loaded model.
+
+    Attributes:
+        module: The module.
+        input_shape: Shape of one image, or None for text.
+        arguments: How to call it, or None for the batch alone.
+        files: The files of its weights.
+        stored: Layer -> (weight bits, None) of weights that were stored quantized.
+    """
+
+    module: torch.nn.Module
+    input_shape: tuple[int, ...] | None
+    arguments: Arguments | None
+    files: tuple[Path, ...]
+    stored: Mapping[str, tuple[int, int | None]]
+
+
+def load(path: Path) -> Loaded:
+    """Load the class that config.json names, from transformers itself.
+
+    Raises:
+        AdapterError: The directory is no model, needs code of its own, or its weights do not fit.
+    """
+    config = _config(path)
+    transformers = import_transformers()
+    name = next(iter(config.get("architectures") or ()), None)
+    cls = _architecture(transformers, str(name))
+    if cls is None:
+        raise AdapterError(
+            f"{path}: config.json asks for {name or 'no architecture'}, which transformers "
+            f"{transformers.__version__} does not have or cannot import; name one of its classes there"
+        )
+    with quietly(transformers):
+        try:
+            module, report = cls.from_pretrained(
+                path,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            if config.get("quantization_config"):
+                # Packed weights become ordinary ones on the first run. (Asking for that on loading,
+                # dequantize=True, gives wrong values where widths are mixed, as of transformers 5.23.)
+                _run_once(module, _image_shape(config))
+        # The library raises whatever a damaged directory makes it stumble over.
+        except Exception as err:
+            line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            raise AdapterError(f"{path}: transformers cannot load it: {line}") from err
+    _check(path, report)
+    files = sorted((*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")))
+    return Loaded(
+        module=module,
+        input_shape=_image_shape(config),
+        arguments=_arguments(module),
+        files=tuple(files),
+        stored=_stored_bits(module, config.get("quantization_config") or {}),
+    )
+
+
+def build(architecture: str, config: dict[str, Any]) -> torch.nn.Module:
+    """A model with random weights from a configuration.
+
+    Raises:
+        AdapterError: transformers is missing or does not know it.
+    """
+    transformers = import_transformers()
+    cls = _architecture(transformers, architecture)
+    kind = str(config.get("model_type"))
+    if cls is None or kind not in transformers.CONFIG_MAPPING:
+        raise AdapterError(f"transformers {transformers.__version__} has no {architecture} of type {kind}")
+    family = transformers.CONFIG_MAPPING[kind]
+    with quietly(transformers):
+        return cls(family.from_dict(config))
+
+
+def import_transformers() -> Any:
+    """The library.
+
+    Raises:
+        AdapterError: It is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as err:
+        raise AdapterError(
+            "Hugging Face directories need transformers; run: pip install transformers"
+        ) from err
+    return transformers
+
+
+def is_directory(path: Path) -> bool:
+    """Whether a path is a Hugging Face directory."""
+    return path.is_dir() and (path / "config.json").is_file()
+
+
+@contextlib.contextmanager
+def quietly(transformers: Any) -> Iterator[None]:
+    """No progress bars and remarks of the library; what matters is reported in its stead."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        # Companion libraries draw bars of their own.
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _architecture(transformers: Any, name: str) -> Any:
+    try:
+        cls = getattr(transformers, name, None)
+    except (ImportError, RuntimeError):
+        return None
+    return cls if inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel) else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path / "config.json", "model configuration")
+    except LampqError as err:
+        raise AdapterError(str(err)) from err
+    if config.get("auto_map"):
+        raise AdapterError(
+            f"{path}: config.json asks to run code of its own (auto_map); refused, it is never run"
+        )
+    return config
+
+
+def _run_once(module: torch.nn.Module, image_shape: tuple[int, ...] | None) -> None:
+    batch = torch.zeros(1, 2, dtype=torch.long) if image_shape is None else torch.zeros(1, *image_shape)
+    with torch.no_grad():
+        module(batch)
+
+
+def _check(path: Path, report: Any) -> None:
+    """Every weight of the model must come from the files; what they hold beyond that does no harm."""
+    missing, misshapen = sorted(report["missing_keys"]), sorted(map(str, report["mismatched_keys"]))
+    if missing or misshapen:
+        parts = [f"{len(missing)} missing ({', '.join(missing)})"] if missing else []
+        parts += [f"{len(misshapen)} of another shape ({', '.join(misshapen)})"] if misshapen else []
+        raise AdapterError(
+            f"{path}: the weights do not fit config.json: {'; '.join(parts)}; "
+            f"name the architecture they were saved with"
+        )
+
+
+def _stored_bits(
+    module: torch.nn.Module, quantization: Mapping[str, Any]
+) -> dict[str, tuple[int, int | None]]:
+    """Widths by module, from groups of a compressed-tensors configuration that name modules by pattern."""
+    found: dict[str, tuple[int, int | None]] = {}
+    for group in (quantization.get("config_groups") or {}).values():
+        bits = (group.get("weights") or {}).get("num_bits")
+        patterns = [target[3:] for target in group.get("targets", ()) if target.startswith("re:")]
+        if bits is None:
+            continue
+        for name, _ in module.named_modules():
+            if any(re.match(pattern, name) for pattern in patterns):
+                found[name] = (int(bits), None)
+    return found
+
+
+def _image_shape(config: dict[str, Any]) -> tuple[int, ...] | None:
+    config = {**config, **config.get("vision_config", {})}
+    size, channels = config.get("image_size"), config.get("num_channels", 3)
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    return (int(channels), int(height), int(width))
+
+
+def _arguments(module: torch.nn.Module) -> Arguments | None:
+    """For text: leave padding out of attention."""
+    padding = getattr(module.config, "pad_token_id", None)
+    names = inspect.signature(module.forward).parameters
+    if padding is None or not {"input_ids", "attention_mask"} <= set(names):
+        return None
+    return lambda batch: ((), {"input_ids": batch, "attention_mask": (batch != padding).long()})

@@ -1,0 +1,251 @@
+"""A PyTorch model behind the core's protocol."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lampq.adapters.kinds import infer_kind, override_kinds
+from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.sweep import sweep
+from lampq.adapters.torch.uses import Use
+from lampq.core.errors import AdapterError
+from lampq.core.input_spec import InputSpec
+from lampq.core.layer import Layer
+
+if TYPE_CHECKING:
+    from lampq.core.plan import Plan
+
+
+class TorchModel:
+    """A module, its quantizable weights, and what it computes.
+
+    Layers are parameters, not modules: whatever reaches a matrix product or a convolution counts, also the
+    packed `in_proj_weight` of `nn.MultiheadAttention`. A parameter used in several places is one layer.
+
+    Args:
+        runtime: The module made runnable.
+        path: Where it was read from.
+        source: The text it was read with.
+        kinds: Pattern -> kind, overriding what names say.
+        files: The files that hold its weights.
+        stored: Layer name -> (weight bits, activation bits) of weights that are stored quantized.
+        hugging_face: Whether it comes from a Hugging Face directory and is written as one.
+
+    Attributes:
+        path: Where it was read from.
+        source: The text it was read with.
+        format: "torch".
+        grid: Grid its weights are quantized on.
+        hugging_face: Whether it is written as a Hugging Face directory.
+        runtime: The module made runnable.
+        tensors: Parameters and buffers by name, replacements included.
+    """
+
+    format = "torch"
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        path: Path,
+        source: str = "",
+        kinds: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
+        stored: Mapping[str, tuple[int, int | None]] | None = None,
+        hugging_face: bool = False,
+    ) -> None:
+        self.path = path
+        self.source = source
+        self.hugging_face = hugging_face
+        # The form of Hugging Face directories has whole numbers alone.
+        self.grid = "mid_tread" if hugging_face else "auto"
+        self.runtime = runtime
+        self._kinds = dict(kinds or {})
+        self._files = tuple(files)
+        self._stored = dict(stored or {})
+        self.tensors: dict[str, torch.Tensor] = runtime.weights
+        self._layers: tuple[Layer, ...] | None = None
+        self._parameters: dict[str, str] | None = None
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module, with the weights it was read with."""
+        return self.runtime.module
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of names, types, shapes and values of all tensors as read, whatever has been replaced."""
+        return self.runtime.digest
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Shape and type of the input; the batch is free unless the model fixes it."""
+        example = self.runtime.example
+        dtype = str(example.dtype).removeprefix("torch.")
+        return InputSpec(
+            name="input", shape=(self.runtime.fixed_batch, *self.runtime.sample_shape), dtype=dtype
+        )
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(parameter, reason) of every weight of two or more axes that stays as it is."""
+        return tuple(self.runtime.survey.skipped.items())
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Layer name -> parameter name, in the order the model uses them."""
+        if self._parameters is None:
+            self._parameters = {layer_name(name): name for name in self.runtime.survey.uses}
+        return self._parameters
+
+    def uses(self, name: str) -> tuple[Use, ...]:
+        """Where a layer's weight is used."""
+        return self.runtime.survey.uses[self._parameter(name)]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the quantizable weights in the order the model uses them, measured once and cached."""
+        if self._layers is None:
+            found = []
+            names = list(self.parameters)
+            if not names:
+                raise AdapterError(
+                    f"{self.runtime.name} has no weights to quantize; `lampq inspect` says why"
+                )
+            places = self.runtime.places
+            kinds = [
+                infer_kind(
+                    name, convolution=self.uses(name)[0].form == "conv", position=places.get(parameter)
+                )
+                for name, parameter in self.parameters.items()
+            ]
+            for name, kind in zip(names, override_kinds(names, kinds, self._kinds), strict=True):
+                uses = self.uses(name)
+                main = next((use for use in uses if use.form != "lookup"), uses[0])
+                shares = tuple(use.module for use in uses if use is not main)
+                axis = main.channel_axis
+                found.append(
+                    Layer.from_weight(name, self.weight(name), kind=kind, channel_axis=axis, shares=shares)
+                )
+            self._layers = tuple(found)
+        return self._layers
+
+    def weight(self, name: str) -> np.ndarray:
+        """The stored array of a layer, float32, in the shape of its record."""
+        return self.tensors[self._parameter(name)].float().cpu().numpy()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
+        logits = [
+            self.runtime.logits(self.tensors, tensor)[:count].float()
+            for tensor, count in self.runtime.batches(batch)
+        ]
+        found = torch.cat(logits).cpu().numpy()
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            first = int((~finite).argmax())
+            raise AdapterError(
+                f"{self.runtime.name}: NaN or infinite logits for sample {first}; "
+                f"check the preprocessing of the data"
+            )
+        return found
+
+    def with_weights(self, weights: Mapping[str, np.ndarray]) -> TorchModel:
+        """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+        other = copy.copy(self)
+        other.tensors = dict(self.tensors)
+        for name, array in weights.items():
+            other.tensors[self._parameter(name)] = self._tensor(name, array)
+        other._layers = None
+        return other
+
+    def sweep(
+        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, np.ndarray]]:
+        """Logits with one weight replaced at a time; what comes before the weight is computed once."""
+        parsed = (
+            ((name, option), self._parameter(name), self._tensor(name, array))
+            for name, option, array in candidates
+        )
+        for (name, option), logits in sweep(self.runtime, self.tensors, batch, parsed):
+            yield name, option, logits
+
+    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+        """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
+
+        A layer's input has its features last; that of a convolution is the image, channels second.
+        """
+        layers = {parameter: name for name, parameter in self.parameters.items()}
+        for tensor, count in self.runtime.batches(batch):
+            recording = self.runtime.recording(tensor, self.tensors)
+            tape, positions = recording.tape, dict.fromkeys(layers, 0.0)
+            for use, _ in recording.uses:
+                positions[use.weight] += use.multiplications / (
+                    len(tensor) * self.tensors[use.weight].numel()
+                )
+            values, at = tape.start(self.tensors, tensor), 0
+            for use, layout in recording.uses:
+                if use.form == "lookup":
+                    continue
+                # Up to one use at a time, so that the inputs of all layers need not fit in memory together.
+                with torch.no_grad():
+                    values = tape.play(values, begin=at, end=use.operation)
+                    at = use.operation
+                    units = use.units(values[tape.operations[at].slot(use.data)])
+                    if layout is not None:
+                        units = layout.first_samples(units, len(tensor), count)
+                yield layers[use.weight], units.float().cpu().numpy(), round(positions[use.weight])
+
+    def stored_bits(self) -> dict[str, tuple[int, int | None]]:
+        """Widths of the weights that are stored quantized, and of their inputs, by name."""
+        return dict(self._stored)
+
+    def file_bytes(self) -> int:
+        """Bytes of the files that hold the weights, or of all tensors where they come from no file."""
+        if self._files:
+            return sum(file.stat().st_size for file in self._files)
+        return sum(tensor.nbytes for tensor in self.runtime.weights.values())
+
+    def rest_bytes(self) -> int:
+        """Bytes of everything but the quantizable weights."""
+        quantizable = set(self.parameters.values())
+        return sum(t.nbytes for name, t in self.tensors.items() if name not in quantizable)
+
+    def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
+        """Stored bytes of a layer's codes and scales at a width."""
+        if self.hugging_face:
+            return compressed.stored_bytes(self, layer, bits)
+        return packed.payload_bytes(layer.size, layer.channels, bits, container)
+
+    def write(self, plan: Plan, path: Path) -> None:
+        """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`."""
+        from lampq.adapters.torch.writing import write
+
+        write(self, plan, path)
+
+    def _parameter(self, name: str) -> str:
+        if name not in self.parameters:
+            raise AdapterError(f"{self.runtime.name} has no layer {name}; `lampq inspect` lists them")
+        return self.parameters[name]
+
+    def _tensor(self, name: str, array: np.ndarray) -> torch.Tensor:
+        old = self.tensors[self._parameter(name)]
+        if tuple(array.shape) != tuple(old.shape):
+            raise AdapterError(
+                f"layer {name}: an array of shape {array.shape} for a weight of {tuple(old.shape)}"
+            )
+        return torch.from_numpy(np.ascontiguousarray(array)).to(old.device, old.dtype)
+
+
+def layer_name(parameter: str) -> str:
+    """The module path of a parameter: its name without `.weight`; a packed one keeps what tells it apart."""
+    for suffix in (".weight", "_weight"):
+        if parameter.endswith(suffix):
+            return parameter.removesuffix(suffix)
+    return parameter

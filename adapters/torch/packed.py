@@ -1,0 +1,231 @@
+"""Quantized weights in a safetensors file with exactly b bits each.
+
+Beside the tensors that stay as they are, each quantized weight has its codes (`NAME.codes`, uint8, see
+`lampq.core.packing`) and one float32 scale per output channel (`NAME.scale`); what the codes mean is in the
+file's metadata. The file is a checkpoint like any other: a factory can be filled from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lampq.adapters.torch.checkpoint import State
+from lampq.core import packing
+from lampq.core.activation_grid import ActivationGrid
+from lampq.core.errors import AdapterError, LampqError, MissingExtraError
+from lampq.core.quantizer import Quantized, from_rows
+
+_KEY, _VERSION = "lampq", 1
+_CODES, _SCALE = ".codes", ".scale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """How one weight is stored.
+
+    Attributes:
+        layer: Layer name.
+        bits: Width.
+        step: Distance of neighbouring integers: value = scale * (step * code - offset).
+        offset: Minus the smallest integer.
+        shape: Shape of the weight.
+        channel_axis: Axis with one scale per entry.
+        container: `bitplane` (exactly `bits` bits a code) or `int8` (one byte).
+        activation_bits: Width of the layer's input, or None.
+        activation_range: Its range, or None.
+    """
+
+    layer: str
+    bits: int
+    step: int
+    offset: int
+    shape: tuple[int, ...]
+    channel_axis: int
+    container: str = "bitplane"
+    activation_bits: int | None = None
+    activation_range: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def activation_grid(self) -> ActivationGrid | None:
+        """Grid of the layer's input, or None where it stays float."""
+        if self.activation_bits is None or self.activation_range is None:
+            return None
+        return ActivationGrid.from_range(*self.activation_range, bits=self.activation_bits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedFile:
+    """A file of quantized weights.
+
+    Attributes:
+        records: Parameter -> how it is stored.
+        origin: What the model was read from: `source` and what its kind needs to be built again.
+        weights: Parameter -> its codes and scales.
+        rest: All other tensors by name.
+    """
+
+    records: Mapping[str, Record]
+    origin: Mapping[str, Any]
+    weights: Mapping[str, Quantized]
+    rest: State
+
+    def state(self) -> State:
+        """A plain state dict, float32 where it was quantized."""
+        state = dict(self.rest)
+        for name, record in self.records.items():
+            rows = self.weights[name].dequantized()
+            state[name] = torch.from_numpy(from_rows(rows, record.shape, record.channel_axis))
+        return state
+
+
+def encode(records: Mapping[str, Record], weights: Mapping[str, Quantized], rest: State) -> State:
+    """The tensors to store."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in rest.items()}
+    for name, record in records.items():
+        quantized = weights[name]
+        codes = quantized.codes
+        if record.container == "bitplane":
+            codes = np.concatenate([plane.reshape(-1) for plane in packing.pack(codes, record.bits)])
+        tensors[name + _CODES] = torch.from_numpy(np.ascontiguousarray(codes.reshape(-1)))
+        tensors[name + _SCALE] = torch.from_numpy(quantized.scale)
+    return tensors
+
+
+def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], tensors: State) -> None:
+    """Write the file, not atomically: give it a temporary path."""
+    safetensors = _safetensors()
+    safetensors.save_file(tensors, path, metadata=metadata(records, origin))
+
+
+def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:
+    """What the file says of itself."""
+    content = {
+        "version": _VERSION,
+        "origin": dict(origin),
+        "weights": {n: asdict(r) for n, r in records.items()},
+    }
+    return {"format": "pt", _KEY: json.dumps(content, separators=(",", ":"))}
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is one of these."""
+    return path.suffix == ".safetensors" and path.is_file() and _KEY in _header(path)
+
+
+def read(path: Path) -> PackedFile:
+    """Read a file back.
+
+    Raises:
+        AdapterError: It is none of these, or damaged.
+    """
+    header = _header(path)
+    if _KEY not in header:
+        raise AdapterError(
+            f"{path}: plain weights; name what they belong to: MODEL.py:FACTORY --weights {path.name}"
+        )
+    try:
+        content = json.loads(header[_KEY])
+        if content["version"] != _VERSION:
+            raise AdapterError(
+                f"{path}: version {content['version']} of the packed format, this lampq reads {_VERSION}"
+            )
+        records = {str(name): _record(data) for name, data in content["weights"].items()}
+        origin = dict(content["origin"])
+        tensors = _safetensors().load_file(path)
+        weights = {name: _decode(name, record, tensors) for name, record in records.items()}
+    except AdapterError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, LampqError) as err:
+        raise AdapterError(f"{path}: damaged ({type(err).__name__}: {err})") from err
+    taken = {name + suffix for name in records for suffix in (_CODES, _SCALE)}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    return PackedFile(records=records, origin=origin, weights=weights, rest=rest)
+
+
+def stored_bits(records: Mapping[str, Record]) -> dict[str, tuple[int, int | None]]:
+    """Layer -> widths of its weights and of its input."""
+    return {record.layer: (record.bits, record.activation_bits) for record in records.values()}
+
+
+def payload_bytes(size: int, channels: int, bits: int, container: str) -> int:
+    """Bytes of codes and scales."""
+    return (size if container == "int8" else packing.payload_bytes(size, bits)) + 4 * channels
+
+
+def _record(data: Mapping[str, Any]) -> Record:
+    spread = data["activation_range"]
+    return Record(
+        layer=str(data["layer"]),
+        bits=int(data["bits"]),
+        step=int(data["step"]),
+        offset=int(data["offset"]),
+        shape=tuple(int(d) for d in data["shape"]),
+        channel_axis=int(data["channel_axis"]),
+        container=str(data["container"]),
+        activation_bits=None if data["activation_bits"] is None else int(data["activation_bits"]),
+        activation_range=None if spread is None else (float(spread[0]), float(spread[1])),
+    )
+
+
+def _decode(name: str, record: Record, tensors: State) -> Quantized:
+    stored, scale = tensors[name + _CODES].numpy(), tensors[name + _SCALE].numpy()
+    channels = record.shape[record.channel_axis]
+    if record.step not in (1, 2) or not 1 <= record.bits <= 8 or scale.shape != (channels,):
+        raise AdapterError(f"weight {name}: its record does not fit its scales")
+    if record.container == "bitplane":
+        planes = list(_planes(stored, record))
+        codes = packing.unpack(planes, record.bits, record.size)
+    else:
+        codes = stored
+    if not np.isfinite(scale).all() or codes.size != record.size:
+        raise AdapterError(f"weight {name}: codes or scales are damaged")
+    return Quantized(
+        codes=codes.reshape(channels, -1),
+        scale=scale,
+        step=record.step,
+        offset=record.offset,
+        bits=record.bits,
+        squared_error=np.zeros(channels),
+    )
+
+
+def _planes(stored: np.ndarray, record: Record) -> Iterator[np.ndarray]:
+    at = 0
+    for part in packing.fields(record.bits):
+        length = packing.payload_bytes(record.size, part.width)
+        yield stored[at : at + length]
+        at += length
+    if at != stored.size:
+        raise AdapterError(f"layer {record.layer}: {stored.size} bytes of codes, expected {at}")
+
+
+def _header(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as err:
+        raise AdapterError(f"{path}: no such file") from err
+    except (SafetensorError, OSError) as err:
+        raise AdapterError(f"{path}: no valid safetensors file ({str(err).splitlines()[0]})") from err
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as err:
+        raise MissingExtraError("safetensors", "torch") from err
+    return safetensors.torch

@@ -1,0 +1,157 @@
+"""Read PyTorch models: factories with weights, Hugging Face directories, exported programs, timm names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
+from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
+from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.runtime import Arguments, Runtime
+from lampq.adapters.torch.state_dict import fill
+from lampq.core.errors import AdapterError
+
+_TIMM = "timm:"
+
+
+def accepts(source: str) -> bool:
+    """Whether a text names a PyTorch model.
+
+    >>> accepts("timm:vit_small_patch16_224"), accepts("nets/vit.py:build"), accepts("vit.onnx")
+    (True, True, False)
+    """
+    path = Path(source)
+    if source.startswith(_TIMM) or path.suffix in (".pt2", ".safetensors") or hugging_face.is_directory(path):
+        return True
+    place, colon, name = source.rpartition(":")
+    module = all(part.isidentifier() for part in place.split("."))
+    return bool(colon) and name.isidentifier() and (place.endswith(".py") or module)
+
+
+def read(
+    source: str | Path | torch.nn.Module,
+    *,
+    weights: str | Path | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    embeddings: bool = False,
+    device: str = "auto",
+    autocast: torch.dtype | None = None,
+    batch_size: int = 64,
+) -> TorchModel:
+    """Read a PyTorch model. Checkpoints are never executed; a factory is, because the caller names it.
+
+    Args:
+        source: `file.py:factory` or `package.module:factory`, a Hugging Face directory, a .pt2 file,
+            `timm:NAME`, a file of `write`, or a module.
+        weights: Checkpoint for a factory or timm: .safetensors, .pth, .pt, .bin, an index of shards, a file
+            of `write`, or a folder of these.
+        input_shape: Shape of one sample, where it cannot be found by trying.
+        kinds: Layer kinds to set, by pattern over layer names.
+        embeddings: Whether embedding tables count as layers.
+        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
+        autocast: Lower precision for matrix products, or None.
+        batch_size: Samples per run.
+
+    Raises:
+        AdapterError: The source cannot be read, or the weights do not fit.
+    """
+    settings = {"embeddings": embeddings, "device": device, "autocast": autocast, "batch_size": batch_size}
+    arguments: Arguments | None = None
+    fixed: int | None = None
+    files: tuple[Path, ...] = ()
+    stored: Mapping[str, tuple[int, int | None]] = {}
+    text = "module" if isinstance(source, torch.nn.Module) else str(source)
+    path = Path(text)
+    if weights is not None and (path.suffix in (".pt2", ".safetensors") or path.is_dir()):
+        raise AdapterError(f"{text} brings its own weights; leave --weights out")
+    if isinstance(source, torch.nn.Module):
+        module = source
+        if weights is not None:
+            files, stored = _load_weights(module, Path(weights))
+    elif hugging_face.is_directory(path):
+        loaded = hugging_face.load(path)
+        module, arguments, files, stored = loaded.module, loaded.arguments, loaded.files, loaded.stored
+        input_shape = input_shape or loaded.input_shape
+    elif path.is_dir():
+        raise AdapterError(f"{path}: a folder without config.json is no Hugging Face model")
+    elif path.suffix == ".pt2":
+        program = exported.load(path)
+        module, files, input_shape, fixed = program.module, (path,), program.input_shape, program.batch
+    elif path.suffix == ".safetensors":
+        file = packed.read(path)
+        module, files, stored = rebuild.load_quantized(path), (path,), packed.stored_bits(file.records)
+    elif text.startswith(_TIMM):
+        module, files, stored, input_shape = _timm(text, weights, input_shape)
+    else:
+        module = factory.build(text)
+        if weights is not None:
+            files, stored = _load_weights(module, Path(weights))
+        path = Path(text.rpartition(":")[0])
+    runtime = Runtime(
+        module, name=text, input_shape=input_shape, arguments=arguments, fixed_batch=fixed, **settings
+    )
+    return TorchModel(
+        runtime,
+        path=Path(weights) if weights else path,
+        source=text,
+        kinds=kinds,
+        files=files,
+        stored=stored,
+        hugging_face=hugging_face.is_directory(path),
+    )
+
+
+def _load_weights(
+    module: torch.nn.Module, path: Path
+) -> tuple[tuple[Path, ...], Mapping[str, tuple[int, int | None]]]:
+    """Fill a module from a checkpoint; its files, and the widths that it is stored in."""
+    state, stored = _state(path)
+    fill(module, state, path)
+    return checkpoint_files(path), stored
+
+
+def _state(path: Path) -> tuple[State, Mapping[str, tuple[int, int | None]]]:
+    if packed.is_packed(path):
+        file = packed.read(path)
+        return file.state(), packed.stored_bits(file.records)
+    return load_state(path), {}
+
+
+def _timm(
+    text: str, weights: str | Path | None, input_shape: tuple[int, ...] | None
+) -> tuple[torch.nn.Module, tuple[Path, ...], Mapping[str, tuple[int, int | None]], tuple[int, ...] | None]:
+    if weights is None:
+        raise AdapterError(f"{text} needs --weights: nothing is downloaded")
+    name = text.removeprefix(_TIMM)
+    module = rebuild.build_timm(name)
+    state, stored = _state(Path(weights))
+    classes = _classes(module, state)
+    if classes is not None and classes != module.num_classes:
+        module = rebuild.build_timm(name, classes=classes)
+    fill(module, state, Path(weights))
+    return (
+        module,
+        checkpoint_files(Path(weights)),
+        stored,
+        input_shape or tuple(_configuration(module)["input_size"]),
+    )
+
+
+def _classes(module: torch.nn.Module, state: State) -> int | None:
+    """Rows of the checkpoint's classifier, whatever the model was built for."""
+    heads = _configuration(module).get("classifier") or ()
+    head = heads if isinstance(heads, str) else next(iter(heads), "")
+    found = next(
+        (t for n, t in state.items() if n == f"{head}.weight" or n.endswith(f".{head}.weight")), None
+    )
+    return None if found is None else int(found.shape[0])
+
+
+def _configuration(module: torch.nn.Module) -> Mapping[str, Any]:
+    """What timm says of a model it built."""
+    return cast("Mapping[str, Any]", module.pretrained_cfg)

@@ -1,0 +1,154 @@
+"""Record a forward pass on a `Tape`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lampq.adapters.torch.tape import Operation, Tape, Values, tensors
+
+Forward = Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
+"""Named weights and a batch in, logits out."""
+
+# Operators whose result is a Python number, so that Python code may branch on data.
+_READS_VALUES = frozenset({"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero"})
+
+
+def record(
+    forward: Forward,
+    weights: Mapping[str, torch.Tensor],
+    batch: torch.Tensor,
+    *,
+    module: torch.nn.Module | None = None,
+) -> tuple[Tape, torch.Tensor]:
+    """Run a forward pass and write it down.
+
+    Args:
+        forward: The pass.
+        weights: Parameters and buffers by name; a tensor under two names counts under the first.
+        batch: The input.
+        module: Its submodules name the places of operators.
+
+    Returns:
+        The tape and the logits.
+    """
+    with _places(module) as place, _Recorder(weights, batch, place) as recorder:
+        output = forward(weights, batch)
+    return recorder.finish(output), output.detach()
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor, place: list[str]) -> None:
+        super().__init__()
+        # Keyed by identity and weak: tensors of the pass are freed as they would be without a recorder.
+        self._slots: Any = WeakIdKeyDictionary()
+        self._count = 0
+        self._names: dict[int, str] = {}
+        for name, tensor in weights.items():
+            if tensor not in self._slots:
+                self._names[self._new(tensor)] = name
+        self._input = self._new(batch)
+        self._operations: list[Operation] = []
+        self._constants: Values = {}
+        self._place = place
+        self._obstacle: str | None = None
+        self._random: str | None = None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        leaves, structure = tree_flatten((args, kwargs or {}))
+        reads = [(i, self._slot(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        result = func(*args, **(kwargs or {}))
+        made = tensors(result)
+        # A result may be an argument again: an operator in place, or a view that changes nothing.
+        writes = tuple(self._slots[t] if t in self._slots else self._new(t) for t in made)
+        place = self._place[-1] if self._place else ""
+        where = f"{func._schema.name} in {place or 'the model'}"
+        if func._schema.name in _READS_VALUES:
+            self._obstacle = self._obstacle or where
+        if _draws_random_numbers(func, args, kwargs or {}):
+            self._random = self._random or where
+        if not kwargs and not any(isinstance(arg, (list, tuple, dict)) for arg in args):
+            structure = None
+        self._operations.append(
+            Operation(
+                function=func,
+                leaves=tuple(None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves),
+                structure=structure,
+                reads=tuple(reads),
+                writes=writes,
+                shape=tuple(made[0].shape) if made else (),
+                module=place,
+            )
+        )
+        return result
+
+    def finish(self, output: torch.Tensor) -> Tape:
+        """The tape, once the pass is over."""
+        end = self._slot(output)
+        operations = _without_dead(self._operations, end)
+        read = {slot for operation in operations for _, slot in operation.reads} | {end}
+        weights = {name: slot for slot, name in self._names.items() if slot in read}
+        constants = {slot: tensor for slot, tensor in self._constants.items() if slot in read}
+        return Tape(operations, weights, constants, self._input, end, self._obstacle, self._random)
+
+    def _new(self, tensor: torch.Tensor) -> int:
+        slot = self._count
+        self._count += 1
+        self._slots[tensor] = slot
+        return slot
+
+    def _slot(self, tensor: torch.Tensor) -> int:
+        slot = self._slots.get(tensor)
+        if slot is None:
+            slot = self._new(tensor)
+            self._constants[slot] = tensor
+        return slot
+
+
+def _draws_random_numbers(
+    function: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    if torch.Tag.nondeterministic_seeded not in function.tags:
+        return False
+    named = {a.name: a.default_value for a in function._schema.arguments}
+    named.update(zip(named, args, strict=False))
+    # Fused attention is marked as random for the sake of its dropout, which is off outside training.
+    return (named | dict(kwargs)).get("dropout_p") != 0.0
+
+
+def _without_dead(operations: Sequence[Operation], output: int) -> list[Operation]:
+    """The operators that the result depends on."""
+    needed = {output}
+    kept: list[Operation] = []
+    for operation in reversed(operations):
+        # What an operator overwrites may be read through another view: such operators stay.
+        if not operation.mutated() and not needed.intersection(operation.writes):
+            continue
+        needed.update(slot for _, slot in operation.reads)
+        kept.append(operation)
+    return kept[::-1]
+
+
+@contextlib.contextmanager
+def _places(module: torch.nn.Module | None) -> Iterator[list[str]]:
+    """A stack whose top is the path of the submodule that is running."""
+    stack: list[str] = []
+    handles = []
+
+    def leave(*_: Any) -> None:
+        stack.pop()
+
+    for name, child in [] if module is None else module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, name=name: stack.append(name)))
+        handles.append(child.register_forward_hook(leave, always_call=True))
+    try:
+        yield stack
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,273 @@
+"""Find every use of every weight on a tape, and say why the other weights stay as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lampq.adapters.torch.tape import Operation, Tape, tensors
+from lampq.adapters.torch.uses import Box, Use
+
+# Below this many weights the scales outweigh what fewer bits save.
+SMALLEST = 64
+
+# Operators that only rearrange or cast a weight; views are recognised by their schema.
+_COPIES = frozenset(
+    {"aten::clone", "aten::_to_copy", "aten::contiguous", "aten::_unsafe_view", "aten::lift_fresh"}
+)
+# Operator -> positions of the two factors among its arguments.
+_PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Survey:
+    """What a tape tells about a model's weights.
+
+    Attributes:
+        uses: Parameter -> its uses, parameters in the order they are first used.
+        skipped: Parameter -> why it stays as it is; weights of two or more axes only.
+        products: Operators that multiply two activations, in order: (index, leaves of the two factors).
+    """
+
+    uses: Mapping[str, tuple[Use, ...]]
+    skipped: Mapping[str, str]
+    products: tuple[tuple[int, tuple[int, int]], ...]
+
+
+def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool = False) -> Survey:
+    """Find every use of every weight on a tape.
+
+    Args:
+        tape: A recorded forward pass.
+        weights: Parameters and buffers by name.
+        embeddings: Whether tables that are looked up count as weights.
+    """
+    return _Surveyor(tape, weights).survey(embeddings)
+
+
+def places_of(tape: Tape, uses: Sequence[Use]) -> dict[str, str]:
+    """Kinds that show in a weight's place: `patch_embed` reads the input itself, `head` gives the output."""
+    kinds = {}
+    result = tape.output
+    for operation in reversed(tape.operations):
+        if result not in operation.writes:
+            continue
+        product = next((use for use in uses if tape.operations[use.operation] is operation), None)
+        if product is not None:
+            kinds[product.weight] = "head"
+        # A bias may be added after the product.
+        if product is not None or not (_rearranges(operation) or operation.name == "aten::add"):
+            break
+        result = operation.reads[0][1]
+    for use in uses:
+        if use.form == "conv" and tape.operations[use.operation].slot(use.data) == tape.input:
+            kinds[use.weight] = "patch_embed"
+    return kinds
+
+
+class _Surveyor:
+    def __init__(self, tape: Tape, weights: Mapping[str, torch.Tensor]) -> None:
+        self._tape = tape
+        self._weights = weights
+        # Slot -> (weight, for each axis of it the index of every entry), through all views.
+        self._traced: dict[int, tuple[str, list[torch.Tensor]]] = {
+            slot: (name, _axis_indices(weights[name].shape))
+            for name, slot in tape.weights.items()
+            if weights[name].dim() >= 2 and weights[name].is_floating_point()
+        }
+        self._active = {tape.input}
+        self._uses: dict[str, list[Use]] = {}
+        self._reasons: dict[str, str] = {}
+        self._products: list[tuple[int, tuple[int, int]]] = []
+
+    def survey(self, embeddings: bool) -> Survey:
+        for index, operation in enumerate(self._tape.operations):
+            self._visit(index, operation)
+        for name, uses in self._uses.items():
+            reason = self._objection(name, uses, embeddings)
+            if reason is not None:
+                self._reasons.setdefault(name, reason)
+        for name, weight in self._weights.items():
+            if weight.dim() >= 2 and weight.is_floating_point() and name not in self._tape.weights:
+                self._reasons[name] = "does not influence the output"
+        for name in self._reasons:
+            self._uses.pop(name, None)
+        return Survey(
+            uses={name: tuple(uses) for name, uses in self._uses.items()},
+            skipped=self._reasons,
+            products=tuple(self._products),
+        )
+
+    def _visit(self, index: int, operation: Operation) -> None:
+        traced = [(leaf, *self._traced[slot]) for leaf, slot in operation.reads if slot in self._traced]
+        if any(slot in self._active for _, slot in operation.reads):
+            self._active.update(operation.writes)
+        factors = _PRODUCTS.get(operation.name)
+        if not traced:
+            if factors and all(operation.slot(leaf) in self._active for leaf in factors):
+                self._products.append((index, factors))
+            return
+        if len(traced) == 1 and len(operation.reads) == 1 and _rearranges(operation):
+            self._follow(operation, traced[0])
+            return
+        for leaf, name, indices in traced:
+            found = self._use(index, operation, leaf, name, indices)
+            if isinstance(found, Use):
+                self._uses.setdefault(name, []).append(found)
+            else:
+                self._reasons.setdefault(name, found)
+
+    def _follow(self, operation: Operation, traced: tuple[int, str, list[torch.Tensor]]) -> None:
+        leaf, name, indices = traced
+        if operation.name in ("aten::_to_copy", "aten::lift_fresh"):
+            moved: list[Any] = [[tensor] for tensor in indices]
+        else:
+            moved = [_rearranged(operation, leaf, tensor) for tensor in indices]
+        for place, slot in enumerate(operation.writes):
+            self._traced[slot] = (name, [results[place] for results in moved])
+
+    def _use(
+        self, index: int, operation: Operation, leaf: int, name: str, indices: list[torch.Tensor]
+    ) -> Use | str:
+        """The use, or what stands against quantizing the weight."""
+        short = operation.name.removeprefix("aten::")
+        common: dict[str, Any] = {
+            "weight": name,
+            "operation": index,
+            "factor": leaf,
+            "module": operation.module,
+        }
+        common["box"] = _box(indices)
+        outputs = math.prod(operation.shape)
+        if operation.name in _PRODUCTS and leaf in _PRODUCTS[operation.name]:
+            left, right = _PRODUCTS[operation.name]
+            turned = leaf == left
+            data = right if turned else left
+            if operation.slot(data) not in self._active:
+                return "multiplies a constant"
+            axis = _only_axis(indices, -2 if turned else -1)
+            batched = indices[0].dim() == 3
+            shared = batched and (indices[0].shape[0] == 1 or not _varying(indices, 0))
+            if axis is None:
+                return "its output channels have no axis of their own"
+            contraction = indices[0].shape[-1 if turned else -2]
+            return Use(
+                **common,
+                form="linear",
+                data=data,
+                turned=turned,
+                shared=shared,
+                channel_axis=axis,
+                multiplications=outputs * contraction,
+            )
+        if operation.name == "aten::convolution" and leaf == 1:
+            return self._convolution(operation, indices, common)
+        if operation.name == "aten::embedding" and leaf == 0:
+            axis = _only_axis(indices, 0)
+            if axis is None:
+                return "its rows have no axis of their own"
+            if operation.slot(1) not in self._active:
+                return "looked up in the same places for every sample"
+            place = {"data": 1, "turned": False, "shared": False, "channel_axis": axis}
+            return Use(**common, **place, form="lookup", multiplications=0)
+        return f"used by {short}"
+
+    def _convolution(
+        self, operation: Operation, indices: list[torch.Tensor], common: Mapping[str, Any]
+    ) -> Use | str:
+        args, _ = operation.arguments(operation.leaves)
+        stride, padding, dilation, transposed, _, groups = args[3:9]
+        if transposed:
+            return "a transposed convolution"
+        if operation.slot(0) not in self._active:
+            return "multiplies a constant"
+        axis = _only_axis(indices, 0)
+        if axis is None:
+            return "its output channels have no axis of their own"
+        kernel = tuple(indices[0].shape[2:])
+        spread = [tuple(v) * len(kernel) if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
+        return Use(
+            **common,
+            form="conv",
+            data=0,
+            turned=False,
+            shared=False,
+            channel_axis=axis,
+            multiplications=math.prod(operation.shape) * math.prod(indices[0].shape[1:]),
+            convolution=(spread[0], spread[1], spread[2], int(groups), kernel),
+        )
+
+    def _objection(self, name: str, uses: Sequence[Use], embeddings: bool) -> str | None:
+        """Why a weight with these uses is left alone, or None."""
+        size = self._weights[name].numel()
+        if size < SMALLEST:
+            return f"only {size} weights"
+        if all(use.form == "lookup" for use in uses) and not embeddings:
+            return "an embedding table; ask for it with embeddings=True"
+        if len({use.channel_axis for use in uses if use.form != "lookup"}) > 1:
+            return "used with its rows and with its columns as channels"
+        boxes = list({use.box for use in uses})
+        if any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]):
+            return "used in parts that overlap"
+        return None
+
+
+def _rearranges(operation: Operation) -> bool:
+    views = any(
+        r.alias_info is not None and not r.alias_info.is_write for r in operation.function._schema.returns
+    )
+    return views or operation.name in _COPIES
+
+
+def _rearranged(operation: Operation, leaf: int, index: torch.Tensor) -> list[torch.Tensor]:
+    slot = operation.slot(leaf)
+    try:
+        return tensors(operation.call({slot: index}, {}))
+    except RuntimeError:
+        # A view that the weight's memory allows and that of an expanded index does not.
+        return tensors(operation.call({slot: index.contiguous()}, {}))
+
+
+def _axis_indices(shape: Sequence[int]) -> list[torch.Tensor]:
+    """For each axis a tensor of `shape` that holds the index along it; it takes no memory to speak of."""
+    indices = []
+    for axis, length in enumerate(shape):
+        line = torch.arange(length, dtype=torch.int32).reshape(-1, *(1 for _ in shape[axis + 1 :]))
+        indices.append(line.expand(shape))
+    return indices
+
+
+def _varying(indices: Sequence[torch.Tensor], axis: int) -> list[int]:
+    """Axes of the weight whose index changes along an axis of the factor."""
+    return [i for i, index in enumerate(indices) if index.shape[axis] > 1 and _changes(index, axis)]
+
+
+def _changes(index: torch.Tensor, axis: int) -> bool:
+    corner: list[Any] = [0] * index.dim()
+    corner[axis] = slice(None)
+    line = index[tuple(corner)]
+    return bool((line != line[0]).any())
+
+
+def _only_axis(indices: Sequence[torch.Tensor], axis: int) -> int | None:
+    """The one axis of the weight that runs along `axis` of the factor."""
+    found = _varying(indices, axis)
+    if not found and indices[0].shape[axis] == 1:
+        # A single output: whichever axis of length 1 nothing else runs along.
+        others = {
+            i for a in range(indices[0].dim()) if a != axis % indices[0].dim() for i in _varying(indices, a)
+        }
+        found = [i for i in range(len(indices)) if i not in others][:1]
+    return found[0] if len(found) == 1 else None
+
+
+def _box(indices: Sequence[torch.Tensor]) -> Box:
+    return tuple((int(index.min()), int(index.max())) for index in indices)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(a <= d and c <= b for (a, b), (c, d) in zip(one, other, strict=True))

@@ -1,0 +1,149 @@
+"""Write a quantized model, run it, and compare."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.packed import Record
+from lampq.core.errors import AdapterError
+from lampq.core.files import atomic_path
+from lampq.core.plan import Plan, PlanLayer
+from lampq.core.quantizer import Quantized, as_rows, from_rows, quantize
+
+# Rounding of float32 in another order.
+_TOLERANCE = 1e-4
+
+
+def write(model: TorchModel, plan: Plan, path: Path) -> None:
+    """Write `model` quantized by `plan`: packed safetensors, or a Hugging Face directory for a model from
+    one.
+
+    The file is read back and run; its logits must be those of the model with rounded weights.
+
+    Args:
+        model: The float model.
+        plan: Widths, with the model's own layer names; layers it leaves out stay float.
+        path: A .safetensors file, or a directory that does not exist.
+
+    Raises:
+        AdapterError: The path names another format, or what was written computes something else.
+    """
+    path = Path(path)
+    directory = model.hugging_face and path.suffix == ""
+    if not directory and path.suffix != ".safetensors":
+        kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
+        raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
+    weights = quantize_layers(model, plan)
+    values = {
+        name: from_rows(weights[name].dequantized(), layer.shape, _axis(model, name))
+        for name, layer in _named(plan)
+    }
+    expected = model.with_weights(values)
+    if directory:
+        with _new_directory(path) as temporary:
+            compressed.write(model, plan, weights, temporary)
+            _compare(model, expected, compressed.read_back(temporary), path)
+        return
+    records = {
+        model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
+    }
+    by_parameter = {model.parameters[name]: quantized for name, quantized in weights.items()}
+    rest = {name: tensor for name, tensor in model.tensors.items() if name not in records}
+    with atomic_path(path) as temporary:
+        packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
+        _compare(model, expected, packed.read(temporary).state(), path)
+
+
+def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
+    """Codes and scales of every layer of a plan, on the model's grid."""
+    found = {}
+    for name, layer in _named(plan):
+        rows = as_rows(model.weight(name), _axis(model, name))
+        found[name] = quantize(rows, layer.weight_bits, grid=model.grid)
+    return found
+
+
+def origin(model: TorchModel) -> dict[str, Any]:
+    """What a packed file says of where its model came from: enough to build it again, and no path."""
+    if hasattr(model.module, "config") and hasattr(model.module.config, "to_diff_dict"):
+        config = model.module.config
+        return {
+            "kind": "transformers",
+            "architecture": type(model.module).__name__,
+            "config": config.to_diff_dict() | {"model_type": config.model_type},
+        }
+    if model.source.startswith("timm:"):
+        return {
+            "kind": "timm",
+            "name": model.source.removeprefix("timm:"),
+            "classes": model.module.num_classes,
+        }
+    place, colon, name = model.source.rpartition(":")
+    return {"kind": "factory", "source": Path(place).name + colon + name} if colon else {"kind": "module"}
+
+
+def _named(plan: Plan) -> Iterator[tuple[str, PlanLayer]]:
+    return ((layer.name, layer) for layer in plan.layers)
+
+
+def _axis(model: TorchModel, name: str) -> int:
+    return next(layer.channel_axis for layer in model.layers() if layer.name == name)
+
+
+def _record(model: TorchModel, layer: PlanLayer, plan: Plan, quantized: Quantized) -> Record:
+    return Record(
+        layer=layer.name,
+        bits=layer.weight_bits,
+        step=quantized.step,
+        offset=quantized.offset,
+        shape=layer.shape,
+        channel_axis=_axis(model, layer.name),
+        container=plan.container,
+        activation_bits=layer.activation_bits,
+        activation_range=layer.activation_range,
+    )
+
+
+def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Logits of what was written against those of the model with rounded weights, on made-up samples."""
+    example = model.runtime.example
+    written = {
+        name: state[name].to(tensor) if name in state else tensor for name, tensor in model.tensors.items()
+    }
+    missing = [name for name in model.parameters.values() if name not in state]
+    if missing:
+        raise AdapterError(
+            f"{path}: the weight {missing[0]} is missing from what was written; nothing was kept"
+        )
+    found = model.runtime.logits(written, example).float().cpu().numpy()
+    wanted = model.runtime.logits(expected.tensors, example).float().cpu().numpy()
+    error = float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-12))
+    if not error <= _TOLERANCE:
+        raise AdapterError(
+            f"{path}: what was written does not compute what it should: logits are off by {error:.2g} "
+            f"of their range; nothing was kept"
+        )
+
+
+@contextlib.contextmanager
+def _new_directory(path: Path) -> Iterator[Path]:
+    """A directory that appears whole or not at all."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
