@@ -85,7 +85,12 @@ def compare(layers: int, kind: str, rounds: int, budgets: int = 1) -> list[str]:
         f"{median[name]:.1f}" + (f" ({unproven[name]} unproven)" if unproven[name] else "")
         for name in SOLVERS
     ]
-    return [str(layers), kind, *cells, *(f"{ratio:.0f}x" for ratio in ratios)]
+    return [
+        str(layers),
+        kind,
+        *cells,
+        *(f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x" for ratio in ratios),
+    ]
 
 
 def curve(layers: int, kind: str, rounds: int) -> list[str]:
