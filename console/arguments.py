@@ -8,7 +8,7 @@ from pathlib import Path
 from lampq.core.budget import parse_size
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
-from lampq.core.scores import MODES
+from lampq.core.scores import MODES, SUPERPOSITION
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
 
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
             name, help=summary, description=summary, formatter_class=_Help, epilog=f"example:\n  {example}"
         )
         sub.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+        sub.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (0)")
         sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
         return sub
 
@@ -83,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     _budget(sub, "--size")
     _search(sub)
     sub.add_argument(
-        "--rounds", type=int, default=2, metavar="N", help="rounds of measuring around the plan (2)"
+        "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (2)"
     )
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
     _output(sub, "quantized model to write")
@@ -162,7 +163,6 @@ def _data(
     group.add_argument(
         "--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (0)")
 
 
 def _measure(sub: argparse.ArgumentParser) -> None:
@@ -202,7 +202,10 @@ def _budget(sub: argparse.ArgumentParser, size_flag: str) -> None:
 def _search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
     group.add_argument(
-        "--mode", choices=["auto", *MODES], default="auto", help="score (auto: the best measured)"
+        "--mode",
+        choices=["auto", SUPERPOSITION, *MODES],
+        default="auto",
+        help="score (auto: the best measured)",
     )
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")

@@ -53,7 +53,7 @@ def run_plan(args: Namespace) -> None:
     """`lampq plan`."""
     _require_budget(args)
     refuse_existing(args.out, force=args.force)
-    result = plan(Profile.read(args.profile), **_budget(args), **_search(args))
+    result = plan(Profile.read(args.profile), **_budget(args), **_search(args), seed=args.seed)
     result.write(args.out, force=args.force)
     _finish(args, result.to_json, lambda: render.plan(result))
 
@@ -118,7 +118,7 @@ def run_sweep(args: Namespace) -> None:
     if args.plot:
         refuse_existing(args.plot, force=args.force)
     found = Profile.read(args.profile)
-    points = sweep(found, mode=args.mode, pins=args.pin, ties=args.tie)
+    points = sweep(found, mode=args.mode, pins=args.pin, ties=args.tie, seed=args.seed)
     if args.plot:
         write_plot(points, args.plot, force=args.force)
     write_csv(found, points, args.out, force=args.force)

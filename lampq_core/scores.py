@@ -97,8 +97,14 @@ MODES: dict[str, Callable[[Profile], np.ndarray]] = {
 }
 
 
+SUPERPOSITION = "superposition"
+"""The mode that predicts plans as a whole (`core.interaction`); its search starts from the additive modes."""
+
+
 def automatic_mode(profile: Profile) -> str:
     """The best mode that the profile's measurements allow."""
+    if profile.logit_delta is not None:
+        return SUPERPOSITION
     if profile.kl is not None:
         return "kl"
     if all(layer.fisher is not None for layer in profile.layers):

@@ -11,6 +11,7 @@ from records import make_profile
 import lampq
 from lampq.core.allocation import Budget, build_problem, pinned_options, uniform_choice
 from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
+from lampq.core.interaction import profile_interaction
 from lampq.core.plan import Plan
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
@@ -45,7 +46,7 @@ def test_a_size_budget_counts_every_byte(share):
     profile = make_profile(**SMALL)
     low, high = profile.payload_bytes.min(axis=1).sum(), profile.payload_bytes.max(axis=1).sum()
     size = int(profile.rest_bytes + low + share * (high - low))
-    plan = lampq.plan(profile, size_bytes=size)
+    plan = lampq.plan(profile, size_bytes=size, mode="kl")
     assert plan.total_bytes <= size
     expected = brute_force(profile, profile.kl, size - profile.rest_bytes, profile.payload_bytes)
     assert plan.predicted_kl == pytest.approx(expected)
@@ -151,7 +152,7 @@ def test_a_profile_without_data_still_gives_a_plan_and_says_what_it_is_worth():
 
 
 def test_a_plan_survives_its_file(tmp_path):
-    plan = lampq.plan(make_profile(), average_bits=3.3)
+    plan = lampq.plan(make_profile(), average_bits=3.3, mode="kl")
     plan.write(tmp_path / "plan.json")
     back = Plan.read(tmp_path / "plan.json")
     assert back.to_json() == plan.to_json()
@@ -201,3 +202,30 @@ def test_every_point_of_a_sweep_is_better_than_the_cheaper_ones():
 def test_a_profile_that_lacks_what_a_mode_needs_is_refused():
     with pytest.raises(RecordError, match="--data"):
         lampq.plan(make_profile(data=False), average_bits=3, mode="kl")
+
+
+@given(st.integers(0, 1000), st.sampled_from(["2.2", "3", "4.1"]))
+@settings(max_examples=10, deadline=None)
+def test_plans_with_interactions_are_optimal_on_small_models(seed, bits):
+    profile = make_profile(seed, **SMALL)
+    plan = lampq.plan(profile, average_bits=bits)
+    assert plan.mode == "superposition"
+    interaction = profile_interaction(profile)
+    limit = float(bits) * profile.sizes.sum()
+    resource = profile.sizes[:, None] * profile.weight_bits
+    best = min(
+        float(interaction.predict(np.array(choice)))
+        for choice in itertools.product(range(4), repeat=4)
+        if sum(resource[i, j] for i, j in enumerate(choice)) <= limit
+    )
+    assert plan.predicted_kl == pytest.approx(best, rel=1e-6)
+    assert plan.bound <= best * (1 + 1e-6)
+    assert plan.average_bits <= float(bits)
+
+
+def test_a_largest_kl_is_kept_with_interactions_too():
+    profile = make_profile(**SMALL)
+    worst = lampq.plan(profile, average_bits=2).predicted_kl
+    plan = lampq.plan(profile, max_kl=worst / 4)
+    assert plan.predicted_kl <= worst / 4
+    assert plan.average_bits < 8

@@ -31,7 +31,20 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     words = ["--samples", "64", "--bits", "2,3,4,8", *PIXELS, "--quiet", "-o", str(folder / "profile.json")]
     assert main(["profile", MODEL, "--data", CALIB, *words]) == 0
-    assert main(["plan", str(folder / "profile.json"), "--avg-bits", "3", "--quiet", "-o", str(folder / "plan.json")]) == 0
+    assert (
+        main(
+            [
+                "plan",
+                str(folder / "profile.json"),
+                "--avg-bits",
+                "3",
+                "--quiet",
+                "-o",
+                str(folder / "plan.json"),
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -87,6 +100,21 @@ def test_quantize_does_it_all_and_keeps_the_size_budget(tmp_path, capfd):
     assert json.loads((tmp_path / "plan.json").read_text())["layers"] == result["layers"]
 
 
+def test_quantize_by_the_published_recipe(tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    code, stdout, err = run(
+        capfd, "quantize", MODEL, "--data", CALIB, "--samples", "48", *PIXELS, "--avg-bits", "3", "--mode", "lampq",
+        "--json", "--quiet", "-o", out,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    result = json.loads(stdout)
+    assert result["average_bits"] <= 3
+    assert {
+        layer["weight_bits"] for layer in result["layers"] if layer["kind"] in ("patch_embed", "head")
+    } == {8}
+    assert [entry for entry in result["history"] if "raised" in entry]
+
+
 def test_static_activations(tmp_path, capfd):
     out = tmp_path / "q.onnx"
     code, _, err = run(
@@ -96,18 +124,29 @@ def test_static_activations(tmp_path, capfd):
     assert (code, err) == (0, "")
     kinds = [node.op_type for node in onnx.load(out).graph.node]
     assert kinds.count("QuantizeLinear") > 10
-    code, stdout, _ = run(capfd, "eval", out, "--data", VAL, "--reference", MODEL, *PIXELS, "--json", "--quiet")
+    code, stdout, _ = run(
+        capfd, "eval", out, "--data", VAL, "--reference", MODEL, *PIXELS, "--json", "--quiet"
+    )
     assert json.loads(stdout)["kl"] < 0.1
 
 
 def test_sweep_writes_every_budget_and_a_picture(work, tmp_path, capfd):
     code, _, _ = run(
-        capfd, "sweep", work / "profile.json", "-o", tmp_path / "p.csv", "--plot", tmp_path / "p.png", "--quiet"
+        capfd,
+        "sweep",
+        work / "profile.json",
+        "-o",
+        tmp_path / "p.csv",
+        "--plot",
+        tmp_path / "p.png",
+        "--quiet",
     )
     rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert code == 0
     assert len(rows) > 50
-    assert [float(row["predicted_kl"]) for row in rows] == sorted((float(r["predicted_kl"]) for r in rows), reverse=True)
+    assert [float(row["predicted_kl"]) for row in rows] == sorted(
+        (float(r["predicted_kl"]) for r in rows), reverse=True
+    )
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size[0] > 500
 
@@ -156,7 +195,9 @@ def test_demo(tmp_path, capfd):
     assert rows["LampQ 3 bits"]["payload_bytes"] <= rows["uniform 3 bits"]["payload_bytes"]
     assert rows["LampQ 3 bits"]["kl"] < 0.5 * rows["uniform 3 bits"]["kl"]
     assert rows["LampQ 2.25 bits"]["top1"] > rows["uniform 2 bits"]["top1"]
-    assert {"pareto.png", "profile.json", "lampq-3-bits.onnx"} <= {p.name for p in (tmp_path / "demo").iterdir()}
+    assert {"pareto.png", "profile.json", "lampq-3-bits.onnx"} <= {
+        p.name for p in (tmp_path / "demo").iterdir()
+    }
 
 
 def test_help_has_an_example_for_every_verb(capfd):
@@ -197,7 +238,9 @@ def bad_model(kind, folder):
         if kind == "no layers":
             x = onnx.helper.make_tensor_value_info("x", 1, [None, 4])
             y = onnx.helper.make_tensor_value_info("y", 1, [None, 4])
-            model = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]))
+            model = onnx.helper.make_model(
+                onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+            )
         onnx.save(model, path)
     return path
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lampq.core.allocation import Budget, build_plan, build_problem, uniform_choice
+from lampq import adapters
+from lampq.core.allocation import Budget, build_plan, uniform_choice
+from lampq.core.divergence import kl_divergence
 from lampq.core.files import refuse_existing
-from lampq.core.measure import Progress, measure_plan, quiet
+from lampq.core.lampq_update import update
+from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import predicted_damage
+from lampq.core.recentre import refine
+from lampq.core.scores import SUPERPOSITION
 from lampq.verbs.apply import apply
-from lampq.verbs.plan import plan as make_plan
+from lampq.verbs.plan import Search, find, plan, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
+
+# Plans that look good enough to be measured.
+_TRIES = 8
 
 
 def quantize(
@@ -34,15 +41,17 @@ def quantize(
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
     time_limit_s: float | None = None,
-    rounds: int = 2,
+    rounds: int = 3,
+    seed: int = 0,
     force: bool = False,
     progress: Progress = quiet,
     **measurement: Any,
 ) -> Plan:
     """Write the least damaged model that fits a budget.
 
-    The plan is measured on the calibration data before it is written; where the best uniform plan of the budget
-    turns out better, that one is taken.
+    The best plans are measured on the calibration data before one is written; so is the best uniform plan of the
+    budget, and the one that measures least is taken. In mode superposition it is then improved in rounds that
+    measure around it, in mode lampq by the published update.
 
     Args:
         model: The float model.
@@ -56,7 +65,8 @@ def quantize(
         pins: See `lampq.plan`.
         ties: See `lampq.plan`.
         time_limit_s: See `lampq.plan`.
-        rounds: Rounds of measuring around the plan; 0 leaves the plan as the profile gives it.
+        rounds: The most rounds of measuring around the plan; 0 leaves out the update of mode lampq too.
+        seed: Of every random choice.
         force: Overwrite `out`.
         progress: Told what is being done and how far it is.
         **measurement: Passed on to `lampq.profile`.
@@ -69,47 +79,78 @@ def quantize(
     """
     out = Path(out)
     refuse_existing(out, force=force)
-    found = make_profile(model, batch, progress=progress, **measurement)
-    chosen = make_plan(
-        found,
-        average_bits=average_bits,
-        size_bytes=size_bytes,
-        max_kl=max_kl,
-        mode=mode,
-        solver=solver,
-        pins=pins,
-        ties=ties,
-        time_limit_s=time_limit_s,
-    )
-    chosen = _checked(model, found, chosen, batch, pins, ties)
+    found = make_profile(model, batch, seed=seed, progress=progress, **measurement)
+    if max_kl is not None:
+        # The limit in bytes that the predictions call for; from there on it is a budget like any other.
+        size_bytes = plan(found, max_kl=max_kl, mode=mode, pins=pins, ties=ties, seed=seed).total_bytes
+    budget = Budget(average_bits=average_bits, size_bytes=size_bytes)
+    search = prepare(found, budget, mode=mode, pins=pins, ties=ties)
+    solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
+    chosen = to_plan(search, solution, budget.to_json())
+    chosen = _improved(model, search, chosen, plans, batch, rounds, seed, progress)
     apply(model, chosen, out, force=force)
-    return chosen
+    # What counts is the file as its runtime runs it, inputs quantized and all.
+    logits = check_logits(adapters.read(out).run(batch), "the written model")
+    reference = model.run(batch) if found.logits is None else found.logits
+    return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
 
 
-def _checked(
-    model: Model, profile: Profile, plan: Plan, batch: np.ndarray, pins: Sequence[str], ties: Sequence[str]
+def _improved(
+    model: Model,
+    search: Search,
+    chosen: Plan,
+    plans: list[np.ndarray],
+    batch: np.ndarray,
+    rounds: int,
+    seed: int,
+    progress: Progress,
 ) -> Plan:
-    """The plan with its measured damage, or the best uniform plan of the budget if that measures less."""
-    measured = measure_plan(model, plan.widths, batch, profile.logits)
-    plan = dataclasses.replace(plan, measured_kl=measured)
-    limits = {key: value for key, value in plan.budget.items() if key in ("average_bits", "size_bytes")}
-    cost, _ = predicted_damage(profile, "kl")
-    problem = build_problem(profile, cost, Budget(**limits), pins=pins, ties=ties)
-    choice = uniform_choice(profile, problem)
-    if choice is None:
-        return plan
-    uniform = build_plan(
-        profile,
-        choice,
-        mode="uniform",
-        budget=plan.budget,
-        cost=cost,
-        predicted_kl=problem.objective(choice),
-        history=plan.history,
-        notes=(f"the plan of mode {plan.mode} measured {measured:.4g} nats, more than this uniform one",),
+    """The plan that measures best, after the update that belongs to its mode; never worse than the uniform plan."""
+    profile, problem = search.profile, search.problem
+    widths = profile.weight_bits.tolist()
+    common = {"reference": profile.logits, "progress": progress}
+    history: list[dict[str, Any]] = []
+    updated = search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1))
+    if updated:
+        swapped = update(model, profile.layers, widths, problem, batch, plans[0], **common)
+        history += [dataclasses.asdict(swap) for swap in swapped.swaps]
+        plans = [swapped.choice]
+    uniform = uniform_choice(profile, problem)
+    refined = refine(
+        model,
+        profile.layers,
+        widths,
+        problem,
+        batch,
+        plans if uniform is None else [*plans, uniform],
+        rounds=rounds if search.mode == SUPERPOSITION else 0,
+        seed=seed,
+        **common,
     )
-    uniform_kl = measure_plan(model, uniform.widths, batch, profile.logits)
-    if uniform_kl < measured:
-        return dataclasses.replace(uniform, measured_kl=uniform_kl)
-    note = f"best uniform plan of the budget measured {uniform_kl:.4g} nats"
-    return dataclasses.replace(plan, notes=(*plan.notes, note))
+    history += [_finite(dataclasses.asdict(entry)) for entry in refined.rounds]
+    same = refined.choice.tolist() == [widths.index(layer.weight_bits) for layer in chosen.layers]
+    notes = list(chosen.notes)
+    if uniform is not None and (refined.choice == uniform).all() and not same:
+        notes.append("the best uniform plan of the budget measured least on the calibration data")
+    predicted = chosen.predicted_kl if same else search.predict(refined.choice)
+    return build_plan(
+        profile,
+        refined.choice,
+        mode=search.mode,
+        budget=chosen.budget,
+        cost=search.cost,
+        predicted_kl=None if search.mode == "error" else predicted,
+        bound=chosen.bound,
+        measured_kl=refined.kl,
+        solver=chosen.solver,
+        history=history,
+        notes=notes,
+    )
+
+
+def _finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in entry.items()
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -12,14 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq.core import files
-from lampq.core.allocation import Budget, build_problem
+from lampq.core.allocation import Budget
 from lampq.core.errors import MissingExtraError, RecordError
 from lampq.core.pareto import pareto
 from lampq.core.profile import Profile
-from lampq.core.scores import automatic_mode, predicted_damage
+from lampq.core.superposition import allocate
+from lampq.verbs.plan import prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Budgets that are searched with interactions, and seconds for each at most.
+_SEARCHED = 49
+_SEARCH_LIMIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,33 +49,69 @@ class Point:
 
 
 def sweep(
-    profile: Profile, *, mode: str = "auto", pins: Sequence[str] = (), ties: Sequence[str] = ()
+    profile: Profile, *, mode: str = "auto", pins: Sequence[str] = (), ties: Sequence[str] = (), seed: int = 0
 ) -> tuple[Point, ...]:
     """The whole trade-off between average width and predicted damage, cheapest first.
+
+    With an additive mode this is every plan that no other beats, from one dynamic programme. In mode superposition
+    the plans of that curve are judged with interactions, searched further at evenly spaced budgets, and the
+    unbeaten ones kept.
 
     Args:
         profile: Measurements of the model.
         mode: Score, see `lampq.plan`.
         pins: Fixed widths, `PATTERN=BITS`.
         ties: Patterns of layers that take one width together.
+        seed: Of the search in mode superposition.
     """
-    if mode == "auto":
-        mode = automatic_mode(profile)
-    cost, _ = predicted_damage(profile, mode)
-    problem = build_problem(profile, cost, Budget(average_bits=8), pins=pins, ties=ties)
-    curve = pareto(problem)
-    weights = int(profile.sizes.sum())
+    search = prepare(profile, Budget(average_bits=8), mode=mode, pins=pins, ties=ties)
+    curve = pareto(search.problem)
+    choices = [curve.choice(index) for index in range(len(curve))]
+    if search.interaction is not None:
+        for limit in np.linspace(curve.sizes[0], curve.sizes[-1], _SEARCHED).astype(np.int64):
+            problem = dataclasses.replace(search.problem, limits=np.array([limit]))
+            start = choices[curve.at(int(limit))]
+            found = allocate(
+                search.interaction,
+                problem,
+                [start],
+                seed=seed,
+                search_limit_s=_SEARCH_LIMIT_S,
+                bound_limit_s=0,
+            )
+            choices.extend(found.choices)
+    sizes = np.array([search.problem.usage(choice)[0] for choice in choices])
+    damages = np.array([search.predict(choice) for choice in choices])
+    kept = _unbeaten(sizes, damages)
+    knee = _knee(sizes[kept], damages[kept])
     rows = np.arange(len(profile.layers))
     return tuple(
         Point(
-            average_bits=int(curve.sizes[index]) / weights,
-            size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, curve.choice(index)].sum()),
-            predicted_kl=float(curve.damages[index]),
-            widths=tuple(profile.weight_bits[curve.choice(index)].tolist()),
-            knee=index == curve.knee,
+            average_bits=int(sizes[index]) / int(profile.sizes.sum()),
+            size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, choices[index]].sum()),
+            predicted_kl=float(damages[index]),
+            widths=tuple(profile.weight_bits[choices[index]].tolist()),
+            knee=place == knee,
         )
-        for index in range(len(curve.sizes))
+        for place, index in enumerate(kept.tolist())
     )
+
+
+def _unbeaten(sizes: np.ndarray, damages: np.ndarray) -> np.ndarray:
+    """Indices of the plans that none of equal or smaller size beats, smallest first."""
+    order = np.lexsort((damages, sizes))
+    best = np.minimum.accumulate(damages[order])
+    better = np.concatenate([[True], damages[order][1:] < best[:-1]])
+    return order[better]
+
+
+def _knee(sizes: np.ndarray, damages: np.ndarray) -> int:
+    """The point farthest below the line between the ends, both axes scaled to 0..1 (Satopaa et al., 2011)."""
+    if len(sizes) < 3:
+        return 0
+    across = (sizes - sizes[0]) / (sizes[-1] - sizes[0])
+    down = (damages[0] - damages) / max(damages[0] - damages[-1], np.finfo(np.float64).tiny)
+    return int((down - across).argmax())
 
 
 def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: bool = False) -> None:
