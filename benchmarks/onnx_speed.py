@@ -10,6 +10,7 @@ with more the clock's. Loading is timed in fresh processes, the files cached.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,7 @@ def main() -> None:
         f"\n\n{path.name if args.model else 'Random ViT of S size'}: {size / 1e6:.1f} M weights in "
         f"{len(model.sites)} layers, batch of {len(batch)}, noise as input and calibration, seed 0; the "
         f"fastest of {args.rounds} rounds. Error: largest difference to the fake-quantized float model, "
-        "relative to its largest output."
+        f"relative to its largest output. Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
     )
     packages = ("numpy", "onnx", "onnx-ir", "onnxruntime")
     report.write(args.name, "Speed of quantized ONNX files", body, packages=packages)
