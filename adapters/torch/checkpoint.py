@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -168,13 +169,8 @@ def _harmless() -> list[Any]:
 
 def _refusal(path: Path, err: Exception) -> str:
     """Why an unpickler that runs no code gave up."""
-    try:
-        unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:
-        # Old formats cannot be listed; the unpickler's own words name the first one.
-        words = str(err).split("GLOBAL ")
-        unsafe = [words[1].split()[0]] if len(words) > 1 else []
-    unsafe = [name for name in unsafe if name not in _allowed_names()]
+    # Functions from outside torch say most about what was saved.
+    unsafe = sorted(_globals(path) - _allowed_names(), key=lambda name: (name.startswith("torch."), name))
     if not unsafe:
         return f"no readable PyTorch checkpoint ({_line(err)})"
     more = f" and {len(unsafe) - 4} more" if len(unsafe) > 4 else ""
@@ -182,6 +178,29 @@ def _refusal(path: Path, err: Exception) -> str:
         f"loading it would run code ({', '.join(unsafe[:4])}{more}); save the weights alone with "
         f"torch.save(model.state_dict(), ...) or as safetensors"
     )
+
+
+def _globals(path: Path) -> set[str]:
+    """The functions and classes that a checkpoint would look up and call, apart from those torch holds safe."""
+    if zipfile.is_zipfile(path):
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    found: set[str] = set()
+    texts: list[str] = []
+    try:
+        # The old format is a few pickles one after the other; the interesting one may be any of them.
+        with path.open("rb") as file:
+            while file.peek(1):  # type: ignore[attr-defined]
+                for operation, value, _ in pickletools.genops(file):
+                    if operation.name == "GLOBAL":
+                        found.add(str(value).replace(" ", "."))
+                    elif operation.name == "STACK_GLOBAL" and len(texts) >= 2:
+                        found.add(".".join(texts[-2:]))
+                    elif isinstance(value, str):
+                        texts.append(value)
+    except ValueError:
+        # Raw tensors follow the pickles.
+        pass
+    return {name for name in found if not name.startswith(("torch._utils._rebuild", "collections.OrderedDict"))}
 
 
 def _allowed_names() -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,6 @@ def _find(output: Any) -> torch.Tensor | None:
         if isinstance(found, torch.Tensor):
             return found
     members = (
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, Sequence) else ()
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
     )
     return next((found for member in members if (found := _find(member)) is not None), None)
