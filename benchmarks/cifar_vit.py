@@ -8,18 +8,43 @@ The written files are what is judged, through stock ONNX Runtime; `benchmarks/ex
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import report
 
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.errors import LampqError
+from lampq.core.allocation import Budget
+from lampq.core.measure import quiet
+from lampq.verbs.plan import find, prepare, to_plan
+from lampq.verbs.quantize import improve
 
 MODES = ("lampq", "fisher", "kl", "superposition")
+
+
+def plans(model, profile, batch, budget) -> Iterator[tuple[str, lampq.Plan]]:
+    """A plan of every mode, uniform first where the budget is a width, the rounds of `quantize` last."""
+    if float(budget).is_integer():
+        yield "uniform", lampq.plan(profile, average_bits=budget, mode="kl", pins=[f"*={int(float(budget))}"])
+    for mode in MODES:
+        yield mode, lampq.plan(profile, average_bits=budget, mode=mode)
+    search = prepare(profile, Budget(average_bits=budget))
+    solution, good = find(search, keep=8)
+    start = to_plan(search, solution, {"average_bits": float(budget)})
+    yield "superposition, rounds", improve(model, search, start, good, batch, 3, 0, quiet)
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes of codes and scales in a written file."""
+    tensors = onnx.load(path).graph.initializer
+    stored = [t for t in tensors if re.search(r"\.([124]b\d|int8|scale)$", t.name)]
+    return sum(onnx.numpy_helper.to_array(t).nbytes for t in stored)
 
 
 def main() -> None:
@@ -42,27 +67,37 @@ def main() -> None:
     profile = lampq.profile(model, calib.inputs())
     seconds = time.perf_counter() - began
     base = lampq.evaluate(model, inputs, labels, reference=model)
-    rows = [("float", "", "32", f"{base.size_bytes:,}", f"{100 * base.top1:.2f}", "0", "")]
+    weights = 4 * int(profile.sizes.sum())
+    rows = [
+        ("float", "", "32", f"{weights:,}", f"{base.size_bytes:,}", f"{100 * base.top1:.2f}", "0", "", "")
+    ]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "q.onnx"
         for budget in args.budgets.split(","):
-            plans = {}
-            if float(budget).is_integer():
-                plans["uniform"] = lampq.plan(
-                    profile, average_bits=budget, mode="kl", pins=[f"*={int(float(budget))}"]
-                )
-            for mode in MODES:
-                plans[mode] = lampq.plan(profile, average_bits=budget, mode=mode)
-            for mode, plan in plans.items():
+            for mode, plan in plans(model, profile, calib.inputs(), budget):
                 if plan.average_bits > float(budget):
-                    raise LampqError(f"{mode} exceeds the budget")
+                    raise SystemExit(f"{mode} exceeds the budget of {budget} bits")
                 lampq.apply(model, plan, out, force=True)
+                payload = stored_bytes(out)
+                if payload != plan.payload_bytes:
+                    raise SystemExit(
+                        f"{mode}: the file stores {payload} bytes, the plan says {plan.payload_bytes}"
+                    )
                 found = lampq.evaluate(adapters.read(out), inputs, labels, reference=model)
                 predicted = "" if plan.predicted_kl is None else f"{plan.predicted_kl:.4f}"
+                calib_kl = "" if plan.measured_kl is None else f"{plan.measured_kl:.4f}"
+                figures = (f"{plan.average_bits:.4f}", f"{payload:,}", f"{found.size_bytes:,}")
                 rows.append(
-                    (mode, budget, f"{plan.average_bits:.4f}", f"{found.size_bytes:,}", f"{100 * found.top1:.2f}",
-                     f"{found.kl:.4f}", predicted)
-                )  # fmt: skip
+                    (
+                        mode,
+                        budget,
+                        *figures,
+                        f"{100 * found.top1:.2f}",
+                        f"{found.kl:.4f}",
+                        predicted,
+                        calib_kl,
+                    )
+                )
                 print(rows[-1], flush=True)
     body = report.table(
         (

@@ -87,7 +87,7 @@ def quantize(
     search = prepare(found, budget, mode=mode, pins=pins, ties=ties)
     solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
     chosen = to_plan(search, solution, budget.to_json())
-    chosen = _improved(model, search, chosen, plans, batch, rounds, seed, progress)
+    chosen = improve(model, search, chosen, plans, batch, rounds, seed, progress)
     apply(model, chosen, out, force=force)
     # What counts is the file as its runtime runs it, inputs quantized and all.
     logits = check_logits(adapters.read(out).run(batch), "the written model")
@@ -95,7 +95,7 @@ def quantize(
     return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
 
 
-def _improved(
+def improve(
     model: Model,
     search: Search,
     chosen: Plan,
