@@ -154,6 +154,21 @@ class TfliteModel:
         return self._opened.graph
 
     @property
+    def interface(self) -> Interface:
+        """What goes in and what comes out."""
+        return self._opened.interface
+
+    @property
+    def batches(self) -> Batches:
+        """How batches are run."""
+        return self._opened.batches
+
+    @property
+    def cuts(self) -> Cuts:
+        """The graph in parts."""
+        return self._opened.cuts
+
+    @property
     def weights(self) -> Mapping[str, Weight]:
         """The quantizable weights by layer name: where they lie and who uses them."""
         return self._opened.weights

@@ -1,0 +1,341 @@
+"""TFLite operators in PyTorch, differentiable, one function each.
+
+An operator gets its options, its inputs as tensors (None where an optional one is absent), and its inputs as
+constants where they are. Shapes are TFLite's: channels last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from lampq.adapters.tflite.flatbuffer import Record
+
+Tensors = Sequence[torch.Tensor | None]
+
+
+class UnsupportedOperatorError(Exception):
+    """An operator, or a use of one, that has no differentiable form here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator at work.
+
+    Attributes:
+        name: Its name.
+        options: Its options.
+        inputs: Its inputs.
+        constants: The stored values of its inputs; None where they are computed.
+        outputs: How many outputs it has.
+        shape: Shape of its first output, as stored.
+        dtype: Type of its first output, as the schema calls it.
+    """
+
+    name: str
+    options: Record | None
+    inputs: Tensors
+    constants: Sequence[np.ndarray | None]
+    outputs: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """An input that must be there."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if value is None:
+            raise UnsupportedOperatorError(f"{self.name} without input {index}")
+        return value
+
+    def numbers(self, index: int) -> list[int]:
+        """An input that must be a constant of integers, flat."""
+        value = self.constants[index] if index < len(self.constants) else None
+        if value is None:
+            raise UnsupportedOperatorError(f"{self.name} with a computed input {index}")
+        return [int(v) for v in value.reshape(-1)]
+
+    def option(self, name: str) -> int:
+        """A numeric option."""
+        if self.options is None:
+            raise UnsupportedOperatorError(f"{self.name} without options")
+        return int(getattr(self.options, name))
+
+
+Function = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor]"]
+
+
+def _activated(value: torch.Tensor, call: Call) -> torch.Tensor:
+    code = 0 if call.options is None else call.options.fused_activation_function
+    if code not in _ACTIVATIONS:
+        raise UnsupportedOperatorError(f"{call.name} with fused activation {code}")
+    return _ACTIVATIONS[code](value)
+
+
+_ACTIVATIONS: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
+    0: lambda x: x,
+    1: torch.relu,
+    2: lambda x: x.clamp(-1, 1),
+    3: lambda x: x.clamp(0, 6),
+    4: torch.tanh,
+}
+
+
+def _elementwise(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Function:
+    def run(call: Call) -> torch.Tensor:
+        result = function(call.tensor(0), call.tensor(1))
+        fused = call.options is not None and "fused_activation_function" in call.options.values
+        return _activated(result, call) if fused else result
+
+    return run
+
+
+def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Function:
+    return lambda call: function(call.tensor(0))
+
+
+def _reduction(function: Callable[..., torch.Tensor]) -> Function:
+    def run(call: Call) -> torch.Tensor:
+        keep = call.options is not None and bool(call.options.keep_dims)
+        return function(call.tensor(0), dim=tuple(call.numbers(1)), keepdim=keep)
+
+    return run
+
+
+def _fully_connected(call: Call) -> torch.Tensor:
+    x, weight = call.tensor(0), call.tensor(1)
+    bias = call.inputs[2] if len(call.inputs) > 2 else None
+    keep = call.options is not None and bool(call.options.keep_num_dims)
+    rows = x if keep and x.shape[-1] == weight.shape[1] else x.reshape(-1, weight.shape[1])
+    return _activated(functional.linear(rows, weight, bias), call)
+
+
+def _batch_matmul(call: Call) -> torch.Tensor:
+    x, y = call.tensor(0), call.tensor(1)
+    return (x.mT if call.option("adj_x") else x) @ (y.mT if call.option("adj_y") else y)
+
+
+def _convolution(call: Call) -> torch.Tensor:
+    weight = call.tensor(1)
+    depthwise = call.name == "DEPTHWISE_CONV_2D"
+    kernel = weight.permute(3, 0, 1, 2) if depthwise else weight.permute(0, 3, 1, 2)
+    x = call.tensor(0).permute(0, 3, 1, 2)
+    groups = x.shape[1] // kernel.shape[1]
+    stride = (call.option("stride_h"), call.option("stride_w"))
+    dilation = (call.option("dilation_h_factor"), call.option("dilation_w_factor"))
+    x = functional.pad(x, _padding(call, x.shape[2:], kernel.shape[2:], stride, dilation))
+    bias = call.inputs[2] if len(call.inputs) > 2 else None
+    result = functional.conv2d(x, kernel, bias, stride=stride, dilation=dilation, groups=groups)
+    return _activated(result.permute(0, 2, 3, 1), call)
+
+
+def _padding(
+    call: Call,
+    sides: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
+) -> list[int]:
+    """Left, right, top, bottom; SAME puts the odd one behind."""
+    if call.option("padding") != 0:
+        return [0, 0, 0, 0]
+    found: list[int] = []
+    for side, width, step, skip in zip(sides, kernel, stride, dilation, strict=True):
+        total = max(0, (math.ceil(side / step) - 1) * step + (width - 1) * skip + 1 - side)
+        found = [total // 2, total - total // 2, *found]
+    return found
+
+
+def _pool(call: Call) -> torch.Tensor:
+    x = call.tensor(0).permute(0, 3, 1, 2)
+    kernel = (call.option("filter_height"), call.option("filter_width"))
+    stride = (call.option("stride_h"), call.option("stride_w"))
+    padding = _padding(call, x.shape[2:], kernel, stride)
+    if call.name == "MAX_POOL_2D":
+        result = functional.max_pool2d(functional.pad(x, padding, value=-math.inf), kernel, stride)
+    else:
+        # The mean is over what lies inside the image.
+        inside = functional.pad(torch.ones_like(x[:1, :1]), padding)
+        total = functional.avg_pool2d(functional.pad(x, padding), kernel, stride)
+        result = total / functional.avg_pool2d(inside, kernel, stride)
+    return _activated(result.permute(0, 2, 3, 1), call)
+
+
+def _slice(call: Call) -> torch.Tensor:
+    x, begins, sizes = call.tensor(0), call.numbers(1), call.numbers(2)
+    for axis, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
+        x = x.narrow(axis, begin, x.shape[axis] - begin if size == -1 else size)
+    return x
+
+
+def _strided_slice(call: Call) -> torch.Tensor:
+    x, begins, ends, steps = call.tensor(0), call.numbers(1), call.numbers(2), call.numbers(3)
+    if (
+        call.option("ellipsis_mask")
+        or call.option("new_axis_mask")
+        or call.option("offset")
+        or min(steps) < 1
+    ):
+        raise UnsupportedOperatorError("STRIDED_SLICE with a negative step, an ellipsis or a new axis")
+    index: list[int | slice] = []
+    for axis, (begin, end, step) in enumerate(zip(begins, ends, steps, strict=True)):
+        if call.option("shrink_axis_mask") >> axis & 1:
+            index.append(begin)
+        else:
+            first = None if call.option("begin_mask") >> axis & 1 else begin
+            last = None if call.option("end_mask") >> axis & 1 else end
+            index.append(slice(first, last, step))
+    return x[tuple(index)]
+
+
+def _reshape(call: Call) -> torch.Tensor:
+    shape = call.constants[1] if len(call.constants) > 1 else None
+    if shape is None and len(call.inputs) > 1 and call.inputs[1] is not None:
+        raise UnsupportedOperatorError("RESHAPE to a computed shape")
+    return call.tensor(0).reshape(call.shape if shape is None else [int(v) for v in shape.reshape(-1)])
+
+
+def _pad(call: Call) -> torch.Tensor:
+    pairs = call.numbers(1)
+    flat = [n for axis in reversed(range(len(pairs) // 2)) for n in pairs[2 * axis : 2 * axis + 2]]
+    value = (
+        float(call.constants[2].reshape(()))
+        if call.name == "PADV2" and call.constants[2] is not None
+        else 0.0
+    )
+    return functional.pad(call.tensor(0), flat, value=value)
+
+
+def _gather(call: Call) -> torch.Tensor:
+    if call.option("batch_dims"):
+        raise UnsupportedOperatorError("GATHER with batch dimensions")
+    x, index = call.tensor(0), call.tensor(1).long()
+    axis = call.option("axis") % x.dim()
+    found = x.index_select(axis, index.reshape(-1))
+    return found.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+
+
+def _split(call: Call) -> Sequence[torch.Tensor]:
+    if call.name == "SPLIT":
+        return call.tensor(1).chunk(call.option("num_splits"), dim=call.numbers(0)[0])
+    return call.tensor(0).split(call.numbers(1), dim=call.numbers(2)[0])
+
+
+def _concatenation(call: Call) -> torch.Tensor:
+    parts = [call.tensor(i) for i in range(len(call.inputs))]
+    return _activated(torch.cat(parts, dim=call.option("axis")), call)
+
+
+def _softmax(call: Call) -> torch.Tensor:
+    beta = 1.0 if call.options is None else float(call.options.beta)
+    return torch.softmax(call.tensor(0) * beta, dim=-1)
+
+
+def _cast(call: Call) -> torch.Tensor:
+    kinds = {"FLOAT32": torch.float32, "INT32": torch.int32, "INT64": torch.int64, "BOOL": torch.bool}
+    if call.dtype not in kinds:
+        raise UnsupportedOperatorError(f"CAST to {call.dtype}")
+    return call.tensor(0).to(kinds[call.dtype])
+
+
+def _dequantize(call: Call) -> torch.Tensor:
+    if call.tensor(0).dtype != torch.float16:
+        raise UnsupportedOperatorError("DEQUANTIZE of integers")
+    return call.tensor(0).float()
+
+
+def _gelu(call: Call) -> torch.Tensor:
+    approximate = call.options is not None and bool(call.options.approximate)
+    return functional.gelu(call.tensor(0), approximate="tanh" if approximate else "none")
+
+
+def _resize(call: Call) -> torch.Tensor:
+    x, size = call.tensor(0).permute(0, 3, 1, 2), call.numbers(1)
+    aligned, centred = bool(call.option("align_corners")), bool(call.option("half_pixel_centers"))
+    if call.name == "RESIZE_BILINEAR" and aligned != centred:
+        result = functional.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
+    elif call.name == "RESIZE_NEAREST_NEIGHBOR" and not aligned:
+        result = functional.interpolate(x, size=size, mode="nearest-exact" if centred else "nearest")
+    else:
+        raise UnsupportedOperatorError(f"{call.name} with these corners")
+    return result.permute(0, 2, 3, 1)
+
+
+def _squeeze(call: Call) -> torch.Tensor:
+    axes = None if call.options is None else call.options.squeeze_dims
+    return (
+        call.tensor(0).squeeze()
+        if axes is None or len(axes) == 0
+        else call.tensor(0).squeeze(tuple(map(int, axes)))
+    )
+
+
+OPERATORS: dict[str, Function] = {
+    "ADD": _elementwise(torch.add),
+    "SUB": _elementwise(torch.sub),
+    "MUL": _elementwise(torch.mul),
+    "DIV": _elementwise(torch.div),
+    "POW": _elementwise(torch.pow),
+    "MAXIMUM": _elementwise(torch.maximum),
+    "MINIMUM": _elementwise(torch.minimum),
+    "SQUARED_DIFFERENCE": _elementwise(lambda a, b: (a - b).square()),
+    "FULLY_CONNECTED": _fully_connected,
+    "BATCH_MATMUL": _batch_matmul,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _convolution,
+    "AVERAGE_POOL_2D": _pool,
+    "MAX_POOL_2D": _pool,
+    "MEAN": _reduction(torch.mean),
+    "SUM": _reduction(torch.sum),
+    "REDUCE_MAX": _reduction(torch.amax),
+    "REDUCE_MIN": _reduction(torch.amin),
+    "SOFTMAX": _softmax,
+    "LOG_SOFTMAX": _unary(lambda x: torch.log_softmax(x, dim=-1)),
+    "RELU": _unary(torch.relu),
+    "RELU6": _unary(lambda x: x.clamp(0, 6)),
+    "RELU_N1_TO_1": _unary(lambda x: x.clamp(-1, 1)),
+    "LEAKY_RELU": lambda call: functional.leaky_relu(
+        call.tensor(0), float(call.options.alpha) if call.options is not None else 0.0
+    ),
+    "ELU": _unary(functional.elu),
+    "HARD_SWISH": _unary(functional.hardswish),
+    "GELU": _gelu,
+    "LOGISTIC": _unary(torch.sigmoid),
+    "TANH": _unary(torch.tanh),
+    "EXP": _unary(torch.exp),
+    "LOG": _unary(torch.log),
+    "SQRT": _unary(torch.sqrt),
+    "RSQRT": _unary(torch.rsqrt),
+    "SQUARE": _unary(torch.square),
+    "ABS": _unary(torch.abs),
+    "NEG": _unary(torch.neg),
+    "SIN": _unary(torch.sin),
+    "COS": _unary(torch.cos),
+    "RESHAPE": _reshape,
+    "SQUEEZE": _squeeze,
+    "EXPAND_DIMS": lambda call: call.tensor(0).unsqueeze(call.numbers(1)[0]),
+    "TRANSPOSE": lambda call: call.tensor(0).permute(call.numbers(1)),
+    "CONCATENATION": _concatenation,
+    "SLICE": _slice,
+    "STRIDED_SLICE": _strided_slice,
+    "SPLIT": _split,
+    "SPLIT_V": _split,
+    "PACK": lambda call: torch.stack(
+        [call.tensor(i) for i in range(len(call.inputs))], dim=call.option("axis")
+    ),
+    "UNPACK": lambda call: call.tensor(0).unbind(call.option("axis")),
+    "GATHER": _gather,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "TILE": lambda call: call.tensor(0).repeat(call.numbers(1)),
+    "BROADCAST_TO": lambda call: call.tensor(0).broadcast_to(call.numbers(1)),
+    "SELECT_V2": lambda call: torch.where(call.tensor(0).bool(), call.tensor(1), call.tensor(2)),
+    "CAST": _cast,
+    "DEQUANTIZE": _dequantize,
+    "RESIZE_BILINEAR": _resize,
+    "RESIZE_NEAREST_NEIGHBOR": _resize,
+}
