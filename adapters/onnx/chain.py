@@ -69,7 +69,7 @@ class Chain:
             session = self._closed_session(index)
         names = [value.name or "" for value in part.outputs]
         made = dict(zip(names, self._runtime.run(session, names, feeds), strict=True))
-        return {name: value for name, value in (state | made).items() if name in part.keep}
+        return _behind(part, state | made)
 
     def finish(self, state: State, index: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output of the graph, given the state in front of a segment."""
@@ -98,21 +98,22 @@ class Chain:
                 if use.node in inside and use.slot.form != "lookup"
             ]
             given = set(part.inputs)
-            extra = list(dict.fromkeys(value for _, _, value in wanted if value not in given))
+            extra = [value for _, _, value in wanted if value not in given]
+            outputs = list(dict.fromkeys((*extra, *part.outputs)))
             changed = any(site.name in weights for site in part.sites)
             opened = part.sites if changed else ()
-            model = parts.build(self._flow, part.nodes, inputs=part.inputs, outputs=extra, open_sites=opened)
-            session = self._runtime.open_part(model) if extra else None
+            model = parts.build(
+                self._flow, part.nodes, inputs=part.inputs, outputs=outputs, open_sites=opened
+            )
+            session = self._runtime.open_part(model)
+            names = [value.name or "" for value in outputs]
             for chunk, state in enumerate(states):
                 feeds = {value.name or "": state[value.name or ""] for value in part.inputs}
-                found = dict(feeds)
-                if session is not None:
-                    names = [value.name or "" for value in extra]
-                    feeds |= self._weights(index, weights) if changed else {}
-                    found |= dict(zip(names, self._runtime.run(session, names, feeds), strict=True))
+                feeds |= self._weights(index, weights) if changed else {}
+                found = state | dict(zip(names, self._runtime.run(session, names, feeds), strict=True))
+                states[chunk] = _behind(part, found)
                 for site, number, value in wanted:
                     yield site, number, chunk, found[value.name or ""].numpy()
-                states[chunk] = self.advance(state, index, weights)
 
     def _weights(self, index: int, changed: Mapping[str, np.ndarray]) -> dict[str, ort.OrtValue]:
         """Feeds for all weights of an open segment."""
@@ -144,3 +145,8 @@ class Chain:
         return parts.build(
             self._flow, part.nodes, inputs=part.inputs, outputs=part.outputs, open_sites=opened
         )
+
+
+def _behind(part: Segment, state: State) -> State:
+    """What later segments need of the values known behind a segment."""
+    return {name: value for name, value in state.items() if name in part.keep}

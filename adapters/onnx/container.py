@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import mmap
 import threading
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
@@ -125,7 +128,8 @@ class Container:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     # Says what is wrong with an entry; below it would be lost in another error.
                     onnx.external_data_helper.ExternalDataInfo(tensor)
-            model = ir.serde.deserialize_model(proto)
+            with silence():
+                model = ir.serde.deserialize_model(proto)
             for graph in model.graphs():
                 for value in graph.initializers.values():
                     value.const_value = self._attach(value.const_value, value.name)
@@ -167,8 +171,9 @@ class Container:
             return tensor
         shape = tuple(int(d) for d in tensor.shape.numpy())
         if any(d < 0 for d in shape):
-            raise AdapterError(f"{self.path}: tensor {name} has the impossible shape {shape}")
+            raise AdapterError(f"{self.path}: tensor {name!r} has the impossible shape {shape}")
         if not isinstance(tensor, ir.ExternalTensor):
+            tensor.numpy()  # Small, and wrong here rather than somewhere later.
             return tensor
         dtype = tensor.dtype
         count = 1
@@ -178,9 +183,13 @@ class Container:
         file = self._file(str(tensor.location), name)
         offset, length = tensor.offset or 0, tensor.length
         available = max(0, file.size_bytes - offset)
-        if offset < 0 or min(available, needed if length is None else length) < needed:
+        if offset < 0:
             raise AdapterError(
-                f"{self.path}: tensor {name} of shape {shape} needs {needed} bytes, but only "
+                f"{self.path}: tensor {name!r} has the impossible offset {offset}; it is damaged"
+            )
+        if min(available, needed if length is None else length) < needed:
+            raise AdapterError(
+                f"{self.path}: tensor {name!r} of shape {shape} needs {needed} bytes, but only "
                 f"{min(available, length or available)} are in {file.path.name}: it is damaged or cut off"
             )
 
@@ -203,7 +212,7 @@ class Container:
         """
         if location in self.files:
             return self.files[location]
-        where = f"{self.path}: tensor {tensor} has its data in {location!r}"
+        where = f"{self.path}: tensor {tensor!r} has its data in {location!r}"
         parts = PurePosixPath(location.replace("\\", "/"))
         if not location or parts.is_absolute() or PureWindowsPath(location).drive or ".." in parts.parts:
             raise AdapterError(f"{where}, outside the model's folder; refused")
@@ -222,6 +231,18 @@ class Container:
         file = _open(path)
         self.files[location] = file
         return file
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep onnx_ir from logging what an exception, its own or that of the checks to come, says better."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _open(path: Path) -> DataFile:

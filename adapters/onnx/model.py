@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -181,9 +182,11 @@ class OnnxModel:
             first = chain.first[name]
             if first < at:
                 states, at = [chain.start({input_name: c.array}) for c in chunks], 0
-            while at < first:
-                states = [chain.advance(state, at, self._replaced) for state in states]
-                at += 1
+            for index in range(at, first):
+                # In place: the activations of one cut, not of two, are held for the whole batch.
+                for chunk, state in enumerate(states):
+                    states[chunk] = chain.advance(state, index, self._replaced)
+            at = first
             yield name, option, self._join([chain.finish(state, first, weights) for state in states], chunks)
 
     def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
@@ -202,7 +205,7 @@ class OnnxModel:
             AdapterError: The batch does not fit, or the runtime fails.
         """
         chunks = self._split(batch)
-        positions = self._shared.usage(batch.shape[1:]).positions
+        positions = self._shared.usage(chunks[0].array.shape[1:]).positions
         chain, name = self._shared.chain, self.input_spec.name
         states = [chain.start({name: c.array}) for c in chunks]
         for site, number, _, array in chain.taps(states, self._replaced):
@@ -278,6 +281,7 @@ class _Shared:
         self._sites = {site.name: site for site in opened.sites}
         self._independent = False
         self._usage: dict[tuple[int, ...], probe.Usage] = {}
+        self._fixed: dict[tuple[int, ...], int | None] = {}
 
     def site(self, name: str) -> Site:
         """The site of a layer."""
@@ -290,7 +294,9 @@ class _Shared:
 
     def stored(self, name: str) -> np.ndarray:
         """The stored array of a layer, float32, read from the file."""
-        return np.asarray(_tensor(self._sites[name]).numpy()).astype(np.float32, copy=False)
+        array = np.asarray(_tensor(self._sites[name]).numpy()).astype(np.float32, copy=False)
+        # Small tensors lie in the outline, which nobody may change.
+        return array if array.flags.writeable else array.copy()
 
     def measure(self, index: int, weight: np.ndarray) -> Layer:
         """The record of a layer with this weight."""
@@ -344,15 +350,23 @@ class _Shared:
 
     def split(self, batch: np.ndarray) -> list[batches.Chunk]:
         """Chunks of a checked batch, as many samples each as the graph takes or runs best with."""
-        try:
-            usage = self.usage(batch.shape[1:])
-        except AdapterError:
-            # Blank samples may break what real ones do not.
-            usage = probe.Usage(batch=self._opened.spec.batch, positions={})
-        if usage.batch is not None:
-            return batches.split(batch, usage.batch, fixed=True)
-        macs = sum(usage.positions.get(name, 0) * _tensor(site).size for name, site in self._sites.items())
+        fixed = self.fixed_batch(batch.shape[1:])
+        if fixed is not None:
+            return batches.split(batch, fixed, fixed=True)
+        used = self._usage[batch.shape[1:]].positions if batch.shape[1:] in self._usage else {}
+        macs = sum(positions * _tensor(self._sites[name]).size for name, positions in used.items())
         return batches.split(batch, batches.chunk_size(macs), fixed=False)
+
+    def fixed_batch(self, shape: tuple[int, ...]) -> int | None:
+        """The number of samples per run that the graph is fixed to, said or unsaid, or None."""
+        if self._opened.spec.batch is not None:
+            return self._opened.spec.batch
+        if shape not in self._fixed:
+            self._fixed[shape] = None
+            # Blank samples may break what real ones do not.
+            with contextlib.suppress(AdapterError):
+                self._fixed[shape] = self.usage(shape).batch
+        return self._fixed[shape]
 
     @cached_property
     def chain(self) -> Chain:
@@ -383,7 +397,7 @@ class _Shared:
         Raises:
             AdapterError: It does not: the exporter fixed the number of samples without saying so.
         """
-        if self._independent or len(array) == 1 or self.usage(array.shape[1:]).batch is not None:
+        if self._independent or len(array) == 1 or self.fixed_batch(array.shape[1:]) is not None:
             return
         alone = self.run(array[:1])
         first = alone.reshape(len(alone), -1)[0].astype(np.float64)

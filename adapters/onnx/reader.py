@@ -12,7 +12,7 @@ import onnx_ir.passes.common as passes
 
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.onnx import flow, roles, sites
-from lampq.adapters.onnx.container import Container, one_line
+from lampq.adapters.onnx.container import Container, one_line, silence
 from lampq.adapters.onnx.model import OnnxModel, Opened
 from lampq.adapters.onnx.session import Runtime
 from lampq.core.errors import AdapterError, LampqError
@@ -49,7 +49,8 @@ def read(
     container = Container(path)
     try:
         model = flow.normalize(container.parse())
-        passes.CheckerPass()(model)
+        with silence():
+            passes.CheckerPass()(model)
         graph = flow.trace(model, output)
         spec = _input_spec(graph)
         found, skipped = sites.find(graph, embeddings=embeddings)

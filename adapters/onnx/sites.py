@@ -59,7 +59,7 @@ class Site:
         shape: Shape of the stored array.
         channel_axis: Axis of the stored array that holds the output channels.
         in_features: Weights that enter one output value.
-        uses: Operators that take it, in graph order; more than one where it is shared.
+        uses: Operators that take it, in graph order but products before lookups; several where it is shared.
     """
 
     name: str
@@ -100,7 +100,7 @@ def find(flow: Flow, *, embeddings: bool = False) -> tuple[tuple[Site, ...], tup
                 continue
             origin, chain = _origin(value)
             path = naming.weight_path(node, origin)
-            outcome = _judge(origin, chain, node, index, embeddings)
+            outcome = _judge(origin, chain, node, index)
             if isinstance(outcome, Slot) and node not in relevant:
                 outcome = f"does not influence the output {flow.output.name}"
             if isinstance(outcome, str):
@@ -115,6 +115,7 @@ def find(flow: Flow, *, embeddings: bool = False) -> tuple[tuple[Site, ...], tup
         if other is not None:
             refused.setdefault(value, (uses[0].path, f"also used by {other}"))
         elif all(use.slot.form == "lookup" for use in uses) and not embeddings:
+            # A table tied to the head is a weight of the head, and stays.
             reason = "an embedding table; ask for it with embeddings=True"
             refused.setdefault(value, (uses[0].path, reason))
     kept = [(value, uses) for value, uses in found.items() if value not in refused]
@@ -157,9 +158,7 @@ def _origin(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
     return value, tuple(reversed(chain))
 
 
-def _judge(
-    origin: ir.Value, chain: tuple[ir.Node, ...], node: ir.Node, index: int, embeddings: bool
-) -> Slot | str | None:
+def _judge(origin: ir.Value, chain: tuple[ir.Node, ...], node: ir.Node, index: int) -> Slot | str | None:
     """The slot a constant fills, why it is left alone, or None where it is no weight at all."""
     producer = origin.producer()
     if producer is not None:
@@ -187,9 +186,6 @@ def _judge(
     size = origin.const_value.size
     if isinstance(outcome, Slot) and size < SMALLEST:
         return f"only {size} weights"
-    if isinstance(outcome, Slot) and outcome.form == "lookup" and not embeddings:
-        # Judged with the other uses: a table tied to the head is a weight.
-        return outcome
     return outcome
 
 
