@@ -165,7 +165,8 @@ def main() -> None:
                 ("sizes", "seconds", "CPU seconds", "gap", "status", "MB before", "MB peak"), millions
             ),
             f"Seeds {', '.join(map(str, SEEDS))}; at most {args.rounds} rounds of each, one thread. "
-            "Unproven: no proof within 60 s.",
+            "Unproven: no proof within 60 s. Times are those of a clock, whatever else the machine does: "
+            "compare within a row.",
         ]
     )
     report.write("solvers", "Solvers", body, packages=("numpy", "scipy", "mip"))
