@@ -173,7 +173,8 @@ def test_statistics_and_sizes_of_the_records():
     model, _ = read_named("packed")
     module = MODELS["packed"][0]()
     total = sum(p.numel() for p in module.parameters())
-    assert sum(layer.size for layer in model.layers()) * 4 + model.rest_bytes() == total * 4
+    rest = total * 4 - sum(layer.size for layer in model.layers()) * 4
+    assert rest < model.rest_bytes() < rest + 500 * len(list(module.parameters()))
     assert model.file_bytes() == total * 4
     for layer in model.layers():
         weight = module.get_parameter(model.parameters[layer.name]).detach().numpy()

@@ -213,9 +213,10 @@ class TorchModel:
         return sum(tensor.nbytes for tensor in self.runtime.weights.values())
 
     def rest_bytes(self) -> int:
-        """Bytes of everything but the quantizable weights."""
+        """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
         quantizable = set(self.parameters.values())
-        return sum(t.nbytes for name, t in self.tensors.items() if name not in quantizable)
+        rest = {name: tensor for name, tensor in self.tensors.items() if name not in quantizable}
+        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""
@@ -228,6 +229,22 @@ class TorchModel:
         from lampq.adapters.torch.writing import write
 
         write(self, plan, path)
+
+    def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
+        from lampq.adapters.torch.writing import origin
+
+        records = {
+            self.parameters[layer.name]: packed.Record(
+                layer=layer.name,
+                bits=8,
+                step=1,
+                offset=128,
+                shape=layer.shape,
+                channel_axis=layer.channel_axis,
+            )
+            for layer in self.layers()
+        }
+        return packed.header_bytes(records, origin(self), rest)
 
     def _parameter(self, name: str) -> str:
         if name not in self.parameters:

@@ -24,6 +24,7 @@ from lampq.core.quantizer import Quantized, from_rows
 
 _KEY, _VERSION = "lampq", 1
 _CODES, _SCALE = ".codes", ".scale"
+_USUAL = {"container": "bitplane", "channel_axis": 0, "activation_bits": None, "activation_range": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +112,34 @@ def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], 
 
 def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:
     """What the file says of itself."""
-    content = {
-        "version": _VERSION,
-        "origin": dict(origin),
-        "weights": {n: asdict(r) for n, r in records.items()},
-    }
+    # What is as usual goes without saying: in a small model the header is a noticeable part of the file.
+    weights = {name: {k: v for k, v in asdict(r).items() if v != _USUAL.get(k)} for name, r in records.items()}
+    content = {"version": _VERSION, "origin": dict(origin), "weights": weights}
     return {"format": "pt", _KEY: json.dumps(content, separators=(",", ":"))}
+
+
+def header_bytes(
+    records: Mapping[str, Record], origin: Mapping[str, Any], rest: Mapping[str, torch.Tensor]
+) -> int:
+    """Bytes that the file spends on names and on what it says of itself, at most.
+
+    Args:
+        records: Parameter -> how it is stored; widths and ranges matter only by their digits.
+        origin: What the model was read from.
+        rest: The tensors that stay as they are.
+    """
+    kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+    places = {name: (kinds.get(t.dtype, "BOOL"), list(t.shape), t.nbytes) for name, t in rest.items()}
+    for name, record in records.items():
+        places[name + _CODES] = ("U8", [record.size], record.size)
+        channels = record.shape[record.channel_axis]
+        places[name + _SCALE] = ("F32", [channels], 4 * channels)
+    header: dict[str, Any] = {"__metadata__": metadata(records, origin)}
+    end = sum(size for _, _, size in places.values())
+    for name, (dtype, shape, _) in places.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end]}
+    length = len(json.dumps(header, separators=(",", ":")).encode())
+    return 8 + -(-length // 8) * 8
 
 
 def is_packed(path: Path) -> bool:
@@ -165,6 +188,7 @@ def payload_bytes(size: int, channels: int, bits: int, container: str) -> int:
 
 
 def _record(data: Mapping[str, Any]) -> Record:
+    data = _USUAL | dict(data)
     spread = data["activation_range"]
     return Record(
         layer=str(data["layer"]),

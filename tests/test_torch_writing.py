@@ -1,0 +1,215 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from lampq import adapters
+from lampq.adapters.torch import load_quantized, packed, read
+from lampq.adapters.torch.torchao_config import torchao_config, write_torchao_config
+from lampq.core.allocation import build_plan
+from lampq.core.errors import AdapterError
+from lampq.core.files import OutputExistsError
+from lampq.core.measure import measure_activations, quantized_weights
+from lampq.core.packing import payload_bytes
+from lampq.verbs.apply import apply
+from lampq.verbs.profile import profile
+from safetensors import safe_open
+from torch_models import MODELS, make_batch, read_named
+
+WIDTHS = tuple(range(2, 9))
+
+
+def mixed_plan(model, batch=None, container="bitplane", act_bits=None):
+    """Widths 2 to 8 in turn."""
+    measured = profile(model, batch, bits=WIDTHS, container=container, fisher_draws=0, act_bits=act_bits)
+    return build_plan(measured, np.arange(len(measured.layers)) % len(WIDTHS), mode="uniform", budget={"average_bits": 5})
+
+
+@pytest.fixture(params=[name for name in MODELS if name != "tokens"])
+def case(request, tmp_path):
+    model, batch = read_named(request.param)
+    plan = mixed_plan(model)
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    return request.param, model, batch, plan, path
+
+
+def test_every_weight_takes_exactly_its_bits(case):
+    _, model, _, plan, path = case
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for layer in plan.layers:
+        codes = tensors[model.parameters[layer.name] + ".codes"]
+        assert codes.dtype == torch.uint8
+        assert codes.numel() == payload_bytes(layer.size, layer.weight_bits)
+    payload = sum(t.nbytes for n, t in tensors.items() if n.endswith((".codes", ".scale")))
+    assert payload == plan.payload_bytes
+    size = path.stat().st_size
+    assert size <= plan.total_bytes <= size + 16 * len(tensors)
+
+
+def test_it_computes_what_the_plan_promised(case):
+    name, model, batch, plan, path = case
+    expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
+    module = load_quantized(path, MODELS[name][0])
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad():
+        found = module(torch.from_numpy(batch)).numpy()
+    torch.backends.mha.set_fastpath_enabled(True)
+    # Other weights in memory may mean other kernels.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    again = read(MODELS[name][0](), weights=path, input_shape=MODELS[name][1])
+    np.testing.assert_array_equal(again.run(batch), expected)
+    assert again.stored_bits() == {layer: (bits, None) for layer, bits in plan.widths.items()}
+    assert again.file_bytes() == path.stat().st_size
+
+
+def test_bytes_for_codes_where_asked(tmp_path):
+    model, batch = read_named("packed")
+    plan = mixed_plan(model, container="int8")
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    file = packed.read(path)
+    assert {record.container for record in file.records.values()} == {"int8"}
+    expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
+    np.testing.assert_array_equal(read(MODELS["packed"][0](), weights=path, input_shape=(3, 8, 8)).run(batch), expected)
+
+
+def test_partial_plans_leave_the_rest_float(tmp_path):
+    model, batch = read_named("windows")
+    plan = mixed_plan(model)
+    part = dataclasses.replace(plan, layers=plan.layers[1:3])
+    path = apply(model, part, tmp_path / "q.safetensors", partial=True)
+    found = read(MODELS["windows"][0](), weights=path, input_shape=(3, 8, 8))
+    expected = model.with_weights(quantized_weights(model, part.widths)).run(batch)
+    np.testing.assert_array_equal(found.run(batch), expected)
+    assert set(found.stored_bits()) == set(part.widths)
+
+
+class LinearNet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = torch.nn.Linear(24, 32), torch.nn.Linear(32, 10, bias=False)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)))
+
+
+@pytest.mark.parametrize("act_bits", [None, 8])
+def test_integer_products_equal_rounding_in_float(tmp_path, act_bits):
+    batch = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
+    model = read(LinearNet().eval(), input_shape=(24,))
+    plan = mixed_plan(model, batch, act_bits=act_bits)
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    module = load_quantized(path, LinearNet, int8=True)
+    assert [type(m).__name__ for m in module.children()] == ["Int8Linear", "Int8Linear"]
+    records = packed.read(path).records
+    x = batch
+    weights = quantized_weights(model, plan.widths)
+    bias = model.module.a.bias.detach().numpy()
+    for name, add in (("a", bias), ("b", 0)):
+        if act_bits is None:
+            scale = np.maximum(np.abs(x).max(1, keepdims=True), 1e-12) / 127
+            rounded = np.rint(x / scale) * scale
+        else:
+            grid = records[f"{name}.weight"].activation_grid
+            rounded = grid.apply(x)
+        x = rounded.astype(np.float64) @ weights[name].T.astype(np.float64) + add
+        x = (np.maximum(x, 0) if name == "a" else x).astype(np.float32)
+    with torch.no_grad():
+        found = module(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-4)
+    assert module.a.weight.shape == (32, 24)
+
+
+def test_integer_products_leave_attention_alone(tmp_path):
+    model, batch = read_named("packed")
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    module = load_quantized(path, MODELS["packed"][0], int8=True)
+    assert type(module.head).__name__ == "Int8Linear"
+    assert isinstance(module.transformer.layers[0].self_attn.out_proj, torch.nn.Linear)
+    with torch.no_grad():
+        assert torch.isfinite(module(torch.from_numpy(batch))).all()
+
+
+def test_activation_widths_and_ranges_travel_with_the_file(tmp_path):
+    model, batch = read_named("packed")
+    path = apply(model, mixed_plan(model, batch, act_bits=6), tmp_path / "q.safetensors")
+    seen = {layer.name: layer.activation for layer in measure_activations(model, model.layers(), batch)}
+    for record in packed.read(path).records.values():
+        assert record.activation_bits == 6
+        low, high = float(seen[record.layer].min[0]), float(seen[record.layer].max[0])
+        assert record.activation_range == pytest.approx((low, high))
+
+
+def test_a_file_from_a_factory_asks_for_it_and_runs_nothing(tmp_path):
+    source = tmp_path / "nets.py"
+    source.write_text("from torch_models import PackedViT\n\ndef build():\n    return PackedViT()\n")
+    model = adapters.read(f"{source}:build", input_shape=(3, 8, 8))
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    assert str(tmp_path) not in json.dumps(packed.read(path).origin)
+    with pytest.raises(AdapterError, match=r"nets\.py:build --weights q\.safetensors"):
+        adapters.read(path)
+    found = adapters.read(f"{source}:build", weights=path, input_shape=(3, 8, 8))
+    batch = make_batch((3, 8, 8))
+    torch.backends.mha.set_fastpath_enabled(False)
+    with torch.no_grad():
+        expected = load_quantized(path, f"{source}:build")(torch.from_numpy(batch)).numpy()
+    torch.backends.mha.set_fastpath_enabled(True)
+    np.testing.assert_array_equal(found.run(batch), expected)
+
+
+def test_other_formats_are_not_written(tmp_path):
+    model, _ = read_named("windows")
+    with pytest.raises(AdapterError, match=r"written as \.safetensors"):
+        apply(model, mixed_plan(model), tmp_path / "q.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_behind_where_the_check_fails(tmp_path, monkeypatch):
+    model, _ = read_named("windows")
+    plan = mixed_plan(model)
+    pack = packed.packing.pack
+    monkeypatch.setattr(packed.packing, "pack", lambda codes, bits: pack(codes ^ 1, bits))
+    with pytest.raises(AdapterError, match="does not compute what it should"):
+        apply(model, plan, tmp_path / "q.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(version=99), "version 99"),
+        (lambda c: c["weights"]["qkv.weight"].update(bits=9), "does not fit"),
+        (lambda c: c["weights"]["qkv.weight"].update(bits=5), "bytes of codes"),
+        (lambda c: c["weights"]["qkv.weight"].pop("shape"), "damaged"),
+        (lambda c: c["weights"].update(nowhere=c["weights"]["qkv.weight"]), "damaged"),
+    ],
+)
+def test_damaged_files_are_told(tmp_path, change, words):
+    from safetensors.torch import load_file, save_file
+
+    model, _ = read_named("windows")
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()["lampq"])
+    change(content)
+    save_file(load_file(path), path, metadata={"lampq": json.dumps(content)})
+    with pytest.raises(AdapterError, match=words):
+        packed.read(path)
+
+
+def test_a_plan_as_a_torchao_configuration(tmp_path):
+    model, _ = read_named("packed")
+    plan = mixed_plan(model)
+    config = torchao_config(model, plan)
+    entries = config["_data"]["fqn_to_config"]
+    assert set(entries) == {
+        f"transformer.layers.{i}.{part}" for i in range(2) for part in ("self_attn.out_proj", "linear1", "linear2")
+    } | {"head"}
+    for name, entry in entries.items():
+        assert entry["_data"]["weight_dtype"]["_data"] == f"int{plan.widths[name]}"
+    write_torchao_config(model, plan, tmp_path / "torchao.json")
+    assert json.loads((tmp_path / "torchao.json").read_text()) == config
+    with pytest.raises(OutputExistsError):
+        write_torchao_config(model, plan, tmp_path / "torchao.json")
