@@ -5,10 +5,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch_models import MODELS, make_batch, read_named
+
 from lampq import adapters
 from lampq.core.errors import AdapterError
 from lampq.core.match import match
-from torch_models import MODELS, make_batch, read_named
 
 
 def export(path, name="windows", dynamic=True, count=2):
@@ -92,13 +93,18 @@ def test_pickled_constants_are_refused(program, tmp_path):
         if name.endswith("constants_config.json"):
             entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False, "tensor_meta": None}
             folder = name.rpartition("/")[0]
-            return [(name, json.dumps({"config": {"c": entry}})), (f"{folder}/opaque_obj_0", pickle.dumps(Harm()))]
+            return [
+                (name, json.dumps({"config": {"c": entry}})),
+                (f"{folder}/opaque_obj_0", pickle.dumps(Harm())),
+            ]
         return [(name, content)]
 
     refuse(rewritten(program, tmp_path / "a.pt2", change), "pickled")
 
 
-@pytest.mark.parametrize("target", ["torch.os.system", "torch.serialization.load", "_operator.attrgetter", "#x.y"])
+@pytest.mark.parametrize(
+    "target", ["torch.os.system", "torch.serialization.load", "_operator.attrgetter", "#x.y"]
+)
 def test_functions_that_are_no_operators_are_refused(program, tmp_path, target):
     def edit(document):
         document["graph_module"]["graph"]["nodes"][0]["target"] = target
@@ -107,7 +113,8 @@ def test_functions_that_are_no_operators_are_refused(program, tmp_path, target):
 
 
 @pytest.mark.parametrize(
-    "formula", ["__import__('os').system('true')", "exec('1')", "s0.__class__", "lambda: 0", "Symbol('s0').func"]
+    "formula",
+    ["__import__('os').system('true')", "exec('1')", "s0.__class__", "lambda: 0", "Symbol('s0').func"],
 )
 def test_formulas_that_are_more_than_sizes_are_refused(program, tmp_path, formula):
     def visit(node):
@@ -134,7 +141,11 @@ def test_names_that_are_code_are_refused(program, tmp_path):
 def test_compiled_code_is_refused(program, tmp_path):
     def change(name, content):
         root = name.partition("/")[0]
-        return [(name, content), (f"{root}/data/aotinductor/net/x.so", b"")] if "archive_format" in name else [(name, content)]
+        return (
+            [(name, content), (f"{root}/data/aotinductor/net/x.so", b"")]
+            if "archive_format" in name
+            else [(name, content)]
+        )
 
     refuse(rewritten(program, tmp_path / "a.pt2", change), "compiled code")
 

@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch_models import MODELS, PackedViT, make_batch, seeded
+
 from lampq import adapters
 from lampq.adapters.torch import read
 from lampq.adapters.torch.checkpoint import load_state
 from lampq.adapters.torch.outputs import to_logits
 from lampq.core.errors import AdapterError
-from safetensors.torch import save_file
-from torch_models import MODELS, PackedViT, make_batch, seeded
 
 FACTORY = """
 import torch
@@ -45,11 +46,18 @@ def factory(tmp_path):
 @pytest.fixture
 def state():
     torch.manual_seed(11)
-    return {"1.weight": torch.randn(8, 12), "1.bias": torch.randn(8), "3.weight": torch.randn(10, 8), "3.bias": torch.randn(10)}
+    return {
+        "1.weight": torch.randn(8, 12),
+        "1.bias": torch.randn(8),
+        "3.weight": torch.randn(10, 8),
+        "3.bias": torch.randn(10),
+    }
 
 
 def logits_of(state, batch):
-    hidden = np.maximum(batch.reshape(len(batch), -1) @ state["1.weight"].numpy().T + state["1.bias"].numpy(), 0)
+    hidden = np.maximum(
+        batch.reshape(len(batch), -1) @ state["1.weight"].numpy().T + state["1.bias"].numpy(), 0
+    )
     return hidden @ state["3.weight"].numpy().T + state["3.bias"].numpy()
 
 
@@ -285,7 +293,12 @@ def test_logits_are_found_in_any_output(output, expected):
 
 @pytest.mark.parametrize(
     ("output", "words"),
-    [({"text": "x"}, "dict without a tensor"), (A.long(), "int64"), (A[:, 0], "shape"), (A[:, :1], "two or more")],
+    [
+        ({"text": "x"}, "dict without a tensor"),
+        (A.long(), "int64"),
+        (A[:, 0], "shape"),
+        (A[:, :1], "two or more"),
+    ],
 )
 def test_outputs_without_logits(output, words):
     with pytest.raises(AdapterError, match=words):

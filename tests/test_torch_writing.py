@@ -4,6 +4,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from torch_models import MODELS, make_batch, read_named
+
 from lampq import adapters
 from lampq.adapters.torch import load_quantized, packed, read
 from lampq.adapters.torch.torchao_config import torchao_config, write_torchao_config
@@ -14,8 +17,6 @@ from lampq.core.measure import measure_activations, quantized_weights
 from lampq.core.packing import payload_bytes
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
-from safetensors import safe_open
-from torch_models import MODELS, make_batch, read_named
 
 WIDTHS = tuple(range(2, 9))
 
@@ -23,7 +24,9 @@ WIDTHS = tuple(range(2, 9))
 def mixed_plan(model, batch=None, container="bitplane", act_bits=None):
     """Widths 2 to 8 in turn."""
     measured = profile(model, batch, bits=WIDTHS, container=container, fisher_draws=0, act_bits=act_bits)
-    return build_plan(measured, np.arange(len(measured.layers)) % len(WIDTHS), mode="uniform", budget={"average_bits": 5})
+    return build_plan(
+        measured, np.arange(len(measured.layers)) % len(WIDTHS), mode="uniform", budget={"average_bits": 5}
+    )
 
 
 @pytest.fixture(params=[name for name in MODELS if name != "tokens"])
@@ -71,7 +74,9 @@ def test_bytes_for_codes_where_asked(tmp_path):
     file = packed.read(path)
     assert {record.container for record in file.records.values()} == {"int8"}
     expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
-    np.testing.assert_array_equal(read(MODELS["packed"][0](), weights=path, input_shape=(3, 8, 8)).run(batch), expected)
+    np.testing.assert_array_equal(
+        read(MODELS["packed"][0](), weights=path, input_shape=(3, 8, 8)).run(batch), expected
+    )
 
 
 def test_partial_plans_leave_the_rest_float(tmp_path):
@@ -205,7 +210,9 @@ def test_a_plan_as_a_torchao_configuration(tmp_path):
     config = torchao_config(model, plan)
     entries = config["_data"]["fqn_to_config"]
     assert set(entries) == {
-        f"transformer.layers.{i}.{part}" for i in range(2) for part in ("self_attn.out_proj", "linear1", "linear2")
+        f"transformer.layers.{i}.{part}"
+        for i in range(2)
+        for part in ("self_attn.out_proj", "linear1", "linear2")
     } | {"head"}
     for name, entry in entries.items():
         assert entry["_data"]["weight_dtype"]["_data"] == f"int{plan.widths[name]}"

@@ -200,7 +200,9 @@ def _globals(path: Path) -> set[str]:
     except ValueError:
         # Raw tensors follow the pickles.
         pass
-    return {name for name in found if not name.startswith(("torch._utils._rebuild", "collections.OrderedDict"))}
+    return {
+        name for name in found if not name.startswith(("torch._utils._rebuild", "collections.OrderedDict"))
+    }
 
 
 def _allowed_names() -> set[str]:

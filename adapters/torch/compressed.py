@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lampq.adapters.torch.model import TorchModel
 
 _SCALE_BYTES, _SHAPE_BYTES, _WORD_BITS = 4, 16, 32
+# What a tensor's entry takes beside its name: {"dtype":"F32","shape":[1,2],"data_offsets":[3,4]}.
+_ENTRY_BYTES = 75
 _COPIED = (
     "preprocessor_config.json",
     "tokenizer.json",
@@ -50,6 +52,16 @@ def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
         return 4 * layer.size
     words = -(-layer.shape[1] * bits // _WORD_BITS)
     return layer.shape[0] * (4 * words + _SCALE_BYTES) + _SHAPE_BYTES
+
+
+def header_bytes(model: TorchModel, rest: Mapping[str, torch.Tensor]) -> int:
+    """Bytes that the file spends on names and sizes, nearly: names on disk may differ from those in memory."""
+    names = list(rest)
+    for name, parameter in model.parameters.items():
+        path = parameter.removesuffix(".weight")
+        members = ("weight_packed", "weight_scale", "weight_shape") if fits(model, name) else ("weight",)
+        names += [f"{path}.{member}" for member in members]
+    return 8 + sum(len(name) + _ENTRY_BYTES for name in names)
 
 
 def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], directory: Path) -> None:

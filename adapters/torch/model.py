@@ -214,9 +214,13 @@ class TorchModel:
 
     def rest_bytes(self) -> int:
         """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
-        quantizable = set(self.parameters.values())
-        rest = {name: tensor for name, tensor in self.tensors.items() if name not in quantizable}
+        rest = self.rest()
         return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
+
+    def rest(self) -> dict[str, torch.Tensor]:
+        """The tensors that are stored with the model and are no layers."""
+        kept = self.module.state_dict().keys() - set(self.parameters.values())
+        return {name: tensor for name, tensor in self.tensors.items() if name in kept}
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""
@@ -233,6 +237,8 @@ class TorchModel:
     def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
         from lampq.adapters.torch.writing import origin
 
+        if self.hugging_face:
+            return compressed.header_bytes(self, rest)
         records = {
             self.parameters[layer.name]: packed.Record(
                 layer=layer.name,

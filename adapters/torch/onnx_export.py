@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -13,23 +14,29 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.runtime import plain_attention
+from lampq.adapters.torch.outputs import to_logits
+from lampq.adapters.torch.runtime import Arguments, plain_attention
 from lampq.core.errors import AdapterError, MissingExtraError
 from lampq.core.files import atomic_path
 
 _TOLERANCE = 1e-3
+# A number of samples that no other size of a model is likely to share: exporters take equal for the same.
+_SAMPLES = 3
+_OPSET = 17
+# Tracing Python, compiling it, and the exporter of old: each manages models that the others do not, and
+# each may fix the number of samples without a word.
+_WAYS = ("trace", "compile", "script")
 
 
 def export_onnx(model: TorchModel, path: Path) -> None:
-    """Export a model with any number of samples, and check that it runs with another number than it was
-    traced with.
+    """Export a model, with the weights it has now, for any number of samples; and check what was written.
 
     Args:
-        model: The model, with the weights it has now.
+        model: The model.
         path: The .onnx file; overwritten.
 
     Raises:
-        AdapterError: The model cannot be exported, or the export computes something else.
+        AdapterError: The model cannot be exported, or every export computes something else.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
     """
     try:
@@ -37,61 +44,73 @@ def export_onnx(model: TorchModel, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError as err:
         raise MissingExtraError(str(err.name), "onnx") from err
-    path = Path(path)
-    example = model.runtime.example
-    wrapped = _Logits(model).eval()
+    path, runtime = Path(path), model.runtime
+    example = runtime.make_up_batch(runtime.fixed_batch or _SAMPLES, seed=2)
+    module = _plain(model, example)
     failures = []
-    with atomic_path(path) as temporary:
-        # The newer exporter may fix the number of samples without a word; the older one then helps out.
-        for dynamo in (True, False):
-            try:
-                _export(
-                    wrapped, example, temporary, dynamo=dynamo, fixed=model.runtime.fixed_batch is not None
-                )
+    for way in _WAYS:
+        try:
+            with atomic_path(path) as temporary:
+                _export(module, example, temporary, way=way, fixed=runtime.fixed_batch is not None)
                 _compare(model, temporary, onnxruntime)
-            # Exporters raise whatever they stumble over.
-            except Exception as err:
-                failures.append((str(err).strip().splitlines() or [type(err).__name__])[0])
-                continue
+        # Exporters raise whatever they stumble over.
+        except Exception as err:
+            failures.append((str(err).strip().splitlines() or [type(err).__name__])[0])
+        else:
             return
-        raise AdapterError(f"{model.runtime.name} cannot be exported to ONNX: {'; then: '.join(failures)}")
+    raise AdapterError(
+        f"{runtime.name} cannot be exported to ONNX: {'; then: '.join(dict.fromkeys(failures))}"
+    )
 
 
 class _Logits(torch.nn.Module):
-    """The module with its output reduced to logits and its weights as the model has them."""
+    """A module called the way it wants to be, with its output reduced to logits."""
 
-    def __init__(self, model: TorchModel) -> None:
+    def __init__(self, inner: torch.nn.Module, arguments: Arguments) -> None:
         super().__init__()
-        self.inner = model.module
-        self._model = model
+        self.inner = inner
+        self._arguments = arguments
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from lampq.adapters.torch.outputs import to_logits
-
-        args, kwargs = self._model.runtime.arguments(x)
+        args, kwargs = self._arguments(x)
         return to_logits(self.inner(*args, **kwargs))
 
 
-def _export(module: torch.nn.Module, example: torch.Tensor, path: Path, *, dynamo: bool, fixed: bool) -> None:
+def _plain(model: TorchModel, example: torch.Tensor) -> torch.nn.Module:
+    """A module from batch to logits with the weights that the model has."""
+    module = model.module
+    if any(model.tensors[name] is not tensor for name, tensor in model.runtime.weights.items()):
+        module = copy.deepcopy(module)
+        module.load_state_dict(model.tensors, strict=False)
+    args, kwargs = model.runtime.arguments(example)
+    with torch.no_grad():
+        output = module(*args, **kwargs)
+    # Names in the file are those of the module where nothing needs to be wrapped around it.
+    bare = len(args) == 1 and not kwargs and isinstance(output, torch.Tensor) and output.dim() == 2
+    return module if bare else _Logits(module, model.runtime.arguments)
+
+
+def _export(module: torch.nn.Module, example: torch.Tensor, path: Path, *, way: str, fixed: bool) -> None:
     options: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
-    if dynamo:
-        shapes = None if fixed else ({0: torch.export.Dim("samples")},)
-        options |= {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
-    else:
-        axes = None if fixed else {"input": {0: "samples"}, "logits": {0: "samples"}}
-        options |= {"dynamic_axes": axes, "opset_version": 17}
     with plain_attention(), _silence(), torch.no_grad():
-        torch.onnx.export(module, (example,), path, dynamo=dynamo, **options)
+        if way == "script":
+            axes = None if fixed else {"input": {0: "samples"}, "logits": {0: "samples"}}
+            options |= {"dynamic_axes": axes, "opset_version": _OPSET, "dynamo": False}
+            torch.onnx.export(module, (example,), path, **options)
+            return
+        shapes = None if fixed else ({0: torch.export.Dim("samples")},)
+        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=way == "compile")
+        options |= {"external_data": False, "verbose": False, "dynamo": True}
+        torch.onnx.export(program, (example,), path, **options)
 
 
 def _compare(model: TorchModel, path: Path, onnxruntime: Any) -> None:
-    """Logits of the export against those of the model, for more samples than it was traced with.
+    """Logits of the export against those of the model, for another number of other samples than it was made with.
 
     Raises:
         AdapterError: They differ.
     """
-    count = model.runtime.fixed_batch or 3
-    batch = torch.cat([model.runtime.example] * 3)[:count]
+    batch = model.runtime.make_up_batch(model.runtime.fixed_batch or 2 * _SAMPLES - 1, seed=3)
     expected = model.runtime.logits(model.tensors, batch).float().cpu().numpy()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -106,7 +125,7 @@ def _compare(model: TorchModel, path: Path, onnxruntime: Any) -> None:
 def _silence() -> Iterator[None]:
     """The exporters' running commentary is not the user's concern."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

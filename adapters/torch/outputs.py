@@ -49,6 +49,10 @@ def _find(output: Any) -> torch.Tensor | None:
         if isinstance(found, torch.Tensor):
             return found
     members = (
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
+        output.values()
+        if isinstance(output, Mapping)
+        else output
+        if isinstance(output, (list, tuple))
+        else ()
     )
     return next((found for member in members if (found := _find(member)) is not None), None)

@@ -24,7 +24,7 @@ from lampq.core.quantizer import Quantized, from_rows
 
 _KEY, _VERSION = "lampq", 1
 _CODES, _SCALE = ".codes", ".scale"
-_USUAL = {"container": "bitplane", "channel_axis": 0, "activation_bits": None, "activation_range": None}
+_USUAL: dict[str, Any] = {"container": "bitplane", "channel_axis": 0, "activation_bits": None, "activation_range": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,9 @@ def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], 
 def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:
     """What the file says of itself."""
     # What is as usual goes without saying: in a small model the header is a noticeable part of the file.
-    weights = {name: {k: v for k, v in asdict(r).items() if v != _USUAL.get(k)} for name, r in records.items()}
+    weights = {
+        name: {k: v for k, v in asdict(r).items() if v != _USUAL.get(k)} for name, r in records.items()
+    }
     content = {"version": _VERSION, "origin": dict(origin), "weights": weights}
     return {"format": "pt", _KEY: json.dumps(content, separators=(",", ":"))}
 

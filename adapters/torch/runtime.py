@@ -154,7 +154,7 @@ class Runtime:
         """A made-up batch: two samples, or as many as the model insists on."""
         if self._example is None:
             if self.fixed_batch is not None and self._input_shape is not None:
-                self._example = self._make_up(self.fixed_batch, 0)
+                self._example = self.make_up_batch(self.fixed_batch, 0)
             else:
                 run = lambda batch: self.forward(self.weights, batch)  # noqa: E731
                 self._example = find_example(self.module, run, self._input_shape)
@@ -170,7 +170,7 @@ class Runtime:
                 # A guessed size need not be the only one.
                 longer = tuple(n + (32 if len(shape) == 3 else 8) for n in shape[-2:])
                 with contextlib.suppress(Exception), torch.no_grad():
-                    self.forward(self.weights, self._make_up(2, 2, (*shape[:-2], *longer)))
+                    self.forward(self.weights, self.make_up_batch(2, 2, (*shape[:-2], *longer)))
                     self._sample_shape = (*shape[:-2], *(None for _ in longer))
         return self._sample_shape
 
@@ -261,7 +261,8 @@ class Runtime:
         like = next((t for t in self.weights.values() if t.is_floating_point()), torch.zeros(()))
         return torch.from_numpy(array.astype(np.float32, copy=False)).to(self.device, like.dtype)
 
-    def _make_up(self, count: int, seed: int, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+    def make_up_batch(self, count: int, seed: int, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+        """Random samples of the shape that the model takes, or of another."""
         shape = shape or tuple(self._input_shape or self.example.shape[1:])
         vocabulary = vocabulary_of(self.module) if len(shape) == 1 else None
         return make_up((count, *shape), vocabulary, self.module, seed).to(self.device)
@@ -279,7 +280,7 @@ class Runtime:
 
     def _take_survey(self) -> None:
         one = self.example
-        other = self._make_up(len(one), 1)
+        other = self.make_up_batch(len(one), 1)
         with torch.no_grad():
             tape, recorded = self._record(self.weights, one, False)
             if tape.random is not None:

@@ -58,7 +58,7 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
     }
     by_parameter = {model.parameters[name]: quantized for name, quantized in weights.items()}
-    rest = {name: tensor for name, tensor in model.tensors.items() if name not in records}
+    rest = {n: t for n, t in model.tensors.items() if n in model.module.state_dict() and n not in records}
     with atomic_path(path) as temporary:
         packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
         _compare(model, expected, packed.read(temporary).state(), path)

@@ -1,0 +1,188 @@
+"""Hugging Face directories: made here from configurations, small and random."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision_ops  # noqa: F401
+import transformers
+
+from lampq import adapters
+from lampq.adapters.torch import hugging_face, load_quantized
+from lampq.adapters.torch.fisher import fisher_sums
+from lampq.core.allocation import build_plan
+from lampq.core.errors import AdapterError
+from lampq.core.measure import quantized_weights
+from lampq.verbs.apply import apply
+from lampq.verbs.profile import profile
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+IMAGES = {"image_size": 32, "patch_size": 8, "num_labels": 5}
+FAMILIES = {
+    "vit": (transformers.ViTForImageClassification, transformers.ViTConfig(**SMALL, **IMAGES)),
+    "deit": (transformers.DeiTForImageClassification, transformers.DeiTConfig(**SMALL, **IMAGES)),
+    "swin": (
+        transformers.SwinForImageClassification,
+        transformers.SwinConfig(
+            image_size=32,
+            patch_size=4,
+            embed_dim=16,
+            depths=[1, 1],
+            num_heads=[2, 2],
+            window_size=4,
+            num_labels=5,
+        ),
+    ),
+    "bert": (
+        transformers.BertForSequenceClassification,
+        transformers.BertConfig(**SMALL, vocab_size=50, num_labels=5, max_position_embeddings=32),
+    ),
+    "backbone": (transformers.ViTModel, transformers.ViTConfig(**SMALL, image_size=32, patch_size=8)),
+}
+KINDS = {
+    "vit": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "head": 1},
+    "deit": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "head": 1},
+    "swin": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "linear": 1, "head": 1},
+    "bert": {"q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "linear": 1, "head": 1},
+    "backbone": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for name, (cls, config) in FAMILIES.items():
+        torch.manual_seed(0)
+        with hugging_face.quietly(transformers):
+            cls(config).save_pretrained(root / name)
+    return root
+
+
+def make_batch(name, samples=3):
+    rng = np.random.default_rng(0)
+    if name == "bert":
+        batch = rng.integers(1, 50, (samples, 8))
+        batch[0, 5:] = 0
+        return batch
+    return rng.normal(size=(samples, 3, 32, 32)).astype(np.float32)
+
+
+def plain(path, name):
+    """The library's own loading, the independent oracle."""
+    with hugging_face.quietly(transformers):
+        return FAMILIES[name][0].from_pretrained(path).eval()
+
+
+def logits(module, name, batch):
+    inputs = torch.from_numpy(batch)
+    with torch.no_grad():
+        if name == "bert":
+            return module(input_ids=inputs, attention_mask=(inputs != 0).long()).logits.numpy()
+        output = module(inputs)
+        return (output.logits if "logits" in output else output.last_hidden_state.mean(1)).numpy()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_directories_run_as_the_library_runs_them(folders, name):
+    model = adapters.read(folders / name)
+    batch = make_batch(name)
+    np.testing.assert_allclose(
+        model.run(batch), logits(plain(folders / name, name), name, batch), rtol=1e-5, atol=1e-6
+    )
+    assert model.format == "torch"
+    assert model.grid == "mid_tread"
+    assert model.input_spec.shape == ((None, None) if name == "bert" else (None, 3, 32, 32))
+    kinds = [layer.kind for layer in model.layers()]
+    assert {kind: kinds.count(kind) for kind in kinds} == KINDS[name]
+
+
+@pytest.mark.parametrize("name", ["swin", "bert"])
+def test_fisher_traces_of_windows_and_of_padded_text(folders, name):
+    model = adapters.read(folders / name)
+    batch = make_batch(name)
+    found = fisher_sums(model, batch, labels="exact", batch_size=2).traces()
+    module = plain(folders / name, name)
+    parameters = {layer: module.get_parameter(p) for layer, p in model.parameters.items()}
+    expected = dict.fromkeys(parameters, 0.0)
+    for n in range(len(batch)):
+        inputs = torch.from_numpy(batch[n : n + 1])
+        keywords = {"attention_mask": (inputs != 0).long()} if name == "bert" else {}
+        log_p = module(inputs, **keywords).logits.double().log_softmax(-1)[0]
+        for label in range(5):
+            gradients = torch.autograd.grad(log_p[label], list(parameters.values()), retain_graph=True)
+            for layer, gradient in zip(parameters, gradients, strict=True):
+                square = float(gradient.double().square().sum())
+                expected[layer] += float(log_p[label].detach().exp()) * square / len(batch)
+    for layer, trace in expected.items():
+        assert found[layer] == pytest.approx(trace, rel=1e-4)
+
+
+def mixed_plan(model):
+    measured = profile(model, bits=tuple(range(2, 9)))
+    widths = np.arange(len(measured.layers)) % 7
+    return build_plan(measured, widths, mode="uniform", budget={"average_bits": 5})
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "bert"])
+def test_a_quantized_directory_is_reloaded_by_the_library_alone(folders, tmp_path, name):
+    model = adapters.read(folders / name)
+    plan = mixed_plan(model)
+    path = apply(model, plan, tmp_path / "quantized")
+    batch = make_batch(name)
+    expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
+    np.testing.assert_allclose(logits(plain(path, name), name, batch), expected, rtol=1e-5, atol=1e-6)
+    again = adapters.read(path)
+    np.testing.assert_allclose(again.run(batch), expected, rtol=1e-5, atol=1e-6)
+    linear = {n: w for n, w in plan.widths.items() if not n.endswith("projection")}
+    assert again.stored_bits() == {layer: (bits, None) for layer, bits in linear.items()}
+    weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    assert abs(weights - plan.total_bytes) < 0.1 * weights
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_may_also_become_a_packed_file(folders, tmp_path):
+    model = adapters.read(folders / "vit")
+    plan = mixed_plan(model)
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    batch = make_batch("vit")
+    expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
+    # The file says what it is of: the architecture is the library's own.
+    np.testing.assert_allclose(adapters.read(path).run(batch), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        found = load_quantized(path)(torch.from_numpy(batch)).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def edited(folders, tmp_path, **changes):
+    path = tmp_path / "edited"
+    shutil.copytree(folders / "vit", path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | changes))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"auto_map": {"AutoModel": "modeling.Mine"}}, "code of its own"),
+        ({"architectures": ["NoSuchModel"]}, "asks for NoSuchModel"),
+        ({"architectures": []}, "no architecture"),
+        ({"architectures": ["ViTConfig"]}, "asks for ViTConfig"),
+        ({"architectures": ["ViTForMaskedImageModeling"]}, "missing .*decoder"),
+        ({"num_labels": 7, "id2label": {str(i): str(i) for i in range(7)}}, "cannot load|another shape"),
+    ],
+)
+def test_directories_that_do_not_fit(folders, tmp_path, changes, words):
+    with pytest.raises(AdapterError, match=words):
+        adapters.read(edited(folders, tmp_path, **changes))
+
+
+def test_damaged_directories(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(AdapterError, match="not valid JSON"):
+        adapters.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "model_type": "vit"}))
+    with pytest.raises(AdapterError, match="cannot load"):
+        adapters.read(tmp_path)
