@@ -278,11 +278,10 @@ def test_uses_without_a_form_are_named():
         Record("StridedSliceOptions"),
         [x],
         [None, ints(0, 0), ints(1, 1), ints(-1, 1)],
-        1,
         (),
         "FLOAT32",
     )
     with pytest.raises(UnsupportedOperatorError, match="negative step"):
         OPERATORS["STRIDED_SLICE"](call)
     with pytest.raises(UnsupportedOperatorError, match="computed input 1"):
-        OPERATORS["TRANSPOSE"](Call("TRANSPOSE", None, [x, x], [None, None], 1, (), "FLOAT32"))
+        OPERATORS["TRANSPOSE"](Call("TRANSPOSE", None, [x, x], [None, None], (), "FLOAT32"))

@@ -7,14 +7,14 @@ why.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lampq.adapters.tflite.cuts import Cuts
-from lampq.adapters.tflite.graph import DTYPES
+from lampq.adapters.tflite.graph import DTYPES, Op
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.core.errors import AdapterError
 from lampq.core.fisher import forward_fisher
@@ -23,6 +23,7 @@ from lampq.core.measure import Progress, quiet
 if TYPE_CHECKING:
     import torch
 
+    from lampq.adapters.tflite.torch_ops import Call
     from lampq.core.model import Model
 
 # Float32 kernels of two libraries differ by rounding alone.
@@ -107,9 +108,11 @@ class TorchGraph:
     def __init__(self, model: TfliteModel) -> None:
         import torch
 
+        from lampq.adapters.tflite.torch_ops import OPERATORS
+
         self._model = model
+        self._operators = OPERATORS
         self._subgraph = model.graph.subgraphs[model.interface.subgraph]
-        self._cuts: Cuts = model.cuts
         self.weights: dict[str, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
         for index in range(len(self._subgraph.tensors)):
@@ -122,6 +125,7 @@ class TorchGraph:
                 leaf = torch.from_numpy(np.array(model.weight(name))).requires_grad_()
                 self.weights[name] = leaf
                 self._values.update(dict.fromkeys((site.tensor for site in sites), leaf))
+        self._calls = self._prepared()
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits (samples, classes) of a native batch.
@@ -129,28 +133,35 @@ class TorchGraph:
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
         """
-        from lampq.adapters.tflite.torch_ops import OPERATORS, Call
-
         values = {**self._values, self._model.interface.input: inputs}
-        for op in self._subgraph.ops:
-            if all(tensor in values for tensor in op.outputs):
-                continue
-            call = Call(
-                name=op.name,
-                options=op.options,
-                inputs=[values.get(tensor) for tensor in op.inputs],
-                constants=[self._subgraph.constant(t) if t >= 0 else None for t in op.inputs],
-                outputs=len(op.outputs),
-                shape=self._subgraph.shape(op.outputs[0]),
-                dtype=self._subgraph.dtype(op.outputs[0]),
-            )
-            result: Any = OPERATORS[op.name](call)
+        for op, fixed in self._calls:
+            call = dataclasses.replace(fixed, inputs=[values.get(tensor) for tensor in op.inputs])
+            result: Any = self._operators[op.name](call)
             parts = result if isinstance(result, (tuple, list)) else (result,)
             values.update(zip(op.outputs, parts, strict=True))
+        return values[self._model.interface.logits].reshape(len(inputs), -1)
+
+    def _prepared(self) -> list[tuple[Op, Call]]:
+        """The operators up to the logits, with all of a call that does not depend on the input."""
+        from lampq.adapters.tflite.torch_ops import Call
+
+        calls = []
+        subgraph = self._subgraph
+        for op in subgraph.ops:
+            # What a replaced weight made needless, such as its conversion from float16.
+            if not all(tensor in self._values for tensor in op.outputs):
+                fixed = Call(
+                    name=op.name,
+                    options=op.options,
+                    inputs=(),
+                    constants=[subgraph.constant(t) if t >= 0 else None for t in op.inputs],
+                    shape=subgraph.shape(op.outputs[0]),
+                    dtype=subgraph.dtype(op.outputs[0]),
+                )
+                calls.append((op, fixed))
             if self._model.interface.logits in op.outputs:
                 break
-        logits = values[self._model.interface.logits]
-        return logits.reshape(len(inputs), -1)
+        return calls
 
 
 def _disagreement(model: TfliteModel, graph: TorchGraph, batch: np.ndarray) -> str:

@@ -32,7 +32,6 @@ class Call:
         options: Its options.
         inputs: Its inputs.
         constants: The stored values of its inputs; None where they are computed.
-        outputs: How many outputs it has.
         shape: Shape of its first output, as stored.
         dtype: Type of its first output, as the schema calls it.
     """
@@ -41,7 +40,6 @@ class Call:
     options: Record | None
     inputs: Tensors
     constants: Sequence[np.ndarray | None]
-    outputs: int
     shape: tuple[int, ...]
     dtype: str
 
