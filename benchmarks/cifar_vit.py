@@ -21,9 +21,7 @@ import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.allocation import Budget
-from lampq.core.measure import quiet
-from lampq.verbs.plan import find, prepare, to_plan
-from lampq.verbs.quantize import improve
+from lampq.verbs.quantize import best_plan
 
 MODES = ("lampq", "fisher", "kl", "superposition")
 
@@ -34,10 +32,7 @@ def plans(model, profile, batch, budget) -> Iterator[tuple[str, lampq.Plan]]:
         yield "uniform", lampq.plan(profile, average_bits=budget, mode="kl", pins=[f"*={int(float(budget))}"])
     for mode in MODES:
         yield mode, lampq.plan(profile, average_bits=budget, mode=mode)
-    search = prepare(profile, Budget(average_bits=budget))
-    solution, good = find(search, keep=8)
-    start = to_plan(search, solution, {"average_bits": float(budget)})
-    yield "superposition, rounds", improve(model, search, start, good, batch, 3, 0, quiet)
+    yield "superposition, rounds", best_plan(model, profile, batch, Budget(average_bits=budget))
 
 
 def stored_bytes(path: Path) -> int:

@@ -121,7 +121,8 @@ def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
         choice = reachable.argmax(axis=1)
         for layer, pinned in problem.pins.items():
             choice[layer] = pinned
-        if (problem.usage(choice) <= problem.limits).all():
+        tied = all(len(set(choice[list(group)].tolist())) == 1 for group in problem.ties)
+        if tied and (problem.usage(choice) <= problem.limits).all():
             return choice
     return None
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lampq import adapters
+from lampq.core.allocation import Budget
 from lampq.core.errors import MissingExtraError
 from lampq.core.files import refuse_existing
 from lampq.core.measure import Progress, quiet
@@ -23,11 +24,12 @@ from lampq.verbs.apply import apply
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
+from lampq.verbs.quantize import best_plan
 from lampq.verbs.sweep import sweep, write_csv, write_plot
 
 # Uniform widths, and budgets in average bits for LampQ: the same size, and one smaller still.
 _UNIFORM = (3, 2)
-_BUDGETS = (3.0, 2.25)
+_BUDGETS = (3.0, 2.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +77,17 @@ def demo(
             refuse_existing(path, force=force)
         model = adapters.read(MODEL_PATH)
         inputs, labels = validation()
-        measured = profile(model, calibration(), progress=progress)
+        images = calibration()
+        measured = profile(model, images, progress=progress)
         measured.write(profile_path, force=force)
         plans = [
             (f"uniform {bits} bits", plan(measured, average_bits=bits, pins=[f"*={bits}"]))
             for bits in _UNIFORM
         ]
-        plans += [(f"LampQ {bits:g} bits", plan(measured, average_bits=bits)) for bits in _BUDGETS]
+        for bits in _BUDGETS:
+            plans.append(
+                (f"LampQ {bits:g} bits", best_plan(model, measured, images, Budget(average_bits=bits)))
+            )
         rows = [_row("float", model, inputs, labels, model, None)]
         for done, (name, chosen) in enumerate(sorted(plans, key=lambda item: -item[1].payload_bytes)):
             stem = place / name.lower().replace(" ", "-")

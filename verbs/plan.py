@@ -152,7 +152,7 @@ def find(
         return start, [start.choice]
     starts = [start.choice]
     uniform = uniform_choice(search.profile, search.problem)
-    if uniform is not None and _keeps_ties(search.problem, uniform):
+    if uniform is not None:
         starts.append(uniform)
     found = allocate(
         search.interaction,
@@ -187,10 +187,6 @@ def to_plan(search: Search, solution: Solution, asked: dict[str, float]) -> Plan
         solver=solution.solver,
         notes=notes,
     )
-
-
-def _keeps_ties(problem: Problem, choice: np.ndarray) -> bool:
-    return all(len(set(choice[list(group)].tolist())) == 1 for group in problem.ties)
 
 
 def _default_pins(profile: Profile, mode: str) -> tuple[str, ...]:

@@ -18,10 +18,11 @@ from lampq.core.lampq_update import update
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.plan import Plan
+from lampq.core.profile import Profile
 from lampq.core.recentre import refine
 from lampq.core.scores import SUPERPOSITION
 from lampq.verbs.apply import apply
-from lampq.verbs.plan import Search, find, plan, prepare, to_plan
+from lampq.verbs.plan import find, plan, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
@@ -84,10 +85,20 @@ def quantize(
         # The limit in bytes that the predictions call for; from there on it is a budget like any other.
         size_bytes = plan(found, max_kl=max_kl, mode=mode, pins=pins, ties=ties, seed=seed).total_bytes
     budget = Budget(average_bits=average_bits, size_bytes=size_bytes)
-    search = prepare(found, budget, mode=mode, pins=pins, ties=ties)
-    solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
-    chosen = to_plan(search, solution, budget.to_json())
-    chosen = improve(model, search, chosen, plans, batch, rounds, seed, progress)
+    chosen = best_plan(
+        model,
+        found,
+        batch,
+        budget,
+        mode=mode,
+        solver=solver,
+        pins=pins,
+        ties=ties,
+        time_limit_s=time_limit_s,
+        rounds=rounds,
+        seed=seed,
+        progress=progress,
+    )
     apply(model, chosen, out, force=force)
     # What counts is the file as its runtime runs it, inputs quantized and all.
     logits = check_logits(adapters.read(out).run(batch), "the written model")
@@ -95,23 +106,47 @@ def quantize(
     return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
 
 
-def improve(
+def best_plan(
     model: Model,
-    search: Search,
-    chosen: Plan,
-    plans: list[np.ndarray],
+    profile: Profile,
     batch: np.ndarray,
-    rounds: int,
-    seed: int,
-    progress: Progress,
+    budget: Budget,
+    *,
+    mode: str = "auto",
+    solver: str = "auto",
+    pins: Sequence[str] = (),
+    ties: Sequence[str] = (),
+    time_limit_s: float | None = None,
+    rounds: int = 3,
+    seed: int = 0,
+    progress: Progress = quiet,
 ) -> Plan:
-    """The plan that measures best, after the update that belongs to its mode; never worse than the uniform plan."""
-    profile, problem = search.profile, search.problem
+    """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
+
+    Args:
+        model: The float model.
+        profile: Its profile, made with `batch`.
+        batch: Calibration inputs, preprocessed, samples first.
+        budget: Limits.
+        mode: See `lampq.plan`, as the other search arguments.
+        solver: See `lampq.plan`.
+        pins: See `lampq.plan`.
+        ties: See `lampq.plan`.
+        time_limit_s: See `lampq.plan`.
+        rounds: See `quantize`.
+        seed: Of every random choice.
+        progress: Told what is being done.
+
+    Returns:
+        The plan with its damage measured, inputs of layers left float.
+    """
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
+    solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
+    predicted = to_plan(search, solution, budget.to_json())
     widths = profile.weight_bits.tolist()
-    common = {"reference": profile.logits, "progress": progress}
+    problem, common = search.problem, {"reference": profile.logits, "progress": progress}
     history: list[dict[str, Any]] = []
-    updated = search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1))
-    if updated:
+    if search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1)):
         swapped = update(model, profile.layers, widths, problem, batch, plans[0], **common)
         history += [dataclasses.asdict(swap) for swap in swapped.swaps]
         plans = [swapped.choice]
@@ -128,21 +163,22 @@ def improve(
         **common,
     )
     history += [_finite(dataclasses.asdict(entry)) for entry in refined.rounds]
-    same = refined.choice.tolist() == [widths.index(layer.weight_bits) for layer in chosen.layers]
-    notes = list(chosen.notes)
-    if uniform is not None and (refined.choice == uniform).all() and not same:
+    notes = list(predicted.notes)
+    if uniform is not None and (refined.choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
-    predicted = chosen.predicted_kl if same else search.predict(refined.choice)
+    # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
+    recentred = math.isfinite(refined.predicted)
+    known = predicted.predicted_kl is not None
     return build_plan(
         profile,
         refined.choice,
         mode=search.mode,
-        budget=chosen.budget,
-        cost=search.cost,
-        predicted_kl=None if search.mode == "error" else predicted,
-        bound=chosen.bound,
+        budget=predicted.budget,
+        cost=search.cost if known else None,
+        predicted_kl=(refined.predicted if recentred else search.predict(refined.choice)) if known else None,
+        bound=None if recentred else predicted.bound,
         measured_kl=refined.kl,
-        solver=chosen.solver,
+        solver=predicted.solver,
         history=history,
         notes=notes,
     )

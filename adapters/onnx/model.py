@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -224,13 +225,22 @@ class OnnxModel:
         return codes + _SCALE_BYTES * layer.channels
 
     def rest_bytes(self) -> int:
-        """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack."""
-        from lampq.adapters.onnx.size import SHARED_BYTES, graph_bytes
+        """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
+        from lampq.adapters.onnx import size
+        from lampq.adapters.onnx.write import Recipe
 
-        stored = sum(_tensor(site).nbytes for site in self.sites)
-        # Seven bits take the most nodes, three planes; a budget in bytes is kept whatever the widths.
-        nodes = sum(graph_bytes(site, 7, "bitplane", quantized_input=True) for site in self.sites)
-        return max(0, self._opened.container.size_bytes - stored) + nodes + SHARED_BYTES
+        names = [site.name for site in self.sites]
+        # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
+        # whatever the widths.
+        widest = Recipe(bits=dict.fromkeys(names, 7), container="bitplane", activations={}, outputs={})
+        counts = [(math.prod(site.shape), site.shape[site.channel_axis]) for site in self.sites]
+        payload = sum(size.layer_bytes(count, channels, 7, "bitplane") for count, channels in counts)
+        inputs = sum(
+            size.graph_bytes(site, 7, "bitplane", quantized_input=True)
+            - size.graph_bytes(site, 7, "bitplane", quantized_input=False)
+            for site in self.sites
+        )
+        return size.file_bytes(self, widest) - payload + inputs + size.SHARED_BYTES
 
     def file_bytes(self) -> int:
         """Size of the file and its external data."""

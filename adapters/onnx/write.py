@@ -66,7 +66,7 @@ class Recipe:
     container: str
     activations: Mapping[str, ActivationGrid]
     outputs: Mapping[str, ActivationGrid]
-    keep_traces: bool = True
+    keep_traces: bool = False
 
     @classmethod
     def from_plan(
@@ -74,7 +74,7 @@ class Recipe:
         plan: Plan,
         output_ranges: Mapping[str, tuple[float, float]] | None = None,
         *,
-        keep_traces: bool = True,
+        keep_traces: bool = False,
     ) -> Recipe:
         """The recipe of a plan.
 
@@ -103,7 +103,7 @@ def write(
     *,
     batch: np.ndarray | None = None,
     output_ranges: Mapping[str, tuple[float, float]] | None = None,
-    keep_traces: bool = True,
+    keep_traces: bool = False,
     force: bool = True,
 ) -> Written:
     """Write `model` with the weights quantized by `plan`, and the inputs of layers to which it gives a width.
