@@ -18,7 +18,8 @@ _HUGE = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 1 << 20, 1 << 16, 0, 1)
 
 
 def mutate(data, seed):
-    """One to three kinds of damage done to a file: flipped bytes, cut ends, huge numbers, moved and doubled blocks."""
+    """One to three kinds of damage done to a file: flipped bytes, cut ends, huge numbers, moved and doubled
+    blocks."""
     rng = np.random.default_rng(seed)
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
@@ -108,7 +109,8 @@ USES = {
 
 
 def survive(kind, path):
-    """`read` where the file could be used, `refused` where it was an error of one line; anything else is raised."""
+    """`read` where the file could be used, `refused` where it was an error of one line; anything else is
+    raised."""
     from lampq.core.errors import LampqError
 
     try:
@@ -122,7 +124,8 @@ def survive(kind, path):
 
 
 def work(kind, source, folder, first, last):
-    """Judge damaged copies of a file, one line each: number, outcome, CPU seconds. Runs in a process of its own."""
+    """Judge damaged copies of a file, one line each: number, outcome, CPU seconds. Runs in a process of its
+    own."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -156,7 +159,10 @@ def judge(kind, source, folder, count, first=0):
     counts, failures, slowest, peak = {"read": 0, "refused": 0}, [], 0.0, 0
     number, last = first, first + count
     while number < last:
-        code = "import sys; sys.path.insert(0, sys.argv[1]); import fuzzing; fuzzing.work(*sys.argv[2:5], *map(int, sys.argv[5:]))"
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); import fuzzing; "
+            "fuzzing.work(*sys.argv[2:5], *map(int, sys.argv[5:]))"
+        )
         arguments = [str(Path(__file__).parent), kind, str(source), str(folder), str(number), str(last)]
         child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
         current, limit = number, None
