@@ -141,7 +141,7 @@ class Gaussian:
             return cls(**arrays, count=int(data["count"]))
         except RecordError:
             raise
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"malformed statistics: {err}") from err
 
 

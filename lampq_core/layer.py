@@ -143,5 +143,5 @@ class Layer:
             )
         except RecordError:
             raise
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"malformed layer record: {type(err).__name__}: {err}") from err

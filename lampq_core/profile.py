@@ -168,7 +168,7 @@ class Profile:
             )
         except RecordError as err:
             raise RecordError(f"profile {path}: {err}") from err
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
 
 

@@ -4,7 +4,9 @@ Used by the tests on a few hundred files and by benchmarks/fuzz.py on many thous
 """
 
 import os
+import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,6 +16,10 @@ from pathlib import Path
 import numpy as np
 
 SECONDS, BYTES = 5.0, 10**9
+_VALUES = (
+    *(b"0", b"-1", b"1e999", b"-1e308", b"99999999999999999999999", b"0.5", b"NaN", b"null", b"true", b'""'),
+    *(b'"x"', b"[]", b"{}", b"[[1]]", b'"\\ud800"', b'"\\n"', b'"1"', b"9" * 5000, b"[" * 3000),
+)
 _HUGE = (0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 1 << 20, 1 << 16, 0, 1)
 
 
@@ -23,8 +29,18 @@ def mutate(data, seed):
     rng = np.random.default_rng(seed)
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        _damage(data, rng)
+        if data[:1] == b"{" and rng.random() < 0.7:
+            _damage_text(data, rng)
+        else:
+            _damage(data, rng)
     return bytes(data)
+
+
+def _damage_text(data, rng):
+    """A value of a JSON file replaced by another, or a key by another: what survives the parser."""
+    values = [m.span() for m in re.finditer(rb'-?\d[\d.eE+-]*|"[^"]*"|true|false|null|\[\]|\{\}', data)]
+    start, end = values[rng.integers(0, len(values))]
+    data[start:end] = _VALUES[rng.integers(0, len(_VALUES))]
 
 
 def _damage(data, rng):
@@ -131,6 +147,10 @@ def work(kind, source, folder, first, last):
     warnings.simplefilter("ignore")
     data = Path(source).read_bytes()
     path = Path(folder) / f"damaged{Path(source).suffix}"
+    # What a file refers to lies beside it.
+    for other in Path(source).parent.glob(f"{Path(source).stem}.*"):
+        if other.name != Path(source).name and other.stat().st_size < 1 << 27:
+            shutil.copy(other, folder)
     survive(kind, source)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
