@@ -121,7 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _model(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="model file")
+    sub.add_argument(
+        "model",
+        metavar="MODEL",
+        help="x.onnx, x.tflite, x.pt2, a Hugging Face folder, file.py:factory, package.module:factory or timm:NAME",
+    )
+    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
     sub.add_argument(
         "--kind",
         action="append",

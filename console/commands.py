@@ -172,7 +172,12 @@ def _read_model(args: Namespace) -> Model:
         if kind not in KINDS or not pattern:
             raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
         kinds[pattern] = kind
-    return adapters.read(args.model, kinds=kinds or None)
+    options: dict[str, Any] = {"kinds": kinds or None}
+    if args.weights:
+        if adapters.detect(args.model) != "factory":
+            raise AdapterError(f"--weights goes with a factory; {args.model} holds its own")
+        options["weights"] = args.weights
+    return adapters.read(args.model, **options)
 
 
 def _read_data(args: Namespace, model: Model) -> Dataset:
