@@ -533,9 +533,25 @@ def test_nothing_is_printed():
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_chunks_follow_the_work_per_sample():
-    assert batches.chunk_size(None) == 16
-    assert [batches.chunk_size(macs) for macs in (1e6, 1e9, 4.2e9, 1e12)] == [32, 20, 4, 4]
+def test_chunks_follow_the_work_per_sample_and_the_threads():
+    assert batches.chunk_size(None, 1000, 1) == 16
+    assert [batches.chunk_size(macs, 1000, 4) for macs in (1e6, 1e9, 4.2e9, 1e12)] == [32, 20, 4, 4]
+    assert [batches.chunk_size(1e6, samples, 4) for samples in (1, 4, 9, 40, 400)] == [1, 1, 3, 10, 32]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_nothing(threads):
+    x = images(40)
+    model, other = read(exported("vit", "dynamo")), adapter.read(exported("vit", "dynamo"), threads=threads)
+    new = changed(model)
+    np.testing.assert_allclose(other.with_weights(new).run(x), model.with_weights(new).run(x), atol=1e-5)
+    candidates = [(name, 0, array) for name, array in new.items()]
+    for (_, _, mine), (_, _, theirs) in zip(
+        model.sweep(x, candidates), other.sweep(x, candidates), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    rows = [np.concatenate([a for n, a, _ in m.taps(x) if n == "head"]) for m in (model, other)]
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 
 
 def test_a_graph_to_change_is_ones_own():

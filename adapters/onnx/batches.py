@@ -29,15 +29,16 @@ class Chunk:
     count: int
 
 
-def chunk_size(macs: float | None) -> int:
+def chunk_size(macs: float | None, samples: int, workers: int) -> int:
     """Samples per run for a model that takes any number.
 
     Args:
         macs: Multiply-accumulates per sample, or None where unknown.
+        samples: Samples in the batch.
+        workers: Threads that share the chunks.
     """
-    if not macs:
-        return _USUAL
-    return int(min(max(_WORK / macs, _FEWEST), _MOST))
+    size = int(min(max(_WORK / macs, _FEWEST), _MOST)) if macs else _USUAL
+    return max(1, min(size, -(-samples // workers)))
 
 
 def check(batch: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:

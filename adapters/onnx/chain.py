@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 
 from lampq.adapters.onnx import parts
@@ -15,6 +18,9 @@ from lampq.adapters.onnx.sites import Site
 
 State = dict[str, ort.OrtValue]
 """The computed values that later segments still need, by name."""
+
+Feeds = dict[int, dict[str, ort.OrtValue]]
+"""Weights for the segments that take them as inputs, by index of the segment and name of the input."""
 
 
 class Chain:
@@ -28,123 +34,156 @@ class Chain:
         segments: Its segments, in order.
         runtime: How sessions are opened.
         stored: Gives the stored array of a layer, float32.
+        pool: Threads that the chunks of a batch are divided among.
+
+    Attributes:
+        places: Indices of the segments that use a layer, in order, by its name.
     """
 
     def __init__(
-        self, flow: Flow, segments: Sequence[Segment], runtime: Runtime, stored: Callable[[str], np.ndarray]
+        self,
+        flow: Flow,
+        segments: Sequence[Segment],
+        runtime: Runtime,
+        stored: Callable[[str], np.ndarray],
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._flow = flow
         self._segments = tuple(segments)
         self._runtime = runtime
         self._stored = stored
-        self._closed: dict[int, ort.InferenceSession] = {}
-        self._open: dict[int, ort.InferenceSession] = {}
-        # Stored weights of the open segment in use; a sweep stays in one segment for many runs.
-        self._fed: tuple[int, dict[str, ort.OrtValue]] = (-1, {})
-        self.first = {
-            site.name: index
-            for index, part in reversed(tuple(enumerate(self._segments)))
-            for site in part.sites
-        }
+        self._sessions: dict[tuple[int, bool], ort.InferenceSession] = {}
+        self._opening = threading.Lock()
+        self._pool = pool
+        # Stored weights of the open segment in use; a sweep stays in one segment for many candidates.
+        self._kept: tuple[int, dict[str, ort.OrtValue]] = (-1, {})
+        self.places: dict[str, tuple[int, ...]] = {}
+        for index, part in enumerate(self._segments):
+            for site in part.sites:
+                self.places[site.name] = (*self.places.get(site.name, ()), index)
 
     def __len__(self) -> int:
         return len(self._segments)
 
-    def start(self, inputs: Mapping[str, np.ndarray]) -> State:
-        """The state in front of the first segment."""
-        return {name: to_value(array) for name, array in inputs.items()}
+    def start(self, arrays: Iterable[np.ndarray]) -> list[State]:
+        """States in front of the first segment, one per chunk of the input."""
+        name = self._flow.inputs[0].name or ""
+        return [{name: to_value(array)} for array in arrays]
 
-    def advance(self, state: State, index: int, weights: Mapping[str, np.ndarray]) -> State:
-        """The state behind a segment, given the one in front of it and the weights that are not as stored.
+    def feeds(self, weights: Mapping[str, np.ndarray], *, of: Iterable[str] | None = None) -> Feeds:
+        """What to feed so that some layers have other weights than the stored.
+
+        Args:
+            weights: Those weights by layer name, float32.
+            of: Only what segments with these layers need; None asks for all.
+        """
+        indices = {index for name in (weights if of is None else of) for index in self.places[name]}
+        return {index: self._weights(index, weights) for index in sorted(indices)}
+
+    def advance(self, states: list[State], index: int, feeds: Feeds) -> None:
+        """Bring states from the front of a segment to behind it, in place.
 
         Raises:
             AdapterError: The runtime fails.
         """
-        part = self._segments[index]
-        feeds = {value.name or "": state[value.name or ""] for value in part.inputs}
-        if any(site.name in weights for site in part.sites):
-            session = self._open_session(index)
-            feeds |= self._weights(index, weights)
-        else:
-            session = self._closed_session(index)
-        names = [value.name or "" for value in part.outputs]
-        made = dict(zip(names, self._runtime.run(session, names, feeds), strict=True))
-        return _behind(part, state | made)
+        for chunk, state in enumerate(self._pool.map(lambda state: self._step(state, index, feeds), states)):
+            states[chunk] = state
 
-    def finish(self, state: State, index: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The output of the graph, given the state in front of a segment."""
-        for step in range(index, len(self._segments)):
-            state = self.advance(state, step, weights)
-        return state[self._flow.output.name or ""].numpy()
+    def finish(self, states: Iterable[State], index: int, feeds: Feeds) -> list[np.ndarray]:
+        """The output of the graph for each chunk, given the states in front of a segment.
 
-    def taps(
-        self, states: list[State], weights: Mapping[str, np.ndarray]
-    ) -> Iterator[tuple[Site, int, int, np.ndarray]]:
+        Raises:
+            AdapterError: The runtime fails.
+        """
+
+        def run(state: State) -> np.ndarray:
+            for step in range(index, len(self._segments)):
+                state = self._step(state, step, feeds)
+            return state[self._flow.output.name or ""].numpy()
+
+        return list(self._pool.map(run, states))
+
+    def taps(self, states: list[State], feeds: Feeds) -> Iterator[tuple[Site, int, np.ndarray]]:
         """Inputs of all sites, segment by segment.
 
         Args:
-            states: States in front of the first segment, one per chunk of a batch; advanced in place.
-            weights: Weights that differ from the stored.
+            states: States in front of the first segment; advanced in place.
+            feeds: Weights that differ from the stored.
 
         Yields:
-            Site, index of its use, index of the chunk, and the activation as the operator reads it.
+            Site, index of its use, and the activation of one chunk as the operator reads it.
         """
         for index, part in enumerate(self._segments):
             inside = set(part.nodes)
             wanted = [
-                (site, number, use.activation)
+                (site, number, use.activation.name or "")
                 for site in part.sites
                 for number, use in enumerate(site.uses)
                 if use.node in inside and use.slot.form != "lookup"
             ]
-            given = set(part.inputs)
-            extra = [value for _, _, value in wanted if value not in given]
-            outputs = list(dict.fromkeys((*extra, *part.outputs)))
-            changed = any(site.name in weights for site in part.sites)
-            opened = part.sites if changed else ()
-            model = parts.build(
-                self._flow, part.nodes, inputs=part.inputs, outputs=outputs, open_sites=opened
-            )
-            session = self._runtime.open_part(model)
-            names = [value.name or "" for value in outputs]
-            for chunk, state in enumerate(states):
-                feeds = {value.name or "": state[value.name or ""] for value in part.inputs}
-                feeds |= self._weights(index, weights) if changed else {}
-                found = state | dict(zip(names, self._runtime.run(session, names, feeds), strict=True))
-                states[chunk] = _behind(part, found)
-                for site, number, value in wanted:
-                    yield site, number, chunk, found[value.name or ""].numpy()
+            given = {value.name for value in part.inputs}
+            values = {value.name: value for value in (use.activation for s in part.sites for use in s.uses)}
+            extra = [values[name] for _, _, name in wanted if name not in given]
+            outputs = tuple(dict.fromkeys((*extra, *part.outputs)))
+            session = self._runtime.open_part(self._build(index, index in feeds, outputs))
+            size = self._runtime.workers
+            # As many chunks at a time as threads: their activations need not all fit in memory.
+            for start in range(0, len(states), size):
+                group = states[start : start + size]
+                found = list(
+                    self._pool.map(lambda state: self._run(session, state, index, outputs, feeds), group)  # noqa: B023
+                )
+                for chunk, known in enumerate(found, start):
+                    states[chunk] = _behind(part, known)
+                    for site, number, name in wanted:
+                        yield site, number, known[name].numpy()
+
+    def _step(self, state: State, index: int, feeds: Feeds) -> State:
+        part = self._segments[index]
+        known = self._run(self._session(index, index in feeds), state, index, part.outputs, feeds)
+        return _behind(part, known)
+
+    def _run(
+        self,
+        session: ort.InferenceSession,
+        state: State,
+        index: int,
+        outputs: Sequence[ir.Value],
+        feeds: Feeds,
+    ) -> State:
+        """The state in front of a segment and the outputs of its session."""
+        inputs = {value.name or "": state[value.name or ""] for value in self._segments[index].inputs}
+        names = [value.name or "" for value in outputs]
+        made = self._runtime.run(session, names, inputs | feeds.get(index, {}))
+        return state | dict(zip(names, made, strict=True))
 
     def _weights(self, index: int, changed: Mapping[str, np.ndarray]) -> dict[str, ort.OrtValue]:
         """Feeds for all weights of an open segment."""
+        if self._kept[0] != index:
+            self._kept = (index, {})
+        kept = self._kept[1]
         feeds: dict[str, ort.OrtValue] = {}
-        if self._fed[0] != index:
-            self._fed = (index, {})
-        cached = self._fed[1]
         for site in self._segments[index].sites:
             if site.name in changed:
                 feeds[parts.weight_input(site)] = to_value(changed[site.name])
             else:
-                if site.name not in cached:
-                    cached[site.name] = to_value(self._stored(site.name))
-                feeds[parts.weight_input(site)] = cached[site.name]
+                if site.name not in kept:
+                    kept[site.name] = to_value(self._stored(site.name))
+                feeds[parts.weight_input(site)] = kept[site.name]
         return feeds
 
-    def _closed_session(self, index: int) -> ort.InferenceSession:
-        if index not in self._closed:
-            self._closed[index] = self._runtime.open_part(self._build(index, ()))
-        return self._closed[index]
+    def _session(self, index: int, opened: bool) -> ort.InferenceSession:
+        key = (index, opened)
+        with self._opening:
+            if key not in self._sessions:
+                part = self._build(index, opened, self._segments[index].outputs)
+                self._sessions[key] = self._runtime.open_part(part)
+            return self._sessions[key]
 
-    def _open_session(self, index: int) -> ort.InferenceSession:
-        if index not in self._open:
-            self._open[index] = self._runtime.open_part(self._build(index, self._segments[index].sites))
-        return self._open[index]
-
-    def _build(self, index: int, opened: Iterable[Site]) -> parts.Part:
+    def _build(self, index: int, opened: bool, outputs: Sequence[ir.Value]) -> parts.Part:
         part = self._segments[index]
-        return parts.build(
-            self._flow, part.nodes, inputs=part.inputs, outputs=part.outputs, open_sites=opened
-        )
+        sites = part.sites if opened else ()
+        return parts.build(self._flow, part.nodes, inputs=part.inputs, outputs=outputs, open_sites=sites)
 
 
 def _behind(part: Segment, state: State) -> State:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,12 +125,11 @@ class OnnxModel:
         """
         chunks = self._split(batch)
         if self._replaced:
-            chain, name = self._shared.chain, self.input_spec.name
-            logits = self._join(
-                [chain.finish(chain.start({name: c.array}), 0, self._replaced) for c in chunks], chunks
-            )
+            chain = self._shared.chain
+            states = chain.start(chunk.array for chunk in chunks)
+            logits = self._join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
         else:
-            logits = self._join([self._shared.run(chunk.array) for chunk in chunks], chunks)
+            logits = self._join(self._shared.run([chunk.array for chunk in chunks]), chunks)
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
             raise AdapterError(
@@ -176,19 +176,19 @@ class OnnxModel:
             AdapterError: The batch or a candidate does not fit, or the runtime fails.
         """
         chunks = self._split(batch)
-        chain, input_name = self._shared.chain, self.input_spec.name
-        states, at = [chain.start({input_name: c.array}) for c in chunks], 0
+        chain = self._shared.chain
+        around = chain.feeds(self._replaced)
+        states, at = chain.start(chunk.array for chunk in chunks), 0
         for name, option, array in candidates:
             weights = self._replaced | {name: self._fitting(name, array)}
-            first = chain.first[name]
+            feeds = around | chain.feeds(weights, of=(name,))
+            first = chain.places[name][0]
             if first < at:
-                states, at = [chain.start({input_name: c.array}) for c in chunks], 0
+                states, at = chain.start(chunk.array for chunk in chunks), 0
             for index in range(at, first):
-                # In place: the activations of one cut, not of two, are held for the whole batch.
-                for chunk, state in enumerate(states):
-                    states[chunk] = chain.advance(state, index, self._replaced)
+                chain.advance(states, index, around)
             at = first
-            yield name, option, self._join([chain.finish(state, first, weights) for state in states], chunks)
+            yield name, option, self._join(chain.finish(states, first, feeds), chunks)
 
     def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
@@ -207,9 +207,9 @@ class OnnxModel:
         """
         chunks = self._split(batch)
         positions = self._shared.usage(chunks[0].array.shape[1:]).positions
-        chain, name = self._shared.chain, self.input_spec.name
-        states = [chain.start({name: c.array}) for c in chunks]
-        for site, number, _, array in chain.taps(states, self._replaced):
+        chain = self._shared.chain
+        states = chain.start(chunk.array for chunk in chunks)
+        for site, number, array in chain.taps(states, chain.feeds(self._replaced)):
             slot = site.uses[number].slot
             if slot.form == "linear":
                 array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
@@ -292,6 +292,9 @@ class _Shared:
         self._independent = False
         self._usage: dict[tuple[int, ...], probe.Usage] = {}
         self._fixed: dict[tuple[int, ...], int | None] = {}
+        self._pool = ThreadPoolExecutor(opened.runtime.workers, thread_name_prefix="lampq-onnx")
+        # Sessions of the file as it is, by whether one run has all threads.
+        self._whole: dict[bool, ort.InferenceSession] = {}
 
     def site(self, name: str) -> Site:
         """The site of a layer."""
@@ -365,7 +368,8 @@ class _Shared:
             return batches.split(batch, fixed, fixed=True)
         used = self._usage[batch.shape[1:]].positions if batch.shape[1:] in self._usage else {}
         macs = sum(positions * _tensor(self._sites[name]).size for name, positions in used.items())
-        return batches.split(batch, batches.chunk_size(macs), fixed=False)
+        size = batches.chunk_size(macs, len(batch), self._opened.runtime.workers)
+        return batches.split(batch, size, fixed=False)
 
     def fixed_batch(self, shape: tuple[int, ...]) -> int | None:
         """The number of samples per run that the graph is fixed to, said or unsaid, or None."""
@@ -387,19 +391,26 @@ class _Shared:
         work = {site.name: float(positions[site.name] * _tensor(site).size) for site in opened.sites}
         segments = cuts.cut(opened.flow, opened.sites, work)
         # The segments hold the weights themselves; a later run of the whole opens its session again.
-        self.__dict__.pop("session", None)
-        return Chain(opened.flow, segments, opened.runtime, self.stored)
+        self._whole.clear()
+        return Chain(opened.flow, segments, opened.runtime, self.stored, self._pool)
 
-    @cached_property
-    def session(self) -> ort.InferenceSession:
-        """A session of the file as it is."""
-        return self._opened.runtime.open_file(self._opened.container.path)
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The chosen output of the file as it is, for each of some chunks.
 
-    def run(self, array: np.ndarray) -> np.ndarray:
-        """The chosen output of the file as it is."""
+        Several chunks are divided among the threads; one alone is worked on by all, unless that would take a
+        second session of the file.
+        """
         opened = self._opened
-        feeds = {opened.spec.name: to_value(array)}
-        return opened.runtime.run(self.session, [opened.flow.output.name or ""], feeds)[0].numpy()
+        alone = (len(arrays) == 1 or opened.runtime.workers == 1) and False not in self._whole
+        if alone not in self._whole:
+            threads = opened.runtime.workers if alone else 1
+            self._whole[alone] = opened.runtime.open_file(opened.container.path, threads=threads)
+        session, output = self._whole[alone], opened.flow.output.name or ""
+
+        def run(array: np.ndarray) -> np.ndarray:
+            return opened.runtime.run(session, [output], {opened.spec.name: to_value(array)})[0].numpy()
+
+        return [run(arrays[0])] if len(arrays) == 1 else list(self._pool.map(run, arrays))
 
     def check_independence(self, array: np.ndarray, logits: np.ndarray) -> None:
         """Once: the first sample alone gives what it gives among others.
@@ -409,7 +420,7 @@ class _Shared:
         """
         if self._independent or len(array) == 1 or self.fixed_batch(array.shape[1:]) is not None:
             return
-        alone = self.run(array[:1])
+        (alone,) = self.run([array[:1]])
         first = alone.reshape(len(alone), -1)[0].astype(np.float64)
         if self._opened.flow.log_probabilities:
             first = np.log(np.maximum(first, np.finfo(np.float32).tiny))
