@@ -9,7 +9,7 @@ once, and a round counts only when the measured damage falls.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ from lampq.core.model import Model
 from lampq.core.problem import Problem
 from lampq.core.quantizer import as_rows, from_rows, quantize
 from lampq.core.superposition import allocate
+
+Quantizer = Callable[[int, int], np.ndarray]
+"""Gives the weight of a layer (by index) at an option (by index), dequantized, in the shape of the layer's record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,7 @@ def refine(
     reach: int = 1,
     tries: int = 8,
     reference: np.ndarray | None = None,
+    quantizer: Quantizer | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Refined:
@@ -100,6 +104,7 @@ def refine(
         reach: How many options up and down a round looks at, >= 1.
         tries: Plans that a round measures, >= 1.
         reference: Float logits of the batch; None computes them.
+        quantizer: How weights are quantized; None rounds to the nearest level (`core.quantizer`).
         seed: Of the search.
         progress: Told what is being done.
 
@@ -109,7 +114,7 @@ def refine(
     """
     if reach < 1 or tries < 1 or rounds < 0:
         raise RecordError(f"rounds {rounds}, reach {reach}, tries {tries}: at least 0, 1 and 1")
-    bench = _Bench(model, layers, widths, problem, batch, reference)
+    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer)
     begun = time.perf_counter()
     distinct = {
         np.asarray(plan, dtype=np.int64).tobytes(): np.asarray(plan, dtype=np.int64) for plan in plans
@@ -132,7 +137,8 @@ def refine(
     ]
     for number in range(1, rounds + 1):
         begun = time.perf_counter()
-        interaction = bench.interaction(choice, reach, progress, f"round {number}: measuring around the plan")
+        what = f"round {number}: measuring around the plan"
+        interaction = bench.around(choice, reach, progress, what).interaction
         found = allocate(interaction, problem, [choice], seed=seed, keep=tries + 1, bound_limit_s=0)
         new = [index for index, plan in enumerate(found.choices) if plan.tobytes() not in bench.measured]
         if not new:
@@ -157,21 +163,53 @@ def refine(
     return Refined(choice=choice, kl=kl, predicted=predicted, rounds=tuple(log))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """Single-layer measurements around a plan, or around the float model.
+
+    Attributes:
+        interaction: Of the differences to the centre's logits.
+        kl: Damage to the float model with the one layer moved, mean nats, shape (L, J); NaN where not measured.
+    """
+
+    interaction: Interaction
+    kl: np.ndarray
+
+
 def measure_interaction(
     model: Model,
     layers: Sequence[Layer],
     widths: Sequence[int],
     problem: Problem,
     batch: np.ndarray,
-    choice: np.ndarray,
+    choice: np.ndarray | None = None,
     *,
     reach: int = 1,
     reference: np.ndarray | None = None,
+    quantizer: Quantizer | None = None,
     progress: Progress = quiet,
-) -> Interaction:
-    """The interaction around a quantized plan; arguments as for `refine`."""
-    bench = _Bench(model, layers, widths, problem, batch, reference)
-    return bench.interaction(np.asarray(choice, dtype=np.int64), reach, progress, "measuring around the plan")
+) -> Measured:
+    """Move one layer at a time and keep the interaction of the logit differences, never the differences.
+
+    Args:
+        model: The float model.
+        layers: Its L records.
+        widths: Weight bits of the J options, increasing.
+        problem: Tells which options are allowed, (L, J); the others are not measured.
+        batch: Calibration inputs, samples first.
+        choice: The plan that all other layers keep, shape (L,), with neighbours up to `reach` options away; None
+            leaves the other layers float and measures every allowed option.
+        reach: See `refine`, as the arguments that follow.
+        reference: See `refine`.
+        quantizer: See `refine`.
+        progress: Told what is being done.
+
+    Raises:
+        RecordError: The plan breaks a limit, or logits are not finite (names the layer).
+    """
+    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer)
+    at = None if choice is None else np.asarray(choice, dtype=np.int64)
+    return bench.around(at, reach, progress, "measuring layers")
 
 
 class _Bench:
@@ -185,6 +223,7 @@ class _Bench:
         problem: Problem,
         batch: np.ndarray,
         reference: np.ndarray | None,
+        quantizer: Quantizer | None,
     ) -> None:
         if problem.cost.shape != (len(layers), len(widths)):
             raise RecordError(
@@ -196,6 +235,7 @@ class _Bench:
         self._widths = widths
         self._problem = problem
         self._batch = batch
+        self._quantized = self._nearest if quantizer is None else quantizer
         if reference is None:
             reference = model.run(batch)
         self._reference = check_logits(reference, "the float model")
@@ -213,30 +253,38 @@ class _Bench:
         best = min(plans, key=lambda plan: self.measured[plan.tobytes()])
         return best, self.measured[best.tobytes()]
 
-    def interaction(self, choice: np.ndarray, reach: int, progress: Progress, what: str) -> Interaction:
-        """Differences of moving one layer by up to `reach` options, all others at the plan."""
-        self._check(choice)
-        centre = self._run(choice)
-        quantized = self._model.with_weights(self._weights(choice))
+    def around(self, choice: np.ndarray | None, reach: int, progress: Progress, what: str) -> Measured:
+        """Move one layer by up to `reach` options, all others at the plan; or to any option, all others float."""
         layers, options = self._problem.cost.shape
-        builder = InteractionBuilder(self._reference, layers=layers, options=options, centre=centre)
-        near = self._allowed & (np.abs(np.arange(options) - choice[:, None]) <= reach)
-        near[np.arange(layers), choice] = False
-        position = {layer.name: index for index, layer in enumerate(self._layers)}
-        for layer, option in enumerate(choice.tolist()):
+        moved = self._allowed.copy()
+        if choice is None:
+            centre, model = self._reference, self._model
+        else:
+            self._check(choice)
+            centre, model = self._run(choice), self._model.with_weights(self._weights(choice))
+            moved &= np.abs(np.arange(options) - choice[:, None]) <= reach
+            moved[np.arange(layers), choice] = False
+        builder = InteractionBuilder(
+            self._reference, layers=layers, options=options, centre=None if choice is None else centre
+        )
+        kl = np.full((layers, options), np.nan)
+        for layer, option in enumerate([] if choice is None else choice.tolist()):
             builder.keep(layer, option)
+            kl[layer, option] = kl_divergence(self._reference, centre).mean()
+        position = {layer.name: index for index, layer in enumerate(self._layers)}
 
         def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
             for index, layer in enumerate(self._layers):
-                for option in np.flatnonzero(near[index]).tolist():
+                for option in np.flatnonzero(moved[index]).tolist():
                     yield layer.name, option, self._quantized(index, option)
 
-        total = int(near.sum())
-        for done, (name, option, logits) in enumerate(quantized.sweep(self._batch, candidates()), start=1):
-            check_logits(logits, f"the plan with layer {name} at {self._widths[option]} bits")
+        total = int(moved.sum())
+        for done, (name, option, logits) in enumerate(model.sweep(self._batch, candidates()), start=1):
+            check_logits(logits, f"the model with layer {name} at {self._widths[option]} bits")
             builder.add(position[name], option, logits - centre)
+            kl[position[name], option] = kl_divergence(self._reference, logits).mean()
             progress(what, done, total)
-        return builder.build()
+        return Measured(interaction=builder.build(), kl=kl)
 
     def _run(self, choice: np.ndarray) -> np.ndarray:
         logits = self._model.with_weights(self._weights(choice)).run(self._batch)
@@ -249,7 +297,7 @@ class _Bench:
                 self._kept[layer.name] = (option, self._quantized(index, option))
         return {name: array for name, (_, array) in self._kept.items()}
 
-    def _quantized(self, index: int, option: int) -> np.ndarray:
+    def _nearest(self, index: int, option: int) -> np.ndarray:
         layer = self._layers[index]
         rows = as_rows(self._model.weight(layer.name), layer.channel_axis)
         quantized = quantize(rows, self._widths[option], grid=self._model.grid)

@@ -10,6 +10,7 @@ from numpy_model import NumpyModel
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.gaussian_error import error_table
+from lampq.core.interaction import build_interaction
 from lampq.core.lampq_update import update
 from lampq.core.measure import measure_damage
 from lampq.core.problem import Problem
@@ -64,7 +65,7 @@ def test_rounds_only_improve_and_end_near_the_best_plan_of_all(case):
 def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
     model, layers, batch, problem, measured = case
     plan = np.array([1, 0, 1, 0, 2])
-    interaction = measure_interaction(model, layers, WIDTHS, problem, batch, plan)
+    interaction = measure_interaction(model, layers, WIDTHS, problem, batch, plan).interaction
     assert interaction.constant == pytest.approx(measured[plan.tobytes()], rel=1e-5)
     assert interaction.measured[3].tolist() == [True, True, False]
     for layer in range(5):
@@ -76,6 +77,15 @@ def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
         )
 
 
+def test_around_the_float_model_it_is_the_profile_measured_piece_by_piece(case):
+    model, layers, batch, problem, _ = case
+    found = measure_interaction(model, layers, WIDTHS, problem, batch)
+    profiled = measure_damage(model, layers, WIDTHS, batch)
+    np.testing.assert_allclose(found.kl, profiled.kl, rtol=1e-6)
+    expected = build_interaction(profiled.logits, profiled.logit_delta)
+    np.testing.assert_allclose(found.interaction.gram, expected.gram, rtol=1e-6, atol=1e-12)
+
+
 def test_pins_and_ties_hold_and_pinned_layers_are_not_measured(case):
     model, layers, batch, problem, _ = case
     held = dataclasses.replace(problem, pins={4: 1}, ties=((0, 1),))
@@ -83,7 +93,7 @@ def test_pins_and_ties_hold_and_pinned_layers_are_not_measured(case):
     result = refine(model, layers, WIDTHS, held, batch, [start], rounds=3)
     assert result.choice[4] == 1
     assert result.choice[0] == result.choice[1]
-    interaction = measure_interaction(model, layers, WIDTHS, held, batch, start)
+    interaction = measure_interaction(model, layers, WIDTHS, held, batch, start).interaction
     assert interaction.measured[4].tolist() == [False, True, False]
 
 

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy_model import NumpyModel
+
+from lampq.core.errors import RecordError
+from lampq.core.layer import Layer
+from lampq.core.quantizer import as_rows, quantize
+from lampq.core.rounding import InputRounding, input_moments, round_to_inputs
+
+
+def inputs_of(seed, columns, samples=200):
+    """Correlated inputs with a mean, as layers after a normalization have them."""
+    rng = np.random.default_rng(seed)
+    return (
+        rng.normal(size=(samples, 3)) @ rng.normal(size=(3, columns))
+        + 0.3 * rng.normal(size=(samples, columns))
+        + 1
+    )
+
+
+def output_error(quantized, rows, inputs):
+    return np.square(inputs @ (quantized.dequantized() - rows).T.astype(np.float64)).mean(axis=0)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 8),
+    st.sampled_from(["auto", "mid_rise", "mid_tread", "narrow"]),
+    st.integers(1, 150),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_row_has_more_output_error_than_rounding_to_nearest(seed, bits, grid, columns):
+    rows = np.random.default_rng(seed).normal(size=(5, columns)).astype(np.float32)
+    inputs = inputs_of(seed, columns)
+    moment = (inputs.T @ inputs / len(inputs)).astype(np.float32)
+    ours, nearest = round_to_inputs(rows, bits, moment, grid=grid), quantize(rows, bits, grid=grid)
+    assert (output_error(ours, rows, inputs) <= output_error(nearest, rows, inputs) * (1 + 1e-4) + 1e-9).all()
+    assert (ours.step, ours.offset, ours.bits) == (nearest.step, nearest.offset, bits)
+    assert ours.codes.max() < 1 << bits
+    if grid == "narrow" and bits > 2:
+        assert ours.codes.min() >= 1
+    np.testing.assert_allclose(ours.squared_error, np.square(ours.dequantized() - rows).sum(1), rtol=1e-4)
+
+
+def test_correlated_inputs_lose_several_times_less():
+    rows = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    inputs = inputs_of(1, 96, 2000)
+    moment = (inputs.T @ inputs / len(inputs)).astype(np.float32)
+    for bits in (2, 3, 4):
+        ours = output_error(round_to_inputs(rows, bits, moment), rows, inputs).sum()
+        assert ours < 0.2 * output_error(quantize(rows, bits), rows, inputs).sum()
+
+
+def test_no_single_code_improves_the_output_much():
+    """Coordinate descent has all but converged; exhaustion over single codes at the final scale agrees."""
+    rows = np.random.default_rng(2).normal(size=(4, 20)).astype(np.float32)
+    inputs = inputs_of(3, 20)
+    moment = inputs.T @ inputs / len(inputs)
+    found = round_to_inputs(rows, 2, moment.astype(np.float32))
+    levels = found.scale[:, None] * (found.step * np.arange(4) - found.offset)
+    error = output_error(found, rows, inputs)
+    values = found.dequantized().astype(np.float64)
+    for row, column in np.ndindex(rows.shape):
+        for level in levels[row]:
+            other = values[row].copy()
+            other[column] = level
+            difference = other - rows[row]
+            assert difference @ moment @ difference >= 0.9 * error[row]
+
+
+def test_uncorrelated_inputs_of_equal_power_leave_rounding_to_nearest():
+    rows = np.random.default_rng(4).normal(size=(8, 40)).astype(np.float32)
+    ours, nearest = round_to_inputs(rows, 3, np.eye(40, dtype=np.float32)), quantize(rows, 3)
+    assert ours.squared_error.sum() == pytest.approx(nearest.squared_error.sum(), rel=0.02)
+
+
+def test_inputs_that_are_always_zero_change_nothing():
+    rows = np.random.default_rng(5).normal(size=(3, 10)).astype(np.float32)
+    found = round_to_inputs(rows, 4, np.zeros((10, 10), dtype=np.float32))
+    np.testing.assert_array_equal(found.codes, quantize(rows, 4).codes)
+    moment = np.zeros((10, 10), dtype=np.float32)
+    moment[:4, :4] = np.eye(4) + 1
+    assert np.isfinite(round_to_inputs(rows, 4, moment).dequantized()).all()
+
+
+def test_moments_are_those_of_the_layers_inputs():
+    model = NumpyModel.random(0)
+    batch = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    moments = input_moments(model, model.layers(), batch)
+    for name, values, _ in model.taps(batch):
+        np.testing.assert_allclose(moments[name], values.T @ values / 50, rtol=1e-4, atol=1e-5)
+    assert set(moments) == {layer.name for layer in model.layers()}
+
+
+class Patches:
+    """The inputs of a patch embedding and of a convolution with overlap."""
+
+    def __init__(self, images, positions):
+        self._images, self._positions = images, positions
+
+    def taps(self, batch):
+        yield "patch", self._images, self._positions
+
+
+def test_patches_are_unfolded_and_overlapping_convolutions_left_out():
+    rng = np.random.default_rng(6)
+    weight, images = (
+        rng.normal(size=(5, 3, 2, 2)).astype(np.float32),
+        rng.normal(size=(4, 3, 6, 4)).astype(np.float32),
+    )
+    layer = Layer.from_weight("patch", weight, kind="patch_embed", channel_axis=0)
+    moment = input_moments(Patches(images, 6), [layer], images)["patch"]
+    patches = [
+        images[n, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].ravel()
+        for n in range(4)
+        for i in range(3)
+        for j in range(2)
+    ]
+    expected = np.mean([np.outer(patch, patch) for patch in patches], axis=0)
+    np.testing.assert_allclose(moment, expected, rtol=1e-4, atol=1e-6)
+    assert input_moments(Patches(images, 15), [layer], images) == {}
+
+
+def test_a_model_is_rounded_layer_by_layer_with_less_damage():
+    from lampq.core.divergence import kl_divergence
+
+    model = NumpyModel.random(3, width=24)
+    batch = np.random.default_rng(7).normal(size=(200, 24)).astype(np.float32) + 0.5
+    layers = model.layers()
+    rounding = InputRounding(model, layers, (2, 3), input_moments(model, layers, batch))
+    ours = model.with_weights({layer.name: rounding(i, 1) for i, layer in enumerate(layers)})
+    nearest = model.with_weights(
+        {layer.name: quantize(as_rows(model.weight(layer.name), 0), 3).dequantized() for layer in layers}
+    )
+    damage = [float(kl_divergence(model.run(batch), other.run(batch)).mean()) for other in (ours, nearest)]
+    assert damage[0] < 0.8 * damage[1]
+    bare = InputRounding(model, layers, (2, 3), {})
+    np.testing.assert_array_equal(bare(0, 0), quantize(model.weight(layers[0].name), 2).dequantized())
+
+
+def test_a_moment_of_another_layer_is_refused():
+    rows = np.ones((2, 4), dtype=np.float32)
+    with pytest.raises(RecordError, match="does not fit 4 input features"):
+        round_to_inputs(rows, 3, np.eye(5))
+    with pytest.raises(RecordError, match="does not fit"):
+        round_to_inputs(rows, 3, np.full((4, 4), np.nan))
