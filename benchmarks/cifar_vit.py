@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--calib", required=True)
     parser.add_argument("--val", required=True)
     parser.add_argument("--budgets", default="2.25,2.5,3.0,4.0")
+    parser.add_argument(
+        "--profile", help="profile of the model on all of calib, made before; it is made if not given"
+    )
     args = parser.parse_args()
 
     model = adapters.read(args.onnx)
@@ -58,8 +61,9 @@ def main() -> None:
     calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess)
     val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
     inputs, labels = val.inputs(), val.labels()
+    images = calib.inputs()
     began = time.perf_counter()
-    profile = lampq.profile(model, calib.inputs())
+    profile = lampq.Profile.read(args.profile) if args.profile else lampq.profile(model, images)
     seconds = time.perf_counter() - began
     base = lampq.evaluate(model, inputs, labels, reference=model)
     weights = 4 * int(profile.sizes.sum())
@@ -69,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "q.onnx"
         for budget in args.budgets.split(","):
-            for mode, plan in plans(model, profile, calib.inputs(), budget):
+            for mode, plan in plans(model, profile, images, budget):
                 if plan.average_bits > float(budget):
                     raise SystemExit(f"{mode} exceeds the budget of {budget} bits")
                 lampq.apply(model, plan, out, force=True)
@@ -107,7 +111,7 @@ def main() -> None:
         rows,
     )
     body += f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation images; "
-    body += f"profile in {seconds:.0f} s."
+    body += "profile made before." if args.profile else f"profile in {seconds:.0f} s."
     report.write("cifar_vit", "CIFAR-10 ViT, weight-only", body, packages=("numpy", "onnx", "onnxruntime"))
 
 
