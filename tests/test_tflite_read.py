@@ -87,7 +87,7 @@ def test_a_folded_normalization_is_taken_out_of_the_fingerprint():
 def test_quantized_layers_are_left_alone_and_listed():
     model = read(fixture("vit_partly_int8"))
     names = [f"blocks.{block}.attn.{name}" for block in (0, 1) for name in ("qkv", "proj")]
-    assert model.stored_bits() == dict.fromkeys(names, (8, None))
+    assert model.stored_bits() == dict.fromkeys(names, (8, "int8"))
     assert model.skipped == tuple((name, "already quantized (INT8)") for name in names)
     assert [layer.name for layer in model.layers()] == [name for name, _, _ in VIT if name not in names]
 

@@ -242,7 +242,7 @@ def test_a_quantized_model_runs_with_numbers_in_and_out(tmp_path):
     expected = np.rint(batch / 0.05) * 0.05 @ (codes * 0.01).T
     assert np.abs(model.run(batch) - expected).max() <= 0.1
     assert model.layers() == ()
-    assert list(model.stored_bits().values()) == [(8, None)]
+    assert list(model.stored_bits().values()) == [(8, "int8")]
 
 
 def test_damage_and_fisher_traces_agree(tmp_path):

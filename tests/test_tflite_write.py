@@ -23,6 +23,7 @@ from tflite_models import (
 
 from lampq.adapters.tflite import containers, quantize, read, verify, weights
 from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.flatbuffer import encode
 from lampq.core.errors import AdapterError, PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.measure import measure_weight_error
@@ -248,7 +249,7 @@ def test_plans_of_other_formats_take_the_next_container(tmp_path):
     batch = inputs_for(model, 4)
     reference = model.with_weights(dequantized(model, lambda layer: bits[layer.name])).run(batch)
     assert relative(read(out).run(batch), reference) < 0.02
-    assert read(out).stored_bits()["block.depthwise"] == (8, None)
+    assert read(out).stored_bits()["block.depthwise"] == (8, "int8")
 
 
 def test_bytes_as_containers(tmp_path):
@@ -399,3 +400,13 @@ def test_packing_is_that_of_the_format(width, count):
     read_back = [(number >> (width * i)) & ((1 << width) - 1) for i in range(count)]
     assert [v - 2 * half if v >= half else v for v in read_back] == codes.tolist()
     np.testing.assert_array_equal(containers.unpack(packed, width, count), codes)
+
+
+def test_a_written_file_keeps_its_size_when_it_is_written_again(tmp_path):
+    model = read(fixture("vit"))
+    plan = plan_for(model, lambda _: 4)
+    out = tmp_path / "q.tflite"
+    model.write(plan, out)
+    data = b"".join(encode(read(out).graph.record))
+    assert len(data) <= out.stat().st_size
+    assert read(out).rest_bytes() <= out.stat().st_size

@@ -222,8 +222,9 @@ class _Encoder:
         self.out = bytearray()
         self.vtables: dict[bytes, int] = {}
         self.blobs: list[np.ndarray] = []
-        # Arrays used more than once are stored once: (place of the offset, number of the blob).
-        self.numbers: dict[int, int] = {}
+        # Arrays used more than once are stored once, known by where they lie in memory; and for each use, the
+        # place of its offset and the number of the blob.
+        self.numbers: dict[tuple[int, int], int] = {}
         self.references: list[tuple[int, int]] = []
 
     def encode(self, model: Record) -> list[Any]:
@@ -313,8 +314,8 @@ class _Encoder:
         return at
 
     def blob(self, at: int, array: np.ndarray) -> None:
-        number = self.numbers.get(id(array))
-        if number is None:
-            number = self.numbers[id(array)] = len(self.blobs)
+        lies = (array.__array_interface__["data"][0], array.nbytes)
+        number = self.numbers.setdefault(lies, len(self.blobs))
+        if number == len(self.blobs):
             self.blobs.append(array)
         self.references.append((at, number))

@@ -27,6 +27,7 @@ DTYPES = {
 }  # fmt: skip
 # A tensor of this many entries is no tensor but a damaged shape.
 _MOST_ENTRIES = 1 << 40
+_MOST_AXES = 16
 _LABEL_LENGTH = 80
 
 
@@ -188,6 +189,8 @@ class Graph:
         if tensor.external_buffer:
             raise AdapterError(f"{where} has its data in another file; join the files first")
         shape = shape_of(tensor)
+        if len(shape) > _MOST_AXES:
+            raise AdapterError(f"{where} has {len(shape)} axes; the file is damaged")
         if any(d < 0 for d in shape) or math.prod(shape) > _MOST_ENTRIES:
             raise AdapterError(f"{where} has the impossible shape {shape}")
         size = self.buffers[tensor.buffer].size

@@ -207,9 +207,13 @@ class TfliteModel:
         replaced = self._replaced.get(name)
         return self._opened.values(weight) if replaced is None else replaced
 
-    def stored_bits(self) -> dict[str, tuple[int, int | None]]:
-        """Width of the weights that are quantized already, by name; the second number is unknown here."""
-        return {name: (bits, None) for name, bits in self._opened.survey.stored.items()}
+    def stored_bits(self) -> dict[str, tuple[int, str]]:
+        """Width and container of the weights that are quantized already, by name.
+
+        The width is that of the container: codes of 3 bits in one of 4 are not told from codes of 4.
+        """
+        stored = self._opened.survey.stored
+        return {n: (bits, containers.BYTES if bits == 8 else containers.DENSE) for n, bits in stored.items()}
 
     def file_bytes(self) -> int:
         """Bytes of the file."""

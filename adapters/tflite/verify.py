@@ -17,7 +17,7 @@ import numpy as np
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.quantize import Coded
-from lampq.adapters.tflite.runtime import Session
+from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site
 from lampq.core.errors import AdapterError
 
@@ -78,7 +78,9 @@ def _run(graph: Graph, main: int, outputs: list[int], sample: np.ndarray) -> lis
     try:
         return Session(draft.content()).run([sample])
     except AdapterError as err:
-        raise AdapterError(f"the written model does not run, so it was not kept: {err}") from err
+        old = interpreter_module().__name__.startswith("tflite_runtime")
+        hint = "; tflite-runtime is too old for it: pip install ai-edge-litert" if old else ""
+        raise AdapterError(f"the written model does not run, so it was not kept: {err}{hint}") from err
 
 
 def _compare(opened: Opened, item: Coded, site: Site, source: np.ndarray, result: np.ndarray) -> None:
