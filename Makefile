@@ -20,8 +20,9 @@ $(VENV)/.demo: pyproject.toml requirements/demo.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/dev-no-deps.txt
 	$(VENV)/bin/pip install --quiet -r requirements/dev.txt
+	$(VENV)/bin/pip install --quiet --no-deps -r requirements/dev-no-deps.txt
 	touch $@
 
 clean:

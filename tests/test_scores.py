@@ -62,8 +62,9 @@ def test_modes_that_need_data_say_so(mode):
 
 
 def test_the_automatic_mode_uses_the_best_measurement():
-    assert automatic_mode(make_profile()) == "kl"
-    assert automatic_mode(dataclasses.replace(make_profile(), kl=None)) == "fisher"
+    assert automatic_mode(make_profile()) == "superposition"
+    assert automatic_mode(dataclasses.replace(make_profile(), logit_delta=None)) == "kl"
+    assert automatic_mode(dataclasses.replace(make_profile(), logit_delta=None, kl=None)) == "fisher"
     assert automatic_mode(make_profile(data=False)) == "error"
 
 
