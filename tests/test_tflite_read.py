@@ -309,3 +309,23 @@ def test_a_depthwise_weight_keeps_its_channels_last(tmp_path):
         convolution(tmp_path / "m.tflite", weight, np.zeros(5, np.float32), depthwise=True)
     ).layers()
     np.testing.assert_allclose(layer.weight.mean, weight.mean(axis=(0, 1, 2)), rtol=1e-5)
+
+
+def test_data_behind_the_tables_of_very_large_files_is_read(tmp_path):
+    """Beyond 2 GiB buffers say where their data lies in the file instead of holding it."""
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    end = 10**6
+    for _ in range(2):
+        b = Builder()
+        x, w, y = b.tensor("x", (1, 4)), b.tensor("w", (3, 4), weight), b.tensor("y", (1, 3))
+        b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=6)
+        held = b.model.buffers[b.graph.tensors[w].buffer]
+        held.data, held.offset, held.size = None, end, weight.nbytes
+        path = b.write(tmp_path / "m.tflite", [x], [y])
+        end = path.stat().st_size
+    path.write_bytes(path.read_bytes() + weight.tobytes())
+    model = read(path)
+    np.testing.assert_array_equal(model.weight("w"), weight)
+    batch = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(model.run(batch), batch @ weight.T)
+    np.testing.assert_allclose(model.with_weights({"w": 2 * weight}).run(batch), 2 * batch @ weight.T)

@@ -10,7 +10,8 @@ from typing import Any
 from lampq.adapters.tflite import interface
 from lampq.adapters.tflite.flatbuffer import IDENTIFIER
 from lampq.adapters.tflite.graph import Graph
-from lampq.adapters.tflite.model import Opened, TfliteModel
+from lampq.adapters.tflite.model import TfliteModel
+from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.weights import survey
 from lampq.core.errors import AdapterError
 

@@ -22,7 +22,7 @@ from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site
 from lampq.core.errors import AdapterError
 
 if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import Opened
+    from lampq.adapters.tflite.opened import Opened
 
 # Relative difference of a layer's output beyond the rounding of its activations.
 _TOLERANCE = 0.05

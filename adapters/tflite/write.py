@@ -21,7 +21,7 @@ from lampq.core.plan import Plan, PlanLayer
 from lampq.core.quantizer import as_rows, quantize
 
 if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import Opened
+    from lampq.adapters.tflite.opened import Opened
 
 _GRID = "narrow"
 _ACTIVATION_BITS = 8
