@@ -108,7 +108,7 @@ def measure(path: Path, samples: int, options: int, rounds: int) -> list[str]:
 
 def segments(model: OnnxModel) -> int:
     """Segments that the sweep runs."""
-    return len(model._shared.chain)
+    return len(model._engine.chain)
 
 
 if __name__ == "__main__":

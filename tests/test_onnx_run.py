@@ -301,7 +301,7 @@ def test_a_variant_leaves_the_model_as_it_was():
 def test_segments_give_what_the_whole_gives(name, exporter):
     model, x = read(exported(name, exporter)), images(5)
     whole = model.run(x)
-    assert len(model._shared.chain) > 3
+    assert len(model._engine.chain) > 3
     unchanged = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
     for _, _, logits in model.sweep(x, unchanged):
         np.testing.assert_allclose(logits, whole, atol=1e-5)
@@ -413,7 +413,7 @@ def test_bodies_that_read_outer_values_run_in_segments(tmp_path):
         np.testing.assert_allclose(model.run(x), reference(path, x), atol=1e-5)
         expected = reference(rewritten(path, tmp_path, new), x)
         np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=1e-5)
-    assert len(model._shared.chain) > 1
+    assert len(model._engine.chain) > 1
 
 
 @st.composite

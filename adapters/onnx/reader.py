@@ -13,7 +13,8 @@ import onnx_ir.passes.common as passes
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.onnx import flow, roles, sites
 from lampq.adapters.onnx.container import Container, one_line, silence
-from lampq.adapters.onnx.model import OnnxModel, Opened
+from lampq.adapters.onnx.engine import Opened
+from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.session import Runtime
 from lampq.core.errors import AdapterError, LampqError
 from lampq.core.input_spec import InputSpec
