@@ -291,3 +291,14 @@ def test_a_file_that_the_runtime_refuses_is_an_error(tmp_path):
     with pytest.raises(AdapterError, match=r"m\.tflite cannot be run") as caught:
         read(path).run(np.ones((1, 4), np.float32))
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_text_are_an_error(tmp_path):
+    b = Builder()
+    weight = np.ones((3, 4), np.float32)
+    x, w, y = b.tensor("x", (1, 4)), b.tensor("w", (3, 4), weight), b.tensor(b"\xff\x80", (1, 3))
+    b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=6)
+    model = read(b.write(tmp_path / "m.tflite", [x], [y]))
+    assert [layer.shape for layer in model.layers()] == [(3, 4)]
+    with pytest.raises(AdapterError, match="refuses the model"):
+        model.run(np.ones((1, 4), np.float32))

@@ -84,10 +84,11 @@ class Session:
                     model_content=content, num_threads=threads(), experimental_op_resolver_type=kind
                 )
                 self._interpreter.allocate_tensors()
+            # Names that are no UTF-8 make even these fail.
+            self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
+            self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         except (RuntimeError, ValueError) as err:
             raise AdapterError(f"the runtime refuses the model: {one_line(err)}") from err
-        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
-        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         self._shapes = [tuple(int(d) for d in detail["shape"]) for detail in self.inputs]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
