@@ -229,3 +229,14 @@ def test_a_largest_kl_is_kept_with_interactions_too():
     plan = lampq.plan(profile, max_kl=worst / 4)
     assert plan.predicted_kl <= worst / 4
     assert plan.average_bits < 8
+
+
+def test_measuring_on_other_data_than_the_profile_is_refused():
+    from lampq.demo_data import MODEL_PATH, calibration
+    from lampq.verbs.quantize import best_plan
+
+    model, images = lampq.read(MODEL_PATH), calibration()[:16]
+    profile = lampq.profile(model, images, bits=(2, 4), fisher_draws=0)
+    assert best_plan(model, profile, images, Budget(average_bits=3), rounds=0).measured_kl > 0
+    with pytest.raises(RecordError, match="another order"):
+        best_plan(model, profile, images[::-1], Budget(average_bits=3))

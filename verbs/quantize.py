@@ -13,6 +13,7 @@ import numpy as np
 from lampq import adapters
 from lampq.core.allocation import Budget, build_plan, uniform_choice
 from lampq.core.divergence import kl_divergence
+from lampq.core.errors import RecordError
 from lampq.core.files import refuse_existing
 from lampq.core.lampq_update import update
 from lampq.core.measure import Progress, check_logits, quiet
@@ -139,12 +140,18 @@ def best_plan(
 
     Returns:
         The plan with its damage measured, inputs of layers left float.
+
+    Raises:
+        RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
+    reference = check_logits(model.run(batch), "the float model")
+    if profile.logits is not None:
+        _check_same_data(profile.logits, reference)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
     solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
     predicted = to_plan(search, solution, budget.to_json())
     widths = profile.weight_bits.tolist()
-    problem, common = search.problem, {"reference": profile.logits, "progress": progress}
+    problem, common = search.problem, {"reference": reference, "progress": progress}
     history: list[dict[str, Any]] = []
     if search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1)):
         swapped = update(model, profile.layers, widths, problem, batch, plans[0], **common)
@@ -182,6 +189,15 @@ def best_plan(
         history=history,
         notes=notes,
     )
+
+
+def _check_same_data(profiled: np.ndarray, reference: np.ndarray) -> None:
+    """Predictions and measurements compare only on the same samples in the same order."""
+    same = profiled.shape == reference.shape
+    if not same or np.linalg.norm(profiled - reference) > 0.01 * np.linalg.norm(reference):
+        raise RecordError(
+            "the profile was made with other calibration data, or in another order; profile again"
+        )
 
 
 def _finite(entry: dict[str, Any]) -> dict[str, Any]:
