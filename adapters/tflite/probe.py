@@ -16,12 +16,13 @@ from lampq.core.errors import AdapterError
 # The child needs only the runtime, not this package. Memory is bounded where the system can.
 _CHILD = """
 import importlib, sys
-path, module, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path, module, limit, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 interpreter = importlib.import_module(module)
 import numpy
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 except (ImportError, ValueError, OSError):
     pass
 try:
@@ -37,6 +38,9 @@ except (RuntimeError, ValueError) as err:
     sys.exit("the runtime refuses it: " + (lines[0] if lines else type(err).__name__)[:200])
 """
 
+# The clock may run this much longer than the processor time that a run gets.
+_PATIENCE = 12
+
 
 def probe(content: bytes, module: str) -> None:
     """Run a model once on zeros in another process.
@@ -51,19 +55,38 @@ def probe(content: bytes, module: str) -> None:
     if not sys.executable:
         return
     megabytes = len(content) / 1e6
-    limit_s, limit_bytes = 5 + megabytes / 5, int(1e9 + 10 * len(content))
+    # Processor time counts, not the clock: on a busy machine an honest run waits its turn.
+    limit_s, limit_bytes = 5 + int(megabytes / 5), int(1e9 + 10 * len(content))
     with tempfile.TemporaryDirectory(prefix="lampq-") as folder:
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
-        command = [sys.executable, "-W", "ignore", "-c", _CHILD, str(path), module, str(limit_bytes)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            _CHILD,
+            str(path),
+            module,
+            str(limit_bytes),
+            str(limit_s),
+        ]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_PATIENCE * limit_s,
+                check=False,
             )
         except subprocess.TimeoutExpired as err:
             raise AdapterError(
-                f"a trial run did not end within {limit_s:.0f} seconds; the file is damaged"
+                f"a trial run did not end within {limit_s} seconds; the file is damaged"
             ) from err
+    # SIGKILL or SIGXCPU: the limit on processor time.
+    if done.returncode in (-9, -24):
+        raise AdapterError(f"a trial run did not end within {limit_s} seconds; the file is damaged")
     if done.returncode < 0:
         raise AdapterError(f"a trial run crashed (signal {-done.returncode}); the file is damaged")
     if done.returncode:
