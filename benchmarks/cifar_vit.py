@@ -103,10 +103,12 @@ def main() -> None:
             "mode",
             "budget (bits)",
             "average bits",
+            "payload bytes",
             "file bytes",
             "val top-1 (%)",
             "val KL (nats)",
             "predicted KL",
+            "calib KL",
         ),
         rows,
     )

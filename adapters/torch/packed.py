@@ -24,7 +24,12 @@ from lampq.core.quantizer import Quantized, from_rows
 
 _KEY, _VERSION = "lampq", 1
 _CODES, _SCALE = ".codes", ".scale"
-_USUAL: dict[str, Any] = {"container": "bitplane", "channel_axis": 0, "activation_bits": None, "activation_range": None}
+_USUAL: dict[str, Any] = {
+    "container": "bitplane",
+    "channel_axis": 0,
+    "activation_bits": None,
+    "activation_range": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
