@@ -20,7 +20,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         shows its traceback.
     """
     from lampq.console.arguments import build_parser
-    from lampq.console.commands import COMMANDS
 
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     try:
-        COMMANDS[args.verb](args)
+        args.run(args)
         sys.stdout.flush()
     except LampqError as err:
         print(f"lampq {args.verb}: {' '.join(str(err).split())}", file=sys.stderr)

@@ -1,0 +1,38 @@
+"""`lampq apply`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.core.files import refuse_existing
+from lampq.core.plan import Plan
+from lampq.verbs.apply import apply
+
+NAME = "apply"
+SUMMARY = "write the quantized model in the model's own format"
+EXAMPLE = "lampq apply vit.onnx plan.json -o vit-q.onnx"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    flags.model(sub)
+    sub.add_argument("plan", metavar="PLAN", type=Path, help="plan made by `lampq plan`")
+    sub.add_argument(
+        "--partial", action="store_true", help="apply even if some layers of either side find no match"
+    )
+    flags.output(sub, "quantized model to write")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    chosen = Plan.read(args.plan)
+    apply(given.read_model(args), chosen, args.out, partial=args.partial, force=args.force)
+    size = args.out.stat().st_size
+    given.finish(
+        args,
+        lambda: {"out": str(args.out), "bytes": size, "average_bits": chosen.average_bits},
+        lambda: render.facts("written and verified", {"file": str(args.out), "bytes": size}),
+    )

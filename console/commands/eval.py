@@ -1,0 +1,42 @@
+"""`lampq eval`."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from lampq import adapters
+from lampq.console import flags, given, render
+from lampq.console.progress import progress_bar
+from lampq.verbs.evaluate import evaluate
+
+NAME = "eval"
+SUMMARY = "top-1, KL to a reference, bytes, milliseconds per sample"
+EXAMPLE = "lampq eval vit-q.onnx --data val/ --reference vit.onnx --json"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    flags.model(sub)
+    flags.data(sub, required=True, samples=None)
+    sub.add_argument("--reference", metavar="MODEL", help="float model to compare with")
+    sub.add_argument("--batch", type=int, default=64, metavar="N", help="samples per run (64)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    model = given.read_model(args)
+    data = given.read_dataset(args, model)
+    reference = adapters.read(args.reference) if args.reference else None
+    with progress_bar(enabled=not args.quiet) as progress:
+        result = evaluate(
+            model, data.inputs(), data.labels(), reference=reference, batch_size=args.batch, progress=progress
+        )
+    if not args.quiet:
+        render.evaluation(args.model, result)
+    print(json.dumps({"model": args.model, **result.to_json()}) if args.json else _plain(result.to_json()))
+
+
+def _plain(values: dict[str, Any]) -> str:
+    return "\n".join(f"{name} {value}" for name, value in values.items() if value is not None)

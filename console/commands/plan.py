@@ -1,0 +1,32 @@
+"""`lampq plan`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.core.files import refuse_existing
+from lampq.core.profile import Profile
+from lampq.verbs.plan import plan
+
+NAME = "plan"
+SUMMARY = "choose the width of every layer from a profile"
+EXAMPLE = "lampq plan profile.json --avg-bits 3.5 --pin 'head=8' -o plan.json"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
+    flags.budget(sub)
+    flags.search(sub)
+    flags.output(sub, "plan to write (JSON)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    given.require_budget(args)
+    refuse_existing(args.out, force=args.force)
+    result = plan(Profile.read(args.profile), **given.budget(args), **given.search(args), seed=args.seed)
+    result.write(args.out, force=args.force)
+    given.finish(args, result.to_json, lambda: render.plan(result))

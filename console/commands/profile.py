@@ -1,0 +1,42 @@
+"""`lampq profile`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from lampq.console import flags, given, render
+from lampq.console.progress import progress_bar
+from lampq.core.files import refuse_existing
+from lampq.verbs.inspect import inspect
+from lampq.verbs.profile import profile
+
+NAME = "profile"
+SUMMARY = "measure a model: statistics, quantization errors, damage of every layer at every width"
+EXAMPLE = "lampq profile vit.onnx --data calib/ -o profile.json"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    flags.model(sub)
+    flags.data(sub, required=False)
+    flags.measure(sub)
+    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    refuse_existing(args.out.with_suffix(".npz"), force=args.force)
+    model = given.read_model(args)
+    data = None if args.no_data else given.read_dataset(args, model)
+    with progress_bar(enabled=not args.quiet) as progress:
+        result = profile(
+            model,
+            None if data is None else data.inputs(),
+            data_summary=None if data is None else data.summary(),
+            seed=args.seed,
+            progress=progress,
+            **given.measurement(args),
+        )
+    result.write(args.out, force=args.force)
+    given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

@@ -1,0 +1,56 @@
+"""`lampq quantize`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.console.progress import progress_bar
+from lampq.core.files import refuse_existing
+from lampq.verbs.quantize import quantize
+
+NAME = "quantize"
+SUMMARY = "profile, plan and apply in one, checked on the calibration data"
+EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    flags.model(sub)
+    flags.data(sub, required=True, size_flag="--image-size")
+    flags.measure(sub)
+    flags.budget(sub)
+    flags.search(sub)
+    sub.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
+    )
+    sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
+    flags.output(sub, "quantized model to write")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    given.require_budget(args)
+    refuse_existing(args.out, force=args.force)
+    if args.plan_out:
+        refuse_existing(args.plan_out, force=args.force)
+    model = given.read_model(args)
+    data = given.read_dataset(args, model)
+    with progress_bar(enabled=not args.quiet) as progress:
+        result = quantize(
+            model,
+            data.inputs(),
+            args.out,
+            rounds=args.rounds,
+            force=args.force,
+            seed=args.seed,
+            data_summary=data.summary(),
+            progress=progress,
+            **given.budget(args),
+            **given.search(args),
+            **given.measurement(args),
+        )
+    if args.plan_out:
+        result.write(args.plan_out, force=args.force)
+    given.finish(args, lambda: {"out": str(args.out), **result.to_json()}, lambda: render.plan(result))

@@ -1,0 +1,45 @@
+"""`lampq sweep`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.core.files import refuse_existing
+from lampq.core.profile import Profile
+from lampq.verbs.sweep import sweep, write_csv, write_plot
+
+NAME = "sweep"
+SUMMARY = "every budget from one profile"
+EXAMPLE = "lampq sweep profile.json -o pareto.csv --plot pareto.png"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
+    flags.search(sub, solver=False)
+    sub.add_argument("--plot", type=Path, metavar="PNG", help="draw the curve too (needs the plot extra)")
+    flags.output(sub, "table to write (CSV)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    if args.plot:
+        refuse_existing(args.plot, force=args.force)
+    found = Profile.read(args.profile)
+    points = sweep(found, mode=args.mode, pins=args.pin, ties=args.tie, seed=args.seed)
+    if args.plot:
+        write_plot(points, args.plot, force=args.force)
+    write_csv(found, points, args.out, force=args.force)
+    knee = next((point for point in points if point.knee), points[0])
+    summary = {
+        "points": len(points),
+        "knee_average_bits": knee.average_bits,
+        "knee_size_bytes": knee.size_bytes,
+        "knee_predicted_kl": knee.predicted_kl,
+    }
+    given.finish(
+        args, lambda: {"out": str(args.out), **summary}, lambda: render.facts("every budget", summary)
+    )

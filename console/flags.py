@@ -1,0 +1,166 @@
+"""Groups of flags that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lampq.core.budget import parse_size
+from lampq.core.errors import LampqError
+from lampq.core.option import parse_bits
+from lampq.core.scores import MODES, SUPERPOSITION
+
+
+def model(sub: argparse.ArgumentParser) -> None:
+    """The model to read, and how."""
+    sub.add_argument(
+        "model",
+        metavar="MODEL",
+        help="x.onnx, x.tflite, x.pt2, a Hugging Face folder, file.py:factory, package.module:factory or timm:NAME",
+    )
+    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
+    sub.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="PATTERN=KIND",
+        help="call layers whose name matches the pattern this kind (repeatable)",
+    )
+
+
+def data(
+    sub: argparse.ArgumentParser, *, required: bool, size_flag: str = "--size", samples: int | None = 256
+) -> None:
+    """Samples and their preprocessing; `size_flag` makes way where --size means bytes."""
+    group = sub.add_argument_group("data")
+    choice = group.add_mutually_exclusive_group(required=True)
+    choice.add_argument(
+        "--data",
+        metavar="DATA",
+        help="folder of images (class sub-folders give labels), .npz with x and optional y, or module:function",
+    )
+    if not required:
+        choice.add_argument(
+            "--no-data", action="store_true", help="statistics and errors of the weights only"
+        )
+    text = "all" if samples is None else str(samples)
+    group.add_argument(
+        "--samples", type=_count, default=samples, metavar="N", help=f"samples to use ({text})"
+    )
+    group.add_argument(
+        "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
+    )
+    group.add_argument(
+        size_flag,
+        dest="image_size",
+        metavar="HxW",
+        type=_size,
+        help="image size (default: the model's input)",
+    )
+    group.add_argument("--mean", metavar="R,G,B", type=_numbers, help="per-channel mean of pixels in [0, 1]")
+    group.add_argument(
+        "--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]"
+    )
+
+
+def measure(sub: argparse.ArgumentParser) -> None:
+    """What a profile measures."""
+    group = sub.add_argument_group("measurement")
+    group.add_argument(
+        "--bits", type=_lampq(parse_bits), default="2-8", metavar="B", help="weight widths (2-8)"
+    )
+    group.add_argument(
+        "--act-bits", type=int, choices=[8], metavar="8", help="quantize layer inputs too, static, to 8 bits"
+    )
+    group.add_argument(
+        "--container",
+        choices=["bitplane", "int8"],
+        default="bitplane",
+        help="exactly b bits, or one byte a weight",
+    )
+    group.add_argument(
+        "--fisher-draws",
+        type=int,
+        default=2,
+        metavar="N",
+        help="random draws of the Fisher trace, 0 to skip it (2)",
+    )
+
+
+def budget(sub: argparse.ArgumentParser) -> None:
+    """Limits of a plan."""
+    group = sub.add_argument_group("budget (at least one)")
+    group.add_argument("--avg-bits", dest="average_bits", metavar="B", help="bits per weight on average")
+    group.add_argument(
+        "--size", dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model"
+    )
+    group.add_argument(
+        "--max-kl", type=float, metavar="N", help="smallest plan predicted to lose at most N nats"
+    )
+
+
+def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
+    """How a plan is looked for."""
+    group = sub.add_argument_group("search")
+    group.add_argument(
+        "--mode",
+        choices=["auto", SUPERPOSITION, *MODES],
+        default="auto",
+        help="score (auto: the best measured)",
+    )
+    if solver:
+        group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
+        group.add_argument("--time-limit", type=float, metavar="S", help="seconds for the solver")
+    group.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="PATTERN=BITS",
+        help="fix a kind's or layer's width (repeatable)",
+    )
+    group.add_argument(
+        "--tie",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that take one width (repeatable)",
+    )
+
+
+def output(sub: argparse.ArgumentParser, what: str) -> None:
+    """The file to write."""
+    sub.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=what)
+    sub.add_argument("--force", action="store_true", help="overwrite an existing output")
+
+
+def _lampq(parse):
+    def convert(text: str):
+        try:
+            return parse(text)
+        except LampqError as err:
+            raise argparse.ArgumentTypeError(str(err)) from err
+
+    return convert
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} samples: use at least 1")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.lower().partition("x")
+    try:
+        size = int(height), int(width if cross else height)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write an image size like 224 or 224x224") from err
+    return size
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers like 0.485,0.456,0.406") from err

@@ -1,0 +1,97 @@
+"""From parsed flags to what the verbs take, and from their results to standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lampq import adapters
+from lampq.adapters.data import Dataset, Preprocess, find_preprocess, read_data
+from lampq.core.errors import AdapterError, BudgetError
+from lampq.core.layer import KINDS
+
+if TYPE_CHECKING:
+    from lampq.core.model import Model
+
+
+def read_model(args: Namespace) -> Model:
+    """The model that the flags name."""
+    kinds = {}
+    for text in args.kind:
+        pattern, _, kind = text.rpartition("=")
+        if kind not in KINDS or not pattern:
+            raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
+        kinds[pattern] = kind
+    options: dict[str, Any] = {"kinds": kinds or None}
+    if args.weights:
+        if adapters.detect(args.model) != "factory":
+            raise AdapterError(f"--weights goes with a factory; {args.model} holds its own")
+        options["weights"] = args.weights
+    return adapters.read(args.model, **options)
+
+
+def read_dataset(args: Namespace, model: Model) -> Dataset:
+    """The data that the flags name, shaped for the model."""
+    return read_data(
+        args.data,
+        input_spec=model.input_spec,
+        preprocess=_preprocess(args, model),
+        samples=args.samples,
+        seed=args.seed,
+    )
+
+
+def _preprocess(args: Namespace, model: Model) -> Preprocess:
+    """The preset, else what lies beside the model, else pixels in [0, 1]; single options override either."""
+    if args.preset:
+        base = Preprocess.preset(args.preset)
+    else:
+        base = find_preprocess(model.path, model.input_spec) or Preprocess()
+    given = {"size": args.image_size, "mean": args.mean, "std": args.std}
+    return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def measurement(args: Namespace) -> dict[str, Any]:
+    """Arguments of `lampq.profile`."""
+    return {
+        "bits": args.bits,
+        "act_bits": args.act_bits,
+        "container": args.container,
+        "fisher_draws": args.fisher_draws,
+    }
+
+
+def require_budget(args: Namespace) -> None:
+    """Refuse early where no limit is given.
+
+    Raises:
+        BudgetError: There is none.
+    """
+    if args.average_bits is None and args.size_bytes is None and args.max_kl is None:
+        raise BudgetError("no budget: give --avg-bits, --size or --max-kl")
+
+
+def budget(args: Namespace) -> dict[str, Any]:
+    """Limits, as arguments of `lampq.plan`."""
+    return {"average_bits": args.average_bits, "size_bytes": args.size_bytes, "max_kl": args.max_kl}
+
+
+def search(args: Namespace) -> dict[str, Any]:
+    """The search, as arguments of `lampq.plan`."""
+    return {
+        "mode": args.mode,
+        "solver": args.solver,
+        "time_limit_s": args.time_limit,
+        "pins": args.pin,
+        "ties": args.tie,
+    }
+
+
+def finish(args: Namespace, as_json: Callable[[], dict[str, Any]], show: Callable[[], None]) -> None:
+    """Show the result to people, and print its path or JSON for scripts."""
+    if not args.quiet:
+        show()
+    print(json.dumps(as_json()) if args.json else args.out)
