@@ -30,6 +30,7 @@ _EXPORTS = {
     "demo": "lampq.verbs.demo",
     "evaluate": "lampq.verbs.evaluate",
     "inspect": "lampq.verbs.inspect",
+    "match": "lampq.verbs.match",
     "merge": "lampq.core.profile",
     "plan": "lampq.verbs.plan",
     "profile": "lampq.verbs.profile",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from lampq.verbs.demo import demo as demo
     from lampq.verbs.evaluate import evaluate as evaluate
     from lampq.verbs.inspect import inspect as inspect
+    from lampq.verbs.match import match as match
     from lampq.verbs.plan import plan as plan
     from lampq.verbs.profile import profile as profile
     from lampq.verbs.quantize import quantize as quantize

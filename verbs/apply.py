@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lampq.core.errors import PlanError
 from lampq.core.files import refuse_existing
-from lampq.core.match import match
+from lampq.core.layer import Layer
+from lampq.core.match import left_over, match
 from lampq.core.model import Model
-from lampq.core.plan import Plan
-
-_SHOWN = 4
+from lampq.core.plan import Plan, PlanLayer
 
 
-def apply(model: Model, plan: Plan, out: str | Path, *, partial: bool = False, force: bool = False) -> Path:
+def apply(
+    model: Model,
+    plan: Plan,
+    out: str | Path,
+    *,
+    partial: bool = False,
+    widest: bool = False,
+    by_name: bool = False,
+    force: bool = False,
+) -> Path:
     """Write `model` quantized by `plan`, in the model's own format, and verify the file by running it.
 
     Args:
@@ -22,6 +31,8 @@ def apply(model: Model, plan: Plan, out: str | Path, *, partial: bool = False, f
         plan: Widths.
         out: File to write.
         partial: Accept layers without a partner on either side; those of the model stay float.
+        widest: Give a fused weight the widest of its parts' widths where these differ.
+        by_name: Match layers by name and size where their weights differ, as after further training.
         force: Overwrite `out`.
 
     Raises:
@@ -30,39 +41,92 @@ def apply(model: Model, plan: Plan, out: str | Path, *, partial: bool = False, f
     """
     out = Path(out)
     refuse_existing(out, force=force)
-    model.write(fit_to(model, plan, partial=partial), out)
+    model.write(fit_to(model, plan, partial=partial, widest=widest, by_name=by_name), out)
     return out
 
 
-def fit_to(model: Model, plan: Plan, *, partial: bool = False) -> Plan:
+def fit_to(
+    model: Model, plan: Plan, *, partial: bool = False, widest: bool = False, by_name: bool = False
+) -> Plan:
     """The plan with the names and shapes that its layers have in `model`, matched by fingerprint, then by name.
 
+    A fused weight hands its width to the parts that the model keeps apart; parts that the model keeps fused must
+    agree on one. See `apply` for the arguments.
+
     Raises:
-        PlanError: Layers are left over on either side and `partial` is false, or nothing matches at all.
+        PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
+            of a fused weight have different widths and `widest` is false.
     """
     layers = model.layers()
-    found = match(plan.layers, layers)
-    if not found.pairs:
+    found = match(plan.layers, layers, by_name=by_name)
+    if not found.matches:
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
         )
     if not found.complete and not partial:
         raise PlanError(
             f"the plan does not fit {model.path.name}: "
-            f"{_listed([plan.layers[i].name for i in found.only_left], 'of the plan')}"
-            f"{'; ' if found.only_left and found.only_right else ''}"
-            f"{_listed([layers[j].name for j in found.only_right], 'of the model')}; "
+            f"{left_over(found, plan.layers, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
-    fitted = []
-    for left, right in found.pairs:
-        decision, layer = plan.layers[left], layers[right]
-        fitted.append(dataclasses.replace(decision, name=layer.name, kind=layer.kind, shape=layer.shape))
-    return dataclasses.replace(plan, layers=tuple(fitted))
+    decisions: dict[int, PlanLayer] = {}
+    for matched in found.matches:
+        if len(matched.left) == 1:
+            decision = plan.layers[matched.left[0]]
+        else:
+            decision = _joined(
+                [plan.layers[i] for i in matched.left], layers[matched.right[0]].name, widest=widest
+            )
+        for j in matched.right:
+            decisions[j] = _placed(model, layers[j], decision, plan.container)
+    return dataclasses.replace(plan, layers=tuple(decisions[j] for j in sorted(decisions)))
 
 
-def _listed(names: list[str], side: str) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} layers {side} have no match ({', '.join(names[:_SHOWN])}{more})"
+def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer:
+    """One decision for a weight that the plan knows in parts.
+
+    Raises:
+        PlanError: Their widths differ and `widest` is false.
+    """
+    widths = {(part.weight_bits, part.activation_bits) for part in parts}
+    if len(widths) > 1 and not widest:
+        listed = ", ".join(f"{part.name} {part.weight_bits} bits" for part in parts)
+        raise PlanError(
+            f"layer {name} is one weight in the model, and the plan gives its parts different widths ({listed}); "
+            f"pass --widest to take the widest, or tie the parts when planning"
+        )
+    # No width means float, which is the widest.
+    activations = [part.activation_bits for part in parts]
+    ranges = [part.activation_range for part in parts if part.activation_range is not None]
+    damages = [part.predicted_kl for part in parts if part.predicted_kl is not None]
+    return dataclasses.replace(
+        parts[0],
+        weight_bits=max(part.weight_bits for part in parts),
+        activation_bits=None if None in activations else max(a for a in activations if a is not None),
+        activation_range=_union(ranges) if len(ranges) == len(parts) else None,
+        payload_bytes=sum(part.payload_bytes for part in parts),
+        predicted_kl=sum(damages) if len(damages) == len(parts) and len(widths) == 1 else None,
+    )
+
+
+def _union(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
+
+
+def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> PlanLayer:
+    """A decision under the name, kind and shape of a layer of the model."""
+    stored = model.payload_bytes(layer, decision.weight_bits, container)
+    whole = layer.size == decision.size
+    return dataclasses.replace(
+        decision,
+        name=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        size=layer.size,
+        fingerprint=layer.fingerprint,
+        payload_bytes=decision.payload_bytes * layer.size // decision.size if stored is None else stored,
+        # How the damage of a fused weight divides among its parts is not known.
+        predicted_kl=decision.predicted_kl if whole else None,
+        why=decision.why if whole else f"part of {decision.name}",
+    )

@@ -22,6 +22,12 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--partial", action="store_true", help="apply even if some layers of either side find no match"
     )
+    sub.add_argument(
+        "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
+    )
+    sub.add_argument(
+        "--by-name", action="store_true", help="match layers by name and size where weights differ"
+    )
     flags.output(sub, "quantized model to write")
 
 
@@ -29,7 +35,15 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     refuse_existing(args.out, force=args.force)
     chosen = Plan.read(args.plan)
-    apply(given.read_model(args), chosen, args.out, partial=args.partial, force=args.force)
+    apply(
+        given.read_model(args),
+        chosen,
+        args.out,
+        partial=args.partial,
+        widest=args.widest,
+        by_name=args.by_name,
+        force=args.force,
+    )
     size = args.out.stat().st_size
     given.finish(
         args,

@@ -1,0 +1,58 @@
+"""`lampq match`."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+
+from lampq import adapters
+from lampq.console import render
+from lampq.core.errors import AdapterError, PlanError
+from lampq.verbs.match import match
+from lampq.verbs.sources import Source, read_source
+
+NAME = "match"
+SUMMARY = "which layers of two models, profiles or plans hold the same weights"
+EXAMPLE = (
+    "lampq match plan.json vit.tflite\n\n"
+    "exit status: 0 when every layer of either side has a match, 2 otherwise (and on bad input).\n"
+    "Standard output: a line per match (LEFT, RIGHT, HOW, tab-separated), or with --json an object\n"
+    'whose "complete" tells whether anything is left over; it is printed in both cases.'
+)
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument("left", metavar="A", help="a model of any format, a profile or a plan")
+    sub.add_argument("right", metavar="B", help="another")
+    sub.add_argument("--weights-a", metavar="FILE", help="checkpoint, where A is a factory")
+    sub.add_argument("--weights-b", metavar="FILE", help="checkpoint, where B is a factory")
+    sub.add_argument(
+        "--by-name", action="store_true", help="match layers by name and size where weights differ"
+    )
+
+
+def run(args: Namespace) -> None:
+    """Run the verb.
+
+    Raises:
+        PlanError: Something is left over.
+    """
+    found = match(_read(args.left, args.weights_a), _read(args.right, args.weights_b), by_name=args.by_name)
+    if not args.quiet:
+        render.table("matches", (args.left, args.right, "how", "distance"), found.rows())
+    if args.json:
+        print(json.dumps(found.to_json()))
+    else:
+        for left, right, how, _ in found.rows():
+            print(left, right, how, sep="\t")
+    if not found.complete:
+        raise PlanError(f"{found.remainder} (first {args.left}, second {args.right})")
+
+
+def _read(path: str, weights: str | None) -> Source:
+    if weights is None:
+        return read_source(path)
+    if path.endswith(".json") or adapters.detect(path) != "factory":
+        raise AdapterError(f"{path} is no factory, which alone takes weights")
+    return read_source(path, weights=weights)

@@ -1,0 +1,43 @@
+"""Files by what they hold: a model, a profile or a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lampq import adapters
+from lampq.core.errors import RecordError
+from lampq.core.files import read_json
+from lampq.core.layer import Layer
+from lampq.core.model import Model
+from lampq.core.plan import Plan, PlanLayer
+from lampq.core.profile import Profile
+
+Source: TypeAlias = Model | Profile | Plan
+
+
+def read_source(path: str | Path, **read_options: Any) -> Source:
+    """Read a file, whichever of the three it is.
+
+    Args:
+        path: What `lampq.read` takes, or a profile or plan in JSON.
+        read_options: For a model; see `lampq.read`.
+
+    Raises:
+        LampqError: It cannot be read.
+    """
+    if str(path).endswith(".json"):
+        schema = str(read_json(Path(path), "file").get("schema", ""))
+        if schema.startswith("lampq.profile/"):
+            return Profile.read(Path(path))
+        if schema.startswith("lampq.plan/"):
+            return Plan.read(Path(path))
+        raise RecordError(
+            f"{path} is neither a profile nor a plan; `lampq convert` reads foreign configurations"
+        )
+    return adapters.read(path, **read_options)
+
+
+def layers_of(source: Source) -> tuple[Layer, ...] | tuple[PlanLayer, ...]:
+    """The layers of any of the three, in model order."""
+    return source.layers if isinstance(source, Profile | Plan) else source.layers()
