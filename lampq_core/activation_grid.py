@@ -1,8 +1,9 @@
-"""The uniform grid of a layer's input: one scale and zero point for the whole tensor, zero exactly on it."""
+"""Uniform grids of activations, zero exactly on them: one for the whole tensor, or one for every token."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -70,3 +71,29 @@ class ActivationGrid:
         scale = np.float32(self.scale)
         codes = np.rint(np.asarray(values, dtype=np.float32) / scale) + np.float32(self.zero_point)
         return (np.clip(codes, 0, self.top) - np.float32(self.zero_point)) * scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenGrid:
+    """Each token (each vector that a product sums over) on a grid of its own, from its smallest to its largest value.
+
+    Attributes:
+        bits: 2 to 8.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise RecordError(f"{self.bits} activation bits: choose 2 to 8")
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Values with the vectors along the last axis moved to their grids, float32."""
+        rows = np.asarray(values, dtype=np.float32)
+        flat = rows.reshape(-1, rows.shape[-1])
+        grids = [ActivationGrid.from_range(row.min(), row.max(), self.bits) for row in flat]
+        return np.stack([grid.apply(row) for grid, row in zip(grids, flat, strict=True)]).reshape(rows.shape)
+
+
+ActivationRule: TypeAlias = ActivationGrid | TokenGrid
+"""How a tensor is rounded: on a grid known beforehand, or on one for every token."""

@@ -12,12 +12,17 @@ import torch
 
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch.histograms import histograms
+from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
-from lampq.adapters.torch.sweep import sweep
+from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.uses import Use
+from lampq.core.activation_grid import ActivationRule
+from lampq.core.activation_range import Histogram
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
+from lampq.core.setting import Setting
 
 if TYPE_CHECKING:
     from lampq.core.plan import Plan
@@ -46,6 +51,7 @@ class TorchModel:
         hugging_face: Whether it is written as a Hugging Face directory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
+        rounding: Which activations are rounded.
     """
 
     format = "torch"
@@ -71,6 +77,7 @@ class TorchModel:
         self._files = tuple(files)
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
+        self.rounding = NOTHING
         self._layers: tuple[Layer, ...] | None = None
         self._parameters: dict[str, str] | None = None
 
@@ -142,10 +149,7 @@ class TorchModel:
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
-        logits = [
-            self.runtime.logits(self.tensors, tensor)[:count].float()
-            for tensor, count in self.runtime.batches(batch)
-        ]
+        logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(batch)]
         found = torch.cat(logits).cpu().numpy()
         finite = np.isfinite(found).all(axis=1)
         if not finite.all():
@@ -156,34 +160,65 @@ class TorchModel:
             )
         return found
 
-    def with_weights(self, weights: Mapping[str, np.ndarray]) -> TorchModel:
-        """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+    def with_weights(self, weights: Mapping[str, np.ndarray | Setting]) -> TorchModel:
+        """The same model with some layers replaced: new weights (arrays in the shape of the layer's record), or
+        a setting, which also says how the layer's input is rounded.
+        """
         other = copy.copy(self)
         other.tensors = dict(self.tensors)
-        for name, array in weights.items():
-            other.tensors[self._parameter(name)] = self._tensor(name, array)
+        for name, value in weights.items():
+            change = self._change(name, value)
+            if change.tensor is not None:
+                other.tensors[change.weight] = change.tensor
+            other.rounding = other.rounding.changed(change.rules)
         other._layers = None
         return other
 
+    def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
+        """The same model with factors of attention rounded; `calibrate` names them.
+
+        Raises:
+            AdapterError: The model has no such factor.
+        """
+        recording = self.runtime.recording(self.runtime.example, products=True)
+        known = [site.name for site in sites(recording) if "@" in site.name]
+        for name in rules:
+            if name not in known:
+                raise AdapterError(
+                    f"{self.runtime.name} has no product {name}; it has {', '.join(known) or 'none'}"
+                )
+        other = copy.copy(self)
+        other.rounding = self.rounding.changed(rules)
+        return other
+
+    def calibrate(self, batch: np.ndarray, *, products: bool = False) -> dict[str, Histogram]:
+        """Values of every layer's input, by layer, and where wanted of every factor of attention.
+
+        Raises:
+            RecordError: They are not finite; names the place.
+        """
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        found = histograms(self.runtime, self.tensors, self.rounding, batch, products=products)
+        return {names.get(site, site): histogram for site, histogram in found.items()}
+
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
+        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
-        """Logits with one weight replaced at a time; what comes before the weight is computed once."""
-        parsed = (
-            ((name, option), self._parameter(name), self._tensor(name, array))
-            for name, option, array in candidates
-        )
-        for (name, option), logits in sweep(self.runtime, self.tensors, batch, parsed):
+        """Logits with one layer replaced at a time; what comes before the layer is computed once."""
+        parsed = (((name, option), self._change(name, value)) for name, option, value in candidates)
+        for (name, option), logits in sweep(self.runtime, self.tensors, batch, parsed, self.rounding):
             yield name, option, logits
 
     def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
 
-        A layer's input has its features last; that of a convolution is the image, channels second.
+        A layer's input has its features last; that of a convolution is the image, channels second. It is what
+        the layer is given, before it is rounded itself.
         """
         layers = {parameter: name for name, parameter in self.parameters.items()}
         for tensor, count in self.runtime.batches(batch):
-            recording = self.runtime.recording(tensor, self.tensors)
+            recording = self.runtime.recording(tensor, self.tensors, products=self.rounding.products)
+            call = self.rounding.call(recording)
             tape, positions = recording.tape, dict.fromkeys(layers, 0.0)
             for use, _ in recording.uses:
                 positions[use.weight] += use.multiplications / (
@@ -195,7 +230,7 @@ class TorchModel:
                     continue
                 # Up to one use at a time, so that the inputs of all layers need not fit in memory together.
                 with torch.no_grad():
-                    values = tape.play(values, begin=at, end=use.operation)
+                    values = tape.play(values, begin=at, end=use.operation, call=call)
                     at = use.operation
                     units = use.units(values[tape.operations[at].slot(use.data)])
                     if layout is not None:
@@ -256,6 +291,19 @@ class TorchModel:
         if name not in self.parameters:
             raise AdapterError(f"{self.runtime.name} has no layer {name}; `lampq inspect` lists them")
         return self.parameters[name]
+
+    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
+        if not self.rounding.rules:
+            return self.runtime.logits(self.tensors, batch)
+        with torch.no_grad():
+            return forward(self.runtime, self.tensors, self.rounding, batch)
+
+    def _change(self, name: str, value: np.ndarray | Setting) -> Change:
+        if isinstance(value, Setting):
+            tensor = None if value.weight is None else self._tensor(name, value.weight)
+            parameter = self._parameter(name)
+            return Change(weight=parameter, tensor=tensor, rules={parameter: value.activation})
+        return Change(weight=self._parameter(name), tensor=self._tensor(name, value))
 
     def _tensor(self, name: str, array: np.ndarray) -> torch.Tensor:
         old = self.tensors[self._parameter(name)]

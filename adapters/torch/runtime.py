@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.attention
 
 from lampq.adapters.torch.inputs import find_example, make_up, vocabulary_of
 from lampq.adapters.torch.layout import Layout, measure_layouts
@@ -207,7 +208,12 @@ class Runtime:
         )
 
     def recording(
-        self, batch: torch.Tensor, weights: Weights | None = None, *, grad: bool = False
+        self,
+        batch: torch.Tensor,
+        weights: Weights | None = None,
+        *,
+        grad: bool = False,
+        products: bool = False,
     ) -> Recording:
         """A tape for batches like this one, recorded now or earlier.
 
@@ -215,12 +221,23 @@ class Runtime:
             batch: The batch.
             weights: Weights to record with where the tape holds for this batch alone.
             grad: Choose operators as training would, so that autograd works through the tape.
+            products: Record fused attention as the two products and the softmax that it stands for.
+
+        Raises:
+            AdapterError: Products are wanted, and the model calls a fused attention that has no plain form.
         """
-        key = (tuple(batch.shape), batch.dtype, grad)
+        key = (tuple(batch.shape), batch.dtype, grad, products)
         reusable = self.obstacle is None
         if reusable and key in self._recordings:
             return self._recordings[key]
-        tape, _ = self._record(self.weights if weights is None else weights, batch, grad)
+        with plain_products() if products else contextlib.nullcontext():
+            tape, _ = self._record(self.weights if weights is None else weights, batch, grad)
+        fused = next((op for op in tape.operations if "attention" in op.name), None)
+        if products and fused is not None:
+            raise AdapterError(
+                f"{self.name}: {fused.name} in {fused.module or 'the model'} is one operator, whose factors "
+                f"cannot be rounded; leave the products of attention float"
+            )
         found = survey(tape, self.weights, embeddings=self._embeddings)
         uses = [
             (use, self.layouts.get((name, place)))
@@ -310,6 +327,11 @@ class Runtime:
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     scale = float(one.detach().abs().max()) + 1e-12
     return one.shape == other.shape and float((one - other).abs().max()) <= _TOLERANCE * scale
+
+
+def plain_products() -> contextlib.AbstractContextManager[None]:
+    """Have scaled_dot_product_attention compute with products and a softmax that a tape can see."""
+    return torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH])
 
 
 @contextlib.contextmanager

@@ -15,10 +15,6 @@ from lampq.adapters.torch.uses import Box, Use
 # Below this many weights the scales outweigh what fewer bits save.
 SMALLEST = 64
 
-# Operators that only rearrange or cast a weight; views are recognised by their schema.
-_COPIES = frozenset(
-    {"aten::clone", "aten::_to_copy", "aten::contiguous", "aten::_unsafe_view", "aten::lift_fresh"}
-)
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
 
@@ -60,7 +56,7 @@ def places_of(tape: Tape, uses: Sequence[Use]) -> dict[str, str]:
         if product is not None:
             kinds[product.weight] = "head"
         # A bias may be added after the product.
-        if product is not None or not (_rearranges(operation) or operation.name == "aten::add"):
+        if product is not None or not (operation.rearranges or operation.name == "aten::add"):
             break
         result = operation.reads[0][1]
     for use in uses:
@@ -111,7 +107,7 @@ class _Surveyor:
             if factors and all(operation.slot(leaf) in self._active for leaf in factors):
                 self._products.append((index, factors))
             return
-        if len(traced) == 1 and len(operation.reads) == 1 and _rearranges(operation):
+        if len(traced) == 1 and len(operation.reads) == 1 and operation.rearranges:
             self._follow(operation, traced[0])
             return
         for leaf, name, indices in traced:
@@ -214,13 +210,6 @@ class _Surveyor:
         if any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]):
             return "used in parts that overlap"
         return None
-
-
-def _rearranges(operation: Operation) -> bool:
-    views = any(
-        r.alias_info is not None and not r.alias_info.is_write for r in operation.function._schema.returns
-    )
-    return views or operation.name in _COPIES
 
 
 def _rearranged(operation: Operation, leaf: int, index: torch.Tensor) -> list[torch.Tensor]:

@@ -1,15 +1,18 @@
-"""One weight replaced at a time, without repeating what comes before it."""
+"""One layer changed at a time, without repeating what comes before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from lampq.adapters.torch.runtime import Runtime, Weights
-from lampq.adapters.torch.tape import Tape, Values
+from lampq.adapters.torch.rounding import NOTHING, Rounding
+from lampq.adapters.torch.runtime import Recording, Runtime, Weights
+from lampq.adapters.torch.tape import Values
+from lampq.core.activation_grid import ActivationRule
 
 Key = TypeVar("Key")
 
@@ -17,19 +20,39 @@ Key = TypeVar("Key")
 _STATE_BYTES = 1 << 31
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Change:
+    """What a candidate changes.
+
+    Attributes:
+        weight: The parameter, or the one whose input is rounded differently.
+        tensor: Its new value; None keeps it.
+        rules: Name of a site -> rule that is new; None leaves the site float.
+    """
+
+    weight: str
+    tensor: torch.Tensor | None = None
+    rules: Mapping[str, ActivationRule | None] = field(default_factory=dict)
+
+
 class Prefix:
     """A mini-batch carried forward along its tape, up to the first operator that a candidate changes.
 
     Args:
-        tape: The tape.
+        recording: The tape.
         weights: The unchanged weights.
+        rounding: The unchanged rounding of activations.
         batch: The mini-batch.
     """
 
-    def __init__(self, tape: Tape, weights: Weights, batch: torch.Tensor) -> None:
-        self._tape = tape
-        self._start = tape.start(weights, batch)
-        self._cuts = tape.cuts()
+    def __init__(
+        self, recording: Recording, weights: Weights, rounding: Rounding, batch: torch.Tensor
+    ) -> None:
+        self._recording = recording
+        self._tape = recording.tape
+        self._call = rounding.call(recording)
+        self._start = self._tape.start(weights, batch)
+        self._cuts = self._tape.cuts()
         self._values: Values = self._start
         self._at = 0
 
@@ -40,17 +63,20 @@ class Prefix:
             cut -= 1
         if cut < self._at:
             self.rewind()
-        self._values = self._tape.play(self._values, begin=self._at, end=cut)
+        self._values = self._tape.play(self._values, begin=self._at, end=cut, call=self._call)
         self._at = cut
 
     def rewind(self) -> None:
         """Back to the input; frees what was kept."""
         self._values, self._at = self._start, 0
 
-    def finish(self, weight: str, replacement: torch.Tensor) -> torch.Tensor:
-        """Logits with `weight` replaced."""
-        replaced = {self._tape.weights[weight]: replacement}
-        return self._tape.play(self._values, begin=self._at, replaced=replaced)[self._tape.output]
+    def finish(self, change: Change, rounding: Rounding | None = None) -> torch.Tensor:
+        """Logits with the change; `rounding` where that changes too."""
+        call = self._call if rounding is None else rounding.call(self._recording)
+        values = self._values
+        if change.tensor is not None:
+            values = {**values, self._tape.weights[change.weight]: change.tensor}
+        return self._tape.play(values, begin=self._at, call=call)[self._tape.output]
 
     def kept_bytes(self) -> int:
         """Memory of the activations kept."""
@@ -59,31 +85,47 @@ class Prefix:
         return sum(storages.values())
 
 
+def forward(runtime: Runtime, weights: Weights, rounding: Rounding, batch: torch.Tensor) -> torch.Tensor:
+    """Logits of a batch with activations rounded."""
+    if not rounding.rules:
+        return runtime.forward(weights, batch)
+    recording = runtime.recording(batch, weights, products=rounding.products)
+    return recording.tape.run(weights, batch, rounding.call(recording))
+
+
 def sweep(
-    runtime: Runtime, weights: Weights, batch: np.ndarray, candidates: Iterable[tuple[Key, str, torch.Tensor]]
+    runtime: Runtime,
+    weights: Weights,
+    batch: np.ndarray,
+    candidates: Iterable[tuple[Key, Change]],
+    rounding: Rounding = NOTHING,
 ) -> Iterator[tuple[Key, np.ndarray]]:
-    """Logits with one weight replaced at a time: (key, logits), float32, shape (samples, classes).
+    """Logits with one layer changed at a time: (key, logits), float32, shape (samples, classes).
 
     Args:
         runtime: The model.
         weights: Its weights.
         batch: Inputs, samples first.
-        candidates: (key, weight, tensor); in the order of the forward pass nothing is computed twice.
+        candidates: (key, change); in the order of the forward pass nothing is computed twice.
+        rounding: Of the activations, changes apart.
     """
     minibatches = list(runtime.batches(batch))
     prefixes: list[Prefix | None] = [None] * len(minibatches)
-    for key, name, replacement in candidates:
+    for key, change in candidates:
         logits, budget = [], _STATE_BYTES
+        changed = rounding.changed(change.rules) if change.rules else rounding
         with torch.no_grad():
             for index, (tensor, count) in enumerate(minibatches):
                 prefix = prefixes[index]
                 if runtime.obstacle is None and prefix is None:
-                    prefix = prefixes[index] = Prefix(runtime.recording(tensor).tape, weights, tensor)
+                    recording = runtime.recording(tensor, products=rounding.products)
+                    prefix = prefixes[index] = Prefix(recording, weights, rounding, tensor)
                 if prefix is None:
-                    result = runtime.forward({**weights, name: replacement}, tensor)
+                    own = weights if change.tensor is None else {**weights, change.weight: change.tensor}
+                    result = forward(runtime, own, changed, tensor)
                 else:
-                    prefix.advance(name)
-                    result = prefix.finish(name, replacement)
+                    prefix.advance(change.weight)
+                    result = prefix.finish(change, changed if changed is not rounding else None)
                     budget -= prefix.kept_bytes()
                     if budget < 0:
                         prefix.rewind()

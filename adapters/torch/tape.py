@@ -14,13 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Values = dict[int, torch.Tensor]
 """Tensors by slot: a slot is the number of a tensor on the tape."""
+
+# Operators that only rearrange or cast; views are recognised by their schema.
+_COPIES = frozenset(
+    {"aten::clone", "aten::_to_copy", "aten::contiguous", "aten::_unsafe_view", "aten::lift_fresh"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,6 +55,13 @@ class Operation:
         """`aten::addmm`."""
         return self.function._schema.name
 
+    @property
+    def rearranges(self) -> bool:
+        """Whether its results hold the values of its argument and nothing else."""
+        returns = self.function._schema.returns
+        views = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+        return views or self.name in _COPIES
+
     def call(self, values: Mapping[int, torch.Tensor], replaced: Mapping[int, torch.Tensor]) -> Any:
         """Run it on tensors by slot; `replaced` (by slot) takes precedence."""
         leaves = list(self.leaves)
@@ -75,6 +87,10 @@ class Operation:
         slots = dict(self.reads)
         leaves = tree_flatten([named[name] for name in written if name in named])[0]
         return [slots[leaf] for leaf in leaves if leaf in slots]
+
+
+Call: TypeAlias = Callable[[int, Operation, Values], Any]
+"""Runs an operator in place of `Operation.call`: (index, operation, values) to its result."""
 
 
 class Tape:
@@ -135,8 +151,7 @@ class Tape:
         *,
         begin: int = 0,
         end: int | None = None,
-        replaced: Mapping[int, torch.Tensor] | None = None,
-        call: Callable[[int, Operation, Values], Any] | None = None,
+        call: Call | None = None,
     ) -> Values:
         """Run the operators `begin` to `end` (exclusive) and forget what nothing later needs.
 
@@ -144,26 +159,26 @@ class Tape:
             values: Tensors by slot, as `start` or an earlier `play` up to `begin` left them; not changed.
             begin: First operator.
             end: One past the last operator; None runs to the end.
-            replaced: Tensors that stand in for those of the same slot.
-            call: Runs an operator in place of `Operation.call`: (index, operation, values) to its result.
+            call: Runs the operators.
 
         Returns:
             The values that later operators need.
         """
         values = dict(values)
-        replaced = replaced or {}
         for index in range(begin, len(self.operations) if end is None else end):
             operation = self.operations[index]
-            result = operation.call(values, replaced) if call is None else call(index, operation, values)
+            result = operation.call(values, {}) if call is None else call(index, operation, values)
             for slot, tensor in zip(operation.writes, tensors(result), strict=True):
                 values[slot] = tensor
             for slot in self._dropped[index]:
                 values.pop(slot, None)
         return values
 
-    def run(self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+    def run(
+        self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor, call: Call | None = None
+    ) -> torch.Tensor:
         """The logits of a batch of the recorded shape."""
-        return self.play(self.start(weights, batch))[self.output]
+        return self.play(self.start(weights, batch), call=call)[self.output]
 
     def first_use(self, weight: str) -> int:
         """Index of the first operator that reads a weight."""
