@@ -13,15 +13,14 @@ from lampq.adapters.tflite.torch_ops import OPERATORS, UnsupportedOperatorError
 from lampq.core.divergence import log_softmax
 from lampq.core.fisher import forward_fisher
 
-RNG = np.random.default_rng(11)
-
 
 def ints(*values):
     return np.array(values, np.int32)
 
 
-def floats(*shape):
-    return RNG.normal(size=shape).astype(np.float32)
+def floats(*shape, seed=11):
+    """Normal numbers that depend on the shape and the seed alone, not on which tests ran before."""
+    return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)
 
 
 IMAGE, ROWS, CUBE = (1, 6, 5, 4), (1, 7), (1, 3, 4)

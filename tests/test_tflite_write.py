@@ -30,8 +30,6 @@ from lampq.core.measure import measure_weight_error
 from lampq.core.quantizer import as_rows, from_rows
 from lampq.core.quantizer import quantize as quantize_rows
 
-RNG = np.random.default_rng(7)
-
 
 def dequantized(model, bits):
     """Every layer's values on the grid of a width, by the core's quantizer alone."""
@@ -63,10 +61,11 @@ SHAPES = [(48, 64), (7, 33), (5, 3), (1, 17), (3, 1), (16, 130)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_linear_layers_of_every_container_compute_what_their_codes_say(tmp_path, bits, shape, static):
-    weight = RNG.normal(size=shape).astype(np.float32)
-    bias = RNG.normal(size=shape[0]).astype(np.float32)
+    rng = np.random.default_rng(7)
+    weight = rng.normal(size=shape).astype(np.float32)
+    bias = rng.normal(size=shape[0]).astype(np.float32)
     model = read(linear(tmp_path / "m.tflite", weight, bias))
-    batch = RNG.normal(size=(30, shape[1])).astype(np.float32)
+    batch = rng.normal(size=(30, shape[1])).astype(np.float32)
     ranges = ranges_of(model, batch) if static else None
     out = tmp_path / "q.tflite"
     model.write(plan_for(model, lambda _: bits, ranges=ranges), out, calibration=batch if static else None)
@@ -86,16 +85,34 @@ def test_linear_layers_of_every_container_compute_what_their_codes_say(tmp_path,
     assert ("FULLY_CONNECTED", version) in opcodes(out)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_fixed_output_ranges_are_those_of_the_quantized_layer(tmp_path, bits):
+    """Few bits make outputs larger than the float layer's; ranges of the latter would cut them off, which
+    would show as errors far beyond the rounding of inputs and outputs to 8 bits."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        model = read(linear(tmp_path / "m.tflite", rng.normal(size=(1, 17)).astype(np.float32)))
+        batch = rng.normal(size=(30, 17)).astype(np.float32)
+        out = tmp_path / "q.tflite"
+        model.write(plan_for(model, lambda _: bits, ranges=ranges_of(model, batch)), out, calibration=batch)
+        ((_, values),) = dequantized(model, lambda _: bits).items()
+        expected = batch @ values.T
+        steps = np.array([np.ptp(batch) * np.linalg.norm(values), np.ptp(expected)]) / 255
+        rounding = np.sqrt(np.square(steps).sum() / 12 * len(batch))
+        assert np.linalg.norm(run_directly(out, batch) - expected) < 1.6 * rounding
+
+
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize(("bits", "depthwise"), [(4, False), (8, False), (8, True)])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_convolutions_of_every_container_compute_what_their_codes_say(
     tmp_path, bits, depthwise, kernel, static
 ):
+    rng = np.random.default_rng(7)
     channels = 5
     shape = (1, kernel, kernel, channels) if depthwise else (6, kernel, kernel, channels)
-    weight = RNG.normal(size=shape).astype(np.float32)
-    bias = RNG.normal(size=channels if depthwise else 6).astype(np.float32)
+    weight = rng.normal(size=shape).astype(np.float32)
+    bias = rng.normal(size=channels if depthwise else 6).astype(np.float32)
     path = convolution(tmp_path / "m.tflite", weight, bias, depthwise=depthwise, activation=1)
     model = read(path)
     batch = inputs_for(model, 6)
@@ -128,7 +145,8 @@ def patches(batch, kernel, weight, depthwise):
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_products_with_constants_become_linear_layers(tmp_path, bits, adjoint, static):
-    weight = RNG.normal(size=(10, 24) if adjoint else (24, 10)).astype(np.float32)
+    rng = np.random.default_rng(7)
+    weight = rng.normal(size=(10, 24) if adjoint else (24, 10)).astype(np.float32)
     model = read(matmul(tmp_path / "m.tflite", weight, adjoint=adjoint))
     batch = inputs_for(model, 5)
     ranges = ranges_of(model, batch) if static else None
@@ -193,12 +211,13 @@ def test_fixed_int8_activations_compute_what_the_fake_quant_model_does(name, tmp
 
 
 def test_layers_that_read_the_same_input_share_its_int8_form(tmp_path):
+    rng = np.random.default_rng(7)
     b = Builder()
     x, z = b.tensor("x", (1, 8)), b.tensor("z", (1, 4))
     parts = []
     for name in ("q", "k"):
         w, y = (
-            b.tensor(f"net/{name}/MatMul", (4, 8), RNG.normal(size=(4, 8)).astype(np.float32)),
+            b.tensor(f"net/{name}/MatMul", (4, 8), rng.normal(size=(4, 8)).astype(np.float32)),
             b.tensor(name, (1, 4)),
         )
         b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=6)
@@ -339,10 +358,11 @@ def test_a_layer_that_computes_something_else_is_found_and_named(tmp_path):
 
 def test_a_convolution_in_two_bits_is_caught_before_it_is_kept(tmp_path, monkeypatch):
     """The runtime gives NaN for it and says nothing."""
+    rng = np.random.default_rng(7)
     monkeypatch.setitem(containers._CONTAINERS, weights.CONV, (2, 4, 8))
     monkeypatch.setitem(containers._HYBRID_VERSIONS, (weights.CONV, 2), 8)
     path = convolution(
-        tmp_path / "m.tflite", RNG.normal(size=(8, 3, 3, 16)).astype(np.float32), np.zeros(8, np.float32)
+        tmp_path / "m.tflite", rng.normal(size=(8, 3, 3, 16)).astype(np.float32), np.zeros(8, np.float32)
     )
     model = read(path)
     out = tmp_path / "q.tflite"
@@ -392,8 +412,9 @@ def test_profiles_use_the_grid_that_is_written():
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 64, 1001])
 def test_packing_is_that_of_the_format(width, count):
     """The first code of a byte lies in its lowest bits, in two's complement."""
+    rng = np.random.default_rng(7)
     half = 1 << (width - 1)
-    codes = RNG.integers(-half, half, size=count).astype(np.int8)
+    codes = rng.integers(-half, half, size=count).astype(np.int8)
     packed = containers.pack(codes, width)
     assert packed.size == -(-count * width // 8)
     number = int.from_bytes(packed.tobytes(), "little")

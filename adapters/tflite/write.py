@@ -38,16 +38,14 @@ def write(
 ) -> None:
     """Write the model quantized by a plan; see `TfliteModel.write`."""
     decisions = _decisions(opened, plan)
-    coded, grids = [], _output_grids(opened, decisions, replaced, calibration)
+    coded = []
     for weight, decision in decisions:
         values = replaced[weight] if weight in replaced else opened.values(weight)
         quantized = quantize(as_rows(values, weight.channel_axis), decision.weight_bits, grid=_GRID)
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
-        stored = code(weight, quantized, width)
-        if decision.activation_bits is not None:
-            outputs = {site: grids[site] for site in weight.sites}
-            stored = dataclasses.replace(stored, inputs=_input_grid(decision), outputs=outputs)
-        coded.append(stored)
+        inputs = None if decision.activation_bits is None else _input_grid(decision)
+        coded.append(dataclasses.replace(code(weight, quantized, width), inputs=inputs))
+    coded = _with_output_grids(opened, coded, replaced, calibration)
     draft = Draft(opened.graph)
     kept = {weight: values for weight, values in replaced.items() if weight not in dict(decisions)}
     for weight, values in kept.items():
@@ -123,36 +121,41 @@ def _input_grid(decision: PlanLayer) -> ActivationGrid:
     return ActivationGrid.from_range(*decision.activation_range, bits=_ACTIVATION_BITS)
 
 
-def _output_grids(
-    opened: Opened,
-    decisions: list[tuple[Weight, PlanLayer]],
-    replaced: Mapping[Weight, np.ndarray],
-    calibration: np.ndarray | None,
-) -> dict[Site, ActivationGrid]:
-    """Grids of the outputs of layers with quantized inputs, from the float model on the calibration data."""
+def _with_output_grids(
+    opened: Opened, coded: list[Coded], replaced: Mapping[Weight, np.ndarray], calibration: np.ndarray | None
+) -> list[Coded]:
+    """Layers with quantized inputs get grids for their outputs, from the calibration data.
+
+    The ranges are those of the model with quantized weights: at few bits the outputs reach further than those
+    of the float model, whose ranges would cut them off.
+    """
     main = opened.main
-    static = [weight for weight, decision in decisions if decision.activation_bits is not None]
+    static = [item for item in coded if item.inputs is not None]
     if not static:
-        return {}
+        return coded
     if calibration is None:
         raise AdapterError(
             "fixed int8 activations need calibration data for the ranges of the layers' outputs; "
             "give it, or plan without activation widths"
         )
-    sites = [site for weight in static for site in weight.sites]
+    sites = [site for item in static for site in item.weight.sites]
     if any(site.subgraph != main.index for site in sites):
         raise AdapterError(
             "a layer of another signature has no calibrated activations; plan without activation widths"
         )
-    tensors = tuple(dict.fromkeys(main.ops[site.op].outputs[0] for site in sites))
-    session = opened.open(replaced, tensors)
+    results = {site: main.ops[site.op].outputs[0] for site in sites}
+    tensors = tuple(dict.fromkeys(results.values()))
+    session = opened.open({**replaced, **{item.weight: item.values() for item in coded}}, tensors)
     low, high = dict.fromkeys(tensors, np.inf), dict.fromkeys(tensors, -np.inf)
     for chunk in opened.batches.chunks(opened.batches.checked(calibration)):
         for tensor, values in zip(tensors, session.run([chunk]), strict=True):
             low[tensor] = min(low[tensor], float(values.min()))
             high[tensor] = max(high[tensor], float(values.max()))
-    ranges = {site: main.ops[site.op].outputs[0] for site in sites}
-    return {
-        site: ActivationGrid.from_range(low[tensor], high[tensor], bits=_ACTIVATION_BITS)
-        for site, tensor in ranges.items()
-    }
+
+    def grids(item: Coded) -> dict[Site, ActivationGrid]:
+        ranges = {site: (low[results[site]], high[results[site]]) for site in item.weight.sites}
+        return {
+            site: ActivationGrid.from_range(*bounds, bits=_ACTIVATION_BITS) for site, bounds in ranges.items()
+        }
+
+    return [item if item.inputs is None else dataclasses.replace(item, outputs=grids(item)) for item in coded]
