@@ -79,6 +79,12 @@ def measure(sub: argparse.ArgumentParser) -> None:
         help="exactly b bits, or one byte a weight",
     )
     group.add_argument(
+        "--block",
+        type=int,
+        metavar="N",
+        help="one scale per N weights of a row, such as 32, 64 or 128 (default: per output channel)",
+    )
+    group.add_argument(
         "--fisher-draws",
         type=int,
         default=2,

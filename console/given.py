@@ -60,6 +60,7 @@ def measurement(args: Namespace) -> dict[str, Any]:
         "bits": args.bits,
         "act_bits": args.act_bits,
         "container": args.container,
+        "block": args.block,
         "fisher_draws": args.fisher_draws,
     }
 

@@ -182,6 +182,7 @@ def build_plan(
         mode=mode,
         budget=dict(budget),
         container=profile.container,
+        block=profile.block,
         rest_bytes=profile.rest_bytes,
         predicted_kl=predicted_kl,
         bound=bound,

@@ -146,8 +146,11 @@ class _Weights:
         return as_rows(self._model.weight(layer.name), layer.channel_axis)
 
     def rows(self, index: int, option: int) -> np.ndarray:
-        rows = self.float_rows(index)
-        return quantize(rows, self._widths[option], grid=self._model.grid).dequantized()
+        whole = self.float_rows(index)
+        layer = self.layers[index]
+        rows = as_rows(self._model.weight(layer.name), layer.channel_axis, self._model.block)
+        quantized = quantize(rows, self._widths[option], grid=self._model.grid)
+        return quantized.dequantized().reshape(whole.shape)
 
     def applied(self, choice: np.ndarray) -> Model:
         arrays = {

@@ -48,7 +48,7 @@ def measure_weight_error(
     """Squared quantization error of every layer at every width; needs no data."""
     error = np.zeros((len(layers), len(widths)))
     for index, layer in enumerate(layers):
-        rows = as_rows(model.weight(layer.name), layer.channel_axis)
+        rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
         for column, bits in enumerate(widths):
             error[index, column] = quantize(rows, bits, grid=model.grid).squared_error.sum()
         progress("quantization errors", index + 1, len(layers))
@@ -88,7 +88,7 @@ def measure_damage(
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
-            rows = as_rows(model.weight(layer.name), layer.channel_axis)
+            rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
             for column, bits in enumerate(widths):
                 if available is not None and not available[index, column]:
                     continue
@@ -156,7 +156,7 @@ def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.n
     values = {}
     for layer in model.layers():
         if layer.name in widths:
-            rows = as_rows(model.weight(layer.name), layer.channel_axis)
+            rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
             quantized = quantize(rows, widths[layer.name], grid=model.grid)
             values[layer.name] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
     return values

@@ -22,6 +22,7 @@ class Model(Protocol):
         digest: SHA-256 of its content, to tie profiles and plans to it.
         format: "onnx", "torch" or "tflite".
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizer).
+        block: Weights that share a scale along a row (see core.blocks), or None: one scale per output channel.
         skipped: (name, reason) of weights that stay as they are.
         input_spec: Shape and type of the input.
     """
@@ -30,6 +31,7 @@ class Model(Protocol):
     digest: str
     format: str
     grid: str
+    block: int | None
     skipped: tuple[tuple[str, str], ...]
     input_spec: InputSpec
 
@@ -47,6 +49,14 @@ class Model(Protocol):
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> Model:
         """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+
+    def with_block(self, block: int | None) -> Model:
+        """The same model with its scales shared by blocks of this many weights; None for whole channels.
+
+        Raises:
+            RecordError: There cannot be such a block.
+            AdapterError: The format stores one scale per channel alone.
+        """
 
     def sweep(
         self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core import files
+from lampq.core.blocks import check_block
 from lampq.core.errors import LampqError, PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.option import Option
@@ -69,6 +70,7 @@ class Plan:
         mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
         budget: What was asked for, for example {"average_bits": 3.0} or {"size_bytes": 12000000}.
         container: How codes are stored: `bitplane` or `int8`.
+        block: Weights that share a scale (`core.blocks`), or None: one scale per output channel.
         rest_bytes: Bytes of the model that the plan does not touch.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
@@ -84,6 +86,7 @@ class Plan:
     budget: Mapping[str, float]
     container: str
     rest_bytes: int
+    block: int | None = None
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
@@ -101,6 +104,7 @@ class Plan:
             raise PlanError(f"two layers of the plan are called {twice}")
         if self.container not in ("bitplane", "int8"):
             raise PlanError(f"container {self.container!r} is neither bitplane nor int8")
+        check_block(self.block)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -148,6 +152,7 @@ class Plan:
             "payload_bytes": self.payload_bytes,
             "rest_bytes": self.rest_bytes,
             "container": self.container,
+            "block": self.block,
             "predicted_kl": self.predicted_kl,
             "bound": self.bound,
             "gap": self.gap,
@@ -174,6 +179,7 @@ class Plan:
                 mode=str(data["mode"]),
                 budget={str(k): float(v) for k, v in data["budget"].items()},
                 container=str(data["container"]),
+                block=None if data.get("block") is None else int(data["block"]),
                 rest_bytes=int(data["rest_bytes"]),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core import files
+from lampq.core.blocks import check_block
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
 from lampq.core.option import Option
@@ -33,6 +34,7 @@ class Profile:
             format cannot store the layer that way, which rules the option out.
         rest_bytes: Bytes of the model that no plan changes.
         container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
+        block: Weights that share a scale (`core.blocks`), or None: one scale per output channel.
         kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
         logits: Float logits of the calibration samples, float32, shape (S, C), or None.
         logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
@@ -46,6 +48,7 @@ class Profile:
     payload_bytes: np.ndarray
     rest_bytes: int
     container: str = "bitplane"
+    block: int | None = None
     kl: np.ndarray | None = None
     logits: np.ndarray | None = None
     logit_delta: np.ndarray | None = None
@@ -61,6 +64,7 @@ class Profile:
             raise RecordError(f"profile: two layers are called {twice}")
         if not self.options or list(self.options) != sorted(set(self.options)):
             raise RecordError("profile: options must be distinct and increasing")
+        check_block(self.block)
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
         table = (len(self.layers), len(self.options))
@@ -132,6 +136,7 @@ class Profile:
             "provenance": dict(self.provenance),
             "samples": self.samples,
             "container": self.container,
+            "block": self.block,
             "rest_bytes": self.rest_bytes,
             "options": [dataclasses.asdict(option) for option in self.options],
             "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
@@ -160,6 +165,7 @@ class Profile:
                 payload_bytes=arrays["payload_bytes"],
                 rest_bytes=int(data["rest_bytes"]),
                 container=str(data["container"]),
+                block=None if data.get("block") is None else int(data["block"]),
                 kl=arrays.get("kl"),
                 logits=arrays.get("logits"),
                 logit_delta=arrays.get("logit_delta"),
@@ -182,6 +188,8 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         raise RecordError("nothing to merge")
     first = profiles[0]
     for other in profiles[1:]:
+        if (other.container, other.block) != (first.container, first.block):
+            raise RecordError("profiles to merge differ in how weights are stored")
         if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
             raise RecordError("profiles to merge differ in layers or options")
         for mine, theirs in zip(first.layers, other.layers, strict=True):

@@ -1,4 +1,4 @@
-"""Symmetric uniform quantization of a weight, one scale per output channel, clipped where the error is least."""
+"""Symmetric uniform quantization of a weight, clipped where the error is least; one scale per row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.blocks import row_block
 from lampq.core.errors import RecordError
 from lampq.core.gaussian_error import optimal_half_range
 
@@ -55,10 +56,20 @@ class Quantized:
         return self.integers().astype(np.float32) * self.scale[:, None]
 
 
-def as_rows(weight: np.ndarray, channel_axis: int) -> np.ndarray:
-    """View or copy of a weight as (channels, weights per channel), C-contiguous float32."""
+def as_rows(weight: np.ndarray, channel_axis: int, block: int | None = None) -> np.ndarray:
+    """View or copy of a weight as rows that take one scale each, C-contiguous float32.
+
+    Args:
+        weight: Any weight.
+        channel_axis: Its axis of output channels.
+        block: Weights that share a scale where the shape allows it (`core.blocks`); None for whole channels.
+
+    Returns:
+        Shape (channels, weights per channel), or (channels * blocks, block).
+    """
     rows = np.moveaxis(weight, channel_axis, 0).reshape(weight.shape[channel_axis], -1)
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    size = row_block(weight.shape, channel_axis, block)
+    return np.ascontiguousarray(rows if size is None else rows.reshape(-1, size), dtype=np.float32)
 
 
 def from_rows(rows: np.ndarray, shape: tuple[int, ...], channel_axis: int) -> np.ndarray:

@@ -299,7 +299,7 @@ class _Bench:
 
     def _nearest(self, index: int, option: int) -> np.ndarray:
         layer = self._layers[index]
-        rows = as_rows(self._model.weight(layer.name), layer.channel_axis)
+        rows = as_rows(self._model.weight(layer.name), layer.channel_axis, self._model.block)
         quantized = quantize(rows, self._widths[option], grid=self._model.grid)
         return from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 

@@ -9,6 +9,7 @@ class NumpyModel:
     """Inputs (S, width) through residual tanh layers to logits (S, classes); every layer is a matrix (out, in)."""
 
     grid = "auto"
+    block = None
 
     def __init__(self, weights):
         self._weights = weights

@@ -11,6 +11,7 @@ class SoftmaxNet:
     """x -> tanh(x A^T) B^T in float64: the smallest model with two layers and closed-form gradients."""
 
     grid = "auto"
+    block = None
 
     def __init__(self, first, second):
         self.weights = {"first": first, "second": second}

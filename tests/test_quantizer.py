@@ -62,12 +62,16 @@ def test_codes_scales_and_errors_are_consistent(bits, channels, width, seed, gri
     )
 
 
-@given(st.integers(2, 7), st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+@given(st.integers(2, 7), st.integers(0, 2**32 - 1), st.integers(-10, 10))
 @settings(max_examples=40)
-def test_scaling_a_weight_scales_its_quantization(bits, seed, factor):
+def test_scaling_a_weight_scales_its_quantization(bits, seed, exponent):
     rows = np.random.default_rng(seed).normal(size=(3, 64)).astype(np.float32)
-    plain, scaled = quantize(rows, bits), quantize(rows * np.float32(factor), bits)
-    np.testing.assert_allclose(scaled.squared_error, plain.squared_error * factor**2, rtol=2e-2)
+    # Powers of two change no digit, so nothing may come out differently.
+    factor = np.float32(2.0**exponent)
+    plain, scaled = quantize(rows, bits), quantize(rows * factor, bits)
+    np.testing.assert_array_equal(scaled.codes, plain.codes)
+    np.testing.assert_array_equal(scaled.scale, plain.scale * factor)
+    np.testing.assert_allclose(scaled.squared_error, plain.squared_error * float(factor) ** 2, rtol=1e-9)
 
 
 def test_more_bits_never_hurt():

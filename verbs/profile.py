@@ -32,6 +32,7 @@ def profile(
     bits: Sequence[int] = tuple(range(2, 9)),
     act_bits: int | None = None,
     container: str = "bitplane",
+    block: int | None = None,
     fisher_draws: int = 2,
     seed: int = 0,
     data_summary: dict[str, Any] | None = None,
@@ -49,6 +50,7 @@ def profile(
         bits: Weight widths.
         act_bits: Width of the layers' inputs; None leaves them float.
         container: `bitplane` (exactly b bits a weight) or `int8`.
+        block: Weights of a row that share a scale; None gives each output channel one.
         fisher_draws: Perturbations per layer; 0 skips the traces.
         seed: Seeds the perturbations.
         data_summary: Said of the data in the provenance.
@@ -60,6 +62,7 @@ def profile(
     if act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     widths = tuple(sorted(set(bits)))
+    model = model.with_block(block)
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
     layers = model.layers()
     payload = _payload(model, layers, widths, container)
@@ -78,6 +81,7 @@ def profile(
         payload_bytes=payload,
         rest_bytes=model.rest_bytes(),
         container=container,
+        block=block,
         kl=damage.kl,
         logits=damage.logits,
         logit_delta=damage.logit_delta,

@@ -144,6 +144,7 @@ def best_plan(
     Raises:
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
+    model = model.with_block(profile.block)
     reference = check_logits(model.run(batch), "the float model")
     if profile.logits is not None:
         _check_same_data(profile.logits, reference)

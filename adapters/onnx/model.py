@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from lampq.adapters.onnx import batches, flow, sites
 from lampq.adapters.onnx.engine import Engine, Opened
 from lampq.adapters.onnx.sites import Site
 from lampq.core import packing
+from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
 
@@ -30,6 +32,7 @@ class OnnxModel:
         path: The .onnx file.
         format: "onnx".
         grid: "auto": a weight takes whichever grid suits it.
+        block: Weights that share a scale, or None: one scale per output channel.
         skipped: (name, reason) of every weight that is left alone.
         sites: Where the layers stand in the graph, for writers.
         input_spec: Shape and type of the input.
@@ -42,6 +45,7 @@ class OnnxModel:
         self._opened = opened
         self._engine = Engine(opened)
         self._replaced: dict[str, np.ndarray] = {}
+        self.block: int | None = None
         self.path: Path = opened.container.path
         self.skipped = opened.skipped
         self.sites = opened.sites
@@ -114,11 +118,20 @@ class OnnxModel:
         Raises:
             AdapterError: A name is unknown or a shape does not fit.
         """
-        model = OnnxModel.__new__(OnnxModel)
-        model.__dict__.update(self.__dict__)
+        model = copy.copy(self)
         model._replaced = self._replaced | {
             name: self._fitting(name, array) for name, array in weights.items()
         }
+        return model
+
+    def with_block(self, block: int | None) -> OnnxModel:
+        """The same model with its scales shared by blocks of this many weights; None for whole channels.
+
+        Raises:
+            RecordError: There cannot be such a block.
+        """
+        model = copy.copy(self)
+        model.block = check_block(block)
         return model
 
     def sweep(
@@ -187,7 +200,7 @@ class OnnxModel:
         codes = (
             packing.payload_bytes(layer.size, bits) if container == "bitplane" and bits < 8 else layer.size
         )
-        return codes + _SCALE_BYTES * layer.channels
+        return codes + _SCALE_BYTES * scale_count(layer.shape, layer.channel_axis, self.block)
 
     def rest_bytes(self) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
@@ -197,9 +210,15 @@ class OnnxModel:
         names = [site.name for site in self.sites]
         # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
         # whatever the widths.
-        widest = Recipe(bits=dict.fromkeys(names, 7), container="bitplane", activations={}, outputs={})
-        counts = [(math.prod(site.shape), site.shape[site.channel_axis]) for site in self.sites]
-        payload = sum(size.layer_bytes(count, channels, 7, "bitplane") for count, channels in counts)
+        widest = Recipe(
+            bits=dict.fromkeys(names, 7), container="bitplane", block=self.block, activations={}, outputs={}
+        )
+        payload = sum(
+            size.layer_bytes(
+                math.prod(site.shape), scale_count(site.shape, site.channel_axis, self.block), 7, "bitplane"
+            )
+            for site in self.sites
+        )
         inputs = sum(
             size.graph_bytes(site, 7, "bitplane", quantized_input=True)
             - size.graph_bytes(site, 7, "bitplane", quantized_input=False)

@@ -76,15 +76,33 @@ class Rewriter:
     def _as_float(self, site: Site, stored: ir.Value, scale: np.ndarray) -> None:
         """Give what still reads the float weight the product of integers and scales."""
         emit = self._emit
-        shape = [1] * len(site.shape)
-        shape[site.channel_axis] = -1
-        factors = emit.initializer(scale.reshape(shape), f"{site.name}.scale")
-        value = emit.fold("Mul", [emit.fold("Cast", [stored], to=ir.DataType.FLOAT), factors])
+        grouped, factors = _scale_shape(site, scale)
+        if grouped is not None:
+            stored = emit.fold("Reshape", [stored, emit.constant(np.array(grouped, dtype=np.int64))])
+        scales = emit.initializer(factors, f"{site.name}.scale")
+        value = emit.fold("Mul", [emit.fold("Cast", [stored], to=ir.DataType.FLOAT), scales])
+        if grouped is not None:
+            value = emit.fold("Reshape", [value, emit.constant(np.array(site.shape, dtype=np.int64))])
         dtype = site.weight.const_value.dtype
         if dtype != ir.DataType.FLOAT:
             value = emit.fold("Cast", [value], to=dtype)
         ir.convenience.replace_all_uses_with(site.weight, value)
         emit.prune([site.weight])
+
+
+def _scale_shape(site: Site, scale: np.ndarray) -> tuple[tuple[int, ...] | None, np.ndarray]:
+    """The shape in which a weight is multiplied by its scales, None for its own, and the scales to broadcast."""
+    channels = site.shape[site.channel_axis]
+    if scale.size == channels:
+        shape = [1] * len(site.shape)
+        shape[site.channel_axis] = -1
+        return None, scale.reshape(shape)
+    # A matrix in blocks along its inputs.
+    blocks = scale.size // channels
+    block = site.shape[1 - site.channel_axis] // blocks
+    if site.channel_axis == 0:
+        return (channels, blocks, block), scale.reshape(channels, blocks, 1)
+    return (blocks, block, channels), np.ascontiguousarray(scale.reshape(channels, blocks).T[:, None, :])
 
 
 def _first_reader(use: Use) -> ir.Node:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.write import Recipe, build
 from lampq.core import packing
+from lampq.core.blocks import scale_count
 from lampq.core.quantizer import Quantized
 
 if TYPE_CHECKING:
@@ -30,17 +31,17 @@ _TABLE_BYTES = 140
 _LARGE_BYTES = 64
 
 
-def layer_bytes(count: int, channels: int, bits: int, container: str) -> int:
-    """Stored bytes of a layer: its codes and one float32 scale per channel.
+def layer_bytes(count: int, scales: int, bits: int, container: str) -> int:
+    """Stored bytes of a layer: its codes and its float32 scales.
 
     Args:
         count: Number of weights.
-        channels: Number of output channels.
+        scales: Number of scales.
         bits: 1 to 8.
         container: `bitplane` or `int8`.
     """
     codes = packing.payload_bytes(count, bits) if container == "bitplane" and bits < 8 else count
-    return codes + _SCALE_BYTES * channels
+    return codes + _SCALE_BYTES * scales
 
 
 def file_bytes(model: OnnxModel, recipe: Recipe) -> int:
@@ -52,7 +53,7 @@ def file_bytes(model: OnnxModel, recipe: Recipe) -> int:
         PlanError: The recipe names a layer that the model has not.
         AdapterError: The model's operator set is too old and cannot be raised.
     """
-    graph, _ = build(model, recipe, _blank)
+    graph, _ = build(model, recipe, lambda site, bits: _blank(site, bits, recipe.block))
     total = sum(_lift(value) for inner in graph.graphs() for value in inner.initializers.values())
     packed = (
         [bits for bits in set(recipe.bits.values()) if 1 < bits < 8] if recipe.container == "bitplane" else []
@@ -82,17 +83,17 @@ def graph_bytes(site: Site, bits: int, container: str, *, quantized_input: bool)
     return total - len((site.weight.name or "").encode())
 
 
-def _blank(site: Site, bits: int) -> Quantized:
+def _blank(site: Site, bits: int, block: int | None) -> Quantized:
     """Codes of zero; on the mid-rise grid, as most weights of fewer than 8 bits."""
-    channels = site.shape[site.channel_axis]
+    rows = scale_count(site.shape, site.channel_axis, block)
     count = int(np.prod(site.shape, dtype=np.int64))
     return Quantized(
-        codes=np.zeros((channels, count // channels), dtype=np.uint8),
-        scale=np.ones(channels, dtype=np.float32),
+        codes=np.zeros((rows, count // rows), dtype=np.uint8),
+        scale=np.ones(rows, dtype=np.float32),
         step=2 if bits < 8 else 1,
         offset=(1 << bits) - 1 if bits < 8 else 128,
         bits=bits,
-        squared_error=np.zeros(channels),
+        squared_error=np.zeros(rows),
     )
 
 

@@ -59,6 +59,7 @@ class Recipe:
         container: `bitplane` or `int8`.
         activations: Grids of inputs by layer name; the inputs of other layers stay float.
         outputs: Grids of outputs of convolutions by layer name.
+        block: Weights that share a scale, or None: one scale per output channel.
         keep_traces: Keep what exporters note at every node.
     """
 
@@ -66,6 +67,7 @@ class Recipe:
     container: str
     activations: Mapping[str, ActivationGrid]
     outputs: Mapping[str, ActivationGrid]
+    block: int | None = None
     keep_traces: bool = False
 
     @classmethod
@@ -79,13 +81,19 @@ class Recipe:
         """The recipe of a plan.
 
         Raises:
-            PlanError: It gives an input a width but no range.
+            PlanError: It gives an input a width but no range, or blocks where there are input widths.
         """
         ranges = output_ranges or {}
         activations = {
             layer.name: _input_grid(layer) for layer in plan.layers if layer.activation_bits is not None
         }
+        if plan.block is not None and activations:
+            raise PlanError(
+                f"a scale per {plan.block} weights goes with float inputs: integer products want one per "
+                f"channel; plan without --block, or without --act-bits"
+            )
         return cls(
+            block=plan.block,
             bits={layer.name: layer.weight_bits for layer in plan.layers},
             container=plan.container,
             activations=activations,
@@ -131,7 +139,7 @@ def write(
     kept: dict[str, Quantized] = {}
 
     def quantized(site: Site, bits: int) -> Quantized:
-        rows = as_rows(model.weight(site.name), site.channel_axis)
+        rows = as_rows(model.weight(site.name), site.channel_axis, recipe.block)
         kept[site.name] = quantize(rows, bits, grid=model.grid)
         return kept[site.name]
 
@@ -191,7 +199,8 @@ def _summary(recipe: Recipe) -> str:
         name: f"w{bits}" + (f"a{recipe.activations[name].bits}" if name in recipe.activations else "")
         for name, bits in recipe.bits.items()
     }
-    return json.dumps({"container": recipe.container, "layers": layers}, separators=(",", ":"))
+    block = {} if recipe.block is None else {"block": recipe.block}
+    return json.dumps({"container": recipe.container, **block, "layers": layers}, separators=(",", ":"))
 
 
 def _drop_traces(model: ir.Model) -> None:

@@ -31,12 +31,14 @@ class TfliteModel:
         path: The .tflite file.
         format: "tflite".
         grid: "narrow": codes are symmetric around zero, so that every kernel can multiply them.
+        block: None: the format stores one scale per output channel.
         skipped: (name, reason) of every weight that is left alone.
         input_spec: Shape and type of the input.
     """
 
     format = "tflite"
     grid = "narrow"
+    block = None
 
     def __init__(self, opened: Opened, replaced: Mapping[str, np.ndarray] | None = None) -> None:
         self._opened = opened
@@ -182,6 +184,18 @@ class TfliteModel:
             self._opened, {**self._replaced, **{n: self._fitting(n, a) for n, a in weights.items()}}
         )
 
+    def with_block(self, block: int | None) -> TfliteModel:
+        """The model itself: the format stores one scale per output channel.
+
+        Raises:
+            AdapterError: A block is asked for.
+        """
+        if block is not None:
+            raise AdapterError(
+                f"{self.path}: TFLite stores one scale per output channel; plan without --block"
+            )
+        return self
+
     def sweep(
         self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -276,6 +290,7 @@ class TfliteModel:
         """
         from lampq.adapters.tflite.write import write
 
+        self.with_block(plan.block)
         write(self._opened, plan, Path(path), self._weights({}), calibration)
 
     def _weight(self, name: str) -> Weight:

@@ -1,7 +1,7 @@
 """Hugging Face directories in the compressed-tensors form that plain `from_pretrained` reads
 (pack-quantized).
 
-That form has whole numbers with one scale per output row, b bits each without gaps, and a place for
+That form has whole numbers with one scale per output row or block of it, b bits each without gaps, and a place for
 `nn.Linear` and `nn.Embedding` alone. Other weights keep their rounded values as floats, which
 `stored_bytes` counts as such.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lampq.adapters.torch import hugging_face
+from lampq.core.blocks import row_block, scale_count
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
 from lampq.core.plan import Plan
@@ -51,7 +52,8 @@ def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
     if not fits(model, layer.name):
         return 4 * layer.size
     words = -(-layer.shape[1] * bits // _WORD_BITS)
-    return layer.shape[0] * (4 * words + _SCALE_BYTES) + _SHAPE_BYTES
+    scales = scale_count(layer.shape, layer.channel_axis, model.block)
+    return layer.shape[0] * 4 * words + scales * _SCALE_BYTES + _SHAPE_BYTES
 
 
 def header_bytes(model: TorchModel, rest: Mapping[str, torch.Tensor]) -> int:
@@ -79,24 +81,30 @@ def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], direc
     quantization = _import_quantization()
     transformers = hugging_face.import_transformers()
     layers = {layer.name: layer for layer in model.layers()}
-    packed: dict[int, list[str]] = {}
+    packed: dict[tuple[int, int | None], list[str]] = {}
     module = copy.deepcopy(model.module).cpu()
     for decision in plan.layers:
         layer, quantized = layers[decision.name], weights[decision.name]
         values = torch.from_numpy(from_rows(quantized.dequantized(), layer.shape, layer.channel_axis))
         module.get_parameter(model.parameters[decision.name]).data = values
         if fits(model, decision.name):
-            packed.setdefault(decision.weight_bits, []).append(
+            block = row_block(layer.shape, layer.channel_axis, plan.block)
+            packed.setdefault((decision.weight_bits, block), []).append(
                 model.parameters[decision.name].removesuffix(".weight")
             )
     groups = {
-        f"{bits}_bits": quantization.QuantizationScheme(
+        f"{bits}_bits"
+        + ("" if block else "_per_channel" if plan.block else ""): quantization.QuantizationScheme(
             targets=["re:^" + name.replace(".", "[.]") + "$" for name in names],
             weights=quantization.QuantizationArgs(
-                num_bits=bits, type="int", symmetric=True, strategy="channel"
+                num_bits=bits,
+                type="int",
+                symmetric=True,
+                strategy="group" if block else "channel",
+                group_size=block,
             ),
         )
-        for bits, names in sorted(packed.items())
+        for (bits, block), names in sorted(packed.items(), key=lambda item: (item[0][0], item[0][1] or 0))
     }
     config = quantization.QuantizationConfig(
         config_groups=groups, format="pack-quantized", quantization_status="compressed", ignore=[]
@@ -106,7 +114,10 @@ def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], direc
         for names in packed.values():
             for path in names:
                 scale = weights[_layer_of(model, f"{path}.weight")].scale
-                module.get_submodule(path).weight_scale.data = torch.from_numpy(scale[:, None].copy())
+                rows = len(module.get_submodule(path).weight)
+                module.get_submodule(path).weight_scale.data = torch.from_numpy(
+                    scale.reshape(rows, -1).copy()
+                )
         compressor = _import_compressor().from_pretrained_model(module)
         compressor.compress_model(module)
         module.save_pretrained(directory)

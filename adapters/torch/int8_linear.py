@@ -83,6 +83,9 @@ def use_int8(module: torch.nn.Module, file: PackedFile) -> int:
         if type(member) is not torch.nn.Linear or record is None or record.channel_axis != 0:
             continue
         quantized = file.weights[f"{path}.weight"]
+        if record.scales != len(member.weight):
+            # Integer products want one scale per output channel; blocks stay float.
+            continue
         bias = None if member.bias is None else member.bias.detach().float()
         device = member.weight.device
         layer = Int8Linear(

@@ -19,6 +19,7 @@ from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.uses import Use
 from lampq.core.activation_grid import ActivationRule
 from lampq.core.activation_range import Histogram
+from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
@@ -48,6 +49,7 @@ class TorchModel:
         source: The text it was read with.
         format: "torch".
         grid: Grid its weights are quantized on.
+        block: Weights that share a scale, or None: one scale per output channel.
         hugging_face: Whether it is written as a Hugging Face directory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
@@ -72,6 +74,7 @@ class TorchModel:
         self.hugging_face = hugging_face
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
+        self.block: int | None = None
         self.runtime = runtime
         self._kinds = dict(kinds or {})
         self._files = tuple(files)
@@ -201,6 +204,16 @@ class TorchModel:
         found = histograms(self.runtime, self.tensors, self.rounding, batch, products=products)
         return {names.get(site, site): histogram for site, histogram in found.items()}
 
+    def with_block(self, block: int | None) -> TorchModel:
+        """The same model with its scales shared by blocks of this many weights; None for whole channels.
+
+        Raises:
+            RecordError: There cannot be such a block.
+        """
+        other = copy.copy(self)
+        other.block = check_block(block)
+        return other
+
     def sweep(
         self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -261,7 +274,8 @@ class TorchModel:
         """Stored bytes of a layer's codes and scales at a width."""
         if self.hugging_face:
             return compressed.stored_bytes(self, layer, bits)
-        return packed.payload_bytes(layer.size, layer.channels, bits, container)
+        scales = scale_count(layer.shape, layer.channel_axis, self.block)
+        return packed.payload_bytes(layer.size, scales, bits, container)
 
     def write(self, plan: Plan, path: Path) -> None:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`."""
@@ -282,6 +296,7 @@ class TorchModel:
                 offset=128,
                 shape=layer.shape,
                 channel_axis=layer.channel_axis,
+                block=self.block,
             )
             for layer in self.layers()
         }

@@ -1,8 +1,8 @@
 """Quantized weights in a safetensors file with exactly b bits each.
 
 Beside the tensors that stay as they are, each quantized weight has its codes (`NAME.codes`, uint8, see
-`lampq.core.packing`) and one float32 scale per output channel (`NAME.scale`); what the codes mean is in the
-file's metadata. The file is a checkpoint like any other: a factory can be filled from it.
+`lampq.core.packing`) and one float32 scale per output channel or block of it (`NAME.scale`); what the codes
+mean is in the file's metadata. The file is a checkpoint like any other: a factory can be filled from it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from lampq.adapters.torch.checkpoint import State
 from lampq.core import packing
 from lampq.core.activation_grid import ActivationGrid
+from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError, LampqError, MissingExtraError
 from lampq.core.quantizer import Quantized, from_rows
 
@@ -27,6 +28,7 @@ _CODES, _SCALE = ".codes", ".scale"
 _USUAL: dict[str, Any] = {
     "container": "bitplane",
     "channel_axis": 0,
+    "block": None,
     "activation_bits": None,
     "activation_range": None,
 }
@@ -43,6 +45,7 @@ class Record:
         offset: Minus the smallest integer.
         shape: Shape of the weight.
         channel_axis: Axis with one scale per entry.
+        block: Weights that share a scale where the shape allows it (`core.blocks`), or None.
         container: `bitplane` (exactly `bits` bits a code) or `int8` (one byte).
         activation_bits: Width of the layer's input, or None.
         activation_range: Its range, or None.
@@ -54,6 +57,7 @@ class Record:
     offset: int
     shape: tuple[int, ...]
     channel_axis: int
+    block: int | None = None
     container: str = "bitplane"
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
@@ -62,6 +66,11 @@ class Record:
     def size(self) -> int:
         """Number of weights."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def scales(self) -> int:
+        """Number of scales."""
+        return scale_count(self.shape, self.channel_axis, self.block)
 
     @property
     def activation_grid(self) -> ActivationGrid | None:
@@ -139,8 +148,7 @@ def header_bytes(
     places = {name: (kinds.get(t.dtype, "BOOL"), list(t.shape), t.nbytes) for name, t in rest.items()}
     for name, record in records.items():
         places[name + _CODES] = ("U8", [record.size], record.size)
-        channels = record.shape[record.channel_axis]
-        places[name + _SCALE] = ("F32", [channels], 4 * channels)
+        places[name + _SCALE] = ("F32", [record.scales], 4 * record.scales)
     header: dict[str, Any] = {"__metadata__": metadata(records, origin)}
     end = sum(size for _, _, size in places.values())
     for name, (dtype, shape, _) in places.items():
@@ -189,9 +197,9 @@ def stored_bits(records: Mapping[str, Record]) -> dict[str, tuple[int, int | Non
     return {record.layer: (record.bits, record.activation_bits) for record in records.values()}
 
 
-def payload_bytes(size: int, channels: int, bits: int, container: str) -> int:
+def payload_bytes(size: int, scales: int, bits: int, container: str) -> int:
     """Bytes of codes and scales."""
-    return (size if container == "int8" else packing.payload_bytes(size, bits)) + 4 * channels
+    return (size if container == "int8" else packing.payload_bytes(size, bits)) + 4 * scales
 
 
 def _record(data: Mapping[str, Any]) -> Record:
@@ -204,6 +212,7 @@ def _record(data: Mapping[str, Any]) -> Record:
         offset=int(data["offset"]),
         shape=tuple(int(d) for d in data["shape"]),
         channel_axis=int(data["channel_axis"]),
+        block=check_block(None if data["block"] is None else int(data["block"])),
         container=str(data["container"]),
         activation_bits=None if data["activation_bits"] is None else int(data["activation_bits"]),
         activation_range=None if spread is None else (float(spread[0]), float(spread[1])),
@@ -212,8 +221,7 @@ def _record(data: Mapping[str, Any]) -> Record:
 
 def _decode(name: str, record: Record, tensors: State) -> Quantized:
     stored, scale = tensors[name + _CODES].numpy(), tensors[name + _SCALE].numpy()
-    channels = record.shape[record.channel_axis]
-    if record.step not in (1, 2) or not 1 <= record.bits <= 8 or scale.shape != (channels,):
+    if record.step not in (1, 2) or not 1 <= record.bits <= 8 or scale.shape != (record.scales,):
         raise AdapterError(f"weight {name}: its record does not fit its scales")
     if record.container == "bitplane":
         planes = list(_planes(stored, record))
@@ -223,12 +231,12 @@ def _decode(name: str, record: Record, tensors: State) -> Quantized:
     if not np.isfinite(scale).all() or codes.size != record.size:
         raise AdapterError(f"weight {name}: codes or scales are damaged")
     return Quantized(
-        codes=codes.reshape(channels, -1),
+        codes=codes.reshape(record.scales, -1),
         scale=scale,
         step=record.step,
         offset=record.offset,
         bits=record.bits,
-        squared_error=np.zeros(channels),
+        squared_error=np.zeros(record.scales),
     )
 
 

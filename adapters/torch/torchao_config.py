@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lampq.core import files
+from lampq.core.blocks import row_block
 from lampq.core.errors import AdapterError
 from lampq.core.plan import Plan
 
@@ -36,7 +37,7 @@ def torchao_config(model: TorchModel, plan: Plan) -> dict[str, Any]:
     for layer in plan.layers:
         path, _, last = model.parameters[layer.name].rpartition(".")
         if last == "weight" and isinstance(model.module.get_submodule(path), torch.nn.Linear):
-            entries[path] = _weight_only(layer.weight_bits)
+            entries[path] = _weight_only(layer.weight_bits, row_block(layer.shape, 0, plan.block))
     if not entries:
         raise AdapterError(
             "no layer of the plan is a linear module, which is all that torchao's configuration covers"
@@ -54,13 +55,15 @@ def write_torchao_config(model: TorchModel, plan: Plan, path: Path, *, force: bo
     files.write_json(path, torchao_config(model, plan))
 
 
-def _weight_only(bits: int) -> Mapping[str, Any]:
+def _weight_only(bits: int, block: int | None) -> Mapping[str, Any]:
+    per_axis = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
+    per_group = {"_type": "PerGroup", "_version": 1, "_data": {"group_size": block}}
     return {
         "_type": "IntxWeightOnlyConfig",
         "_version": 2,
         "_data": {
             "weight_dtype": {"_type": "torch.dtype", "_data": f"int{bits}"},
-            "granularity": {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}},
+            "granularity": per_group if block else per_axis,
             "mapping_type": {"_type": "MappingType", "_data": "SYMMETRIC"},
         },
     }

@@ -68,7 +68,7 @@ def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
     """Codes and scales of every layer of a plan, on the model's grid."""
     found = {}
     for name, layer in _named(plan):
-        rows = as_rows(model.weight(name), _axis(model, name))
+        rows = as_rows(model.weight(name), _axis(model, name), plan.block)
         found[name] = quantize(rows, layer.weight_bits, grid=model.grid)
     return found
 
@@ -108,6 +108,7 @@ def _record(model: TorchModel, layer: PlanLayer, plan: Plan, quantized: Quantize
         offset=quantized.offset,
         shape=layer.shape,
         channel_axis=_axis(model, layer.name),
+        block=plan.block,
         container=plan.container,
         activation_bits=layer.activation_bits,
         activation_range=layer.activation_range,

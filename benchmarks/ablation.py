@@ -1,0 +1,185 @@
+"""What each ingredient of allocation is worth on a trained ViT: type scale, error term, update, interactions, rounds.
+
+    python benchmarks/ablation.py --onnx cifar_vit.onnx --calib DATA/calib --val DATA/val
+
+Scores are LampQ's (trace of the Fisher information times 4^-B) unless the error term is on, which is the measured
+||dW||^2 in its place; the type scale is nats of damage per unit of score, measured at 2 bits. The update is LampQ's,
+with the layer errors of neighbouring widths taken from the table named. All layers are free, all plans of one
+quantizer, searched on the calibration images and judged on the validation images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+import report
+
+import lampq
+from lampq import adapters, solvers
+from lampq.adapters.data import Preprocess, read_data
+from lampq.core.allocation import Budget, build_problem, uniform_choice
+from lampq.core.divergence import kl_divergence
+from lampq.core.interaction import profile_interaction
+from lampq.core.lampq_update import update
+from lampq.core.measure import measure_plan, quantized_weights
+from lampq.core.model import Model
+from lampq.core.profile import Profile
+from lampq.core.recentre import refine
+from lampq.core.scores import predicted_damage
+from lampq.core.superposition import allocate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One line: what is on.
+
+    Attributes:
+        scale: Type scale: "-", "nats" (measured) or "mean 1" (traces divided by their type's mean).
+        error: Error term: "4^-B", "dW" (measured) or "KL" (measured damage in place of any score).
+        update: "-" or a table of errors.
+        interactions: Whether layers interact.
+        rounds: Rounds of re-centring.
+    """
+
+    scale: str = "-"
+    error: str = "4^-B"
+    update: str = "-"
+    interactions: bool = False
+    rounds: int = 0
+
+
+VARIANTS = (
+    Variant(),
+    Variant(scale="mean 1"),
+    Variant(scale="nats"),
+    Variant(scale="nats", update="paper"),
+    Variant(scale="nats", update="mse"),
+    Variant(scale="nats", update="measured"),
+    Variant(error="dW"),
+    Variant(scale="mean 1", error="dW"),
+    Variant(scale="nats", error="dW"),
+    Variant(error="dW", update="measured"),
+    Variant(error="KL"),
+    Variant(error="KL", update="measured"),
+    Variant(error="KL", interactions=True),
+    Variant(error="KL", interactions=True, update="measured"),
+    Variant(error="KL", interactions=True, rounds=3),
+)
+
+
+def scores(profile: Profile, variant: Variant) -> np.ndarray:
+    """Cost of every option, shape (L, J)."""
+    if variant.error == "KL":
+        return predicted_damage(profile, "kl")[0]
+    fisher = predicted_damage(profile, "fisher")[0]
+    if variant.error == "dW":
+        cost = fisher
+    else:
+        trace = np.array([layer.fisher for layer in profile.layers])
+        cost = trace[:, None] * 4.0 ** -profile.weight_bits.astype(np.float64)
+    kinds = np.array([layer.kind for layer in profile.layers])
+    for kind in dict.fromkeys(kinds.tolist()):
+        members = np.flatnonzero(kinds == kind)
+        spread = members[np.linspace(0, len(members) - 1, min(3, len(members))).round().astype(int)]
+        if variant.scale == "nats":
+            cost[members] *= profile.kl[spread, 0].mean() / cost[members, 0].mean()
+        elif variant.scale == "mean 1":
+            cost[members] /= np.mean([profile.layers[i].fisher for i in members])
+    return cost
+
+
+def plan_of(model: Model, profile: Profile, calib: np.ndarray, budget: str, variant: Variant) -> np.ndarray:
+    """The options that a variant chooses, shape (L,)."""
+    problem = build_problem(profile, scores(profile, variant), Budget(average_bits=budget))
+    choice = solvers.solve(problem).choice
+    widths = profile.weight_bits.tolist()
+    tried = [choice]
+    if variant.interactions:
+        allocation = allocate(profile_interaction(profile), problem, [choice], keep=8, bound_limit_s=0)
+        choice, tried = allocation.choices[0], [*allocation.choices, uniform_choice(profile, problem)]
+    if variant.update != "-":
+        choice = update(
+            model,
+            profile.layers,
+            widths,
+            problem,
+            calib,
+            choice,
+            table=variant.update,
+            reference=profile.logits,
+        ).choice
+    if variant.rounds:
+        refined = refine(
+            model,
+            profile.layers,
+            widths,
+            problem,
+            calib,
+            tried,
+            rounds=variant.rounds,
+            reference=profile.logits,
+        )
+        choice = refined.choice
+    return choice
+
+
+def main() -> None:
+    """One table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--onnx", required=True)
+    parser.add_argument("--calib", required=True)
+    parser.add_argument("--val", required=True)
+    parser.add_argument("--budgets", default="2.25,2.5,3")
+    args = parser.parse_args()
+
+    model = adapters.read(args.onnx)
+    preprocess = Preprocess.preset("cifar10")
+    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess).inputs()
+    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
+    inputs, labels = val.inputs(), val.labels()
+    reference = model.run(inputs)
+    profile = lampq.profile(model, calib)
+    budgets = args.budgets.split(",")
+    lines = []
+    for variant in VARIANTS:
+        figures: list[str] = []
+        for budget in budgets:
+            choice = plan_of(model, profile, calib, budget, variant)
+            widths = {
+                layer.name: int(bits)
+                for layer, bits in zip(profile.layers, profile.weight_bits[choice], strict=True)
+            }
+            on_calib = measure_plan(model, widths, calib, profile.logits)
+            logits = model.with_weights(quantized_weights(model, widths)).run(inputs)
+            kl = float(kl_divergence(reference, logits).mean())
+            top1 = float((logits.argmax(axis=1) == labels).mean())
+            figures += [f"{on_calib:.4f}", f"{kl:.4f}", f"{100 * top1:.2f}"]
+        lines.append(
+            (
+                variant.scale,
+                variant.error,
+                variant.update,
+                "yes" if variant.interactions else "-",
+                str(variant.rounds or "-"),
+                *figures,
+            )
+        )
+        print(*lines[-1], sep=" | ", flush=True)
+    columns = ["type scale", "error term", "update", "interactions", "rounds"]
+    for budget in budgets:
+        columns += [f"{budget} bits: calibration KL", "validation KL", "top-1 (%)"]
+    body = (
+        f"{len(profile.layers)} layers, {len(calib)} calibration and {len(inputs)} validation images; float top-1 "
+        f"{100 * float((reference.argmax(axis=1) == labels).mean()):.2f} %.\n\n{report.table(columns, lines)}"
+    )
+    report.write(
+        "ablation", "Ablation of allocation on a CIFAR-10 ViT", body, packages=("numpy", "onnxruntime")
+    )
+
+
+if __name__ == "__main__":
+    main()
