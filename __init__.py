@@ -37,6 +37,7 @@ _EXPORTS = {
     "quantize": "lampq.verbs.quantize",
     "read": "lampq.adapters",
     "read_data": "lampq.adapters.data",
+    "report": "lampq.verbs.report",
     "solve": "lampq.solvers",
     "sweep": "lampq.verbs.sweep",
 }
@@ -77,4 +78,5 @@ if TYPE_CHECKING:
     from lampq.verbs.plan import plan as plan
     from lampq.verbs.profile import profile as profile
     from lampq.verbs.quantize import quantize as quantize
+    from lampq.verbs.report import report as report
     from lampq.verbs.sweep import sweep as sweep

@@ -13,6 +13,7 @@ PACKAGES = {
     "core": "lampq_core",
     "solvers": "solvers",
     "adapters": "adapters",
+    "page": "page",
     "verbs": "verbs",
     "console": "console",
 }
@@ -21,7 +22,8 @@ ALLOWED = {
     "core": set(),
     "solvers": {"core"},
     "adapters": {"core"},
-    "verbs": {"core", "solvers", "adapters"},
+    "page": {"core"},
+    "verbs": {"core", "solvers", "adapters", "page"},
     "console": {"core", "solvers", "adapters", "verbs"},
 }
 
@@ -114,4 +116,5 @@ def test_every_package_ships(tmp_path):
     for package, folder in PACKAGES.items():
         for path in (ROOT / folder).rglob("*.py"):
             assert f"lampq/{package}/{path.relative_to(ROOT / folder)}" in shipped
+    assert {"lampq/page/style.css", "lampq/page/script.js"} <= set(names)
     assert {name for name in shipped if name.count("/") == 1} == {"lampq/__init__.py", "lampq/cli.py"}

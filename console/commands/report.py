@@ -1,0 +1,38 @@
+"""`lampq report`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.core.files import refuse_existing
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
+from lampq.verbs.report import report
+
+NAME = "report"
+SUMMARY = "a plan as one web page that people can read, complete in one file"
+EXAMPLE = "lampq report plan.json --profile profile.json -o report.html"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument("plan", metavar="PLAN", type=Path, help="plan made by `lampq plan` or `lampq quantize`")
+    sub.add_argument(
+        "--profile",
+        type=Path,
+        metavar="P",
+        help="profile of the same model: adds every other budget and the interactions between layers",
+    )
+    flags.output(sub, "page to write (HTML)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    plan = Plan.read(args.plan)
+    profile = Profile.read(args.profile) if args.profile else None
+    report(plan, args.out, profile=profile, seed=args.seed, force=args.force)
+    summary = {"bytes": args.out.stat().st_size, "layers": len(plan.layers), "profile": profile is not None}
+    given.finish(args, lambda: {"out": str(args.out), **summary}, lambda: render.facts("report", summary))

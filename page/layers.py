@@ -1,0 +1,122 @@
+"""Why each layer has its width: a table that can be sorted and filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lampq.core.plan import PlanLayer
+from lampq.page.figure import section
+from lampq.page.findings import Findings, Step
+from lampq.page.markup import count, name, number, safe, short, signed
+
+_WHY = 200
+# Tables longer than this scroll within a window of their own.
+_TALL = 120
+
+
+def layers_section(findings: Findings, room: int) -> str:
+    """The table, in at most about `room` bytes.
+
+    A model of very many layers first loses the sentences, then the layers with the least damage; the text says so.
+    """
+    layers = findings.plan.layers
+    for sentences in (True, False):
+        rows = [_row(findings, index, sentences) for index in range(len(layers))]
+        sizes = [len(row.encode()) for row in rows]
+        if sum(sizes) <= room:
+            break
+    note = "" if sentences else " The sentences are left out for want of room; the plan file has them."
+    shown = list(range(len(layers)))
+    if sum(sizes) > room:
+        order = sorted(shown, key=lambda index: -(layers[index].predicted_kl or 0.0))
+        kept, used = [], 0
+        for index in order:
+            used += sizes[index]
+            if used > room:
+                break
+            kept.append(index)
+        shown = sorted(kept)
+        note = f" Shown are the {count(len(kept))} layers of greatest damage; the plan file has all."
+    columns = _columns(findings, sentences)
+    head = "".join(
+        f"<th scope=col{f' class={style}' if style else ''}>"
+        f'<button type=button title="{safe(tip)}">{safe(title)}</button>'
+        for title, style, tip in columns
+    )
+    body = "".join(rows[index] for index in shown)
+    lead = f"{'One' if len(layers) == 1 else f'All {count(len(layers))}'} of them. " + (
+        "Damage is what a layer is predicted to lose alone, in nats; <i>narrower</i> and <i>wider</i> are what "
+        "the whole plan would lose or gain with that layer at its next width. "
+        if findings.around
+        else "Damage is what a layer is predicted to lose alone, in nats. "
+    )
+    window = "scroll tall" if len(layers) > _TALL else "scroll"
+    table = (
+        f'{_controls(findings)}<div class="{window}" tabindex="0" role="region" aria-label="Layers">'
+        f'<table id="layers-table" class="figures layers"><thead><tr>{head}<tbody>{body}</table></div>'
+    )
+    return section("layers", "Why each layer", lead + safe(note), table)
+
+
+def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
+    """Title, style and explanation of each column."""
+    columns = [
+        ("#", "", "position in the model"),
+        ("layer", "", "name in the model the plan was made from"),
+        ("kind", "", "kind of layer"),
+        ("weights", "n", "number of weights"),
+        ("bits", "n", "width of the weights"),
+    ]
+    if _has_inputs(findings):
+        columns.append(("input", "n", "width of the layer’s input"))
+    columns += [
+        ("bytes", "n", "codes and scales"),
+        ("damage", "n", "predicted for this layer alone, nats"),
+    ]
+    if findings.around:
+        columns += [
+            ("narrower", "n", "change of the plan’s damage with this layer at its next width down, nats"),
+            ("wider", "n", "change of the plan’s damage with this layer at its next width up, nats"),
+        ]
+    if sentences and any(layer.why for layer in findings.plan.layers):
+        columns.append(("why", "", "what one width less or more would cost and save"))
+    return columns
+
+
+def _row(findings: Findings, index: int, sentences: bool) -> str:
+    layer: PlanLayer = findings.plan.layers[index]
+    cells = [
+        f"<td>{index + 1}<th scope=row>{name(layer.name)}<td>{name(layer.kind)}<td>{count(layer.size)}"
+        f"<td><b class=b{layer.weight_bits}>{layer.weight_bits}</b>"
+    ]
+    if _has_inputs(findings):
+        cells.append(f"<td>{'–' if layer.activation_bits is None else layer.activation_bits}")
+    cells.append(f"<td>{count(layer.payload_bytes)}<td>{number(layer.predicted_kl)}")
+    if findings.around:
+        cells += [_step(findings.around.narrower[index]), _step(findings.around.wider[index])]
+    if sentences and any(other.why for other in findings.plan.layers):
+        cells.append(f"<td>{safe(short(layer.why, _WHY))}")
+    return f"<tr id=l{index + 1}>{''.join(cells)}"
+
+
+def _step(step: Step | None) -> str:
+    return "<td>–" if step is None else f"<td>{signed(step.damage)}"
+
+
+def _has_inputs(findings: Findings) -> bool:
+    return any(layer.activation_bits is not None for layer in findings.plan.layers)
+
+
+def _controls(findings: Findings) -> str:
+    kinds = [kind for kind, _ in findings.kinds()]
+    widths = sorted({layer.weight_bits for layer in findings.plan.layers})
+    return (
+        '<form class="controls" hidden><label>Find <input id="find" type="search" placeholder="part of a name" '
+        f'autocomplete="off"></label>{_select("of-kind", "Kind", kinds, lambda kind: short(kind))}'
+        f"{_select('of-width', 'Bits', widths, str)}<output id=shown></output></form>"
+    )
+
+
+def _select(identity: str, label: str, values: list, text: Callable) -> str:
+    options = "".join(f"<option>{safe(text(value))}" for value in values)
+    return f'<label>{label} <select id="{identity}"><option value="">all{options}</select></label>'

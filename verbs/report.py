@@ -1,0 +1,167 @@
+"""Plan in, page out: what a plan does and why, for a person to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lampq.core.allocation import Budget
+from lampq.core.errors import PlanError
+from lampq.core.files import refuse_existing, write_text
+from lampq.core.match import match
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
+from lampq.core.scores import MODES, SUPERPOSITION
+from lampq.core.superposition import explain
+from lampq.page.document import render
+from lampq.page.findings import Findings, Point, Step, Surroundings
+from lampq.verbs.plan import Search, prepare
+from lampq.verbs.sweep import sweep
+
+
+def report(
+    plan: Plan, out: str | Path, *, profile: Profile | None = None, seed: int = 0, force: bool = False
+) -> Path:
+    """Write a plan as one self-contained HTML page, smaller than 500 kB, that loads nothing from anywhere.
+
+    Args:
+        plan: The plan.
+        out: Page to write.
+        profile: What the plan was made from, or another profile of the same model. It adds every other budget, the
+            uniform plans, the interactions between layers, and what each layer's next widths would change.
+        seed: Of the search behind the curve.
+        force: Overwrite `out`.
+
+    Raises:
+        OutputExistsError: `out` exists and `force` is false.
+        PlanError: The profile is of another model, or lacks a width that the plan uses.
+    """
+    out = Path(out)
+    refuse_existing(out, force=force)
+    around = None if profile is None else surroundings(plan, profile, seed=seed)
+    write_text(out, render(Findings(plan=plan, around=around)))
+    return out
+
+
+def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings:
+    """What a profile tells about a plan; arguments and errors as of `report`."""
+    order = _places(plan, profile)
+    choice = _choice(plan, profile, order)
+    mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
+    if mode == SUPERPOSITION and profile.logit_delta is None:
+        mode = "auto"
+    widest = Budget(size_bytes=profile.rest_bytes + int(profile.payload_bytes.max(axis=1).sum()))
+    search = prepare(profile, widest, mode=mode)
+    points = sweep(profile, mode=search.mode, seed=seed)
+    rows = np.arange(len(choice))
+
+    def point(option: np.ndarray) -> Point:
+        return Point(
+            size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, option].sum()),
+            damage=max(0.0, search.predict(option)),
+            average_bits=float(profile.sizes @ profile.weight_bits[option] / profile.sizes.sum()),
+        )
+
+    narrower, wider = _steps(search, choice)
+    return Surroundings(
+        mode=search.mode,
+        samples=profile.samples,
+        curve=tuple(
+            Point(size_bytes=p.size_bytes, damage=max(0.0, p.predicted_kl), average_bits=p.average_bits)
+            for p in points
+        ),
+        knee=next((index for index, p in enumerate(points) if p.knee), 0),
+        uniform={
+            bits: point(np.full(len(choice), index))
+            for index, bits in enumerate(profile.weight_bits.tolist())
+            if profile.available[:, index].all()
+        },
+        here=point(choice),
+        narrower=tuple(narrower[index] for index in order),
+        wider=tuple(wider[index] for index in order),
+        pairs=_pairs(search, choice, order),
+        unit="relative weight error" if search.mode == "error" else "nats",
+    )
+
+
+def _places(plan: Plan, profile: Profile) -> list[int]:
+    """Index in the profile of each layer of the plan.
+
+    Raises:
+        PlanError: A layer on either side has no partner.
+    """
+    found = match(plan.layers, profile.layers)
+    if not found.complete:
+        lone = [plan.layers[i].name for i in found.only_left] or [
+            profile.layers[j].name for j in found.only_right
+        ]
+        raise PlanError(
+            f"the profile is not of the plan's model: {len(lone)} layers have no match, {lone[0]} first; "
+            f"give the profile that the plan was made from"
+        )
+    place = dict(found.pairs)
+    return [place[index] for index in range(len(plan.layers))]
+
+
+def _choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
+    """The plan as option indices in the profile's order, shape (L,).
+
+    Raises:
+        PlanError: A layer's option was not profiled.
+    """
+    options = {(option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)}
+    choice = np.empty(len(order), dtype=np.int64)
+    for layer, index in zip(plan.layers, order, strict=True):
+        option = options.get((layer.weight_bits, layer.activation_bits))
+        if option is None or not profile.available[index, option]:
+            raise PlanError(
+                f"layer {layer.name}: the profile has no {layer.weight_bits} bits for it; profile that width too"
+            )
+        choice[index] = option
+    return choice
+
+
+def _steps(search: Search, choice: np.ndarray) -> tuple[list[Step | None], list[Step | None]]:
+    """The next width down and up of each layer of the profile, and what it changes."""
+    profile = search.profile
+    if search.interaction is not None:
+        change = explain(search.interaction, search.problem, choice).damage
+    else:
+        change = search.cost - search.cost[np.arange(len(choice)), choice][:, None]
+    narrower: list[Step | None] = []
+    wider: list[Step | None] = []
+    for layer, here in enumerate(choice.tolist()):
+        now = profile.options[here]
+        same = [
+            j
+            for j, option in enumerate(profile.options)
+            if option.activation_bits == now.activation_bits and np.isfinite(change[layer, j])
+        ]
+        for steps, other in (
+            (narrower, max((j for j in same if j < here), default=None)),
+            (wider, min((j for j in same if j > here), default=None)),
+        ):
+            if other is None:
+                steps.append(None)
+                continue
+            stored = profile.payload_bytes[layer]
+            steps.append(
+                Step(
+                    bits=profile.options[other].weight_bits,
+                    damage=float(change[layer, other]),
+                    bytes=int(stored[other] - stored[here]),
+                )
+            )
+    return narrower, wider
+
+
+def _pairs(search: Search, choice: np.ndarray, order: list[int]) -> np.ndarray | None:
+    """Interactions of the plan's options in nats, shape (L, L), in the plan's order."""
+    if search.interaction is None:
+        return None
+    layers, options = search.interaction.linear.shape
+    cells = np.arange(layers) * options + choice
+    gram = search.interaction.matrix[np.ix_(cells, cells)][np.ix_(order, order)]
+    # The quadratic form holds every pair twice.
+    return 2 * gram - np.diag(np.diag(gram))
