@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Budget": "lampq.core.allocation",
+    "Budget": "lampq.core.limits",
     "Gaussian": "lampq.core.gaussian",
     "LampqError": "lampq.core.errors",
     "Layer": "lampq.core.layer",
@@ -60,10 +60,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
-    from lampq.core.allocation import Budget as Budget
     from lampq.core.errors import LampqError as LampqError
     from lampq.core.gaussian import Gaussian as Gaussian
     from lampq.core.layer import Layer as Layer
+    from lampq.core.limits import Budget as Budget
     from lampq.core.plan import Plan as Plan
     from lampq.core.problem import Problem as Problem
     from lampq.core.profile import Profile as Profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lampq.core.budget import parse_size
+from lampq.core.budget import parse_bops, parse_size
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
 from lampq.core.scores import MODES, SUPERPOSITION
@@ -95,13 +95,65 @@ def measure(sub: argparse.ArgumentParser) -> None:
 
 def budget(sub: argparse.ArgumentParser) -> None:
     """Limits of a plan."""
-    group = sub.add_argument_group("budget (at least one)")
+    group = sub.add_argument_group("budget (at least one; all that are given hold together)")
     group.add_argument("--avg-bits", dest="average_bits", metavar="B", help="bits per weight on average")
     group.add_argument(
         "--size", dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model"
     )
     group.add_argument(
         "--max-kl", type=float, metavar="N", help="smallest plan predicted to lose at most N nats"
+    )
+    limits(group)
+
+
+def limits(group: argparse._ArgumentGroup) -> None:
+    """Limits beside bits and bytes."""
+    group.add_argument(
+        "--max-bops",
+        type=_lampq(parse_bops),
+        metavar="12G",
+        help="bit operations per sample: multiply-accumulates x weight bits x input bits (32 for float inputs)",
+    )
+    for name, example in (("latency", "5ms"), ("energy", "3mJ")):
+        group.add_argument(
+            f"--{name}",
+            metavar="CSV",
+            help=f"table of {name} by layer, kind or shape and weight_bits; docs/budgets.md says how it looks",
+        )
+        group.add_argument(
+            f"--max-{name}",
+            metavar=example,
+            help=f"the most the {name} of all layers may sum to (default: the table's line '# limit: {example}')",
+        )
+    group.add_argument(
+        "--max-activation",
+        dest="max_activation_bytes",
+        type=_lampq(parse_size),
+        metavar="256kB",
+        help="bytes of the largest quantized layer input of one sample",
+    )
+    group.add_argument(
+        "--at-most",
+        action="append",
+        default=[],
+        metavar="N@BITS",
+        help="at most N layers at this width: 4@8, or 4@6+ (6 bits or more), 4@3- (3 bits or less) (repeatable)",
+    )
+    group.add_argument(
+        "--min",
+        dest="floors",
+        action="append",
+        default=[],
+        metavar="PATTERN=BITS",
+        help="least width of a kind or layer, such as qkv=4 (repeatable)",
+    )
+    group.add_argument(
+        "--max",
+        dest="ceilings",
+        action="append",
+        default=[],
+        metavar="PATTERN=BITS",
+        help="largest width of a kind or layer, such as fc1=6 (repeatable)",
     )
 
 
@@ -122,7 +174,7 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
         action="append",
         default=[],
         metavar="PATTERN=BITS",
-        help="fix a kind's or layer's width (repeatable)",
+        help="fix a kind's or layer's width: head=8, head=w8a8 (repeatable)",
     )
     group.add_argument(
         "--tie",

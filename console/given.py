@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
 from lampq.adapters.data import Dataset, Preprocess, find_preprocess, read_data
+from lampq.core.cost_csv import read_cost_table
 from lampq.core.errors import AdapterError, BudgetError
 from lampq.core.layer import KINDS
+from lampq.core.limits import Budget
 
 if TYPE_CHECKING:
     from lampq.core.model import Model
@@ -65,19 +67,28 @@ def measurement(args: Namespace) -> dict[str, Any]:
     }
 
 
-def require_budget(args: Namespace) -> None:
-    """Refuse early where no limit is given.
+def budget(args: Namespace) -> Budget:
+    """The limits; tables are read.
 
     Raises:
-        BudgetError: There is none.
+        BudgetError: There is none, or one is malformed.
     """
-    if args.average_bits is None and args.size_bytes is None and args.max_kl is None:
-        raise BudgetError("no budget: give --avg-bits, --size or --max-kl")
-
-
-def budget(args: Namespace) -> dict[str, Any]:
-    """Limits, as arguments of `lampq.plan`."""
-    return {"average_bits": args.average_bits, "size_bytes": args.size_bytes, "max_kl": args.max_kl}
+    tables = []
+    for name in ("latency", "energy"):
+        path, limit = getattr(args, name), getattr(args, f"max_{name}")
+        if path is not None:
+            tables.append(read_cost_table(path, name=name, limit=limit))
+        elif limit is not None:
+            raise BudgetError(f"--max-{name} {limit}: give the table too, --{name} table.csv")
+    given = {"tables": tables, "at_most": args.at_most, "floors": args.floors, "ceilings": args.ceilings}
+    return Budget(
+        average_bits=args.average_bits,
+        size_bytes=args.size_bytes,
+        max_kl=args.max_kl,
+        max_bops=args.max_bops,
+        max_activation_bytes=args.max_activation_bytes,
+        **{name: tuple(values) for name, values in given.items()},
+    )
 
 
 def search(args: Namespace) -> dict[str, Any]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from lampq.core.errors import RecordError
 
+FLOAT_BITS = 32
+"""Width of an input that stays float."""
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One choice.
+    """One choice. Options sort by weight width, then by input width, where float is the widest.
 
     Attributes:
         weight_bits: 1 to 8.
@@ -24,6 +27,18 @@ class Option:
             raise RecordError(f"{self.weight_bits} weight bits: choose 1 to 8")
         if self.activation_bits is not None and not 2 <= self.activation_bits <= 8:
             raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8")
+
+    def __lt__(self, other: Option) -> bool:
+        return (self.weight_bits, self.input_bits) < (other.weight_bits, other.input_bits)
+
+    @property
+    def input_bits(self) -> int:
+        """Bits of an input value: `activation_bits`, or 32 where it stays float."""
+        return self.activation_bits or FLOAT_BITS
+
+    def covers(self, other: Option) -> bool:
+        """Whether weights and input are both at least as wide as the other's; an option covers itself."""
+        return self.weight_bits >= other.weight_bits and self.input_bits >= other.input_bits
 
     def to_text(self) -> str:
         """`w4` or `w4a8`."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,13 +12,13 @@ from lampq.core.errors import BudgetError, RecordError
 from lampq.core.frontier import frontier
 from lampq.core.hull import lower_hull
 from lampq.core.problem import Problem
+from lampq.core.smallest import limited
 from lampq.core.solution import Solution
 from lampq.core.weights import lighten, undominated
 
 # Entries of the choices that the fallback keeps, and its points.
 _ENTRIES, _POINTS = 1 << 26, 1024
 _GRID = 64
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +153,7 @@ def _outline(
         choices.append(hull.option[vertex].astype(dtype)[reduction.groups])
     if solve is not None:
         for limit in np.linspace(floor, floor + divisor * span, _GRID + 2)[1:-1].tolist():
-            solution = solve(_limited(problem, int(limit)))
+            solution = solve(limited(problem, int(limit)))
             if solution.choice is not None:
                 choices.append(solution.choice.astype(dtype))
     sizes = np.array([problem.usage(choice)[0] for choice in choices])
@@ -162,52 +161,3 @@ def _outline(
     kept = undominated(sizes, damages)
     table = np.array(choices)[kept]
     return Curve(sizes=sizes[kept], damages=damages[kept], complete=False, _recover=lambda: table)
-
-
-def smallest(problem: Problem, most_damage: float, solve: Callable[[Problem], Solution]) -> Solution:
-    """The choice that uses least of the one resource while its damage stays within `most_damage` nats.
-
-    The least damage within a limit falls as the limit rises, so bisection finds the limit: about as many
-    solves as the sizes have bits, and no curve.
-
-    Args:
-        problem: With one resource, whose limit is the most that is tried. Ties and pins hold.
-        most_damage: Nats, >= 0.
-        solve: A solver, for instance `lampq.solvers.solve`.
-
-    Returns:
-        The solution at the smallest limit that allows the damage.
-
-    Raises:
-        RecordError: The problem has no resource, or several.
-        BudgetError: No choice within the problem's limit keeps to the damage; names the least possible.
-    """
-    if len(problem.limits) != 1:
-        raise RecordError(f"the smallest choice needs one resource; this problem has {len(problem.limits)}")
-    if math.isnan(most_damage) or most_damage < 0:
-        raise BudgetError(f"largest damage {most_damage}: must be at least 0 nats")
-    best = solve(problem)
-    if best.choice is None:
-        raise BudgetError(f"no choice keeps the limit {problem.limits[0]} of {problem.resource_names[0]}")
-    # A figure read off a curve may differ from the sum by its rounding.
-    allowed = most_damage * (1 + _ROUNDING)
-    if best.objective > allowed:
-        raise BudgetError(
-            f"largest damage {most_damage:g} nats: no choice loses less than {best.objective:.3g}; "
-            f"allow that much, or offer wider options"
-        )
-    low, high = int(problem.floors()[0]) - 1, int(problem.usage(best.choice)[0])
-    # The damage is too large at `low` and small enough at `high`.
-    while high - low > 1:
-        middle = (low + high) // 2
-        trial = solve(_limited(problem, middle))
-        if trial.choice is not None and trial.objective <= allowed:
-            best, high = trial, int(problem.usage(trial.choice)[0])
-        else:
-            low = middle
-    return best
-
-
-def _limited(problem: Problem, limit: int) -> Problem:
-    """The same problem with another limit."""
-    return replace(problem, limits=np.array([limit]))

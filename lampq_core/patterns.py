@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lampq.core.errors import PlanError
+from lampq.core.errors import BudgetError, PlanError
 from lampq.core.layer import KINDS, Layer
+from lampq.core.width import Width, parse_width
 
 
 def select(layers: Sequence[Layer], pattern: str) -> list[int]:
@@ -26,16 +27,23 @@ def select(layers: Sequence[Layer], pattern: str) -> list[int]:
     return picked
 
 
-def parse_pin(text: str) -> tuple[str, int]:
-    """`pattern=bits` apart.
+def parse_rule(text: str, what: str = "pin") -> tuple[str, Width]:
+    """`PATTERN=BITS` apart; BITS is `8`, `w8`, `a8` (the input) or `w8a8`.
+
+    Args:
+        text: The rule.
+        what: What it is (pin, floor, ceiling), for the message.
 
     Raises:
-        PlanError: There is no `=`, or the width is no integer from 1 to 8.
+        PlanError: There is no `=`, or what follows is no width.
     """
     pattern, equals, bits = text.rpartition("=")
-    if not equals or not pattern or not bits.strip().isdigit() or not 1 <= int(bits) <= 8:
-        raise PlanError(f"pin {text!r}: write PATTERN=BITS with 1 to 8 bits, for example head=8")
-    return pattern.strip(), int(bits)
+    try:
+        if equals and pattern.strip():
+            return pattern.strip(), parse_width(bits)
+    except BudgetError as err:
+        raise PlanError(f"{what} {text!r}: write PATTERN=BITS; {err}") from err
+    raise PlanError(f"{what} {text!r}: write PATTERN=BITS with 1 to 8 bits, for example head=8 or fc1=w4a8")
 
 
 def tie_groups(layers: Sequence[Layer], pattern: str) -> list[tuple[int, ...]]:

@@ -68,7 +68,8 @@ class Plan:
     Attributes:
         layers: Decisions in model order.
         mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
-        budget: What was asked for, for example {"average_bits": 3.0} or {"size_bytes": 12000000}.
+        budget: What was asked for: the limits (`core.limits.Budget.to_json`), pins and ties, for example
+            {"average_bits": 3.0, "pins": ["head=8"]}.
         container: How codes are stored: `bitplane` or `int8`.
         block: Weights that share a scale (`core.blocks`), or None: one scale per output channel.
         rest_bytes: Bytes of the model that the plan does not touch.
@@ -83,7 +84,7 @@ class Plan:
 
     layers: tuple[PlanLayer, ...]
     mode: str
-    budget: Mapping[str, float]
+    budget: Mapping[str, Any]
     container: str
     rest_bytes: int
     block: int | None = None
@@ -177,7 +178,7 @@ class Plan:
             plan = cls(
                 layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
                 mode=str(data["mode"]),
-                budget={str(k): float(v) for k, v in data["budget"].items()},
+                budget={str(key): value for key, value in data["budget"].items()},
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
                 rest_bytes=int(data["rest_bytes"]),

@@ -115,6 +115,13 @@ class Profile:
         """Weight width of each option, int64, shape (J,)."""
         return np.array([option.weight_bits for option in self.options], dtype=np.int64)
 
+    def option_text(self, index: int) -> str:
+        """How people call an option: `4 bits` where all inputs have one width, else `w4a8`."""
+        option = self.options[index]
+        if len({other.input_bits for other in self.options}) == 1:
+            return f"{option.weight_bits} bits"
+        return option.to_text()
+
     def write(self, path: Path, *, force: bool = False) -> None:
         """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
 

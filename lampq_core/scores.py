@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lampq.core.errors import RecordError
+from lampq.core.option_order import running_minimum
 from lampq.core.profile import Profile
 
 # Second-order theory ends where the error is no longer small; below this floor a type scale means nothing.
@@ -113,7 +114,7 @@ def automatic_mode(profile: Profile) -> str:
 
 
 def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Scores of a mode made non-increasing in the width.
+    """Scores of a mode made non-increasing in the widths of weights and inputs.
 
     More bits can measure slightly worse by chance; left alone, a budget that cannot be used up would then prefer
     fewer bits. The running minimum repairs that.
@@ -134,7 +135,7 @@ def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str
             f"mode {mode}: the score of layer {profile.layers[bad].name} is not a finite damage"
         )
     available = profile.available
-    smooth = np.minimum.accumulate(np.where(available, scores, np.inf), axis=1)
+    smooth = running_minimum(np.where(available, scores, np.inf), profile.options)
     # Differences on the level of rounding are not worth a word.
     excess = np.where(available, scores - np.where(available, smooth, 0), 0)
     repaired = excess.max(axis=1) > 0.01 * scores.max(axis=1)

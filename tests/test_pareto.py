@@ -14,8 +14,9 @@ from lampq.core import pareto as module
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.frontier import Lists, Table
 from lampq.core.hull import lower_hull, relax
-from lampq.core.pareto import pareto, smallest
+from lampq.core.pareto import pareto
 from lampq.core.problem import Problem
+from lampq.core.smallest import smallest
 from lampq.core.weights import lighten, undominated
 from lampq.solvers import solve
 
@@ -157,8 +158,6 @@ def test_a_curve_has_one_resource():
         problem = Problem.build([[1.0, 0.0]], np.ones((count, 1, 2), dtype=int), None)
         with pytest.raises(RecordError, match="one resource"):
             pareto(problem)
-        with pytest.raises(RecordError, match="one resource"):
-            smallest(problem, 1.0, solve)
 
 
 def test_a_limit_below_the_floor_is_refused():
@@ -210,6 +209,11 @@ def test_the_smallest_plan_within_a_damage_is_the_first_of_the_curve():
         first = int(np.flatnonzero(curve.damages <= damage * (1 + 1e-9))[0])
         assert problem.usage(found.choice)[0] == curve.sizes[first]
         assert found.objective == pytest.approx(curve.damages[first], rel=1e-9)
+
+
+def test_the_smallest_plan_needs_a_resource():
+    with pytest.raises(RecordError, match="no resource 0"):
+        smallest(Problem.build([[1.0, 0.0]], np.ones((0, 1, 2), dtype=int), None), 1.0, solve)
 
 
 def test_an_impossible_damage_names_the_least():

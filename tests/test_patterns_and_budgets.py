@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lampq.core.budget import average_bits_limit, parse_size
 from lampq.core.errors import BudgetError, PlanError
 from lampq.core.layer import Layer
-from lampq.core.patterns import parse_pin, select, tie_groups
+from lampq.core.patterns import parse_rule, select, tie_groups
+from lampq.core.width import Width
 
 NAMES = [f"blocks.{i}.attn.{part}" for i in range(2) for part in "qkv"] + ["blocks.1.mlp.fc1", "head"]
 KINDS = ["q", "k", "v"] * 2 + ["fc1", "head"]
@@ -51,10 +52,12 @@ def test_ties_that_join_nothing_are_refused():
 
 
 def test_pins():
-    assert parse_pin("blocks.*.attn.{q,k}=8") == ("blocks.*.attn.{q,k}", 8)
-    for text in ("head", "=8", "head=", "head=9", "head=x", "head=4.5"):
+    assert parse_rule("blocks.*.attn.{q,k}=8") == ("blocks.*.attn.{q,k}", Width(weight_bits=8))
+    assert parse_rule("head=w8a4") == ("head", Width(weight_bits=8, input_bits=4))
+    assert parse_rule("head=a32") == ("head", Width(input_bits=32))
+    for text in ("head", "=8", "head=", "head=9", "head=x", "head=4.5", "head=w", "head=a9"):
         with pytest.raises(PlanError, match="PATTERN=BITS"):
-            parse_pin(text)
+            parse_rule(text)
 
 
 @pytest.mark.parametrize(

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lampq import solvers
-from lampq.core.allocation import Budget, build_plan, build_problem, uniform_choice
+from lampq.core.allocation import build_plan, build_problem, uniform_choice
+from lampq.core.clash import refuse_clash
 from lampq.core.errors import BudgetError
 from lampq.core.interaction import Interaction, profile_interaction
-from lampq.core.pareto import pareto
+from lampq.core.limits import Budget, limits_of
 from lampq.core.plan import Plan
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
 from lampq.core.scores import SUPERPOSITION, automatic_mode, predicted_damage
 from lampq.core.solution import Solution
 from lampq.core.superposition import allocate
+from lampq.core.why import next_changes, sentences
+from lampq.verbs.smallest import shrink
 
 # The paper leaves these two kinds out of the search.
 _LAMPQ_PINS = ("patch_embed", "head")
 
 _BOUND_LIMIT_S = 3.0
+# For each question asked to find out which limits clash.
+CLASH_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,6 +43,7 @@ class Search:
         cost: Damage of single layers, nats, shape (L, J); the start of the search in mode superposition.
         problem: Limits, ties, pins.
         interaction: Damage of whole plans, in mode superposition.
+        asked: The limits, pins and ties, as plans carry them.
         notes: Remarks for the plan.
     """
 
@@ -44,6 +52,7 @@ class Search:
     cost: np.ndarray
     problem: Problem
     interaction: Interaction | None
+    asked: dict[str, Any]
     notes: tuple[str, ...]
 
     def predict(self, choice: np.ndarray) -> float:
@@ -52,6 +61,12 @@ class Search:
             return float(self.interaction.predict(choice))
         return self.problem.objective(choice)
 
+    def why(self, choice: np.ndarray) -> list[str]:
+        """A sentence per layer: what the next options would cost and save. Empty where damage is not predicted."""
+        if self.mode == "error":
+            return []
+        return sentences(self.profile, next_changes(self.profile, self.problem, choice, self.interaction))
+
 
 def plan(
     profile: Profile,
@@ -59,6 +74,7 @@ def plan(
     average_bits: float | str | None = None,
     size_bytes: int | None = None,
     max_kl: float | None = None,
+    budget: Budget | None = None,
     mode: str = "auto",
     solver: str = "auto",
     pins: Sequence[str] = (),
@@ -72,7 +88,8 @@ def plan(
         profile: Measurements of the model.
         average_bits: Most bits per weight on average over all layers; a text is taken as the decimal it says.
         size_bytes: Most bytes of the whole model.
-        max_kl: Instead of a budget: the smallest plan whose predicted damage is at most this many nats.
+        max_kl: Most predicted damage in nats: the plan is the smallest that keeps it.
+        budget: All kinds of limits; the three above, where given, count in addition.
         mode: `superposition`, `kl`, `fisher`, `lampq`, `error`, or `auto`: the best that the profile allows.
         solver: `exact`, `scipy`, `cbc` or `auto`; in mode superposition it finds where the search starts.
         pins: Fixed widths, `PATTERN=BITS`. Mode lampq pins patch_embed and head to 8 bits unless told otherwise.
@@ -81,24 +98,29 @@ def plan(
         seed: Of the search in mode superposition.
 
     Raises:
-        BudgetError: No plan fits the budget; names the floor.
+        BudgetError: No plan fits the budget; names the limits that clash and the nearest feasible values.
         PlanError: A pattern matches nothing.
         RecordError: The profile lacks what the mode needs.
     """
-    if max_kl is not None and (average_bits is not None or size_bytes is not None):
-        raise BudgetError("a largest KL replaces the other budgets; give one or the other")
-    budget = (
-        Budget(size_bytes=_widest(profile))
-        if max_kl is not None
-        else Budget(average_bits=average_bits, size_bytes=size_bytes)
-    )
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
-    asked = budget.to_json()
-    if max_kl is not None:
-        search = _smallest(search, max_kl, seed)
-        asked = {"max_kl": max_kl}
+    budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, seed=seed)
     solution, _ = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed)
-    return to_plan(search, solution, asked)
+    return to_plan(search, solution)
+
+
+def joined_budget(budget: Budget | None, **more: Any) -> Budget:
+    """A budget with further limits, where given.
+
+    Raises:
+        BudgetError: There is no limit at all, or one is given twice.
+    """
+    given = {name: value for name, value in more.items() if value is not None}
+    if budget is None:
+        return Budget(**given)
+    for name in given:
+        if getattr(budget, name) is not None:
+            raise BudgetError(f"{name} is given twice, in the budget and beside it")
+    return dataclasses.replace(budget, **given)
 
 
 def prepare(
@@ -108,25 +130,33 @@ def prepare(
     mode: str = "auto",
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
+    seed: int = 0,
 ) -> Search:
-    """Scores and limits of a search; see `plan` for the arguments and errors."""
+    """Scores and limits of a search, a largest KL turned into bytes; see `plan` for the arguments and errors."""
     mode = automatic_mode(profile) if mode == "auto" else mode
-    interaction = profile_interaction(profile) if mode == SUPERPOSITION else None
     cost, repaired = predicted_damage(profile, "kl" if mode == SUPERPOSITION else mode)
-    pins = (*_default_pins(profile, mode), *pins)
-    notes = [f"damage of {name} does not fall with every bit" for name in repaired]
+    pins = (*default_pins(profile, mode), *pins)
+    problem = build_problem(profile, cost, budget, pins=pins, ties=ties)
+    # What cannot be met is refused before interactions are worked out.
+    refuse_clash(profile, budget, problem, functools.partial(solvers.solve, time_limit_s=CLASH_LIMIT_S))
+    notes = [f"damage of {name} does not fall with every bit: running minimum taken" for name in repaired]
     if mode == "error":
         notes.append(
             "made without data: relative weight error stands in for damage, which it predicts poorly"
         )
-    return Search(
+    notes += [limit.note for limit in limits_of(profile, budget, np.isfinite(problem.cost)) if limit.note]
+    search = Search(
         profile=profile,
         mode=mode,
         cost=cost,
-        problem=build_problem(profile, cost, budget, pins=pins, ties=ties),
-        interaction=interaction,
+        problem=problem,
+        interaction=profile_interaction(profile) if mode == SUPERPOSITION else None,
+        asked={**budget.to_json(), **{k: list(v) for k, v in (("pins", pins), ("ties", ties)) if v}},
         notes=tuple(notes),
     )
+    if budget.max_kl is None:
+        return search
+    return shrink(search, budget.max_kl, functools.partial(find, seed=seed, bound_limit_s=0))
 
 
 def find(
@@ -166,72 +196,31 @@ def find(
     return found.solution, [*found.choices, start.choice]
 
 
-def to_plan(search: Search, solution: Solution, asked: dict[str, float]) -> Plan:
+def to_plan(search: Search, solution: Solution) -> Plan:
     """The plan of a solution, with what the best uniform plan within the same limits is predicted to lose."""
     notes = list(search.notes)
     uniform = uniform_choice(search.profile, search.problem)
     known = search.mode != "error"
     if uniform is not None and known:
-        bits = search.profile.weight_bits[int(np.bincount(uniform).argmax())]
-        notes.append(
-            f"uniform {bits} bits within the same limits: predicted {search.predict(uniform):.4g} nats"
-        )
+        width = search.profile.option_text(int(np.bincount(uniform).argmax()))
+        notes.append(f"uniform {width} within the same limits: predicted {search.predict(uniform):.4g} nats")
     return build_plan(
         search.profile,
         solution.choice,
         mode=search.mode,
-        budget=asked,
+        budget=search.asked,
         cost=search.cost if known else None,
         predicted_kl=solution.objective if known else None,
         bound=solution.bound if known and np.isfinite(solution.bound) else None,
         solver=solution.solver,
         notes=notes,
+        why=search.why(solution.choice),
     )
 
 
-def _default_pins(profile: Profile, mode: str) -> tuple[str, ...]:
+def default_pins(profile: Profile, mode: str) -> tuple[str, ...]:
+    """Pins that a mode brings along; those of the user come after them and so override them."""
     if mode != "lampq" or 8 not in profile.weight_bits:
         return ()
     present = {layer.kind for layer in profile.layers}
     return tuple(f"{kind}=8" for kind in _LAMPQ_PINS if kind in present)
-
-
-def _widest(profile: Profile) -> int:
-    return profile.rest_bytes + int(profile.payload_bytes.max(axis=1).sum())
-
-
-def _smallest(search: Search, max_kl: float, seed: int) -> Search:
-    """The search under the smallest limit in bytes that keeps the predicted damage at `max_kl`.
-
-    Raises:
-        BudgetError: No plan does, or the mode predicts no damage.
-    """
-    if search.mode == "error":
-        raise BudgetError("a largest KL needs predictions in nats; profile the model with --data")
-    if not max_kl > 0:
-        raise BudgetError(f"largest KL {max_kl}: must be above 0 nats")
-    curve = pareto(search.problem)
-
-    def limited(index: int) -> Search:
-        limits = np.array([curve.sizes[index]], dtype=np.int64)
-        return dataclasses.replace(search, problem=dataclasses.replace(search.problem, limits=limits))
-
-    def damage(index: int) -> float:
-        if search.interaction is None:
-            return float(curve.damages[index])
-        return find(limited(index), seed=seed, bound_limit_s=0)[0].objective
-
-    low, high = 0, len(curve) - 1
-    if damage(high) > max_kl:
-        raise BudgetError(
-            f"largest KL {max_kl:g}: even the widest plan is predicted to lose {damage(high):.3g} nats; "
-            f"allow more or profile wider widths"
-        )
-    # More bytes never cost more damage, so the smallest limit that suffices is found by halving.
-    while low < high:
-        middle = (low + high) // 2
-        if damage(middle) <= max_kl:
-            high = middle
-        else:
-            low = middle + 1
-    return limited(high)

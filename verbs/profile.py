@@ -65,7 +65,7 @@ def profile(
     model = model.with_block(block)
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
     layers = model.layers()
-    payload = _payload(model, layers, widths, container)
+    payload = stored_bytes(model, layers, widths, container)
     if batch is None:
         damage = measure_weight_error(model, layers, widths, progress=progress)
     else:
@@ -102,7 +102,9 @@ def profile(
     )
 
 
-def _payload(model: Model, layers: Sequence[Layer], widths: Sequence[int], container: str) -> np.ndarray:
+def stored_bytes(model: Model, layers: Sequence[Layer], widths: Sequence[int], container: str) -> np.ndarray:
+    """Bytes of codes and scales of every layer at every width, int64, shape (L, J); -1 where it cannot be stored."""
+
     def stored(layer: Layer, width: int) -> int:
         size = model.payload_bytes(layer, width, container)
         return -1 if size is None else size

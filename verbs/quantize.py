@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from lampq import adapters
-from lampq.core.allocation import Budget, build_plan, uniform_choice
+from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
 from lampq.core.files import refuse_existing
 from lampq.core.lampq_update import update
+from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.plan import Plan
@@ -23,7 +24,8 @@ from lampq.core.profile import Profile
 from lampq.core.recentre import refine
 from lampq.core.scores import SUPERPOSITION
 from lampq.verbs.apply import apply
-from lampq.verbs.plan import find, plan, prepare, to_plan
+from lampq.verbs.feasible import check_budget
+from lampq.verbs.plan import find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
@@ -38,6 +40,7 @@ def quantize(
     average_bits: float | None = None,
     size_bytes: int | None = None,
     max_kl: float | None = None,
+    budget: Budget | None = None,
     mode: str = "auto",
     solver: str = "auto",
     pins: Sequence[str] = (),
@@ -62,6 +65,7 @@ def quantize(
         average_bits: See `lampq.plan`, as the other search arguments.
         size_bytes: See `lampq.plan`.
         max_kl: See `lampq.plan`.
+        budget: See `lampq.plan`.
         mode: See `lampq.plan`.
         solver: See `lampq.plan`.
         pins: See `lampq.plan`.
@@ -81,11 +85,9 @@ def quantize(
     """
     out = Path(out)
     refuse_existing(out, force=force)
+    budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
+    check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
     found = make_profile(model, batch, seed=seed, progress=progress, **measurement)
-    if max_kl is not None:
-        # The limit in bytes that the predictions call for; from there on it is a budget like any other.
-        size_bytes = plan(found, max_kl=max_kl, mode=mode, pins=pins, ties=ties, seed=seed).total_bytes
-    budget = Budget(average_bits=average_bits, size_bytes=size_bytes)
     chosen = best_plan(
         model,
         found,
@@ -148,9 +150,9 @@ def best_plan(
     reference = check_logits(model.run(batch), "the float model")
     if profile.logits is not None:
         _check_same_data(profile.logits, reference)
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, seed=seed)
     solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
-    predicted = to_plan(search, solution, budget.to_json())
+    predicted = to_plan(search, solution)
     widths = profile.weight_bits.tolist()
     problem, common = search.problem, {"reference": reference, "progress": progress}
     history: list[dict[str, Any]] = []
@@ -189,6 +191,7 @@ def best_plan(
         solver=predicted.solver,
         history=history,
         notes=notes,
+        why=search.why(refined.choice),
     )
 
 

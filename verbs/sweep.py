@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq.core import files
-from lampq.core.allocation import Budget
 from lampq.core.errors import MissingExtraError, RecordError
+from lampq.core.limits import Budget
 from lampq.core.pareto import pareto
 from lampq.core.profile import Profile
 from lampq.core.superposition import allocate

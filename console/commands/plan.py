@@ -25,8 +25,8 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    given.require_budget(args)
+    budget = given.budget(args)
     refuse_existing(args.out, force=args.force)
-    result = plan(Profile.read(args.profile), **given.budget(args), **given.search(args), seed=args.seed)
+    result = plan(Profile.read(args.profile), budget=budget, **given.search(args), seed=args.seed)
     result.write(args.out, force=args.force)
     given.finish(args, result.to_json, lambda: render.plan(result))

@@ -31,7 +31,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    given.require_budget(args)
+    budget = given.budget(args)
     refuse_existing(args.out, force=args.force)
     if args.plan_out:
         refuse_existing(args.plan_out, force=args.force)
@@ -47,7 +47,7 @@ def run(args: Namespace) -> None:
             seed=args.seed,
             data_summary=data.summary(),
             progress=progress,
-            **given.budget(args),
+            budget=budget,
             **given.search(args),
             **given.measurement(args),
         )

@@ -1,0 +1,73 @@
+"""Whether a budget can be met, found out before anything is measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lampq import solvers
+from lampq.core.allocation import build_problem
+from lampq.core.clash import refuse_clash
+from lampq.core.limits import Budget
+from lampq.core.measure import measure_activations
+from lampq.core.model import Model
+from lampq.core.option import Option
+from lampq.core.profile import Profile
+from lampq.verbs.plan import CLASH_LIMIT_S, default_pins
+from lampq.verbs.profile import stored_bytes
+
+
+def check_budget(
+    model: Model,
+    batch: np.ndarray,
+    budget: Budget,
+    *,
+    bits: Sequence[int] = tuple(range(2, 9)),
+    act_bits: int | None = None,
+    container: str = "bitplane",
+    mode: str = "auto",
+    pins: Sequence[str] = (),
+    ties: Sequence[str] = (),
+    **_: Any,
+) -> None:
+    """Refuse a budget that no plan of a model can meet, from sizes alone.
+
+    All limits but a largest KL need only what layers weigh and store. Where multiply-accumulates or the sizes of
+    layer inputs count, one sample is run.
+
+    Args:
+        model: The float model.
+        batch: Calibration inputs, samples first.
+        budget: Limits.
+        bits: Weight widths to be measured, as for `lampq.profile`.
+        act_bits: See `lampq.profile`.
+        container: See `lampq.profile`.
+        mode: Score; mode lampq pins two kinds of layers.
+        pins: See `lampq.plan`.
+        ties: See `lampq.plan`.
+
+    Raises:
+        BudgetError: The limits cannot be met; names those that clash and the nearest feasible values.
+        PlanError: A pattern matches nothing, or pins a width that is not to be measured.
+    """
+    widths = tuple(sorted(set(bits)))
+    layers = model.layers()
+    samples = 0
+    if budget.max_bops is not None or budget.max_activation_bytes is not None:
+        layers, samples = measure_activations(model, layers, batch[:1]), 1
+    payload = stored_bytes(model, layers, widths, container)
+    outline = Profile(
+        layers=layers,
+        options=tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths),
+        weight_error=np.zeros(payload.shape),
+        payload_bytes=payload,
+        rest_bytes=model.rest_bytes(),
+        container=container,
+        samples=samples,
+    )
+    pins = (*default_pins(outline, mode), *pins)
+    problem = build_problem(outline, outline.weight_error, budget, pins=pins, ties=ties)
+    refuse_clash(outline, budget, problem, functools.partial(solvers.solve, time_limit_s=CLASH_LIMIT_S))

@@ -1,0 +1,89 @@
+"""The smallest plan that keeps a largest KL."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lampq import solvers
+from lampq.core.errors import BudgetError
+from lampq.core.limits import BYTES
+from lampq.core.pareto import Curve, pareto
+from lampq.core.smallest import first_within, limited, smallest
+from lampq.core.solution import Solution
+
+if TYPE_CHECKING:
+    from lampq.verbs.plan import Search
+
+# Limits in bytes that are told apart where other limits rule out the curve of all sizes.
+_LEVELS = 257
+
+
+def shrink(
+    search: Search, max_kl: float, find: Callable[[Search], tuple[Solution, list[np.ndarray]]]
+) -> Search:
+    """The search under the smallest limit in bytes that keeps the predicted damage at `max_kl`.
+
+    Without interactions and other limits that limit is read off the curve of all sizes; with other limits it is
+    found by bisection. With interactions the curve tells where to begin, and a few searches find the limit.
+
+    Args:
+        search: Its bytes are limited to the most that is tried.
+        max_kl: Nats, > 0.
+        find: Finds the best plan of a search.
+
+    Raises:
+        BudgetError: No plan keeps it, or the mode predicts no damage.
+    """
+    if search.mode == "error":
+        raise BudgetError("a largest KL needs predictions in nats; profile the model with --data")
+    problem = search.problem
+    resource = problem.resource_names.index(BYTES)
+
+    def within(limit: int) -> Search:
+        return dataclasses.replace(search, problem=limited(problem, limit, resource))
+
+    def damage(limit: int) -> float:
+        return find(within(limit))[0].objective
+
+    widest = damage(int(problem.limits[resource]))
+    if widest > max_kl:
+        raise BudgetError(
+            f"largest KL {max_kl:g}: the widest plan within the limits is predicted to lose {widest:.3g} nats; "
+            f"allow more or profile wider widths"
+        )
+    curve = pareto(problem) if len(problem.limits) == 1 else None
+    if search.interaction is not None:
+        if curve is None:
+            lowest, highest = (
+                int(problem.floors()[resource]),
+                int(problem.resources[resource].max(axis=1).sum()),
+            )
+            highest = min(highest, int(problem.limits[resource]))
+            sizes = np.unique(np.linspace(lowest, highest, _LEVELS).astype(np.int64)).tolist()
+            guess = len(sizes) // 2
+        else:
+            sizes, guess = curve.sizes.tolist(), _guess(search, curve, max_kl)
+        found = first_within(sizes, max_kl, damage, guess=guess)
+        return search if found is None else within(sizes[found])
+    if curve is not None and curve.complete:
+        keeps = curve.damages <= max_kl
+        return within(int(curve.sizes[int(np.argmax(keeps))])) if keeps.any() else search
+    best = smallest(problem, max_kl, solvers.solve, resource=resource)
+    return within(int(problem.usage(best.choice)[resource]))
+
+
+def _guess(search: Search, curve: Curve, max_kl: float) -> int:
+    """Where the plans of the curve, judged with interactions, first keep the damage."""
+    assert search.interaction is not None
+    low, high = 0, len(curve) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if search.interaction.predict(curve.choice(middle)) <= max_kl:
+            high = middle
+        else:
+            low = middle + 1
+    return low
