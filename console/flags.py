@@ -9,6 +9,7 @@ from lampq.core.budget import parse_bops, parse_size
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
 from lampq.core.scores import MODES, SUPERPOSITION
+from lampq.core.traces import KINDS, TRUE
 
 
 def model(sub: argparse.ArgumentParser) -> None:
@@ -83,6 +84,13 @@ def measure(sub: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="one scale per N weights of a row, such as 32, 64 or 128 (default: per output channel)",
+    )
+    group.add_argument(
+        "--fisher",
+        choices=KINDS,
+        default=TRUE,
+        help="labels of the Fisher traces: the model's own (true), those of the data (empirical), or forward "
+        "passes instead of gradients (true; forward where a model has no gradients)",
     )
     group.add_argument(
         "--fisher-draws",

@@ -14,6 +14,7 @@ from lampq.core.cost_csv import read_cost_table
 from lampq.core.errors import AdapterError, BudgetError
 from lampq.core.layer import KINDS
 from lampq.core.limits import Budget
+from lampq.core.traces import EMPIRICAL
 
 if TYPE_CHECKING:
     from lampq.core.model import Model
@@ -56,13 +57,15 @@ def _preprocess(args: Namespace, model: Model) -> Preprocess:
     return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
-def measurement(args: Namespace) -> dict[str, Any]:
-    """Arguments of `lampq.profile`."""
+def measurement(args: Namespace, data: Dataset | None) -> dict[str, Any]:
+    """Arguments of `lampq.profile`; labels are read only where they count."""
     return {
         "bits": args.bits,
         "act_bits": args.act_bits,
         "container": args.container,
         "block": args.block,
+        "fisher": args.fisher,
+        "labels": data.labels() if data is not None and args.fisher == EMPIRICAL else None,
         "fisher_draws": args.fisher_draws,
     }
 

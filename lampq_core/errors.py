@@ -23,6 +23,10 @@ class AdapterError(LampqError, ValueError):
     """A model or data file that cannot be read, run or written."""
 
 
+class NoGradientsError(AdapterError):
+    """A model whose gradients cannot be taken here, though it runs; the message is the reason alone."""
+
+
 class SolverError(LampqError, RuntimeError):
     """A solver that failed, or an answer that did not survive certification."""
 

@@ -12,6 +12,7 @@ from lampq.adapters.tflite.gradients import TorchGraph, fisher_traces, obstacle
 from lampq.adapters.tflite.torch_ops import OPERATORS, UnsupportedOperatorError
 from lampq.core.divergence import log_softmax
 from lampq.core.fisher import forward_fisher
+from lampq.core.traces import measure_traces
 
 
 def ints(*values):
@@ -184,7 +185,6 @@ def test_exact_traces_are_those_of_finite_differences(name):
     model = read(fixture(name))
     batch = inputs_for(model, 3)
     traces = fisher_traces(model, batch, labels="exact")
-    assert traces.exact
     layer = model.layers()[-1]
     weight = model.weight(layer.name)
     p = np.exp(log_softmax(model.run(batch)))
@@ -198,14 +198,14 @@ def test_exact_traces_are_those_of_finite_differences(name):
     rows = [log_softmax(logits) for _, _, logits in model.sweep(batch, iter(candidates))]
     for plus, minus in zip(rows[::2], rows[1::2], strict=True):
         total += (p * ((plus - minus) / (2 * step)) ** 2).sum(axis=1).mean()
-    assert traces.values[layer.name] == pytest.approx(total, rel=2e-2)
+    assert traces[layer.name] == pytest.approx(total, rel=2e-2)
 
 
 @pytest.mark.parametrize("name", ["post_norm", "mobile_vit"])
 def test_exact_traces_agree_with_forward_passes(name):
     model = read(fixture(name))
     batch = inputs_for(model, 2)
-    exact = fisher_traces(model, batch, labels="exact").values
+    exact = fisher_traces(model, batch, labels="exact")
     estimated = forward_fisher(model, batch, draws=10)
     ratios = np.array([estimated[layer] / exact[layer] for layer in exact])
     assert np.exp(np.abs(np.log(ratios)).mean()) < 1.5
@@ -214,8 +214,8 @@ def test_exact_traces_agree_with_forward_passes(name):
 def test_samples_that_only_fill_up_a_batch_do_not_count():
     model = read(fixture("conv_batch_3"))
     batch = inputs_for(model, 4)
-    whole = fisher_traces(model, batch, labels="exact").values
-    parts = [fisher_traces(model, sample[None], labels="exact").values for sample in batch]
+    whole = fisher_traces(model, batch, labels="exact")
+    parts = [fisher_traces(model, sample[None], labels="exact") for sample in batch]
     for name, value in whole.items():
         assert value == pytest.approx(np.mean([part[name] for part in parts]), rel=1e-4)
 
@@ -224,9 +224,8 @@ def test_a_layer_of_another_signature_has_no_trace():
     traces = fisher_traces(
         read(fixture("two_signatures"), signature="tail"), np.ones((2, 16), np.float32), labels="exact"
     )
-    assert traces.exact
-    assert traces.values["head"] > 0
-    assert traces.values["first"] == 0
+    assert traces["head"] > 0
+    assert traces["first"] == 0
 
 
 def test_unknown_operators_fall_back_to_forward_passes_and_say_so(tmp_path):
@@ -241,16 +240,16 @@ def test_unknown_operators_fall_back_to_forward_passes_and_say_so(tmp_path):
     b.op("FLOOR", [y], [z])
     model = read(b.write(tmp_path / "m.tflite", [x], [z]))
     assert obstacle(model) == "operator FLOOR has no differentiable form here"
-    traces = fisher_traces(model, floats(5, 4))
-    assert not traces.exact
+    traces = measure_traces(model, floats(5, 4))
+    assert traces.kind == "forward"
     assert traces.note.startswith("no gradients (operator FLOOR")
-    assert set(traces.values) == {"w"}
+    assert set(traces.weight) == {"w"}
 
 
 def test_quantized_operators_fall_back_too():
     model = read(fixture("vit_partly_int8"))
-    traces = fisher_traces(model, inputs_for(model, 2))
-    assert not traces.exact
+    traces = measure_traces(model, inputs_for(model, 2))
+    assert traces.kind == "forward"
     assert "no gradients" in traces.note
 
 
@@ -259,8 +258,8 @@ def test_an_interpreter_that_disagrees_is_not_believed(tmp_path, monkeypatch):
     wrong = dict(OPERATORS)
     wrong["FULLY_CONNECTED"] = lambda call: OPERATORS_LINEAR(call) * 1.01
     monkeypatch.setattr("lampq.adapters.tflite.torch_ops.OPERATORS", wrong)
-    traces = fisher_traces(model, floats(3, 4))
-    assert not traces.exact
+    traces = measure_traces(model, floats(3, 4))
+    assert traces.kind == "forward"
     assert "differ from the runtime's" in traces.note
 
 

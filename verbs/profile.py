@@ -11,7 +11,6 @@ import numpy as np
 
 import lampq
 from lampq.core.errors import RecordError
-from lampq.core.fisher import forward_fisher
 from lampq.core.layer import Layer
 from lampq.core.measure import (
     Progress,
@@ -23,6 +22,7 @@ from lampq.core.measure import (
 from lampq.core.model import Model
 from lampq.core.option import Option
 from lampq.core.profile import Profile
+from lampq.core.traces import TRUE, Traces, measure_traces
 
 
 def profile(
@@ -33,7 +33,9 @@ def profile(
     act_bits: int | None = None,
     container: str = "bitplane",
     block: int | None = None,
+    fisher: str = TRUE,
     fisher_draws: int = 2,
+    labels: np.ndarray | None = None,
     seed: int = 0,
     data_summary: dict[str, Any] | None = None,
     progress: Progress = quiet,
@@ -42,7 +44,7 @@ def profile(
 
     With data, every layer is quantized alone at every width and the change of the predictions kept (damage, and
     logit differences where they fit in memory), activations get their statistics, and Fisher traces come from
-    `fisher_draws` random perturbations per layer. Without data there are weight statistics and errors only.
+    gradients where the model has them. Without data there are weight statistics and errors only.
 
     Args:
         model: A readable model (`lampq.read`).
@@ -51,7 +53,10 @@ def profile(
         act_bits: Width of the layers' inputs; None leaves them float.
         container: `bitplane` (exactly b bits a weight) or `int8`.
         block: Weights of a row that share a scale; None gives each output channel one.
-        fisher_draws: Perturbations per layer; 0 skips the traces.
+        fisher: `true`, with labels drawn from the predictions (from forward passes where the model has no
+            gradients), `empirical`, with `labels`, or `forward`.
+        fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
+        labels: Labels of the data, shape (samples,).
         seed: Seeds the perturbations.
         data_summary: Said of the data in the provenance.
         progress: Told what is being measured and how far it is.
@@ -66,14 +71,17 @@ def profile(
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
     layers = model.layers()
     payload = stored_bytes(model, layers, widths, container)
+    traces = None
     if batch is None:
         damage = measure_weight_error(model, layers, widths, progress=progress)
     else:
         damage = measure_damage(model, layers, widths, batch, available=payload >= 0, progress=progress)
         layers = measure_activations(model, layers, batch)
         if fisher_draws:
-            traces = forward_fisher(model, batch, draws=fisher_draws, seed=seed, progress=progress)
-            layers = tuple(dataclasses.replace(layer, fisher=traces[layer.name]) for layer in layers)
+            traces = measure_traces(
+                model, batch, kind=fisher, draws=fisher_draws, seed=seed, truth=labels, progress=progress
+            )
+            layers = tuple(_with_traces(layer, traces) for layer in layers)
     return Profile(
         layers=layers,
         options=options,
@@ -92,13 +100,20 @@ def profile(
             "digest": model.digest,
             "data": data_summary or {},
             "seed": seed,
-            "fisher_draws": fisher_draws if batch is not None else 0,
+            "fisher": None if traces is None else {"kind": traces.kind, "note": traces.note},
+            "fisher_draws": 0 if traces is None else fisher_draws,
             "versions": {
                 "lampq": lampq.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
         },
+    )
+
+
+def _with_traces(layer: Layer, traces: Traces) -> Layer:
+    return dataclasses.replace(
+        layer, fisher=traces.weight[layer.name], activation_fisher=traces.activation.get(layer.name)
     )
 
 

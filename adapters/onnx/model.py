@@ -18,6 +18,8 @@ from lampq.core import packing
 from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
+from lampq.core.measure import Progress, quiet
+from lampq.core.traces import EMPIRICAL, TRUE, Traces
 
 if TYPE_CHECKING:
     from lampq.core.plan import Plan
@@ -242,6 +244,44 @@ class OnnxModel:
         graph = flow.trace(flow.normalize(opened.container.parse()), opened.flow.output.name)
         found, _ = sites.find(graph, embeddings=opened.embeddings)
         return graph.model, found
+
+    @property
+    def flow(self) -> flow.Flow:
+        """The normalized graph, which nothing changes."""
+        return self._opened.flow
+
+    def fixed_batch(self, shape: tuple[int, ...]) -> int | None:
+        """The number of samples per run that the graph is fixed to, or None.
+
+        Args:
+            shape: Shape of a sample.
+        """
+        return self._engine.fixed_batch(shape)
+
+    def fisher(
+        self,
+        batch: np.ndarray,
+        *,
+        truth: np.ndarray | None = None,
+        draws: int = 2,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Traces:
+        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        from lampq.adapters.onnx.gradients import fisher_traces
+
+        found = fisher_traces(
+            self,
+            batch,
+            labels="auto" if truth is None else "data",
+            draws=draws,
+            seed=seed,
+            truth=truth,
+            samples=samples,
+            progress=progress,
+        )
+        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
     def write(self, plan: Plan, path: Path) -> None:
         """Write the model quantized by a plan as ONNX, then run and verify what was written."""

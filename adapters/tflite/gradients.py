@@ -1,48 +1,25 @@
 """Exact Fisher traces of a TFLite model: its graph is run in PyTorch, where gradients exist.
 
-The interpreter is believed only after its logits agree with the runtime's. Where PyTorch is missing, an
-operator has no form here, or the two disagree, the traces come from forward passes alone, and the note says
-why.
+The interpreter is believed only after its logits agree with the runtime's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lampq.adapters.tflite.graph import DTYPES, Op
 from lampq.adapters.tflite.model import TfliteModel
-from lampq.core.errors import AdapterError
-from lampq.core.fisher import forward_fisher
+from lampq.core.errors import NoGradientsError
 from lampq.core.measure import Progress, quiet
 
 if TYPE_CHECKING:
     import torch
 
     from lampq.adapters.tflite.torch_ops import Call
-    from lampq.core.model import Model
-
-# Float32 kernels of two libraries differ by rounding alone.
-_AGREEMENT = 1e-3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traces:
-    """Fisher traces of all layers.
-
-    Attributes:
-        values: Layer name -> trace in nats, averaged over samples.
-        exact: Whether gradients were used.
-        note: Why not, or empty.
-    """
-
-    values: dict[str, float]
-    exact: bool
-    note: str = ""
 
 
 def fisher_traces(
@@ -52,33 +29,50 @@ def fisher_traces(
     labels: str = "auto",
     draws: int = 1,
     seed: int = 0,
+    truth: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
     progress: Progress = quiet,
-) -> Traces:
-    """Trace of the Fisher information of every layer's weights.
+) -> dict[str, float]:
+    """Trace of the Fisher information of every layer's weights, nats, averaged over samples.
 
     Args:
         model: The float model.
         batch: Inputs, samples first.
         labels: How labels are drawn, see `lampq.adapters.torch.labels`.
-        draws: Backward passes per sample where they are drawn; forward passes per layer where there are no
-            gradients (at least two are made then).
+        draws: Backward passes per sample where they are drawn.
         seed: Seeds the draws.
-        progress: Told after every sample, or every forward pass.
+        truth: Labels of the data, for labels `data`.
+        samples: Number of each sample in the whole data set; None counts from 0.
+        progress: Told after every batch.
 
     Raises:
+        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
         AdapterError: The batch does not fit, or gradients are not finite.
     """
     reason = obstacle(model)
-    if not reason:
-        graph = TorchGraph(model)
-        reason = _disagreement(model, graph, batch)
     if reason:
-        values = forward_fisher(
-            cast("Model", model), batch, draws=max(2, draws), seed=seed, progress=progress
-        )
-        return Traces(values=values, exact=False, note=f"no gradients ({reason}): traces from forward passes")
-    values = _traces(model, graph, batch, labels=labels, draws=draws, seed=seed, progress=progress)
-    return Traces(values=values, exact=True)
+        raise NoGradientsError(reason)
+    from lampq.adapters.torch.leaf_traces import disagreement, leaf_traces
+
+    graph = TorchGraph(model)
+    chunks = model.batches.chunks(model.batches.checked(batch))
+    reason = disagreement(graph, chunks[0], model.run(chunks[0]))
+    if reason:
+        raise NoGradientsError(reason)
+    numbers = np.arange(len(batch)) if samples is None else samples
+    found = leaf_traces(
+        graph,
+        graph.weights,
+        chunks,
+        numbers,
+        labels=labels,
+        draws=draws,
+        seed=seed,
+        truth=truth,
+        progress=progress,
+    )
+    # Weights of other signatures have no part in these logits.
+    return {**dict.fromkeys(model.weights, 0.0), **found}
 
 
 def obstacle(model: TfliteModel) -> str:
@@ -162,72 +156,3 @@ class TorchGraph:
             if self._model.interface.logits in op.outputs:
                 break
         return calls
-
-
-def _disagreement(model: TfliteModel, graph: TorchGraph, batch: np.ndarray) -> str:
-    """Why the interpreter's logits are not to be believed, or empty."""
-    import torch
-
-    from lampq.adapters.tflite.torch_ops import UnsupportedOperatorError
-
-    (first, *_) = model.batches.chunks(model.batches.checked(batch))
-    expected = model.run(first)
-    try:
-        with torch.no_grad():
-            found = graph(torch.from_numpy(np.array(first))).numpy()
-    except UnsupportedOperatorError as err:
-        return f"{err} has no differentiable form here"
-    # A wrong guess about an operator shows in many ways; each means the same.
-    except (RuntimeError, IndexError, ValueError) as err:
-        return f"the interpreter fails: {str(err).splitlines()[0][:100]}"
-    difference = float(np.abs(found - expected).max())
-    if found.shape == expected.shape and difference <= _AGREEMENT * max(float(np.abs(expected).max()), 1e-6):
-        return ""
-    return f"the interpreter's logits differ from the runtime's by {difference:.2g}"
-
-
-def _traces(
-    model: TfliteModel,
-    graph: TorchGraph,
-    batch: np.ndarray,
-    *,
-    labels: str,
-    draws: int,
-    seed: int,
-    progress: Progress,
-) -> dict[str, float]:
-    import torch
-
-    from lampq.adapters.torch.labels import directions
-
-    leaves = list(graph.weights.values())
-    sums = torch.zeros(len(leaves), dtype=torch.float64)
-    chunks = model.batches.chunks(model.batches.checked(batch))
-    done = 0
-    for chunk in chunks:
-        logits = graph(torch.from_numpy(np.array(chunk)))
-        count = min(len(chunk), len(batch) - done)
-        numbers = np.arange(done, done + len(chunk))
-        vectors = directions(logits, labels=labels, draws=draws, seed=seed, samples=numbers)
-        for vector in vectors:
-            for sample in range(count):
-                grads = torch.autograd.grad(
-                    (logits[sample].double() * vector[sample]).sum(),
-                    leaves,
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-                sums += torch.stack(
-                    [
-                        torch.zeros((), dtype=torch.float64) if g is None else g.double().square().sum()
-                        for g in grads
-                    ]
-                )
-        done += count
-        progress("Fisher information", done, len(batch))
-    if not torch.isfinite(sums).all():
-        name = list(graph.weights)[int((~torch.isfinite(sums)).nonzero()[0])]
-        raise AdapterError(f"{model.path}: the gradients of layer {name} are not finite; check the data")
-    traces = dict.fromkeys(model.weights, 0.0)
-    traces.update(zip(graph.weights, (sums / len(batch)).tolist(), strict=True))
-    return traces

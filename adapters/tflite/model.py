@@ -19,6 +19,8 @@ from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Weight
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
+from lampq.core.measure import Progress, quiet
+from lampq.core.traces import EMPIRICAL, TRUE, Traces
 
 if TYPE_CHECKING:
     from lampq.core.plan import Plan
@@ -270,6 +272,31 @@ class TfliteModel:
                 positions[weight.name] = positions.get(weight.name, 0) + uses
             for weight, site in places:
                 yield weight.name, values[main.ops[site.op].inputs[0]], positions[weight.name]
+
+    def fisher(
+        self,
+        batch: np.ndarray,
+        *,
+        truth: np.ndarray | None = None,
+        draws: int = 2,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Traces:
+        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        from lampq.adapters.tflite.gradients import fisher_traces
+
+        found = fisher_traces(
+            self,
+            batch,
+            labels="auto" if truth is None else "data",
+            draws=draws,
+            seed=seed,
+            truth=truth,
+            samples=samples,
+            progress=progress,
+        )
+        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
     def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.

@@ -15,12 +15,9 @@ import torch
 from torch.nn import functional
 
 from lampq.adapters.tflite.flatbuffer import Record
+from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 Tensors = Sequence[torch.Tensor | None]
-
-
-class UnsupportedOperatorError(Exception):
-    """An operator, or a use of one, that has no differentiable form here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +211,7 @@ def _gather(call: Call) -> torch.Tensor:
     x, index = call.tensor(0), call.tensor(1).long()
     axis = call.option("axis") % x.dim()
     found = x.index_select(axis, index.reshape(-1))
-    return found.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return found.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 def _split(call: Call) -> Sequence[torch.Tensor]:

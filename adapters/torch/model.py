@@ -23,7 +23,9 @@ from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
+from lampq.core.measure import Progress, quiet
 from lampq.core.setting import Setting
+from lampq.core.traces import EMPIRICAL, TRUE, Traces
 
 if TYPE_CHECKING:
     from lampq.core.plan import Plan
@@ -276,6 +278,32 @@ class TorchModel:
             return compressed.stored_bytes(self, layer, bits)
         scales = scale_count(layer.shape, layer.channel_axis, self.block)
         return packed.payload_bytes(layer.size, scales, bits, container)
+
+    def fisher(
+        self,
+        batch: np.ndarray,
+        *,
+        truth: np.ndarray | None = None,
+        draws: int = 2,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Traces:
+        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        from lampq.adapters.torch.fisher import fisher_sums
+
+        sums = fisher_sums(
+            self,
+            batch,
+            labels="auto" if truth is None else "data",
+            draws=draws,
+            seed=seed,
+            truth=truth,
+            samples=None if samples is None else samples.tolist(),
+            progress=progress,
+        )
+        kind = TRUE if truth is None else EMPIRICAL
+        return Traces(kind=kind, weight=sums.traces(), activation=sums.activation_traces())
 
     def write(self, plan: Plan, path: Path) -> None:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`."""

@@ -36,7 +36,7 @@ def run(args: Namespace) -> None:
             data_summary=None if data is None else data.summary(),
             seed=args.seed,
             progress=progress,
-            **given.measurement(args),
+            **given.measurement(args, data),
         )
     result.write(args.out, force=args.force)
     given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
             progress=progress,
             budget=budget,
             **given.search(args),
-            **given.measurement(args),
+            **given.measurement(args, data),
         )
     if args.plan_out:
         result.write(args.plan_out, force=args.force)
