@@ -31,7 +31,7 @@ _EXPORTS = {
     "evaluate": "lampq.verbs.evaluate",
     "inspect": "lampq.verbs.inspect",
     "match": "lampq.verbs.match",
-    "merge": "lampq.core.profile",
+    "merge": "lampq.core.merge",
     "plan": "lampq.verbs.plan",
     "profile": "lampq.verbs.profile",
     "quantize": "lampq.verbs.quantize",
@@ -64,10 +64,10 @@ if TYPE_CHECKING:
     from lampq.core.gaussian import Gaussian as Gaussian
     from lampq.core.layer import Layer as Layer
     from lampq.core.limits import Budget as Budget
+    from lampq.core.merge import merge as merge
     from lampq.core.plan import Plan as Plan
     from lampq.core.problem import Problem as Problem
     from lampq.core.profile import Profile as Profile
-    from lampq.core.profile import merge as merge
     from lampq.core.solution import Solution as Solution
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import apply as apply

@@ -9,6 +9,7 @@ from lampq.core.budget import parse_bops, parse_size
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
 from lampq.core.scores import MODES, SUPERPOSITION
+from lampq.core.shard import Shard
 from lampq.core.traces import KINDS, TRUE
 
 
@@ -98,6 +99,16 @@ def measure(sub: argparse.ArgumentParser) -> None:
         default=2,
         metavar="N",
         help="random draws of the Fisher trace, 0 to skip it (2)",
+    )
+
+
+def shard(sub: argparse.ArgumentParser) -> None:
+    """A part of the data."""
+    sub.add_argument(
+        "--shard",
+        type=_lampq(Shard.parse),
+        metavar="I/N",
+        help="measure every N-th sample from the I-th on; `lampq merge` puts the parts together",
     )
 
 

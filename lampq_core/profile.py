@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lampq.core.blocks import check_block
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
 from lampq.core.option import Option
+from lampq.core.shard import Shard
 
 _SCHEMA = "lampq.profile/1"
 
@@ -39,6 +40,7 @@ class Profile:
         logits: Float logits of the calibration samples, float32, shape (S, C), or None.
         logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
         samples: Calibration samples behind the measurements, 0 without data.
+        shard: Which part of the samples this is, or None: all.
         provenance: Model digest and name, versions, seed, calibration source.
     """
 
@@ -53,6 +55,7 @@ class Profile:
     logits: np.ndarray | None = None
     logit_delta: np.ndarray | None = None
     samples: int = 0
+    shard: Shard | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,6 +145,7 @@ class Profile:
             "schema": _SCHEMA,
             "provenance": dict(self.provenance),
             "samples": self.samples,
+            "shard": None if self.shard is None else str(self.shard),
             "container": self.container,
             "block": self.block,
             "rest_bytes": self.rest_bytes,
@@ -177,65 +181,13 @@ class Profile:
                 logits=arrays.get("logits"),
                 logit_delta=arrays.get("logit_delta"),
                 samples=int(data["samples"]),
+                shard=None if data.get("shard") is None else Shard.parse(str(data["shard"])),
                 provenance=dict(data["provenance"]),
             )
         except RecordError as err:
             raise RecordError(f"profile {path}: {err}") from err
         except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
-
-
-def merge(profiles: Sequence[Profile]) -> Profile:
-    """Combine profiles of one model measured on different samples, as if measured at once.
-
-    Raises:
-        RecordError: They are of different models, options or measurements.
-    """
-    if not profiles:
-        raise RecordError("nothing to merge")
-    first = profiles[0]
-    for other in profiles[1:]:
-        if (other.container, other.block) != (first.container, first.block):
-            raise RecordError("profiles to merge differ in how weights are stored")
-        if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
-            raise RecordError("profiles to merge differ in layers or options")
-        for mine, theirs in zip(first.layers, other.layers, strict=True):
-            if not mine.fingerprint.matches(theirs.fingerprint):
-                raise RecordError(f"profiles to merge are of different models: layer {mine.name} differs")
-        for name in ("kl", "logits", "logit_delta"):
-            if (getattr(first, name) is None) != (getattr(other, name) is None):
-                raise RecordError(f"profiles to merge: only some have {name}")
-    counts = np.array([profile.samples for profile in profiles], dtype=np.float64)
-    share = counts / counts.sum() if counts.sum() else np.full(len(profiles), 1 / len(profiles))
-
-    def joined(name: str, axis: int) -> np.ndarray | None:
-        parts = [getattr(profile, name) for profile in profiles]
-        return None if parts[0] is None else np.concatenate(parts, axis=axis)
-
-    return dataclasses.replace(
-        first,
-        layers=tuple(_merge_layer(same, share) for same in zip(*(p.layers for p in profiles), strict=True)),
-        kl=None if first.kl is None else sum(w * p.kl for w, p in zip(share, profiles, strict=True)),
-        logits=joined("logits", 0),
-        logit_delta=joined("logit_delta", 2),
-        samples=int(counts.sum()),
-        provenance={**first.provenance, "merged": len(profiles)},
-    )
-
-
-def _merge_layer(same: tuple[Layer, ...], share: np.ndarray) -> Layer:
-    first = same[0]
-    activation = first.activation
-    for other in same[1:]:
-        if (activation is None) != (other.activation is None):
-            raise RecordError(f"profiles to merge: only some have activations of layer {first.name}")
-        if activation is not None and other.activation is not None:
-            activation = activation.merge(other.activation)
-    traces: dict[str, float | None] = {}
-    for name in ("fisher", "activation_fisher"):
-        values = [getattr(layer, name) for layer in same]
-        traces[name] = None if None in values else float(share @ np.array(values))
-    return dataclasses.replace(first, activation=activation, **traces)
 
 
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:

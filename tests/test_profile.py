@@ -8,8 +8,9 @@ from records import make_profile
 
 from lampq.core.errors import RecordError
 from lampq.core.files import OutputExistsError
+from lampq.core.merge import merge
 from lampq.core.option import Option, parse_bits
-from lampq.core.profile import Profile, merge
+from lampq.core.profile import Profile
 
 
 @pytest.mark.parametrize("data", [True, False])

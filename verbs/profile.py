@@ -22,6 +22,7 @@ from lampq.core.measure import (
 from lampq.core.model import Model
 from lampq.core.option import Option
 from lampq.core.profile import Profile
+from lampq.core.shard import Shard
 from lampq.core.traces import TRUE, Traces, measure_traces
 
 
@@ -36,6 +37,7 @@ def profile(
     fisher: str = TRUE,
     fisher_draws: int = 2,
     labels: np.ndarray | None = None,
+    shard: Shard | None = None,
     seed: int = 0,
     data_summary: dict[str, Any] | None = None,
     progress: Progress = quiet,
@@ -57,6 +59,7 @@ def profile(
             gradients), `empirical`, with `labels`, or `forward`.
         fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
         labels: Labels of the data, shape (samples,).
+        shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
         seed: Seeds the perturbations.
         data_summary: Said of the data in the provenance.
         progress: Told what is being measured and how far it is.
@@ -66,6 +69,12 @@ def profile(
     """
     if act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    numbers = None
+    if shard is not None:
+        if batch is None:
+            raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
+        numbers = shard.numbers(len(batch))
+        batch, labels = batch[numbers], None if labels is None else labels[numbers]
     widths = tuple(sorted(set(bits)))
     model = model.with_block(block)
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
@@ -79,7 +88,14 @@ def profile(
         layers = measure_activations(model, layers, batch)
         if fisher_draws:
             traces = measure_traces(
-                model, batch, kind=fisher, draws=fisher_draws, seed=seed, truth=labels, progress=progress
+                model,
+                batch,
+                kind=fisher,
+                draws=fisher_draws,
+                seed=seed,
+                truth=labels,
+                samples=numbers,
+                progress=progress,
             )
             layers = tuple(_with_traces(layer, traces) for layer in layers)
     return Profile(
@@ -94,6 +110,7 @@ def profile(
         logits=damage.logits,
         logit_delta=damage.logit_delta,
         samples=0 if batch is None else len(batch),
+        shard=shard,
         provenance={
             "model": model.path.name,
             "format": model.format,

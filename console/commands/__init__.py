@@ -5,7 +5,19 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Protocol
 
-from lampq.console.commands import apply, demo, eval, inspect, match, plan, profile, quantize, report, sweep
+from lampq.console.commands import (
+    apply,
+    demo,
+    eval,
+    inspect,
+    match,
+    merge,
+    plan,
+    profile,
+    quantize,
+    report,
+    sweep,
+)
 
 
 class Verb(Protocol):
@@ -28,4 +40,4 @@ class Verb(Protocol):
         """Do the work; raises LampqError on bad input."""
 
 
-VERBS: tuple[Verb, ...] = (profile, plan, apply, quantize, eval, sweep, inspect, report, match, demo)
+VERBS: tuple[Verb, ...] = (profile, plan, apply, quantize, eval, sweep, inspect, report, match, merge, demo)

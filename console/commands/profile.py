@@ -6,7 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
+from lampq.core.errors import RecordError
 from lampq.core.files import refuse_existing
+from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile
 
@@ -20,23 +22,32 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.model(sub)
     flags.data(sub, required=False)
     flags.measure(sub)
+    flags.shard(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")
 
 
 def run(args: Namespace) -> None:
-    """Run the verb."""
+    """Run the verb; processes started by torchrun share the samples, and the first of them writes."""
     refuse_existing(args.out, force=args.force)
     refuse_existing(args.out.with_suffix(".npz"), force=args.force)
+    own = processes.own_shard()
+    if own is not None and args.shard is not None:
+        raise RecordError(f"--shard {args.shard}: torchrun divides the samples itself; leave it out")
+    first = own is None or own.index == 1
     model = given.read_model(args)
     data = None if args.no_data else given.read_dataset(args, model)
-    with progress_bar(enabled=not args.quiet) as progress:
+    with progress_bar(enabled=first and not args.quiet) as progress:
         result = profile(
             model,
             None if data is None else data.inputs(),
             data_summary=None if data is None else data.summary(),
             seed=args.seed,
+            shard=own or args.shard,
             progress=progress,
             **given.measurement(args, data),
         )
-    result.write(args.out, force=args.force)
-    given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))
+    if own is not None:
+        result = processes.gather(result)
+    if first:
+        result.write(args.out, force=args.force)
+        given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

@@ -1,0 +1,35 @@
+"""`lampq merge`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import flags, given, render
+from lampq.core.files import refuse_existing
+from lampq.core.merge import merge
+from lampq.core.profile import Profile
+from lampq.verbs.inspect import inspect
+
+NAME = "merge"
+SUMMARY = "put profiles of parts of the data together"
+EXAMPLE = "lampq merge part-1.json part-2.json -o profile.json"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument(
+        "profiles",
+        metavar="PROFILE",
+        nargs="+",
+        type=Path,
+        help="profiles made by `lampq profile --shard i/n`, all of them",
+    )
+    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    merge([Profile.read(path) for path in args.profiles]).write(args.out, force=args.force)
+    given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

@@ -1,0 +1,101 @@
+"""Profiles measured on parts of the data, put together as if measured at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lampq.core.errors import RecordError
+from lampq.core.layer import Layer
+from lampq.core.profile import Profile
+from lampq.core.shard import original_order
+
+# What shards of one measurement have in common.
+_SAME = ("digest", "data", "seed", "fisher", "fisher_draws")
+
+
+def merge(profiles: Sequence[Profile]) -> Profile:
+    """Combine profiles of one model measured on different samples, as if measured at once.
+
+    Damage, Fisher traces and statistics of activations are averages over samples, so the merged ones are
+    those of all samples together. Logits and their differences come in the order of the data set where the
+    profiles are all the shards of it, otherwise in the order of the profiles.
+
+    Args:
+        profiles: All shards of a data set, in any order, or profiles of data that have nothing in common.
+
+    Raises:
+        RecordError: They are of different models, options or measurements, or a shard is missing.
+    """
+    if not profiles:
+        raise RecordError("nothing to merge")
+    first = profiles[0]
+    for other in profiles[1:]:
+        _check(first, other)
+    counts = [profile.samples for profile in profiles]
+    share = np.array(counts) / sum(counts) if sum(counts) else np.full(len(profiles), 1 / len(profiles))
+    shards = [profile.shard for profile in profiles if profile.shard is not None]
+    order: np.ndarray | slice = original_order(shards, counts) if shards else slice(None)
+
+    def joined(name: str, axis: int) -> np.ndarray | None:
+        parts = [getattr(profile, name) for profile in profiles]
+        if any(part is None for part in parts):
+            return None
+        whole = np.concatenate(parts, axis=axis)
+        return whole[order] if axis == 0 else whole[:, :, order]
+
+    return dataclasses.replace(
+        first,
+        layers=tuple(_merge_layer(same, share) for same in zip(*(p.layers for p in profiles), strict=True)),
+        kl=None if first.kl is None else sum(w * p.kl for w, p in zip(share, profiles, strict=True)),
+        logits=joined("logits", 0),
+        logit_delta=joined("logit_delta", 2),
+        samples=sum(counts),
+        shard=None,
+        provenance={**first.provenance, "merged": len(profiles)},
+    )
+
+
+def _check(first: Profile, other: Profile) -> None:
+    if (other.container, other.block) != (first.container, first.block):
+        raise RecordError("profiles to merge differ in how weights are stored")
+    if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
+        raise RecordError("profiles to merge differ in layers or options")
+    for mine, theirs in zip(first.layers, other.layers, strict=True):
+        if not mine.fingerprint.matches(theirs.fingerprint):
+            raise RecordError(f"profiles to merge are of different models: layer {mine.name} differs")
+    for name in ("kl", "logits"):
+        if (getattr(first, name) is None) != (getattr(other, name) is None):
+            raise RecordError(f"profiles to merge: only some have {name}")
+    if (first.shard is None) != (other.shard is None):
+        raise RecordError("profiles to merge: only some are shards; merge the shards first")
+    if first.shard is not None:
+        name = next((n for n in _SAME if first.provenance.get(n) != other.provenance.get(n)), None)
+        if name is not None:
+            raise RecordError(
+                f"shards {first.shard} and {other.shard} differ in {name}: "
+                f"{_short(first.provenance.get(name))} and {_short(other.provenance.get(name))}"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _merge_layer(same: tuple[Layer, ...], share: np.ndarray) -> Layer:
+    first = same[0]
+    activation = first.activation
+    for other in same[1:]:
+        if (activation is None) != (other.activation is None):
+            raise RecordError(f"profiles to merge: only some have activations of layer {first.name}")
+        if activation is not None and other.activation is not None:
+            activation = activation.merge(other.activation)
+    traces: dict[str, float | None] = {}
+    for name in ("fisher", "activation_fisher"):
+        values = [getattr(layer, name) for layer in same]
+        traces[name] = None if None in values else float(share @ np.array(values))
+    return dataclasses.replace(first, activation=activation, **traces)
