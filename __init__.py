@@ -38,6 +38,7 @@ _EXPORTS = {
     "read": "lampq.adapters",
     "read_data": "lampq.adapters.data",
     "report": "lampq.verbs.report",
+    "schema": "lampq.core.schema",
     "solve": "lampq.solvers",
     "sweep": "lampq.verbs.sweep",
 }
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from lampq.core.plan import Plan as Plan
     from lampq.core.problem import Problem as Problem
     from lampq.core.profile import Profile as Profile
+    from lampq.core.schema import schema as schema
     from lampq.core.solution import Solution as Solution
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import apply as apply

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core import files
+from lampq.core import files, schema
 from lampq.core.blocks import check_block
 from lampq.core.errors import LampqError, PlanError
 from lampq.core.fingerprint import Fingerprint
@@ -175,6 +175,7 @@ class Plan:
         if data.get("schema") != _SCHEMA:
             raise PlanError(f"schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
         try:
+            schema.check(data, "plan")
             plan = cls(
                 layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
                 mode=str(data["mode"]),

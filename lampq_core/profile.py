@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core import files
+from lampq.core import files, schema
 from lampq.core.blocks import check_block
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
@@ -167,6 +167,7 @@ class Profile:
         if data.get("schema") != _SCHEMA:
             raise RecordError(f"profile {path}: schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
         try:
+            schema.check(data, "profile")
             arrays_path = path.parent / Path(str(data["arrays"]["file"])).name
             arrays = _read_arrays(arrays_path, str(data["arrays"]["sha256"]))
             return cls(

@@ -117,4 +117,5 @@ def test_every_package_ships(tmp_path):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"lampq/{package}/{path.relative_to(ROOT / folder)}" in shipped
     assert {"lampq/page/style.css", "lampq/page/script.js"} <= set(names)
+    assert {f"lampq/core/schemas/{name}.schema.json" for name in ("plan", "profile")} <= set(names)
     assert {name for name in shipped if name.count("/") == 1} == {"lampq/__init__.py", "lampq/cli.py"}
