@@ -71,17 +71,14 @@ def _sentence(findings: Findings) -> str:
     )
 
 
-def _asked(budget: Mapping[str, float]) -> str:
-    words = {"average_bits": "at most {} asked for", "max_kl": "at most {} nats asked for"}
+def _asked(budget: Mapping[str, Any]) -> str:
+    """What was asked for, where it is a single figure; the foot of the page has the rest."""
     parts = []
-    for key, value in list(budget.items())[:4]:
-        if key == "size_bytes":
-            parts.append(f"at most {size(value)} asked for")
-        elif key in words:
-            parts.append(words[key].format(plain(value)))
-        else:
-            parts.append(f"{short(key, 40)} {plain(value)}")
-    return ", ".join(parts)
+    for key, words in (("average_bits", "{}"), ("size_bytes", "{}"), ("max_kl", "{} nats")):
+        value = budget.get(key)
+        if isinstance(value, int | float):
+            parts.append(words.format(size(value) if key == "size_bytes" else plain(value)))
+    return f"at most {' and '.join(parts)} asked for" if parts else ""
 
 
 def footer(findings: Findings) -> str:
@@ -90,7 +87,7 @@ def footer(findings: Findings) -> str:
     notes = "".join(f"<li>{safe(short(note, _LONGEST_VALUE))}" for note in plan.notes[:50])
     facts = "".join(
         f"<div><dt>{safe(short(key, 60))}</dt><dd>{safe(short(value, _LONGEST_VALUE))}</dd></div>"
-        for key, value in list(_flat(plan.provenance))[:80]
+        for key, value in [*_flat(plan.budget, "asked."), *_flat(plan.provenance)][:80]
     )
     return (
         "<footer>"
@@ -111,7 +108,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping) and prefix.count(".") < 3:
             pairs += _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", str(value)))
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            pairs.append((f"{prefix}{key}", text))
     return pairs
 
 

@@ -12,14 +12,15 @@ def tables(name):
     """Tables of the fields of a format and of its parts, in Markdown, between two marks."""
     schema = lampq.schema(name)
     parts = [_table(schema, "the file")]
-    parts += [_table(part, f"`{title}`") for title, part in schema["$defs"].items() if "properties" in part]
+    inner = [*schema["properties"].items(), *schema["$defs"].items()]
+    parts += [_table(part, f"`{title}`") for title, part in inner if "properties" in part]
     return "\n\n".join([f"<!-- {name}: begin -->", *parts, f"<!-- {name}: end -->"])
 
 
 def _table(rule, title):
     lines = [f"Fields of {title}:", "", "| field | type | | meaning |", "|---|---|---|---|"]
     for field, inner in rule["properties"].items():
-        needed = "required" if field in rule["required"] else ""
+        needed = "required" if field in rule.get("required", ()) else ""
         lines.append(f"| `{field}` | {_kind(inner)} | {needed} | {inner['description']} |")
     return "\n".join(lines)
 

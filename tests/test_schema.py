@@ -36,7 +36,15 @@ VALUES = (
 
 def make_plan():
     profile = make_profile(0)
-    plan = lampq.plan(profile, average_bits=3.5, mode="kl")
+    limits = lampq.Budget(
+        average_bits=4,
+        size_bytes=10**6,
+        max_bops=10**12,
+        at_most=("9@8",),
+        floors=("qkv=2",),
+        ceilings=("qkv=8",),
+    )
+    plan = lampq.plan(profile, budget=limits, mode="kl", pins=["head=8"], ties=["blocks.{1,5}.qkv"])
     first = dataclasses.replace(plan.layers[0], activation_bits=8, activation_range=(-1.0, 2.0))
     return dataclasses.replace(
         plan,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq.core.allocation import Budget
-from lampq.core.errors import PlanError
+from lampq.core.errors import BudgetError, PlanError, RecordError
 from lampq.core.files import refuse_existing, write_text
+from lampq.core.limits import Budget
 from lampq.core.match import match
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
 from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.superposition import explain
+from lampq.core.why import next_changes
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
 from lampq.verbs.plan import Search, prepare
@@ -48,12 +48,8 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     """What a profile tells about a plan; arguments and errors as of `report`."""
     order = _places(plan, profile)
     choice = _choice(plan, profile, order)
-    mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and profile.logit_delta is None:
-        mode = "auto"
-    widest = Budget(size_bytes=profile.rest_bytes + int(profile.payload_bytes.max(axis=1).sum()))
-    search = prepare(profile, widest, mode=mode)
-    points = sweep(profile, mode=search.mode, seed=seed)
+    search, pins, ties = _search(plan, profile, order, choice)
+    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
     rows = np.arange(len(choice))
 
     def point(option: np.ndarray) -> Point:
@@ -122,37 +118,46 @@ def _choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
     return choice
 
 
+def _search(
+    plan: Plan, profile: Profile, order: list[int], choice: np.ndarray
+) -> tuple[Search, list[str], list[str]]:
+    """The search that the plan came from, without its limits, and its pins and ties.
+
+    Where their patterns do not speak of this profile's names, or the plan was changed since, they are left out.
+    """
+    mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
+    if mode == SUPERPOSITION and profile.logit_delta is None:
+        mode = "auto"
+    widest = Budget(size_bytes=profile.rest_bytes + int(profile.payload_bytes.max(axis=1).sum()))
+    rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
+    if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
+        rules = [[], []]
+    try:
+        search = prepare(profile, widest, mode=mode, pins=rules[0], ties=rules[1])
+        next_changes(profile, search.problem, choice, search.interaction)
+    except (PlanError, RecordError, BudgetError):
+        rules = [[], []]
+        search = prepare(profile, widest, mode=mode)
+    return search, rules[0], rules[1]
+
+
 def _steps(search: Search, choice: np.ndarray) -> tuple[list[Step | None], list[Step | None]]:
-    """The next width down and up of each layer of the profile, and what it changes."""
-    profile = search.profile
-    if search.interaction is not None:
-        change = explain(search.interaction, search.problem, choice).damage
-    else:
-        change = search.cost - search.cost[np.arange(len(choice)), choice][:, None]
+    """The next width of the weights down and up, for each layer of the profile."""
+    options = search.profile.options
     narrower: list[Step | None] = []
     wider: list[Step | None] = []
-    for layer, here in enumerate(choice.tolist()):
-        now = profile.options[here]
-        same = [
-            j
-            for j, option in enumerate(profile.options)
-            if option.activation_bits == now.activation_bits and np.isfinite(change[layer, j])
-        ]
-        for steps, other in (
-            (narrower, max((j for j in same if j < here), default=None)),
-            (wider, min((j for j in same if j > here), default=None)),
-        ):
-            if other is None:
-                steps.append(None)
-                continue
-            stored = profile.payload_bytes[layer]
-            steps.append(
-                Step(
-                    bits=profile.options[other].weight_bits,
-                    damage=float(change[layer, other]),
-                    bytes=int(stored[other] - stored[here]),
-                )
+    changes = next_changes(search.profile, search.problem, choice, search.interaction)
+    for here, layer in zip(choice.tolist(), changes, strict=True):
+        steps = {
+            options[change.option].weight_bits: Step(
+                bits=options[change.option].weight_bits, damage=change.damage, bytes=change.size_bytes
             )
+            for change in layer
+            if options[change.option].activation_bits == options[here].activation_bits
+        }
+        now = options[here].weight_bits
+        narrower.append(steps.get(max((bits for bits in steps if bits < now), default=0)))
+        wider.append(steps.get(min((bits for bits in steps if bits > now), default=0)))
     return narrower, wider
 
 
