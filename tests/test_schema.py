@@ -14,6 +14,7 @@ import lampq
 from lampq.core.errors import LampqError, PlanError, RecordError
 from lampq.core.gaussian import Gaussian
 from lampq.core.schema import check
+from lampq.core.shard import Shard
 
 WORDS = {"type", "const", "enum", "minimum", "maximum", "minLength", "pattern", "minItems", "maxItems"}
 STRUCTURE = {
@@ -62,7 +63,7 @@ def files(tmp_path_factory):
     profile = make_profile(0, kinds=("qkv", "proj", "head"))
     activation = Gaussian(mean=np.zeros(1), std=np.ones(1), min=-np.ones(1), max=np.ones(1), count=4)
     layer = dataclasses.replace(profile.layers[0], activation=activation, shares=("other",))
-    profile = dataclasses.replace(profile, layers=(layer, *profile.layers[1:]))
+    profile = dataclasses.replace(profile, layers=(layer, *profile.layers[1:]), shard=Shard(index=2, count=4))
     profile.write(folder / "profile.json")
     make_plan().write(folder / "plan.json")
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("plan", "profile")}
