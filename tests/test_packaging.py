@@ -13,6 +13,7 @@ PACKAGES = {
     "core": "lampq_core",
     "solvers": "solvers",
     "adapters": "adapters",
+    "conversions": "conversions",
     "page": "page",
     "verbs": "verbs",
     "console": "console",
@@ -22,9 +23,10 @@ ALLOWED = {
     "core": set(),
     "solvers": {"core"},
     "adapters": {"core"},
+    "conversions": {"core", "adapters"},
     "page": {"core"},
-    "verbs": {"core", "solvers", "adapters", "page"},
-    "console": {"core", "solvers", "adapters", "verbs"},
+    "verbs": {"core", "solvers", "adapters", "conversions", "page"},
+    "console": {"core", "solvers", "adapters", "conversions", "verbs"},
 }
 
 

@@ -9,10 +9,8 @@ from torch_models import MODELS, make_batch, read_named
 
 from lampq import adapters
 from lampq.adapters.torch import load_quantized, packed, read
-from lampq.adapters.torch.torchao_config import torchao_config, write_torchao_config
 from lampq.core.allocation import build_plan
 from lampq.core.errors import AdapterError
-from lampq.core.files import OutputExistsError
 from lampq.core.measure import measure_activations, quantized_weights
 from lampq.core.packing import payload_bytes
 from lampq.verbs.apply import apply
@@ -202,21 +200,3 @@ def test_damaged_files_are_told(tmp_path, change, words):
     save_file(load_file(path), path, metadata={"lampq": json.dumps(content)})
     with pytest.raises(AdapterError, match=words):
         packed.read(path)
-
-
-def test_a_plan_as_a_torchao_configuration(tmp_path):
-    model, _ = read_named("packed")
-    plan = mixed_plan(model)
-    config = torchao_config(model, plan)
-    entries = config["_data"]["fqn_to_config"]
-    assert set(entries) == {
-        f"transformer.layers.{i}.{part}"
-        for i in range(2)
-        for part in ("self_attn.out_proj", "linear1", "linear2")
-    } | {"head"}
-    for name, entry in entries.items():
-        assert entry["_data"]["weight_dtype"]["_data"] == f"int{plan.widths[name]}"
-    write_torchao_config(model, plan, tmp_path / "torchao.json")
-    assert json.loads((tmp_path / "torchao.json").read_text()) == config
-    with pytest.raises(OutputExistsError):
-        write_torchao_config(model, plan, tmp_path / "torchao.json")

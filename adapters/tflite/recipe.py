@@ -14,7 +14,7 @@ from typing import Any
 from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.graph import text
 from lampq.adapters.tflite.model import TfliteModel
-from lampq.adapters.tflite.weights import MATMUL, Site
+from lampq.adapters.tflite.weights import MATMUL, Site, Weight
 from lampq.core import files
 from lampq.core.errors import AdapterError, PlanError
 from lampq.core.plan import Plan
@@ -45,21 +45,28 @@ def recipe(model: TfliteModel, plan: Plan) -> list[dict[str, Any]]:
         if weight is None:
             raise PlanError(f"the plan is for another model: {model.path.name} has no layer {decision.name}")
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
-        if MATMUL in weight.op_names and width != 8:
-            raise AdapterError(
-                f"layer {weight.name}: the tool stores the constants of products in 8 bits only"
-            )
-        for site in weight.sites:
-            rules.append(
-                {
-                    "regex": f"^{re.escape(_scope(model, site))}$",
-                    "operation": site.op_name,
-                    "algorithm_key": _ALGORITHM,
-                    "op_config": _config(width, static=decision.activation_bits is not None),
-                }
-            )
-    _check_distinct(model, rules)
+        rules += layer_rules(model, weight, width, static=decision.activation_bits is not None)
+    check_distinct(model, rules)
     return rules
+
+
+def layer_rules(model: TfliteModel, weight: Weight, width: int, *, static: bool) -> list[dict[str, Any]]:
+    """The rules of one weight: one a place where it is used.
+
+    Raises:
+        AdapterError: The tool has no such container.
+    """
+    if MATMUL in weight.op_names and width != 8:
+        raise AdapterError(f"layer {weight.name}: the tool stores the constants of products in 8 bits only")
+    return [
+        {
+            "regex": f"^{re.escape(scope(model, site))}$",
+            "operation": site.op_name,
+            "algorithm_key": _ALGORITHM,
+            "op_config": _config(width, static=static),
+        }
+        for site in weight.sites
+    ]
 
 
 def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: bool = False) -> Path:
@@ -94,15 +101,19 @@ def _config(width: int, *, static: bool) -> dict[str, Any]:
     return config
 
 
-def _scope(model: TfliteModel, site: Site) -> str:
+def scope(model: TfliteModel, site: Site) -> str:
     """What the tool matches its expressions against."""
     subgraph = model.graph.subgraphs[site.subgraph]
     names = [text(subgraph.tensors[tensor].name) for tensor in subgraph.ops[site.op].outputs]
     return "".join(f"{name};" for name in names if name)
 
 
-def _check_distinct(model: TfliteModel, rules: list[dict[str, Any]]) -> None:
-    """Whether each rule fits one operator of its kind in the whole model."""
+def check_distinct(model: TfliteModel, rules: list[dict[str, Any]]) -> None:
+    """Make sure that each rule fits one operator of its kind in the whole model.
+
+    Raises:
+        AdapterError: One fits several.
+    """
     scopes: dict[tuple[str, str], int] = {}
     for subgraph in model.graph.subgraphs:
         for op in subgraph.ops:

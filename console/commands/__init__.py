@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lampq.console.commands import (
     apply,
+    convert,
     demo,
     eval,
     inspect,
@@ -40,4 +41,17 @@ class Verb(Protocol):
         """Do the work; raises LampqError on bad input."""
 
 
-VERBS: tuple[Verb, ...] = (profile, plan, apply, quantize, eval, sweep, inspect, report, match, merge, demo)
+VERBS: tuple[Verb, ...] = (
+    profile,
+    plan,
+    apply,
+    quantize,
+    eval,
+    sweep,
+    inspect,
+    report,
+    match,
+    merge,
+    convert,
+    demo,
+)

@@ -1,0 +1,91 @@
+"""`lampq convert`."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq import adapters
+from lampq.console import flags, given, render
+from lampq.conversions import FORMATS
+from lampq.core.errors import PlanError
+from lampq.core.files import refuse_existing, write_text
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
+from lampq.verbs.convert import convert, read_foreign
+
+NAME = "convert"
+SUMMARY = "a plan as another tool's configuration, and back"
+EXAMPLE = (
+    "lampq convert plan.json --to torchao -o torchao.json\n"
+    "  lampq convert recipe.json --from ai-edge --model vit.tflite -o plan.json"
+)
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument("source", metavar="FILE", type=Path, help="a plan, or with --from a configuration")
+    way = sub.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", choices=FORMATS, metavar="TOOL", help=f"write for: {', '.join(FORMATS)}")
+    way.add_argument("--from", dest="tool", choices=FORMATS, metavar="TOOL", help="read from the same tools")
+    group = sub.add_argument_group("the model it is for")
+    group.add_argument("--model", metavar="MODEL", help="the model; its names go into the configuration")
+    group.add_argument("--weights", metavar="FILE", help="checkpoint, where the model is a factory")
+    group.add_argument("--profile", metavar="PROFILE", type=Path, help="a profile of it")
+    group.add_argument("--plan", metavar="PLAN", type=Path, help="with --from: another plan of it")
+    sub.add_argument("--partial", action="store_true", help="leave out what either side has no place for")
+    sub.add_argument(
+        "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
+    )
+    sub.add_argument("--fit", action="store_true", help="solve again within the widths that the tool has")
+    for flag, text in (("--pin", "PATTERN=BITS"), ("--tie", "PATTERN")):
+        sub.add_argument(
+            flag, action="append", default=[], metavar=text, help="for --fit, as in `lampq plan`"
+        )
+    flags.output(sub, "configuration or plan to write")
+
+
+def run(args: Namespace) -> None:
+    """Run the verb."""
+    refuse_existing(args.out, force=args.force)
+    options = {} if args.weights is None else {"weights": args.weights}
+    model = None if args.model is None else adapters.read(args.model, **options)
+    profile = None if args.profile is None else Profile.read(args.profile)
+    if args.to is not None:
+        if args.plan is not None:
+            raise PlanError("--plan goes with --from; the plan to convert is FILE")
+        text, plan = convert(
+            Plan.read(args.source),
+            args.to,
+            model=model,
+            profile=profile,
+            fit=args.fit,
+            partial=args.partial,
+            widest=args.widest,
+            pins=args.pin,
+            ties=args.tie,
+        )
+        write_text(args.out, text)
+    else:
+        plan = read_foreign(args.source, args.tool, _reference(args, model, profile), partial=args.partial)
+        plan.write(args.out, force=args.force)
+    given.finish(
+        args,
+        lambda: {
+            "out": str(args.out),
+            "layers": len(plan.layers),
+            "average_bits": plan.average_bits,
+            "notes": list(plan.notes),
+        },
+        lambda: render.plan(plan),
+    )
+
+
+def _reference(args: Namespace, model, profile):
+    plan = None if args.plan is None else Plan.read(args.plan)
+    found = [source for source in (model, profile, plan) if source is not None]
+    if len(found) != 1:
+        raise PlanError(
+            "a configuration names layers and no more; say of which model with one of --model, --profile, --plan"
+        )
+    return found[0]

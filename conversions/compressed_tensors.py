@@ -1,0 +1,112 @@
+"""compressed-tensors: a `QuantizationConfig`, one group for each pair of widths, as vLLM and transformers read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lampq.conversions import document
+from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
+from lampq.conversions.modules import EMBEDDING, LINEAR, module_path
+from lampq.conversions.target import Target
+from lampq.core.errors import PlanError
+
+TITLE = "compressed-tensors config_groups"
+WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
+ACTIVATION_BITS = (None, 8)
+_TOP = ("config_groups", "ignore", "format", "quant_method")
+_GROUP = ("targets", "weights", "input_activations", "output_activations", "format")
+
+
+def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
+    """The path of the module."""
+    return (module_path(layer, target, LINEAR, EMBEDDING),)
+
+
+def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+    """The configuration as JSON; weights have a scale per output row."""
+    groups: dict[str, dict[str, Any]] = {}
+    for entry in sorted(entries, key=lambda e: (e.weight_bits, e.activation_bits or 0)):
+        name = f"{entry.weight_bits}_bits" + ("" if entry.activation_bits is None else "_input_8_bits")
+        group = groups.setdefault(
+            name,
+            {
+                "targets": [],
+                "weights": _arguments(entry.weight_bits, strategy="channel"),
+                "input_activations": (
+                    None if entry.activation_bits is None else _arguments(8, strategy="token", dynamic=True)
+                ),
+                "output_activations": None,
+            },
+        )
+        group["targets"].append("re:^" + re.escape(entry.addresses[0]) + "$")
+    dense = all(entry.activation_bits is None for entry in entries)
+    data: dict[str, Any] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized" if dense else "int-quantized",
+        "config_groups": groups,
+        "ignore": [],
+    }
+    return document.to_text({**data, **kept})
+
+
+def read(text: str, addresses: Sequence[str]) -> Foreign:
+    """Widths by module; a whole config.json works too. Targets are names, `re:` patterns, or classes.
+
+    A name counts before a pattern, and a pattern before a class; `ignore` before all.
+    """
+    top = document.mapping(document.parse(text, TITLE), "the configuration")
+    top = document.mapping(top.get("quantization_config", top), "quantization_config")
+    groups = document.mapping(top.get("config_groups"), "config_groups")
+    ignored = {a for t in top.get("ignore") or () for a in _fitting(document.text(t, "ignore"), addresses)}
+    ranked: dict[str, tuple[int, Widths]] = {}
+    strangers = []
+    for name, group in groups.items():
+        group = document.mapping(group, f"group {name}")
+        if group.get("weights") is None:
+            continue
+        widths = _widths(group, name)
+        for target in document.sequence(group.get("targets"), f"targets of {name}"):
+            fitting = _fitting(document.text(target, f"targets of {name}"), addresses)
+            strangers += [] if fitting else [target]
+            rank = 0 if target in addresses else 1 if target.startswith("re:") else 2
+            for address in fitting:
+                if address not in ranked or rank < ranked[address][0]:
+                    ranked[address] = rank, widths
+    unknown = {k: v for k, v in top.items() if k not in _TOP}
+    return Foreign(
+        widths={a: widths for a, (_, widths) in ranked.items() if a not in ignored},
+        strangers=tuple(strangers),
+        unknown=unknown,
+    )
+
+
+def _fitting(target: str, addresses: Sequence[str]) -> list[str]:
+    if target in addresses:
+        return [target]
+    if target.startswith("re:"):
+        try:
+            return [a for a in addresses if re.match(target[3:], a)]
+        except re.error as err:
+            raise PlanError(f"target {target!r} is no regular expression ({err})") from err
+    # Of classes, only the one that layers of a plan are of can be told without the model.
+    return list(addresses) if target == LINEAR else []
+
+
+def _arguments(bits: int, *, strategy: str, dynamic: bool = False) -> dict[str, Any]:
+    return {"num_bits": bits, "type": "int", "symmetric": True, "strategy": strategy, "dynamic": dynamic}
+
+
+def _widths(group: Mapping[str, Any], name: str) -> Widths:
+    weights = document.mapping(group["weights"], f"weights of {name}")
+    if weights.get("type", "int") != "int":
+        document.malformed(f"type of the weights of {name}", weights["type"], '"int"')
+    inputs = group.get("input_activations")
+    activation = None
+    if inputs is not None:
+        inputs = document.mapping(inputs, f"input_activations of {name}")
+        if inputs.get("type", "int") != "int":
+            document.malformed(f"type of the inputs of {name}", inputs["type"], '"int"')
+        activation = document.bits(inputs.get("num_bits"), f"num_bits of the inputs of {name}")
+    return document.bits(weights.get("num_bits"), f"num_bits of the weights of {name}"), activation

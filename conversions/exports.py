@@ -1,0 +1,81 @@
+"""A plan out to another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lampq.conversions import find
+from lampq.conversions.entry import AnyLayer, Entry, Format, NoPlaceError
+from lampq.conversions.target import Target
+from lampq.core.errors import PlanError
+from lampq.core.plan import Plan
+
+KEPT = "foreign"
+"""Under this name a plan's provenance holds, by tool, what a configuration said beyond widths."""
+_SHOWN = 4
+
+
+def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> str:
+    """The text of a configuration that gives every layer its width.
+
+    Args:
+        plan: Widths, by the names of the target's layers.
+        tool: One of `FORMATS`.
+        target: The model it is for.
+        partial: Leave out layers that the tool has no place for.
+
+    Raises:
+        PlanError: The tool cannot express the plan; names the layers.
+    """
+    form = find(tool)
+    layers = {layer.name: layer for layer in target.layers}
+    entries, homeless, wrong = [], [], []
+    for decision in plan.layers:
+        layer = layers.get(decision.name)
+        if layer is None:
+            raise PlanError(f"the plan is for another model: {target.label} has no layer {decision.name}")
+        try:
+            addresses = form.addresses(layer, target)
+        except NoPlaceError as err:
+            homeless.append(f"{layer.name}: {err}")
+            continue
+        if decision.weight_bits not in weight_bits(form, layer, target):
+            wrong.append(f"{layer.name} {decision.weight_bits} bits")
+        if decision.activation_bits not in form.ACTIVATION_BITS:
+            width = "float" if decision.activation_bits is None else f"{decision.activation_bits} bits"
+            wrong.append(f"input of {layer.name} {width}")
+        entries.append(
+            Entry(
+                layer=layer,
+                addresses=addresses,
+                weight_bits=decision.weight_bits,
+                activation_bits=decision.activation_bits,
+            )
+        )
+    if wrong:
+        widths = ", ".join(map(str, form.WEIGHT_BITS))
+        raise PlanError(
+            f"{form.TITLE} has weights of {widths} bits and cannot express {_listed(wrong)}; "
+            f"pass --fit --profile PROFILE to solve again within what it can"
+        )
+    if homeless and not partial:
+        raise PlanError(
+            f"{form.TITLE} has no place for {len(homeless)} layers ({_listed(homeless)}); "
+            f"pass --partial to leave them out"
+        )
+    if not entries:
+        raise PlanError(f"{form.TITLE} has no place for any layer of the plan ({_listed(homeless)})")
+    kept: dict[str, Any] = dict(plan.provenance.get(KEPT, {}).get(tool, {}))
+    return form.write(entries, target, kept)
+
+
+def weight_bits(form: Format, layer: AnyLayer, target: Target) -> tuple[int, ...]:
+    """Widths that a tool offers for a layer."""
+    special = getattr(form, "weight_bits", None)
+    return form.WEIGHT_BITS if special is None else special(layer, target)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return "; ".join(texts[:_SHOWN]) + more

@@ -1,0 +1,123 @@
+"""A configuration of another tool in, as a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lampq.conversions import find
+from lampq.conversions.entry import AnyLayer, NoPlaceError, Widths
+from lampq.conversions.exports import KEPT
+from lampq.conversions.target import Target
+from lampq.core.errors import PlanError
+from lampq.core.layer import Layer
+from lampq.core.plan import Plan, PlanLayer
+
+MODE = "given"
+"""Mode of a plan whose widths were read, not found."""
+_SHOWN = 4
+
+
+def import_plan(text: str, tool: str, target: Target, *, partial: bool = False) -> Plan:
+    """The plan that a configuration stands for.
+
+    Layers of the target that the configuration does not name stay float and are no part of the plan, which says so in
+    a note. What the configuration says beyond widths is kept in the plan's provenance, and noted.
+
+    Args:
+        text: The configuration.
+        tool: One of `FORMATS`.
+        target: The model it is for.
+        partial: Accept names that are none of the target's layers.
+
+    Raises:
+        PlanError: It is malformed, for another model, or says what no plan can.
+    """
+    form = find(tool)
+    homes: dict[str, str] = {}
+    for layer in target.layers:
+        try:
+            homes.update(dict.fromkeys(form.addresses(layer, target), layer.name))
+        except NoPlaceError:
+            continue
+    foreign = form.read(text.removeprefix("\ufeff"), tuple(homes))
+    if not foreign.widths:
+        raise PlanError(
+            f"the configuration is for another model: nothing it names is a layer of {target.label}"
+            + (f" ({_listed(foreign.strangers)})" if foreign.strangers else "")
+        )
+    if foreign.strangers and not partial:
+        raise PlanError(
+            f"{len(foreign.strangers)} names of the configuration are no layers of {target.label} "
+            f"({_listed(foreign.strangers)}); pass --partial to take the rest"
+        )
+    notes = [f"read from {form.TITLE}"]
+    if foreign.strangers:
+        notes.append(f"ignored, not in the model: {_listed(foreign.strangers)}")
+    if foreign.unknown:
+        notes.append(f"kept, beyond widths: {_listed(list(foreign.unknown))}")
+    kept = {KEPT: {tool: dict(foreign.unknown)}} if foreign.unknown else {}
+    plan = given_plan(_by_layer(foreign.widths, homes), target, notes=notes)
+    return Plan(
+        layers=plan.layers,
+        mode=plan.mode,
+        budget=plan.budget,
+        container=plan.container,
+        rest_bytes=plan.rest_bytes,
+        notes=plan.notes,
+        provenance={**plan.provenance, **kept},
+    )
+
+
+def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[str]) -> Plan:
+    """A plan of given widths by layer name; other layers of the target stay float."""
+    floats = [layer.name for layer in target.layers if layer.name not in widths]
+    if floats:
+        notes = [*notes, f"{len(floats)} layers stay float: {_listed(floats)}"]
+    return Plan(
+        layers=tuple(
+            _decision(layer, widths[layer.name], target) for layer in target.layers if layer.name in widths
+        ),
+        mode=MODE,
+        budget={},
+        container=target.container,
+        rest_bytes=target.rest_bytes,
+        notes=tuple(notes),
+        provenance={k: v for k, v in target.provenance.items() if k != KEPT},
+    )
+
+
+def _by_layer(widths: Mapping[str, Widths], homes: Mapping[str, str]) -> dict[str, Widths]:
+    found: dict[str, Widths] = {}
+    for address, value in widths.items():
+        layer = homes[address]
+        if found.setdefault(layer, value) != value:
+            raise PlanError(
+                f"the configuration gives layer {layer}, one weight in several places, different widths; "
+                f"a weight has one"
+            )
+    return found
+
+
+def _decision(layer: AnyLayer, widths: Widths, target: Target) -> PlanLayer:
+    bits, activation = widths
+    span = None
+    if activation is not None and isinstance(layer, PlanLayer):
+        span = layer.activation_range
+    elif activation is not None and isinstance(layer, Layer) and layer.activation is not None:
+        span = float(layer.activation.min[0]), float(layer.activation.max[0])
+    return PlanLayer(
+        name=layer.name,
+        kind=layer.kind,
+        fingerprint=layer.fingerprint,
+        shape=layer.shape,
+        size=layer.size,
+        weight_bits=bits,
+        activation_bits=activation,
+        activation_range=span,
+        payload_bytes=target.payload_bytes(layer, bits),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

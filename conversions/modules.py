@@ -1,0 +1,51 @@
+"""What PyTorch tools call a layer: the path of its module."""
+
+from __future__ import annotations
+
+from lampq.conversions.entry import AnyLayer, NoPlaceError
+from lampq.conversions.target import Target
+from lampq.core.errors import PlanError
+
+LINEAR, CONVOLUTION, EMBEDDING = "Linear", "Conv2d", "Embedding"
+# nn.MultiheadAttention keeps q, k and v in a parameter of its own, which is no module.
+_PACKED = "in_proj"
+
+
+def module_path(layer: AnyLayer, target: Target, *classes: str) -> str:
+    """The module that holds a layer's weight.
+
+    With the model at hand its modules are asked; without it the shape and the name tell.
+
+    Args:
+        layer: The layer.
+        target: The model.
+        classes: Classes of torch.nn that the tool covers.
+
+    Raises:
+        NoPlaceError: The weight is of another class, or of none.
+        PlanError: The model is no PyTorch model.
+    """
+    if target.model is not None:
+        return _asked(layer, target, classes)
+    if layer.name.rpartition(".")[2] == _PACKED:
+        raise NoPlaceError("a packed parameter, which no module of its own holds")
+    found = LINEAR if len(layer.shape) == 2 else CONVOLUTION if len(layer.shape) == 4 else None
+    if layer.kind == "embedding":
+        found = EMBEDDING
+    if found not in classes:
+        raise NoPlaceError(f"no {' or '.join(classes)}")
+    return layer.name
+
+
+def _asked(layer: AnyLayer, target: Target, classes: tuple[str, ...]) -> str:
+    model = target.model
+    parameters = getattr(model, "parameters", None)
+    if model is None or model.format != "torch" or parameters is None:
+        raise PlanError("modules are known of PyTorch models alone; give such a model, or none")
+    path, _, last = parameters[layer.name].rpartition(".")
+    found = type(model.module.get_submodule(path)).__name__  # type: ignore[attr-defined]
+    if last != "weight":
+        raise NoPlaceError(f"a packed parameter of {found}, which no module of its own holds")
+    if found not in classes and found != "NonDynamicallyQuantizableLinear":
+        raise NoPlaceError(f"a {found}, no {' or '.join(classes)}")
+    return path

@@ -1,0 +1,97 @@
+"""torchao: an `FqnToConfig`, as `torchao.core.config.config_from_dict` reads it.
+
+Weights are whole numbers with a scale per output row. Inputs of 8 bits are quantized while running, per token, which
+is what torchao has. torchao keeps 8 bits a weight on disk whatever the width: this passes the widths on, not the size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lampq.conversions import document
+from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
+from lampq.conversions.modules import LINEAR, module_path
+from lampq.conversions.target import Target
+
+TITLE = "torchao FqnToConfig"
+WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+ACTIVATION_BITS = (None, 8)
+_WEIGHT_ONLY, _DYNAMIC = "IntxWeightOnlyConfig", "Int8DynamicActivationIntxWeightConfig"
+
+
+def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
+    """The path of the linear module."""
+    return (module_path(layer, target, LINEAR),)
+
+
+def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+    """The configuration as JSON."""
+    found = {entry.addresses[0]: _config(entry) for entry in entries}
+    data = {**kept.get("_data", {}), "fqn_to_config": {**found, **kept.get("fqn_to_config", {})}}
+    return document.to_text({"_type": "FqnToConfig", "_version": 1, "_data": data})
+
+
+def read(text: str, addresses: Sequence[str]) -> Foreign:
+    """Widths by module; patterns (`re:...`, `_default`) count for the modules that no exact name covers."""
+    top = document.mapping(document.parse(text, TITLE), "the configuration")
+    if top.get("_type") != "FqnToConfig":
+        document.malformed("_type", top.get("_type"), '"FqnToConfig"')
+    data = document.mapping(top.get("_data"), "_data")
+    entries = document.mapping(data.get("fqn_to_config"), "fqn_to_config")
+    widths: dict[str, Widths] = {}
+    strangers, unknown = (
+        [],
+        {k: v for k, v in data.items() if k not in ("fqn_to_config", "module_fqn_to_config")},
+    )
+    for name, config in entries.items():
+        fitting = _covered(name, addresses, entries)
+        if config is None:
+            continue
+        found = _widths(config, name)
+        for address in fitting:
+            widths.setdefault(address, found)
+        if not fitting and name != "_default":
+            strangers.append(name)
+    return Foreign(widths=widths, strangers=tuple(strangers), unknown={"_data": unknown} if unknown else {})
+
+
+def _covered(name: str, addresses: Sequence[str], entries: Mapping[str, Any]) -> list[str]:
+    if name.startswith("re:"):
+        try:
+            return [a for a in addresses if a not in entries and re.fullmatch(name[3:], a)]
+        except re.error as err:
+            document.malformed("a pattern of fqn_to_config", name, f"a regular expression ({err})")
+    if name == "_default":
+        patterns = [p[3:] for p in entries if p.startswith("re:")]
+        return [a for a in addresses if a not in entries and not any(re.fullmatch(p, a) for p in patterns)]
+    return [name] if name in addresses else []
+
+
+def _config(entry: Entry) -> dict[str, Any]:
+    dynamic = entry.activation_bits is not None
+    granularity = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
+    mapping = {"_type": "MappingType", "_data": "SYMMETRIC"}
+    return {
+        "_type": _DYNAMIC if dynamic else _WEIGHT_ONLY,
+        "_version": 2,
+        "_data": {
+            "weight_dtype": {"_type": "torch.dtype", "_data": f"int{entry.weight_bits}"},
+            "weight_granularity" if dynamic else "granularity": granularity,
+            "weight_mapping_type" if dynamic else "mapping_type": mapping,
+        },
+    }
+
+
+def _widths(config: Any, name: str) -> Widths:
+    config = document.mapping(config, f"the configuration of {name}")
+    kind = config.get("_type")
+    if kind not in (_WEIGHT_ONLY, _DYNAMIC):
+        document.malformed(f"_type of {name}", kind, f"{_WEIGHT_ONLY} or {_DYNAMIC}, which have a width")
+    data = document.mapping(config.get("_data"), f"_data of {name}")
+    dtype = document.mapping(data.get("weight_dtype"), f"weight_dtype of {name}").get("_data")
+    found = re.fullmatch(r"int([1-8])", str(dtype))
+    if found is None:
+        document.malformed(f"weight_dtype of {name}", dtype, "int1 to int8")
+    return int(found[1]), 8 if kind == _DYNAMIC else None

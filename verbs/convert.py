@@ -1,0 +1,177 @@
+"""Plans out to other tools, their configurations and quantized models in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lampq import conversions
+from lampq.conversions import exports, imports
+from lampq.conversions.entry import NoPlaceError
+from lampq.conversions.target import Target
+from lampq.core.errors import PlanError
+from lampq.core.match import match
+from lampq.core.model import Model
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
+from lampq.verbs.apply import fit_to
+from lampq.verbs.plan import plan as make_plan
+
+_LARGEST = 64 << 20
+
+
+def convert(
+    plan: Plan,
+    to: str,
+    *,
+    model: Model | None = None,
+    profile: Profile | None = None,
+    fit: bool = False,
+    partial: bool = False,
+    widest: bool = False,
+    pins: Sequence[str] = (),
+    ties: Sequence[str] = (),
+) -> tuple[str, Plan]:
+    """A plan as the configuration of another tool.
+
+    Args:
+        plan: Widths.
+        to: The tool, one of `lampq.conversions.FORMATS`.
+        model: The model that the tool will read; names in the configuration are then its own, found by fingerprint.
+        profile: Measurements of the model, for `fit`.
+        fit: Solve again within what the tool can express, under the plan's budget.
+        partial: Leave out layers that the tool has no place for.
+        widest: Give a fused weight the widest of its parts' widths.
+        pins: Fixed widths for `fit`; see `lampq.plan`.
+        ties: Tied layers for `fit`.
+
+    Returns:
+        The configuration, and the plan that it expresses.
+
+    Raises:
+        PlanError: The tool cannot express the plan; names the layers.
+        BudgetError: No plan within what it can express meets the budget.
+    """
+    if fit and profile is None:
+        raise PlanError("fitting solves again, which takes a profile; pass --profile PROFILE")
+    if fit and profile is not None:
+        plan = _solved_again(plan, to, profile, model, partial=partial, pins=pins, ties=ties)
+    if model is not None:
+        plan = fit_to(model, plan, partial=partial, widest=widest)
+    target = Target.of(model if model is not None else profile if profile is not None else plan)
+    return exports.export(plan, to, target, partial=partial), plan
+
+
+def read_foreign(
+    path: str | Path, tool: str, reference: Model | Profile | Plan, *, partial: bool = False
+) -> Plan:
+    """The plan that another tool's configuration stands for.
+
+    Args:
+        path: The configuration.
+        tool: One of `lampq.conversions.FORMATS`.
+        reference: The model it is for, or a profile or plan of that.
+        partial: Accept names that are none of its layers.
+
+    Raises:
+        PlanError: It cannot be read, or is for another model.
+    """
+    conversions.find(tool)
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise PlanError(f"{path}: {path.stat().st_size:,} bytes are no configuration")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise PlanError(f"{path}: no such file") from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise PlanError(f"{path}: cannot be read as text ({type(err).__name__})") from err
+    try:
+        return imports.import_plan(text, tool, Target.of(reference), partial=partial)
+    except PlanError as err:
+        raise PlanError(f"{path}: {err}") from err
+
+
+def _solved_again(
+    plan: Plan,
+    to: str,
+    profile: Profile,
+    model: Model | None,
+    *,
+    partial: bool,
+    pins: Sequence[str],
+    ties: Sequence[str],
+) -> Plan:
+    """The best plan within what a tool can express."""
+    found = match(plan.layers, profile.layers)
+    if not found.complete:
+        raise PlanError("the profile is of another model than the plan; profile the plan's model")
+    allowed = _allowed(to, profile, Target.of(profile if model is None else model))
+    homeless = [layer.name for layer, widths in zip(profile.layers, allowed, strict=True) if not widths]
+    if homeless and not partial:
+        raise PlanError(
+            f"{conversions.find(to).TITLE} has no place for {', '.join(homeless[:4])}"
+            f"{f' and {len(homeless) - 4} more' if len(homeless) > 4 else ''}; pass --partial to leave them out"
+        )
+    budget = dict(plan.budget) or {"average_bits": plan.average_bits}
+    unknown = set(budget) - {"average_bits", "size_bytes", "max_kl"}
+    if unknown:
+        raise PlanError(f"the plan was made under {', '.join(sorted(unknown))}, which fitting does not know")
+    size = budget.get("size_bytes")
+    solved = make_plan(
+        _restricted(profile, allowed),
+        average_bits=budget.get("average_bits"),
+        size_bytes=None if size is None else int(size),
+        max_kl=budget.get("max_kl"),
+        mode=plan.mode if plan.mode in ("lampq", "fisher", "kl", "superposition", "error") else "auto",
+        pins=pins,
+        ties=ties,
+    )
+    return dataclasses.replace(
+        solved, notes=(*solved.notes, f"solved again for {conversions.find(to).TITLE}")
+    )
+
+
+def _allowed(to: str, profile: Profile, target: Target) -> list[set[int]]:
+    """Widths that a tool offers for each layer of a profile; none where it has no place for it."""
+    form = conversions.find(to)
+    offered: list[set[int]] = []
+    for layer in target.layers:
+        try:
+            form.addresses(layer, target)
+            offered.append(set(exports.weight_bits(form, layer, target)))
+        except NoPlaceError:
+            offered.append(set())
+    widths: list[set[int]] = [set() for _ in profile.layers]
+    for found in match(profile.layers, target.layers).matches:
+        for i in found.left:
+            widths[i] = set.intersection(*(offered[j] for j in found.right))
+    return widths
+
+
+def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
+    """The profile without the widths that are not allowed, and without the layers that have none."""
+    keep = [index for index, widths in enumerate(allowed) if widths]
+    if not keep:
+        raise PlanError("the tool has no place for any layer of the profile")
+    payload = profile.payload_bytes.copy()
+    for index, widths in enumerate(allowed):
+        payload[index, [bits not in widths for bits in profile.weight_bits.tolist()]] = -1
+        if widths and (payload[index] < 0).all():
+            raise PlanError(
+                f"layer {profile.layers[index].name}: the profile has none of the widths that the tool offers "
+                f"({', '.join(map(str, sorted(widths)))}); profile them too"
+            )
+    floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
+    return dataclasses.replace(
+        profile,
+        layers=tuple(profile.layers[i] for i in keep),
+        weight_error=profile.weight_error[keep],
+        payload_bytes=np.ascontiguousarray(payload[keep]),
+        rest_bytes=profile.rest_bytes + floats,
+        kl=None if profile.kl is None else profile.kl[keep],
+        logit_delta=None if profile.logit_delta is None else profile.logit_delta[keep],
+    )
