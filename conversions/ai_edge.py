@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TITLE = "ai-edge-quantizer recipe"
 WEIGHT_BITS = (2, 4, 8)
 ACTIVATION_BITS = (None, 8)
+BLOCKS = False
 _EXACT = re.compile(r"\^.*\$")
 
 

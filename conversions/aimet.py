@@ -22,6 +22,7 @@ from lampq.core.layer import Layer
 TITLE = "AIMET encodings"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None,)
+BLOCKS = False
 _VERSION = "0.6.1"
 # Of an all-zero channel, which any scale represents.
 _SMALLEST_SCALE = 1e-12

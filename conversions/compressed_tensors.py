@@ -15,6 +15,7 @@ from lampq.core.errors import PlanError
 TITLE = "compressed-tensors config_groups"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 8)
+BLOCKS = True
 _TOP = ("config_groups", "ignore", "format", "quant_method")
 _GROUP = ("targets", "weights", "input_activations", "output_activations", "format")
 
@@ -28,12 +29,14 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
     """The configuration as JSON; weights have a scale per output row."""
     groups: dict[str, dict[str, Any]] = {}
     for entry in sorted(entries, key=lambda e: (e.weight_bits, e.activation_bits or 0)):
-        name = f"{entry.weight_bits}_bits" + ("" if entry.activation_bits is None else "_input_8_bits")
+        name = f"{entry.weight_bits}_bits"
+        name += "" if entry.block is None else f"_groups_of_{entry.block}"
+        name += "" if entry.activation_bits is None else "_input_8_bits"
         group = groups.setdefault(
             name,
             {
                 "targets": [],
-                "weights": _arguments(entry.weight_bits, strategy="channel"),
+                "weights": _arguments(entry.weight_bits, **_scales(entry.block)),
                 "input_activations": (
                     None if entry.activation_bits is None else _arguments(8, strategy="token", dynamic=True)
                 ),
@@ -74,11 +77,16 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
             for address in fitting:
                 if address not in ranked or rank < ranked[address][0]:
                     ranked[address] = rank, widths
+    sizes = (document.mapping(g, "a group").get("weights") or {} for g in groups.values())
+    blocks = frozenset(
+        w["group_size"] for w in sizes if isinstance(w.get("group_size"), int) and w["group_size"] > 0
+    )
     unknown = {k: v for k, v in top.items() if k not in _TOP}
     return Foreign(
         widths={a: widths for a, (_, widths) in ranked.items() if a not in ignored},
         strangers=tuple(strangers),
         unknown=unknown,
+        blocks=blocks,
     )
 
 
@@ -94,8 +102,12 @@ def _fitting(target: str, addresses: Sequence[str]) -> list[str]:
     return list(addresses) if target == LINEAR else []
 
 
-def _arguments(bits: int, *, strategy: str, dynamic: bool = False) -> dict[str, Any]:
-    return {"num_bits": bits, "type": "int", "symmetric": True, "strategy": strategy, "dynamic": dynamic}
+def _arguments(bits: int, **more: Any) -> dict[str, Any]:
+    return {"num_bits": bits, "type": "int", "symmetric": True, "dynamic": False, **more}
+
+
+def _scales(block: int | None) -> dict[str, Any]:
+    return {"strategy": "channel"} if block is None else {"strategy": "group", "group_size": block}
 
 
 def _widths(group: Mapping[str, Any], name: str) -> Widths:

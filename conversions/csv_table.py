@@ -15,6 +15,7 @@ from lampq.core.errors import PlanError
 TITLE = "CSV"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
+BLOCKS = True
 _COLUMNS = ("layer", "kind", "shape", "weights", "weight_bits", "activation_bits")
 _ALIASES = {"name": "layer", "bits": "weight_bits"}
 

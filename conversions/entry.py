@@ -31,12 +31,14 @@ class Entry:
         addresses: What the tool calls it; several where the tool knows it in several places.
         weight_bits: Width of the weights.
         activation_bits: Width of the input, or None for float.
+        block: Weights of a row that share a scale, or None: one scale a row.
     """
 
     layer: AnyLayer
     addresses: tuple[str, ...]
     weight_bits: int
     activation_bits: int | None
+    block: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +49,13 @@ class Foreign:
         widths: Address -> widths.
         strangers: Addresses or patterns that are nothing of the target.
         unknown: Keys that a plan has no field for, as they stood.
+        blocks: The numbers of weights that share a scale, where rows are cut.
     """
 
     widths: Mapping[str, Widths]
     strangers: tuple[str, ...] = ()
     unknown: Mapping[str, Any] = field(default_factory=dict)
+    blocks: frozenset[int] = frozenset()
 
 
 class Format(Protocol):
@@ -61,12 +65,14 @@ class Format(Protocol):
         TITLE: The tool and what of it, for people.
         WEIGHT_BITS: Widths that it can express, increasing. A module whose tool offers some layers fewer also has a
             function `weight_bits(layer, target)`.
+        BLOCKS: Whether scales may be shared by blocks of a row, or are none of its business.
         ACTIVATION_BITS: Widths of inputs, None among them where inputs may stay float.
     """
 
     TITLE: str
     WEIGHT_BITS: tuple[int, ...]
     ACTIVATION_BITS: tuple[int | None, ...]
+    BLOCKS: bool
 
     def addresses(self, layer: AnyLayer, target: Target) -> tuple[str, ...]:
         """What the tool calls a layer.

@@ -8,6 +8,7 @@ from typing import Any
 from lampq.conversions import find
 from lampq.conversions.entry import AnyLayer, Entry, Format, NoPlaceError
 from lampq.conversions.target import Target
+from lampq.core.blocks import row_block
 from lampq.core.errors import PlanError
 from lampq.core.plan import Plan
 
@@ -45,12 +46,16 @@ def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> s
         if decision.activation_bits not in form.ACTIVATION_BITS:
             width = "float" if decision.activation_bits is None else f"{decision.activation_bits} bits"
             wrong.append(f"input of {layer.name} {width}")
+        block = row_block(layer.shape, getattr(layer, "channel_axis", 0), plan.block)
+        if block is not None and not form.BLOCKS:
+            wrong.append(f"{layer.name} scales of {block} weights")
         entries.append(
             Entry(
                 layer=layer,
                 addresses=addresses,
                 weight_bits=decision.weight_bits,
                 activation_bits=decision.activation_bits,
+                block=block,
             )
         )
     if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from lampq.conversions import find
@@ -56,16 +57,12 @@ def import_plan(text: str, tool: str, target: Target, *, partial: bool = False) 
     if foreign.unknown:
         notes.append(f"kept, beyond widths: {_listed(list(foreign.unknown))}")
     kept = {KEPT: {tool: dict(foreign.unknown)}} if foreign.unknown else {}
-    plan = given_plan(_by_layer(foreign.widths, homes), target, notes=notes)
-    return Plan(
-        layers=plan.layers,
-        mode=plan.mode,
-        budget=plan.budget,
-        container=plan.container,
-        rest_bytes=plan.rest_bytes,
-        notes=plan.notes,
-        provenance={**plan.provenance, **kept},
-    )
+    if len(foreign.blocks) > 1:
+        sizes = ", ".join(map(str, sorted(foreign.blocks)))
+        notes.append(f"left out: scales shared by {sizes} weights, of which a plan has one")
+    block = next(iter(foreign.blocks)) if len(foreign.blocks) == 1 else None
+    plan = given_plan(_by_layer(foreign.widths, homes), target.with_block(block), notes=notes)
+    return dataclasses.replace(plan, provenance={**plan.provenance, **kept})
 
 
 def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[str]) -> Plan:
@@ -80,6 +77,7 @@ def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[
         mode=MODE,
         budget={},
         container=target.container,
+        block=target.block,
         rest_bytes=target.rest_bytes,
         notes=tuple(notes),
         provenance={k: v for k, v in target.provenance.items() if k != KEPT},

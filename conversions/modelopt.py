@@ -17,6 +17,7 @@ from lampq.conversions.target import Target
 TITLE = "NVIDIA ModelOpt quant_cfg"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
+BLOCKS = False
 _WEIGHT, _INPUT = "weight_quantizer", "input_quantizer"
 _MAGIC = "*?[]"
 

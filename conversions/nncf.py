@@ -17,6 +17,7 @@ from lampq.conversions.target import Target
 TITLE = "NNCF compress_weights"
 WEIGHT_BITS = (4, 8)
 ACTIVATION_BITS = (None,)
+BLOCKS = False
 _MODES = {4: "int4_sym", 8: "int8_sym"}
 _WIDTHS = {"int4_sym": 4, "int4_asym": 4, "int8_sym": 8, "int8_asym": 8}
 

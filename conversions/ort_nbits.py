@@ -14,6 +14,7 @@ TITLE = "ONNX Runtime customized_weight_config"
 # Other widths its quantizer rounds to, and stores as floats.
 WEIGHT_BITS = (4, 8)
 ACTIVATION_BITS = (None,)
+BLOCKS = True
 
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
@@ -22,25 +23,31 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
 
 
 def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
-    """Node name -> bits and scheme; the group size is left to the quantizer's own setting."""
+    """Node name -> bits, scheme and group size; the last is the quantizer's own setting where rows are not cut."""
     config: dict[str, Any] = {}
     for entry in entries:
         for name in entry.addresses:
-            config[name] = {"bits": entry.weight_bits, "scheme": "sym", **kept.get(name, {})}
+            group = {} if entry.block is None else {"group_size": entry.block}
+            config[name] = {"bits": entry.weight_bits, "scheme": "sym", **group, **kept.get(name, {})}
     return document.to_text(config)
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
-    """Widths by node; group sizes and other settings are kept."""
+    """Widths by node; other settings are kept."""
     data = document.mapping(document.parse(text, TITLE), "the configuration")
     widths: dict[str, Widths] = {}
     strangers, unknown = [], {}
+    blocks: set[int] = set()
     for name, value in data.items():
         value = document.mapping(value, f"the entry of {name}")
         if name not in addresses:
             strangers.append(name)
             continue
         widths[name] = document.bits(value.get("bits"), f"bits of {name}"), None
-        rest = {k: v for k, v in value.items() if k != "bits" and (k, v) != ("scheme", "sym")}
+        rest = {
+            k: v for k, v in value.items() if k not in ("bits", "group_size") and (k, v) != ("scheme", "sym")
+        }
         unknown.update({name: rest} if rest else {})
-    return Foreign(widths=widths, strangers=tuple(strangers), unknown=unknown)
+        size = value.get("group_size")
+        blocks |= {size} if isinstance(size, int) and size > 0 else set()
+    return Foreign(widths=widths, strangers=tuple(strangers), unknown=unknown, blocks=frozenset(blocks))

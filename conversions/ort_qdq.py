@@ -17,6 +17,7 @@ from lampq.conversions.target import Target
 TITLE = "ONNX Runtime TensorQuantOverrides"
 WEIGHT_BITS = (4, 8)
 ACTIVATION_BITS = (None,)
+BLOCKS = False
 _TYPES = {"QInt4": 4, "QUInt4": 4, "QInt8": 8, "QUInt8": 8}
 _WRITTEN = {4: "QInt4", 8: "QInt8"}
 _TOP = "TensorQuantOverrides"

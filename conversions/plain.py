@@ -14,6 +14,7 @@ from lampq.conversions.target import Target
 TITLE = "plain JSON"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
+BLOCKS = True
 
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from lampq.conversions.target import Target
 TITLE = "optimum-quanto quantization map"
 WEIGHT_BITS = (2, 4, 8)
 ACTIVATION_BITS = (None, 8)
+BLOCKS = False
 _NONE = "none"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lampq.conversions.entry import AnyLayer
 from lampq.core import packing
+from lampq.core.blocks import scale_count
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.profile import Profile
 
@@ -25,6 +26,7 @@ class Target:
         layers: Its layers.
         label: What to call it in messages.
         container: How codes are stored.
+        block: Weights that share a scale, or None: one scale per output channel.
         rest_bytes: Bytes beside the codes and scales.
         provenance: What it says of its origin.
         model: The model itself, or None where only a profile or plan is at hand.
@@ -34,6 +36,7 @@ class Target:
     layers: tuple[AnyLayer, ...]
     label: str
     container: str
+    block: int | None
     rest_bytes: int
     provenance: Mapping[str, Any]
     model: Model | None = None
@@ -47,6 +50,7 @@ class Target:
                 layers=source.layers,
                 label="the profile" if isinstance(source, Profile) else "the plan",
                 container=source.container,
+                block=source.block,
                 rest_bytes=source.rest_bytes,
                 provenance=source.provenance,
                 profile=source if isinstance(source, Profile) else None,
@@ -55,6 +59,7 @@ class Target:
             layers=source.layers(),
             label=source.path.name,
             container="bitplane",
+            block=source.block,
             rest_bytes=source.rest_bytes(),
             provenance={"model": source.path.name, "digest": source.digest},
             model=source,
@@ -75,4 +80,13 @@ class Target:
         elif self.profile is not None and bits in self.profile.weight_bits:
             column = self.profile.weight_bits.tolist().index(bits)
             stored = int(self.profile.payload_bytes[self.profile.layers.index(layer), column])
-        return codes + _SCALE_BYTES * layer.channels if stored is None or stored < 0 else stored
+        scales = _SCALE_BYTES * scale_count(layer.shape, layer.channel_axis, self.block)
+        return codes + scales if stored is None or stored < 0 else stored
+
+    def with_block(self, block: int | None) -> Target:
+        """The same with its scales shared by blocks of this many weights; None for whole channels."""
+        if block == self.block:
+            return self
+        model = None if self.model is None else self.model.with_block(block)
+        # A profile's table of bytes holds for its own block alone.
+        return replace(self, block=block, model=model, profile=None)

@@ -7,7 +7,7 @@ is what torchao has. torchao keeps 8 bits a weight on disk whatever the width: t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lampq.conversions import document
@@ -18,6 +18,7 @@ from lampq.conversions.target import Target
 TITLE = "torchao FqnToConfig"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 8)
+BLOCKS = True
 _WEIGHT_ONLY, _DYNAMIC = "IntxWeightOnlyConfig", "Int8DynamicActivationIntxWeightConfig"
 
 
@@ -54,7 +55,12 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
             widths.setdefault(address, found)
         if not fitting and name != "_default":
             strangers.append(name)
-    return Foreign(widths=widths, strangers=tuple(strangers), unknown={"_data": unknown} if unknown else {})
+    return Foreign(
+        blocks=frozenset(_blocks(entries)),
+        widths=widths,
+        strangers=tuple(strangers),
+        unknown={"_data": unknown} if unknown else {},
+    )
 
 
 def _covered(name: str, addresses: Sequence[str], entries: Mapping[str, Any]) -> list[str]:
@@ -72,6 +78,8 @@ def _covered(name: str, addresses: Sequence[str], entries: Mapping[str, Any]) ->
 def _config(entry: Entry) -> dict[str, Any]:
     dynamic = entry.activation_bits is not None
     granularity = {"_type": "PerAxis", "_version": 1, "_data": {"axis": 0}}
+    if entry.block is not None:
+        granularity = {"_type": "PerGroup", "_version": 1, "_data": {"group_size": entry.block}}
     mapping = {"_type": "MappingType", "_data": "SYMMETRIC"}
     return {
         "_type": _DYNAMIC if dynamic else _WEIGHT_ONLY,
@@ -95,3 +103,13 @@ def _widths(config: Any, name: str) -> Widths:
     if found is None:
         document.malformed(f"weight_dtype of {name}", dtype, "int1 to int8")
     return int(found[1]), 8 if kind == _DYNAMIC else None
+
+
+def _blocks(entries: Mapping[str, Any]) -> Iterator[int]:
+    for name, config in entries.items():
+        data = {} if config is None else document.mapping(config["_data"], f"_data of {name}")
+        for key in ("granularity", "weight_granularity"):
+            granularity = document.mapping(data.get(key, {}), f"{key} of {name}")
+            size = document.mapping(granularity.get("_data", {}), f"{key} of {name}").get("group_size")
+            if isinstance(size, int):
+                yield size

@@ -21,12 +21,14 @@ from lampq import adapters
 from lampq.cli import main
 from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
+from lampq.core.blocks import row_block
 from lampq.core.errors import PlanError
 from lampq.core.plan import Plan
 from lampq.verbs.convert import convert, read_foreign
 from lampq.verbs.plan import plan as make_best
 
 OF_NAMES = ("json", "csv", "torchao", "compressed-tensors", "quanto", "modelopt", "aimet")
+OF_BLOCKS = ("torchao", "compressed-tensors", "ort-nbits")
 OF_NODES = ("ort-nbits", "ort-qdq", "nncf", "aimet")
 
 
@@ -71,12 +73,22 @@ def draw_widths(data, tool, target):
     return drawn
 
 
+def named_layers(plan, target):
+    return [layer for layer in target.layers if layer.name in plan.widths]
+
+
 def round_trip(data, tool, target):
+    if tool in OF_BLOCKS:
+        target = target.with_block(data.draw(st.sampled_from([None, 8])))
     plan = given_plan(target, draw_widths(data, tool, target))
     text = exports.export(plan, tool, target)
     again = imports.import_plan(text, tool, target)
     assert facts(again) == facts(plan)
-    assert again.payload_bytes == plan.payload_bytes
+    if any(row_block(layer.shape, layer.channel_axis, target.block) for layer in named_layers(plan, target)):
+        assert again.block == plan.block
+        assert again.payload_bytes == plan.payload_bytes
+    elif target.block is None:
+        assert again.payload_bytes == plan.payload_bytes
     # And once more through a file, where JSON and CSV allow nothing but text.
     assert exports.export(again, tool, target) == text
 
@@ -259,6 +271,13 @@ def with_convolution(profile):
     first = profile.layers[0]
     shape = (first.shape[0], first.shape[1], 1, 1)
     return dataclasses.replace(profile, layers=(dataclasses.replace(first, shape=shape), *profile.layers[1:]))
+
+
+def test_scales_of_blocks_that_a_tool_lacks_name_their_layers(profile):
+    target = Target.of(profile).with_block(8)
+    plan = imports.given_plan({layer.name: (4, None) for layer in target.layers}, target, notes=())
+    with pytest.raises(PlanError, match=r"cannot express blocks\.\d\..* scales of 8 weights"):
+        convert(plan, "quanto")
 
 
 def test_layers_that_a_tool_has_no_place_for(profile):

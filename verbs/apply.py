@@ -69,6 +69,7 @@ def fit_to(
             f"{left_over(found, plan.layers, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
+    model = model.with_block(plan.block)
     decisions: dict[int, PlanLayer] = {}
     for matched in found.matches:
         if len(matched.left) == 1:

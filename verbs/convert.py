@@ -13,10 +13,12 @@ from lampq.conversions import exports, imports
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.errors import PlanError
+from lampq.core.limits import Budget
 from lampq.core.match import match
 from lampq.core.model import Model
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
+from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
 
@@ -42,11 +44,11 @@ def convert(
         to: The tool, one of `lampq.conversions.FORMATS`.
         model: The model that the tool will read; names in the configuration are then its own, found by fingerprint.
         profile: Measurements of the model, for `fit`.
-        fit: Solve again within what the tool can express, under the plan's budget.
+        fit: Solve again within what the tool can express, under the plan's own budget, pins and ties.
         partial: Leave out layers that the tool has no place for.
         widest: Give a fused weight the widest of its parts' widths.
-        pins: Fixed widths for `fit`; see `lampq.plan`.
-        ties: Tied layers for `fit`.
+        pins: Further fixed widths for `fit`; see `lampq.plan`.
+        ties: Further tied layers for `fit`.
 
     Returns:
         The configuration, and the plan that it expresses.
@@ -60,6 +62,7 @@ def convert(
     if fit and profile is not None:
         plan = _solved_again(plan, to, profile, model, partial=partial, pins=pins, ties=ties)
     if model is not None:
+        model = model.with_block(plan.block)
         plan = fit_to(model, plan, partial=partial, widest=widest)
     target = Target.of(model if model is not None else profile if profile is not None else plan)
     return exports.export(plan, to, target, partial=partial), plan
@@ -116,19 +119,14 @@ def _solved_again(
             f"{conversions.find(to).TITLE} has no place for {', '.join(homeless[:4])}"
             f"{f' and {len(homeless) - 4} more' if len(homeless) > 4 else ''}; pass --partial to leave them out"
         )
-    budget = dict(plan.budget) or {"average_bits": plan.average_bits}
-    unknown = set(budget) - {"average_bits", "size_bytes", "max_kl"}
-    if unknown:
-        raise PlanError(f"the plan was made under {', '.join(sorted(unknown))}, which fitting does not know")
-    size = budget.get("size_bytes")
+    # A plan that was read or made by hand has no budget but what it takes.
+    asked = plan.budget or {"average_bits": plan.average_bits}
     solved = make_plan(
         _restricted(profile, allowed),
-        average_bits=budget.get("average_bits"),
-        size_bytes=None if size is None else int(size),
-        max_kl=budget.get("max_kl"),
-        mode=plan.mode if plan.mode in ("lampq", "fisher", "kl", "superposition", "error") else "auto",
-        pins=pins,
-        ties=ties,
+        budget=Budget.from_json(asked),
+        mode=plan.mode if plan.mode in (SUPERPOSITION, *MODES) else "auto",
+        pins=(*asked.get("pins", ()), *pins),
+        ties=(*asked.get("ties", ()), *ties),
     )
     return dataclasses.replace(
         solved, notes=(*solved.notes, f"solved again for {conversions.find(to).TITLE}")
