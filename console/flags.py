@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lampq.core.budget import parse_bops, parse_size
+from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
 from lampq.core.scores import MODES, SUPERPOSITION
@@ -31,17 +32,30 @@ def model(sub: argparse.ArgumentParser) -> None:
 
 
 def data(
-    sub: argparse.ArgumentParser, *, required: bool, size_flag: str = "--size", samples: int | None = 256
+    sub: argparse.ArgumentParser,
+    *,
+    required: bool,
+    refusable: bool = False,
+    size_flag: str = "--size",
+    samples: int | None = 256,
 ) -> None:
-    """Samples and their preprocessing; `size_flag` makes way where --size means bytes."""
+    """Samples and their preprocessing.
+
+    Args:
+        sub: The verb's parser.
+        required: Whether the verb needs them.
+        refusable: Whether going without must be said, with --no-data.
+        size_flag: Makes way where --size means bytes.
+        samples: How many to take unless told; None takes all.
+    """
     group = sub.add_argument_group("data")
-    choice = group.add_mutually_exclusive_group(required=True)
+    choice = group.add_mutually_exclusive_group(required=required or refusable)
     choice.add_argument(
         "--data",
         metavar="DATA",
         help="folder of images (class sub-folders give labels), .npz with x and optional y, or module:function",
     )
-    if not required:
+    if refusable:
         choice.add_argument(
             "--no-data", action="store_true", help="statistics and errors of the weights only"
         )
@@ -65,7 +79,7 @@ def data(
     )
 
 
-def measure(sub: argparse.ArgumentParser) -> None:
+def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     """What a profile measures."""
     group = sub.add_argument_group("measurement")
     group.add_argument(
@@ -92,6 +106,13 @@ def measure(sub: argparse.ArgumentParser) -> None:
         default=TRUE,
         help="labels of the Fisher traces: the model's own (true), those of the data (empirical), or forward "
         "passes instead of gradients (true; forward where a model has no gradients)",
+    )
+    group.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        default=rounding,
+        help="choose codes for the least error of the layers' outputs on the data, or round to the nearest "
+        f"({rounding})",
     )
     group.add_argument(
         "--fisher-draws",

@@ -66,6 +66,7 @@ def measurement(args: Namespace, data: Dataset | None) -> dict[str, Any]:
         "block": args.block,
         "fisher": args.fisher,
         "labels": data.labels() if data is not None and args.fisher == EMPIRICAL else None,
+        "rounding": args.rounding,
         "fisher_draws": args.fisher_draws,
     }
 

@@ -143,6 +143,7 @@ def build_plan(
         budget=dict(budget),
         container=profile.container,
         block=profile.block,
+        rounding=profile.rounding,
         rest_bytes=profile.rest_bytes,
         predicted_kl=predicted_kl,
         bound=bound,

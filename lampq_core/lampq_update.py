@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.coding import encoder
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
 from lampq.core.gaussian_error import error_table
@@ -24,7 +25,7 @@ from lampq.core.layer import Layer
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.problem import Problem
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.quantizer import as_rows, from_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +147,9 @@ class _Weights:
         return as_rows(self._model.weight(layer.name), layer.channel_axis)
 
     def rows(self, index: int, option: int) -> np.ndarray:
-        whole = self.float_rows(index)
         layer = self.layers[index]
-        rows = as_rows(self._model.weight(layer.name), layer.channel_axis, self._model.block)
-        quantized = quantize(rows, self._widths[option], grid=self._model.grid)
-        return quantized.dequantized().reshape(whole.shape)
+        quantized = encoder(self._model, layer.name, layer.channel_axis)(self._widths[option])
+        return quantized.dequantized().reshape(layer.channels, -1)
 
     def applied(self, choice: np.ndarray) -> Model:
         arrays = {

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from lampq.core.coding import encoder
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
 from lampq.core.gaussian import Gaussian
 from lampq.core.layer import Layer
 from lampq.core.model import Model
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.quantizer import from_rows
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -48,9 +49,9 @@ def measure_weight_error(
     """Squared quantization error of every layer at every width; needs no data."""
     error = np.zeros((len(layers), len(widths)))
     for index, layer in enumerate(layers):
-        rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
+        encode = encoder(model, layer.name, layer.channel_axis)
         for column, bits in enumerate(widths):
-            error[index, column] = quantize(rows, bits, grid=model.grid).squared_error.sum()
+            error[index, column] = encode(bits).squared_error.sum()
         progress("quantization errors", index + 1, len(layers))
     return Damage(weight_error=error)
 
@@ -88,11 +89,11 @@ def measure_damage(
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
-            rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
+            encode = encoder(model, layer.name, layer.channel_axis)
             for column, bits in enumerate(widths):
                 if available is not None and not available[index, column]:
                     continue
-                quantized = quantize(rows, bits, grid=model.grid)
+                quantized = encode(bits)
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
@@ -156,8 +157,7 @@ def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.n
     values = {}
     for layer in model.layers():
         if layer.name in widths:
-            rows = as_rows(model.weight(layer.name), layer.channel_axis, model.block)
-            quantized = quantize(rows, widths[layer.name], grid=model.grid)
+            quantized = encoder(model, layer.name, layer.channel_axis)(widths[layer.name])
             values[layer.name] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
     return values
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from lampq.core.coding import Coding
     from lampq.core.input_spec import InputSpec
     from lampq.core.layer import Layer
     from lampq.core.plan import Plan
@@ -22,7 +23,7 @@ class Model(Protocol):
         digest: SHA-256 of its content, to tie profiles and plans to it.
         format: "onnx", "torch" or "tflite".
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizer).
-        block: Weights that share a scale along a row (see core.blocks), or None: one scale per output channel.
+        coding: Blocks and rounding of its weights (see core.coding).
         skipped: (name, reason) of weights that stay as they are.
         input_spec: Shape and type of the input.
     """
@@ -31,7 +32,7 @@ class Model(Protocol):
     digest: str
     format: str
     grid: str
-    block: int | None
+    coding: Coding
     skipped: tuple[tuple[str, str], ...]
     input_spec: InputSpec
 
@@ -50,12 +51,11 @@ class Model(Protocol):
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> Model:
         """The same model with some weights replaced (arrays in the shape of the layer's record)."""
 
-    def with_block(self, block: int | None) -> Model:
-        """The same model with its scales shared by blocks of this many weights; None for whole channels.
+    def with_coding(self, coding: Coding) -> Model:
+        """The same model with its weights turned into codes another way.
 
         Raises:
-            RecordError: There cannot be such a block.
-            AdapterError: The format stores one scale per channel alone.
+            AdapterError: The format stores one scale per channel alone, and blocks are asked for.
         """
 
     def sweep(

@@ -12,6 +12,7 @@ import numpy as np
 
 from lampq.core import files, schema
 from lampq.core.blocks import check_block
+from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import LampqError, PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.option import Option
@@ -72,6 +73,7 @@ class Plan:
             {"average_bits": 3.0, "pins": ["head=8"]}.
         container: How codes are stored: `bitplane` or `int8`.
         block: Weights that share a scale (`core.blocks`), or None: one scale per output channel.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs (`core.rounding`).
         rest_bytes: Bytes of the model that the plan does not touch.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
@@ -88,6 +90,7 @@ class Plan:
     container: str
     rest_bytes: int
     block: int | None = None
+    rounding: str = NEAREST
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
@@ -106,6 +109,8 @@ class Plan:
         if self.container not in ("bitplane", "int8"):
             raise PlanError(f"container {self.container!r} is neither bitplane nor int8")
         check_block(self.block)
+        if self.rounding not in ROUNDINGS:
+            raise PlanError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
 
     @property
     def widths(self) -> dict[str, int]:
@@ -154,6 +159,7 @@ class Plan:
             "rest_bytes": self.rest_bytes,
             "container": self.container,
             "block": self.block,
+            "rounding": self.rounding,
             "predicted_kl": self.predicted_kl,
             "bound": self.bound,
             "gap": self.gap,
@@ -182,6 +188,7 @@ class Plan:
                 budget={str(key): value for key, value in data["budget"].items()},
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
+                rounding=str(data.get("rounding", NEAREST)),
                 rest_bytes=int(data["rest_bytes"]),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),

@@ -15,6 +15,7 @@ import numpy as np
 
 from lampq.core import files, schema
 from lampq.core.blocks import check_block
+from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
 from lampq.core.option import Option
@@ -36,6 +37,7 @@ class Profile:
         rest_bytes: Bytes of the model that no plan changes.
         container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
         block: Weights that share a scale (`core.blocks`), or None: one scale per output channel.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs (`core.rounding`).
         kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
         logits: Float logits of the calibration samples, float32, shape (S, C), or None.
         logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
@@ -51,6 +53,7 @@ class Profile:
     rest_bytes: int
     container: str = "bitplane"
     block: int | None = None
+    rounding: str = NEAREST
     kl: np.ndarray | None = None
     logits: np.ndarray | None = None
     logit_delta: np.ndarray | None = None
@@ -68,6 +71,8 @@ class Profile:
         if not self.options or list(self.options) != sorted(set(self.options)):
             raise RecordError("profile: options must be distinct and increasing")
         check_block(self.block)
+        if self.rounding not in ROUNDINGS:
+            raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
         table = (len(self.layers), len(self.options))
@@ -148,6 +153,7 @@ class Profile:
             "shard": None if self.shard is None else str(self.shard),
             "container": self.container,
             "block": self.block,
+            "rounding": self.rounding,
             "rest_bytes": self.rest_bytes,
             "options": [dataclasses.asdict(option) for option in self.options],
             "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
@@ -178,6 +184,7 @@ class Profile:
                 rest_bytes=int(data["rest_bytes"]),
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
+                rounding=str(data.get("rounding", NEAREST)),
                 kl=arrays.get("kl"),
                 logits=arrays.get("logits"),
                 logit_delta=arrays.get("logit_delta"),

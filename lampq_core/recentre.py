@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.coding import encoder
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, InteractionBuilder
@@ -21,7 +22,7 @@ from lampq.core.layer import Layer
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.problem import Problem
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.quantizer import from_rows
 from lampq.core.superposition import allocate
 
 Quantizer = Callable[[int, int], np.ndarray]
@@ -299,8 +300,7 @@ class _Bench:
 
     def _nearest(self, index: int, option: int) -> np.ndarray:
         layer = self._layers[index]
-        rows = as_rows(self._model.weight(layer.name), layer.channel_axis, self._model.block)
-        quantized = quantize(rows, self._widths[option], grid=self._model.grid)
+        quantized = encoder(self._model, layer.name, layer.channel_axis)(self._widths[option])
         return from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
     def _check(self, choice: np.ndarray) -> None:

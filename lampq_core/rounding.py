@@ -3,8 +3,8 @@
 Rounding each weight to its nearest level adds an error that inputs with a mean, or with correlated features, turn
 into a large error of the output: dW enters as dW E[x x^T] dW^T. With the second moment of the inputs known, the
 codes are chosen one input feature after the other, each passing its error on to those that can still make up for
-it, and then improved by coordinate descent; the scale is refitted in between. The format of the result is that of
-`quantize`: codes on an equally spaced grid and one scale per output channel.
+it, and then improved by coordinate descent; the scales are refitted in between. The result has the form of that of
+`quantize`: codes on an equally spaced grid and one scale per output channel, or per block of it.
 
 Sources: Frantar, Ashkboos, Hoefler and Alistarh (2023), GPTQ, arXiv:2210.17323, for passing the error on, after
 Hassibi and Stork (1993), Optimal Brain Surgeon; coordinate descent over codes follows Behdin et al. (2023),
@@ -14,15 +14,12 @@ QuantEase, arXiv:2309.01885.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lampq.core.errors import RecordError
-from lampq.core.layer import Layer
-from lampq.core.model import Model
-from lampq.core.quantizer import NARROW, Quantized, as_rows, from_rows, quantize
+from lampq.core.quantizer import NARROW, Quantized, quantize
 
 # Columns handled together: their own interactions step by step, those with all others by one matrix product.
 _BLOCK = 64
@@ -32,56 +29,44 @@ _SWEEPS = 2
 _REFITS = 2
 
 
-def input_moments(model: Model, layers: Sequence[Layer], batch: np.ndarray) -> dict[str, np.ndarray]:
-    """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
-
-    Args:
-        model: The float model, or any other whose inputs count.
-        layers: Its records.
-        batch: Calibration inputs, samples first.
-
-    Returns:
-        By layer name: float32, shape (N, N), with N the columns of `as_rows`. Layers are missing where the
-        inputs do not tell which values a weight meets (convolutions with overlap, embedding tables).
-    """
-    records = {layer.name: layer for layer in layers}
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    for name, values, positions in model.taps(batch):
-        rows = _input_rows(records[name], values, positions) if name in records else None
-        if rows is None:
-            continue
-        sums[name] = sums.get(name, 0) + rows.T @ rows
-        counts[name] = counts.get(name, 0) + len(rows)
-    return {name: (total / counts[name]).astype(np.float32) for name, total in sums.items()}
-
-
 def round_to_inputs(
-    rows: np.ndarray, bits: int, moment: np.ndarray, *, grid: str = "auto", threads: int | None = None
+    rows: np.ndarray,
+    bits: int,
+    moment: np.ndarray,
+    *,
+    grid: str = "auto",
+    block: int | None = None,
+    threads: int | None = None,
 ) -> Quantized:
     """Quantize each row so that its product with the layer's inputs changes least.
 
     Args:
-        rows: Float32, shape (C, N), finite.
+        rows: Float32, shape (C, N), finite: whole output channels.
         bits: 1 to 8.
         moment: Second moment E[x x^T] of the inputs, shape (N, N), positive semi-definite.
-        grid: As for `quantize`, which chooses grid and starting scale.
+        grid: As for `quantize`, which chooses grid and starting scales.
+        block: Weights of a row that share a scale, a divisor of N; None for all of them.
         threads: As for `quantize`.
 
     Returns:
-        Codes whose output error sum(dW E[x x^T] dW^T) is at most that of `quantize` in every row.
+        Codes whose output error sum(dW E[x x^T] dW^T) is at most that of `quantize` in every row; with blocks, in
+        the layout of `as_rows`, shape (C * N / block, block).
 
     Raises:
-        RecordError: The width or grid is unknown, or the moment has another shape or is not finite.
+        RecordError: The width, grid or block does not fit, or the moment has another shape or is not finite.
     """
-    nearest = quantize(rows, bits, grid=grid, threads=threads)
-    columns = rows.shape[1]
+    channels, columns = rows.shape
+    block = columns if block is None else block
+    if columns % block:
+        raise RecordError(f"blocks of {block} do not divide {columns} input features")
+    nearest = quantize(rows.reshape(-1, block), bits, grid=grid, threads=threads)
     if moment.shape != (columns, columns) or not np.isfinite(moment).all():
         raise RecordError(f"an input moment of shape {moment.shape} does not fit {columns} input features")
     mean = float(np.trace(moment)) / columns
     if not mean > 0:
         return nearest
-    damped = moment.astype(np.float64) + _DAMPING * mean * np.eye(columns)
+    damped = moment.astype(np.float64)
+    damped.flat[:: columns + 1] += _DAMPING * mean
     # Features that weigh most go first: they have the most others left to make up for them.
     order = np.argsort(-np.diag(damped), kind="stable")
     damped = damped[np.ix_(order, order)]
@@ -91,80 +76,51 @@ def round_to_inputs(
         offset=nearest.offset,
         lowest=1 if grid == NARROW and bits > 2 else 0,
         highest=(1 << bits) - 1,
+        groups=order // block,
     )
-    scale = nearest.scale.astype(np.float64)
+    plain = nearest.codes.reshape(channels, columns)[:, order].astype(np.float64)
+    plain_scale = nearest.scale.reshape(channels, -1).astype(np.float64)
+    scale = plain_scale
     codes = _pass_on(weight, scale, levels, damped)
     for refit in range(_REFITS + 1):
         if refit:
             scale = _refitted(weight, codes, scale, levels, damped)
         codes = _descend(weight, codes, scale, levels, damped)
     scale = scale.astype(np.float32).astype(np.float64)
-    plain, plain_scale = nearest.codes[:, order].astype(np.float64), nearest.scale.astype(np.float64)
-    worse = _output_error(weight, levels.values(codes, scale), moment, order) > _output_error(
-        weight, levels.values(plain, plain_scale), moment, order
+    exact = moment[np.ix_(order, order)]
+    worse = _output_error(weight, levels.values(codes, scale), exact) > _output_error(
+        weight, levels.values(plain, plain_scale), exact
     )
     codes[worse], scale[worse] = plain[worse], plain_scale[worse]
     restored = np.empty(rows.shape, dtype=np.uint8)
     restored[:, order] = codes.astype(np.uint8)
-    result = dataclasses.replace(nearest, codes=restored, scale=scale.astype(np.float32))
-    error = np.square(result.dequantized() - rows, dtype=np.float64).sum(axis=1)
+    result = dataclasses.replace(
+        nearest, codes=restored.reshape(-1, block), scale=scale.astype(np.float32).reshape(-1)
+    )
+    error = np.square(result.dequantized() - rows.reshape(-1, block), dtype=np.float64).sum(axis=1)
     return dataclasses.replace(result, squared_error=error)
 
 
-class InputRounding:
-    """Quantizes the layers of a model to their inputs; layers without a moment to the nearest level.
-
-    An instance is a `Quantizer` for `core.recentre`.
-
-    Args:
-        model: The float model.
-        layers: Its records.
-        widths: Weight bits of the options.
-        moments: By layer name, from `input_moments`.
-    """
-
-    def __init__(
-        self, model: Model, layers: Sequence[Layer], widths: Sequence[int], moments: Mapping[str, np.ndarray]
-    ) -> None:
-        self._model = model
-        self._layers = layers
-        self._widths = widths
-        self._moments = moments
-
-    def __call__(self, layer: int, option: int) -> np.ndarray:
-        """The dequantized weight of a layer at an option, in the shape of the layer's record."""
-        record = self._layers[layer]
-        values = self.quantized(layer, option).dequantized()
-        return from_rows(values, record.shape, record.channel_axis)
-
-    def quantized(self, layer: int, option: int) -> Quantized:
-        """Codes and scales of a layer at an option."""
-        record = self._layers[layer]
-        rows = as_rows(self._model.weight(record.name), record.channel_axis)
-        moment = self._moments.get(record.name)
-        if moment is None:
-            return quantize(rows, self._widths[option], grid=self._model.grid)
-        return round_to_inputs(rows, self._widths[option], moment, grid=self._model.grid)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Levels:
-    """value = scale * (step * code - offset), codes from `lowest` to `highest`."""
+    """value = scale * (step * code - offset), codes from `lowest` to `highest`; columns have scales by group."""
 
     step: int
     offset: int
     lowest: int
     highest: int
+    groups: np.ndarray
 
     def values(self, codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        return scale[:, None] * (self.step * codes - self.offset)
+        """All values, shape (C, N), of codes (C, N) and scales (C, G)."""
+        return scale[:, self.groups] * (self.step * codes - self.offset)
 
     def nearest(self, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Codes of one column of values, shape (C,), float64."""
         return np.clip(np.rint((values / scale + self.offset) / self.step), self.lowest, self.highest)
 
 
-def _pass_on(weight: np.ndarray, scale: np.ndarray, levels: _Levels, moment: np.ndarray) -> np.ndarray:
+def _pass_on(weight: np.ndarray, scales: np.ndarray, levels: _Levels, moment: np.ndarray) -> np.ndarray:
     """Codes column by column, each column's error spread over the columns that follow (GPTQ)."""
     # Row k of this factor is how all later weights best answer an error made at k.
     answer = np.linalg.cholesky(np.linalg.inv(moment)).T
@@ -175,6 +131,7 @@ def _pass_on(weight: np.ndarray, scale: np.ndarray, levels: _Levels, moment: np.
         near, part = answer[start:stop, start:stop], left[:, start:stop]
         errors = np.empty_like(part)
         for k in range(stop - start):
+            scale = scales[:, levels.groups[start + k]]
             code = levels.nearest(part[:, k], scale)
             codes[:, start + k] = code
             errors[:, k] = (part[:, k] - scale * (levels.step * code - levels.offset)) / near[k, k]
@@ -184,22 +141,23 @@ def _pass_on(weight: np.ndarray, scale: np.ndarray, levels: _Levels, moment: np.
 
 
 def _descend(
-    weight: np.ndarray, codes: np.ndarray, scale: np.ndarray, levels: _Levels, moment: np.ndarray
+    weight: np.ndarray, codes: np.ndarray, scales: np.ndarray, levels: _Levels, moment: np.ndarray
 ) -> np.ndarray:
     """Codes after every column in turn has taken its best value, all others given, a few times over."""
     codes = codes.copy()
-    slope = (levels.values(codes, scale) - weight) @ moment
+    slope = (levels.values(codes, scales) - weight) @ moment
     for _ in range(_SWEEPS):
         for start in range(0, weight.shape[1], _BLOCK):
             stop = min(start + _BLOCK, weight.shape[1])
             near, part, chosen = moment[start:stop, start:stop], slope[:, start:stop], codes[:, start:stop]
             before = chosen.copy()
             for k in range(stop - start):
+                scale = scales[:, levels.groups[start + k]]
                 value = scale * (levels.step * chosen[:, k] - levels.offset) - part[:, k] / near[k, k]
                 code = levels.nearest(value, scale)
                 part += (scale * levels.step * (code - chosen[:, k]))[:, None] * near[k]
                 chosen[:, k] = code
-            moved = (scale[:, None] * levels.step) * (chosen - before)
+            moved = scales[:, levels.groups[start:stop]] * levels.step * (chosen - before)
             # The block's own columns are up to date already.
             slope[:, :start] += moved @ moment[start:stop, :start]
             slope[:, stop:] += moved @ moment[start:stop, stop:]
@@ -207,34 +165,24 @@ def _descend(
 
 
 def _refitted(
-    weight: np.ndarray, codes: np.ndarray, scale: np.ndarray, levels: _Levels, moment: np.ndarray
+    weight: np.ndarray, codes: np.ndarray, scales: np.ndarray, levels: _Levels, moment: np.ndarray
 ) -> np.ndarray:
-    """The scale of least output error for given codes, per row; the old one where that is not positive."""
-    integers = levels.step * codes - levels.offset
-    through = integers @ moment
-    power = np.einsum("ij,ij->i", integers, through)
-    best = np.einsum("ij,ij->i", weight, through) / np.maximum(power, np.finfo(np.float64).tiny)
-    return np.where(best > np.finfo(np.float32).tiny, best, scale)
+    """Scales of least output error for given codes, group after group; old ones where that is not positive."""
+    scales = scales.copy()
+    slope = (levels.values(codes, scales) - weight) @ moment
+    for group in range(scales.shape[1]):
+        columns = np.flatnonzero(levels.groups == group)
+        integers = levels.step * codes[:, columns] - levels.offset
+        through = integers @ moment[columns]
+        power = np.einsum("ij,ij->i", integers, through[:, columns])
+        pull = np.einsum("ij,ij->i", integers, slope[:, columns])
+        best = scales[:, group] - pull / np.maximum(power, np.finfo(np.float64).tiny)
+        best = np.where(best > np.finfo(np.float32).tiny, best, scales[:, group])
+        slope += (best - scales[:, group])[:, None] * through
+        scales[:, group] = best
+    return scales
 
 
-def _output_error(
-    weight: np.ndarray, values: np.ndarray, moment: np.ndarray, order: np.ndarray
-) -> np.ndarray:
+def _output_error(weight: np.ndarray, values: np.ndarray, moment: np.ndarray) -> np.ndarray:
     difference = values - weight
-    return np.einsum("ij,ij->i", difference @ moment[np.ix_(order, order)], difference)
-
-
-def _input_rows(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:
-    """What meets a row of weights, shape (uses, N), or None where that cannot be told."""
-    columns = layer.size // layer.channels
-    if len(layer.shape) == 2:
-        return values.reshape(-1, columns) if values.shape[-1] == columns else None
-    if len(layer.shape) != 4 or values.ndim != 4 or layer.channel_axis != 0:
-        return None
-    _, channels, height, width = layer.shape
-    samples, found, rows, cols = values.shape
-    # Only patches that neither overlap nor leave a rest are plain from the number of uses.
-    if found != channels or rows % height or cols % width or positions != (rows // height) * (cols // width):
-        return None
-    patches = values.reshape(samples, channels, rows // height, height, cols // width, width)
-    return patches.transpose(0, 2, 4, 1, 3, 5).reshape(-1, columns)
+    return np.einsum("ij,ij->i", difference @ moment, difference)

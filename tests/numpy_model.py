@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lampq.core.coding import Coding
 from lampq.core.layer import Layer
 
 
@@ -9,7 +10,7 @@ class NumpyModel:
     """Inputs (S, width) through residual tanh layers to logits (S, classes); every layer is a matrix (out, in)."""
 
     grid = "auto"
-    block = None
+    coding = Coding()
 
     def __init__(self, weights):
         self._weights = weights
@@ -41,6 +42,11 @@ class NumpyModel:
     def with_weights(self, weights):
         assert set(weights) <= set(self._weights)
         return NumpyModel(self._weights | {name: array.astype(np.float32) for name, array in weights.items()})
+
+    def with_coding(self, coding):
+        other = NumpyModel(self._weights)
+        other.coding = coding
+        return other
 
     def run(self, batch):
         return self._forward(batch)[-1]

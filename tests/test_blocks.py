@@ -19,6 +19,7 @@ from lampq.adapters.torch.torchao_config import torchao_config
 from lampq.cli import main
 from lampq.core.allocation import build_plan
 from lampq.core.blocks import row_block, scale_count
+from lampq.core.coding import Coding
 from lampq.core.errors import AdapterError, PlanError, RecordError
 from lampq.core.measure import quantized_weights
 from lampq.core.plan import Plan
@@ -79,7 +80,9 @@ def test_onnx_files_compute_and_weigh_what_the_plan_says(tmp_path, opset):
     assert any(row_block(layer.shape, 0, BLOCK) for layer in plan.layers)
     out = apply(model, plan, tmp_path / "q.onnx")
     batch = batch_for(3, 6, 16)
-    expected = model.with_weights(quantized_weights(model.with_block(BLOCK), plan.widths)).run(batch)
+    expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
+        batch
+    )
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
@@ -127,13 +130,15 @@ def test_packed_files_of_torch(tmp_path):
     model, batch = read_named("packed")
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
     path = apply(model, plan, tmp_path / "q.safetensors")
-    expected = model.with_weights(quantized_weights(model.with_block(BLOCK), plan.widths)).run(batch)
+    expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
+        batch
+    )
     again = model.with_weights({})
     module = load_quantized(path, model.module)
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.from_numpy(batch)).numpy(), expected, rtol=1e-4, atol=1e-5)
     assert path.stat().st_size <= plan.total_bytes
-    assert again.block is None
+    assert again.coding.block is None
     group = torchao_config(model, plan)["_data"]["fqn_to_config"]
     assert {entry["_data"]["granularity"]["_type"] for entry in group.values()} >= {"PerGroup"}
 
@@ -155,7 +160,9 @@ def test_hugging_face_directories(tmp_path):
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
     out = apply(model, plan, tmp_path / "q")
     batch = make_batch((3, 32, 32))
-    expected = model.with_weights(quantized_weights(model.with_block(BLOCK), plan.widths)).run(batch)
+    expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
+        batch
+    )
     np.testing.assert_allclose(adapters.read(out).run(batch), expected, rtol=1e-4, atol=1e-5)
     assert sum(file.stat().st_size for file in out.glob("*.safetensors")) <= plan.total_bytes
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lampq.core.coding import Coding
 from lampq.core.divergence import log_softmax
 from lampq.core.errors import RecordError
 from lampq.core.fisher import forward_fisher
@@ -11,7 +12,7 @@ class SoftmaxNet:
     """x -> tanh(x A^T) B^T in float64: the smallest model with two layers and closed-form gradients."""
 
     grid = "auto"
-    block = None
+    coding = Coding()
 
     def __init__(self, first, second):
         self.weights = {"first": first, "second": second}

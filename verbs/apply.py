@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from lampq.core.coding import with_rounding
 from lampq.core.errors import PlanError
 from lampq.core.files import refuse_existing
 from lampq.core.layer import Layer
@@ -22,6 +25,7 @@ def apply(
     partial: bool = False,
     widest: bool = False,
     by_name: bool = False,
+    batch: np.ndarray | None = None,
     force: bool = False,
 ) -> Path:
     """Write `model` quantized by `plan`, in the model's own format, and verify the file by running it.
@@ -33,14 +37,17 @@ def apply(
         partial: Accept layers without a partner on either side; those of the model stay float.
         widest: Give a fused weight the widest of its parts' widths where these differ.
         by_name: Match layers by name and size where their weights differ, as after further training.
+        batch: Calibration inputs, preprocessed, samples first; needed by plans that round to the layers' inputs.
         force: Overwrite `out`.
 
     Raises:
+        RecordError: The plan rounds to the layers' inputs, and there are none.
         PlanError: The plan is for another model; lists what does not match.
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
     refuse_existing(out, force=force)
+    model = with_rounding(model, plan.rounding, plan.block, batch)
     model.write(fit_to(model, plan, partial=partial, widest=widest, by_name=by_name), out)
     return out
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from lampq import adapters
 from lampq.core.allocation import Budget
+from lampq.core.coding import INPUTS, with_rounding
 from lampq.core.errors import MissingExtraError
 from lampq.core.files import refuse_existing
 from lampq.core.measure import Progress, quiet
@@ -75,10 +76,10 @@ def demo(
         )
         for path in (profile_path, profile_path.with_suffix(".npz"), curve_path, plot_path):
             refuse_existing(path, force=force)
-        model = adapters.read(MODEL_PATH)
-        inputs, labels = validation()
         images = calibration()
-        measured = profile(model, images, progress=progress)
+        model = with_rounding(adapters.read(MODEL_PATH), INPUTS, None, images)
+        inputs, labels = validation()
+        measured = profile(model, images, rounding=INPUTS, progress=progress)
         measured.write(profile_path, force=force)
         plans = [
             (f"uniform {bits} bits", plan(measured, average_bits=bits, pins=[f"*={bits}"]))

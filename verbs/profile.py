@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import lampq
+from lampq.core.coding import NEAREST, with_rounding
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
 from lampq.core.measure import (
@@ -35,6 +36,7 @@ def profile(
     container: str = "bitplane",
     block: int | None = None,
     fisher: str = TRUE,
+    rounding: str = NEAREST,
     fisher_draws: int = 2,
     labels: np.ndarray | None = None,
     shard: Shard | None = None,
@@ -60,6 +62,9 @@ def profile(
         fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
         labels: Labels of the data, shape (samples,).
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs on the
+            calibration inputs, which costs time and loses several times less at low widths. Applying the plan
+            then needs those inputs too.
         seed: Seeds the perturbations.
         data_summary: Said of the data in the provenance.
         progress: Told what is being measured and how far it is.
@@ -69,6 +74,8 @@ def profile(
     """
     if act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    # Shards choose the same codes: those for all samples.
+    model = with_rounding(model, rounding, block, batch)
     numbers = None
     if shard is not None:
         if batch is None:
@@ -76,7 +83,6 @@ def profile(
         numbers = shard.numbers(len(batch))
         batch, labels = batch[numbers], None if labels is None else labels[numbers]
     widths = tuple(sorted(set(bits)))
-    model = model.with_block(block)
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
     layers = model.layers()
     payload = stored_bytes(model, layers, widths, container)
@@ -106,6 +112,7 @@ def profile(
         rest_bytes=model.rest_bytes(),
         container=container,
         block=block,
+        rounding=rounding,
         kl=damage.kl,
         logits=damage.logits,
         logit_delta=damage.logit_delta,

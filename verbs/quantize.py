@@ -12,6 +12,7 @@ import numpy as np
 
 from lampq import adapters
 from lampq.core.allocation import build_plan, uniform_choice
+from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
 from lampq.core.files import refuse_existing
@@ -47,6 +48,8 @@ def quantize(
     ties: Sequence[str] = (),
     time_limit_s: float | None = None,
     rounds: int = 3,
+    rounding: str = INPUTS,
+    block: int | None = None,
     seed: int = 0,
     force: bool = False,
     progress: Progress = quiet,
@@ -72,6 +75,9 @@ def quantize(
         ties: See `lampq.plan`.
         time_limit_s: See `lampq.plan`.
         rounds: The most rounds of measuring around the plan; 0 leaves out the update of mode lampq too.
+        rounding: `inputs` chooses codes for the least error of the layers' outputs on the calibration inputs,
+            `nearest` rounds.
+        block: See `lampq.profile`.
         seed: Of every random choice.
         force: Overwrite `out`.
         progress: Told what is being done and how far it is.
@@ -86,8 +92,12 @@ def quantize(
     out = Path(out)
     refuse_existing(out, force=force)
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
+    model = model.with_coding(Coding(block=block))
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
-    found = make_profile(model, batch, seed=seed, progress=progress, **measurement)
+    model = with_rounding(model, rounding, block, batch)
+    found = make_profile(
+        model, batch, rounding=rounding, block=block, seed=seed, progress=progress, **measurement
+    )
     chosen = best_plan(
         model,
         found,
@@ -146,7 +156,7 @@ def best_plan(
     Raises:
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
-    model = model.with_block(profile.block)
+    model = with_rounding(model, profile.rounding, profile.block, batch)
     reference = check_logits(model.run(batch), "the float model")
     if profile.logits is not None:
         _check_same_data(profile.logits, reference)

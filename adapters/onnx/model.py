@@ -15,7 +15,8 @@ from lampq.adapters.onnx import batches, flow, sites
 from lampq.adapters.onnx.engine import Engine, Opened
 from lampq.adapters.onnx.sites import Site
 from lampq.core import packing
-from lampq.core.blocks import check_block, scale_count
+from lampq.core.blocks import scale_count
+from lampq.core.coding import Coding
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
 from lampq.core.measure import Progress, quiet
@@ -34,7 +35,7 @@ class OnnxModel:
         path: The .onnx file.
         format: "onnx".
         grid: "auto": a weight takes whichever grid suits it.
-        block: Weights that share a scale, or None: one scale per output channel.
+        coding: How its weights become codes.
         skipped: (name, reason) of every weight that is left alone.
         sites: Where the layers stand in the graph, for writers.
         input_spec: Shape and type of the input.
@@ -47,7 +48,7 @@ class OnnxModel:
         self._opened = opened
         self._engine = Engine(opened)
         self._replaced: dict[str, np.ndarray] = {}
-        self.block: int | None = None
+        self.coding = Coding()
         self.path: Path = opened.container.path
         self.skipped = opened.skipped
         self.sites = opened.sites
@@ -126,14 +127,10 @@ class OnnxModel:
         }
         return model
 
-    def with_block(self, block: int | None) -> OnnxModel:
-        """The same model with its scales shared by blocks of this many weights; None for whole channels.
-
-        Raises:
-            RecordError: There cannot be such a block.
-        """
+    def with_coding(self, coding: Coding) -> OnnxModel:
+        """The same model with its weights turned into codes another way."""
         model = copy.copy(self)
-        model.block = check_block(block)
+        model.coding = coding
         return model
 
     def sweep(
@@ -202,7 +199,7 @@ class OnnxModel:
         codes = (
             packing.payload_bytes(layer.size, bits) if container == "bitplane" and bits < 8 else layer.size
         )
-        return codes + _SCALE_BYTES * scale_count(layer.shape, layer.channel_axis, self.block)
+        return codes + _SCALE_BYTES * scale_count(layer.shape, layer.channel_axis, self.coding.block)
 
     def rest_bytes(self) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
@@ -213,11 +210,18 @@ class OnnxModel:
         # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
         # whatever the widths.
         widest = Recipe(
-            bits=dict.fromkeys(names, 7), container="bitplane", block=self.block, activations={}, outputs={}
+            bits=dict.fromkeys(names, 7),
+            container="bitplane",
+            block=self.coding.block,
+            activations={},
+            outputs={},
         )
         payload = sum(
             size.layer_bytes(
-                math.prod(site.shape), scale_count(site.shape, site.channel_axis, self.block), 7, "bitplane"
+                math.prod(site.shape),
+                scale_count(site.shape, site.channel_axis, self.coding.block),
+                7,
+                "bitplane",
             )
             for site in self.sites
         )

@@ -16,10 +16,11 @@ from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.sites import Site
 from lampq.core.activation_grid import ActivationGrid
+from lampq.core.coding import coded_for, encoder
 from lampq.core.errors import PlanError
 from lampq.core.files import refuse_existing
 from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import Quantized, as_rows, quantize
+from lampq.core.quantizer import Quantized
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel
@@ -135,12 +136,12 @@ def write(
     """
     path = Path(path)
     refuse_existing(path, force=force)
+    model = coded_for(model, plan)
     recipe = Recipe.from_plan(plan, output_ranges, keep_traces=keep_traces)
     kept: dict[str, Quantized] = {}
 
     def quantized(site: Site, bits: int) -> Quantized:
-        rows = as_rows(model.weight(site.name), site.channel_axis, recipe.block)
-        kept[site.name] = quantize(rows, bits, grid=model.grid)
+        kept[site.name] = encoder(model, site.name, site.channel_axis)(bits)
         return kept[site.name]
 
     graph, integer_layers = build(model, recipe, quantized)

@@ -16,6 +16,7 @@ from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Weight
+from lampq.core.coding import Coding, coded_for
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
@@ -33,19 +34,19 @@ class TfliteModel:
         path: The .tflite file.
         format: "tflite".
         grid: "narrow": codes are symmetric around zero, so that every kernel can multiply them.
-        block: None: the format stores one scale per output channel.
+        coding: How its weights become codes; the format stores one scale per output channel.
         skipped: (name, reason) of every weight that is left alone.
         input_spec: Shape and type of the input.
     """
 
     format = "tflite"
     grid = "narrow"
-    block = None
 
     def __init__(self, opened: Opened, replaced: Mapping[str, np.ndarray] | None = None) -> None:
         self._opened = opened
         self._replaced = dict(replaced or {})
         self._session: Session | None = None
+        self.coding = Coding()
         self.path: Path = opened.path
         self.skipped = opened.survey.skipped
         self.input_spec: InputSpec = opened.interface.spec
@@ -182,21 +183,25 @@ class TfliteModel:
         Raises:
             AdapterError: A name is unknown or a shape does not fit.
         """
-        return TfliteModel(
+        model = TfliteModel(
             self._opened, {**self._replaced, **{n: self._fitting(n, a) for n, a in weights.items()}}
         )
+        model.coding = self.coding
+        return model
 
-    def with_block(self, block: int | None) -> TfliteModel:
-        """The model itself: the format stores one scale per output channel.
+    def with_coding(self, coding: Coding) -> TfliteModel:
+        """The same model with its weights turned into codes another way.
 
         Raises:
-            AdapterError: A block is asked for.
+            AdapterError: Blocks are asked for, and the format stores one scale per output channel.
         """
-        if block is not None:
+        if coding.block is not None:
             raise AdapterError(
                 f"{self.path}: TFLite stores one scale per output channel; plan without --block"
             )
-        return self
+        model = TfliteModel(self._opened, self._replaced)
+        model.coding = coding
+        return model
 
     def sweep(
         self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
@@ -317,8 +322,8 @@ class TfliteModel:
         """
         from lampq.adapters.tflite.write import write
 
-        self.with_block(plan.block)
-        write(self._opened, plan, Path(path), self._weights({}), calibration)
+        model = coded_for(self, plan)
+        write(model, self._opened, plan, Path(path), self._weights({}), calibration)
 
     def _weight(self, name: str) -> Weight:
         weight = self._opened.weights.get(name)

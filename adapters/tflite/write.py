@@ -15,21 +15,22 @@ from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_by
 from lampq.adapters.tflite.quantize import Coded, Rewriter, code
 from lampq.adapters.tflite.weights import MATMUL, Site, Weight
 from lampq.core.activation_grid import ActivationGrid
+from lampq.core.coding import encoder
 from lampq.core.errors import AdapterError, PlanError
 from lampq.core.files import atomic_path
 from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import as_rows, quantize
 
 if TYPE_CHECKING:
+    from lampq.adapters.tflite.model import TfliteModel
     from lampq.adapters.tflite.opened import Opened
 
-_GRID = "narrow"
 _ACTIVATION_BITS = 8
 # A further operator code takes no more in the tables.
 _CODE_BYTES = 48
 
 
 def write(
+    model: TfliteModel,
     opened: Opened,
     plan: Plan,
     path: Path,
@@ -40,8 +41,7 @@ def write(
     decisions = _decisions(opened, plan)
     coded = []
     for weight, decision in decisions:
-        values = replaced[weight] if weight in replaced else opened.values(weight)
-        quantized = quantize(as_rows(values, weight.channel_axis), decision.weight_bits, grid=_GRID)
+        quantized = encoder(model, weight.name, weight.channel_axis)(decision.weight_bits)
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
         inputs = None if decision.activation_bits is None else _input_grid(decision)
         coded.append(dataclasses.replace(code(weight, quantized, width), inputs=inputs))

@@ -52,7 +52,7 @@ def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
     if not fits(model, layer.name):
         return 4 * layer.size
     words = -(-layer.shape[1] * bits // _WORD_BITS)
-    scales = scale_count(layer.shape, layer.channel_axis, model.block)
+    scales = scale_count(layer.shape, layer.channel_axis, model.coding.block)
     return layer.shape[0] * 4 * words + scales * _SCALE_BYTES + _SHAPE_BYTES
 
 

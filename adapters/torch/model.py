@@ -19,7 +19,8 @@ from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.uses import Use
 from lampq.core.activation_grid import ActivationRule
 from lampq.core.activation_range import Histogram
-from lampq.core.blocks import check_block, scale_count
+from lampq.core.blocks import scale_count
+from lampq.core.coding import Coding
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
@@ -51,7 +52,7 @@ class TorchModel:
         source: The text it was read with.
         format: "torch".
         grid: Grid its weights are quantized on.
-        block: Weights that share a scale, or None: one scale per output channel.
+        coding: How its weights become codes.
         hugging_face: Whether it is written as a Hugging Face directory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
@@ -76,7 +77,7 @@ class TorchModel:
         self.hugging_face = hugging_face
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
-        self.block: int | None = None
+        self.coding = Coding()
         self.runtime = runtime
         self._kinds = dict(kinds or {})
         self._files = tuple(files)
@@ -206,14 +207,10 @@ class TorchModel:
         found = histograms(self.runtime, self.tensors, self.rounding, batch, products=products)
         return {names.get(site, site): histogram for site, histogram in found.items()}
 
-    def with_block(self, block: int | None) -> TorchModel:
-        """The same model with its scales shared by blocks of this many weights; None for whole channels.
-
-        Raises:
-            RecordError: There cannot be such a block.
-        """
+    def with_coding(self, coding: Coding) -> TorchModel:
+        """The same model with its weights turned into codes another way."""
         other = copy.copy(self)
-        other.block = check_block(block)
+        other.coding = coding
         return other
 
     def sweep(
@@ -276,7 +273,7 @@ class TorchModel:
         """Stored bytes of a layer's codes and scales at a width."""
         if self.hugging_face:
             return compressed.stored_bytes(self, layer, bits)
-        scales = scale_count(layer.shape, layer.channel_axis, self.block)
+        scales = scale_count(layer.shape, layer.channel_axis, self.coding.block)
         return packed.payload_bytes(layer.size, scales, bits, container)
 
     def fisher(
@@ -324,7 +321,7 @@ class TorchModel:
                 offset=128,
                 shape=layer.shape,
                 channel_axis=layer.channel_axis,
-                block=self.block,
+                block=self.coding.block,
             )
             for layer in self.layers()
         }

@@ -15,10 +15,11 @@ import torch
 from lampq.adapters.torch import compressed, packed
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.packed import Record
+from lampq.core.coding import coded_for, encoder
 from lampq.core.errors import AdapterError
 from lampq.core.files import atomic_path
 from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import Quantized, as_rows, from_rows, quantize
+from lampq.core.quantizer import Quantized, from_rows
 
 # Rounding of float32 in another order.
 _TOLERANCE = 1e-4
@@ -43,6 +44,7 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     if not directory and path.suffix != ".safetensors":
         kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
         raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
+    model = coded_for(model, plan)
     weights = quantize_layers(model, plan)
     values = {
         name: from_rows(weights[name].dequantized(), layer.shape, _axis(model, name))
@@ -68,8 +70,7 @@ def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
     """Codes and scales of every layer of a plan, on the model's grid."""
     found = {}
     for name, layer in _named(plan):
-        rows = as_rows(model.weight(name), _axis(model, name), plan.block)
-        found[name] = quantize(rows, layer.weight_bits, grid=model.grid)
+        found[name] = encoder(model, name, _axis(model, name))(layer.weight_bits)
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
+from lampq.core.coding import ROUNDINGS
 from lampq.core.files import refuse_existing
 from lampq.core.plan import Plan
 from lampq.verbs.apply import apply
@@ -28,6 +30,12 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--by-name", action="store_true", help="match layers by name and size where weights differ"
     )
+    sub.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        help="round otherwise than the plan says: `inputs` needs --data, the samples of the profile",
+    )
+    flags.data(sub, required=False)
     flags.output(sub, "quantized model to write")
 
 
@@ -35,13 +43,17 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     refuse_existing(args.out, force=args.force)
     chosen = Plan.read(args.plan)
+    if args.rounding:
+        chosen = dataclasses.replace(chosen, rounding=args.rounding, measured_kl=None)
+    model = given.read_model(args)
     apply(
-        given.read_model(args),
+        model,
         chosen,
         args.out,
         partial=args.partial,
         widest=args.widest,
         by_name=args.by_name,
+        batch=given.read_dataset(args, model).inputs() if args.data else None,
         force=args.force,
     )
     size = args.out.stat().st_size

@@ -20,7 +20,7 @@ EXAMPLE = "lampq profile vit.onnx --data calib/ -o profile.json"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    flags.data(sub, required=False)
+    flags.data(sub, required=False, refusable=True)
     flags.measure(sub)
     flags.shard(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
+from lampq.core.coding import INPUTS
 from lampq.core.files import refuse_existing
 from lampq.verbs.quantize import quantize
 
@@ -19,7 +20,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
     flags.data(sub, required=True, size_flag="--image-size")
-    flags.measure(sub)
+    flags.measure(sub, rounding=INPUTS)
     flags.budget(sub)
     flags.search(sub)
     sub.add_argument(
