@@ -19,13 +19,13 @@ import lampq
 from lampq import adapters, solvers
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.allocation import Budget, build_problem, uniform_choice
+from lampq.core.coding import with_rounding
 from lampq.core.divergence import kl_divergence
 from lampq.core.interaction import Interaction, profile_interaction
+from lampq.core.measure import quantized_weights
 from lampq.core.model import Model
-from lampq.core.problem import Problem
 from lampq.core.profile import Profile
-from lampq.core.recentre import Quantizer, measure_interaction, refine
-from lampq.core.rounding import InputRounding, input_moments
+from lampq.core.recentre import refine
 from lampq.core.scores import predicted_damage
 from lampq.core.superposition import allocate
 
@@ -41,6 +41,11 @@ COLUMNS = (
     "seconds",
 )
 
+TITLES = {
+    "nearest": "Rounding to the nearest level, scale of least squared error",
+    "inputs": "Rounding to the layer's inputs",
+}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
@@ -52,7 +57,6 @@ class Case:
     val: np.ndarray
     labels: np.ndarray
     val_logits: np.ndarray
-    quantizer: Quantizer
     interaction: Interaction
     costs: dict[str, np.ndarray]
     tries: int
@@ -60,11 +64,9 @@ class Case:
 
     def judge(self, choice: np.ndarray) -> tuple[float, float, float]:
         """Calibration KL, validation KL and validation top-1 of a plan."""
-        weights = {
-            layer.name: self.quantizer(index, int(choice[index]))
-            for index, layer in enumerate(self.profile.layers)
-        }
-        model = self.model.with_weights(weights)
+        bits = self.profile.weight_bits[choice].tolist()
+        widths = {layer.name: width for layer, width in zip(self.profile.layers, bits, strict=True)}
+        model = self.model.with_weights(quantized_weights(self.model, widths))
         on_val = model.run(self.val)
         return (
             float(kl_divergence(self.profile.logits, model.run(self.calib)).mean()),
@@ -106,7 +108,6 @@ def rows_of(case: Case, budget: str) -> list[tuple[str, ...]]:
         rounds=case.rounds,
         tries=case.tries,
         reference=profile.logits,
-        quantizer=case.quantizer,
     )
     predicted = refined.predicted
     if np.isnan(predicted):
@@ -136,11 +137,6 @@ def rows_of(case: Case, budget: str) -> list[tuple[str, ...]]:
     return lines
 
 
-def everything(profile: Profile) -> Problem:
-    """A problem that allows every option."""
-    return Problem.build(np.zeros((len(profile.layers), len(profile.options))), profile.payload_bytes, None)
-
-
 def main() -> None:
     """Profile once per quantizer, then plan for every budget and mode."""
     parser = argparse.ArgumentParser(
@@ -150,7 +146,7 @@ def main() -> None:
     parser.add_argument("--calib", required=True)
     parser.add_argument("--val", required=True)
     parser.add_argument("--budgets", default="2.25,2.5,2.75,3,3.5,4,5,6")
-    parser.add_argument("--quantizers", default="nearest,inputs")
+    parser.add_argument("--roundings", default="nearest,inputs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tries", type=int, default=8)
     args = parser.parse_args()
@@ -161,50 +157,35 @@ def main() -> None:
     val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
     inputs, labels = val.inputs(), val.labels()
     val_logits = model.run(inputs)
-    began = time.perf_counter()
-    profile = lampq.profile(model, calib)
-    profiled = time.perf_counter() - began
-    layers, widths = profile.layers, profile.weight_bits.tolist()
-    common = {
-        "model": model,
-        "profile": profile,
-        "calib": calib,
-        "val": inputs,
-        "labels": labels,
-        "val_logits": val_logits,
-        "tries": args.tries,
-        "rounds": args.rounds,
-    }
     body = (
-        f"{len(layers)} layers, {int(profile.sizes.sum()):,} weights, widths {widths[0]} to {widths[-1]}, "
         f"{len(calib)} calibration and {len(inputs)} validation images; float top-1 "
-        f"{100 * float((val_logits.argmax(axis=1) == labels).mean()):.2f} %; profile in {profiled:.0f} s.\n\n"
+        f"{100 * float((val_logits.argmax(axis=1) == labels).mean()):.2f} %.\n\n"
         "Predicted KL is each mode's own; the gap is proven, by the solver for additive modes and by the "
         "semidefinite relaxation for superposition. Seconds are of the search, for rounds with their measurements."
     )
-    for name in args.quantizers.split(","):
-        if name == "nearest":
-            title = "Rounding to the nearest level, scale of least squared error"
-            quantizer: Quantizer = InputRounding(model, layers, widths, {})
-            interaction = profile_interaction(profile)
-            costs = {mode: predicted_damage(profile, mode)[0] for mode in ("lampq", "fisher", "kl")}
-        else:
-            title = "Rounding to the layer's inputs"
-            quantizer = InputRounding(model, layers, widths, input_moments(model, layers, calib))
-            measured = measure_interaction(
-                model,
-                layers,
-                widths,
-                everything(profile),
-                calib,
-                reference=profile.logits,
-                quantizer=quantizer,
-            )
-            interaction = measured.interaction
-            costs = {"kl": np.minimum.accumulate(measured.kl, axis=1)}
-        case = Case(quantizer=quantizer, interaction=interaction, costs=costs, **common)
+    for rounding in args.roundings.split(","):
+        coded = with_rounding(model, rounding, None, calib)
+        began = time.perf_counter()
+        profile = lampq.profile(coded, calib, rounding=rounding)
+        profiled = time.perf_counter() - began
+        case = Case(
+            model=coded,
+            profile=profile,
+            calib=calib,
+            val=inputs,
+            labels=labels,
+            val_logits=val_logits,
+            interaction=profile_interaction(profile),
+            costs={mode: predicted_damage(profile, mode)[0] for mode in ("lampq", "fisher", "kl")},
+            tries=args.tries,
+            rounds=args.rounds,
+        )
         rows = [line for budget in args.budgets.split(",") for line in rows_of(case, budget)]
-        body += f"\n\n## {title}\n\n{report.table(COLUMNS, rows)}"
+        widths = profile.weight_bits.tolist()
+        body += (
+            f"\n\n## {TITLES[rounding]}\n\n{len(profile.layers)} layers, {int(profile.sizes.sum()):,} weights, "
+            f"widths {widths[0]} to {widths[-1]}; profile in {profiled:.0f} s.\n\n{report.table(COLUMNS, rows)}"
+        )
     report.write(
         "allocation", "Modes of allocation on a CIFAR-10 ViT", body, packages=("numpy", "onnxruntime")
     )

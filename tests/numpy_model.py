@@ -35,10 +35,6 @@ class NumpyModel:
     def weight(self, name):
         return self._weights[name]
 
-    def with_block(self, block):
-        assert block is None
-        return self
-
     def with_weights(self, weights):
         assert set(weights) <= set(self._weights)
         return NumpyModel(self._weights | {name: array.astype(np.float32) for name, array in weights.items()})
