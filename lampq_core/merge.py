@@ -60,7 +60,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
 
 
 def _check(first: Profile, other: Profile) -> None:
-    if (other.container, other.block) != (first.container, first.block):
+    if (other.container, other.block, other.rounding) != (first.container, first.block, first.rounding):
         raise RecordError("profiles to merge differ in how weights are stored")
     if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
         raise RecordError("profiles to merge differ in layers or options")
