@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lampq.conversions.entry import AnyLayer
 from lampq.core import packing
 from lampq.core.blocks import scale_count
+from lampq.core.coding import Coding
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.profile import Profile
 
@@ -87,6 +88,6 @@ class Target:
         """The same with its scales shared by blocks of this many weights; None for whole channels."""
         if block == self.block:
             return self
-        model = None if self.model is None else self.model.with_block(block)
+        model = None if self.model is None else self.model.with_coding(Coding(block=block))
         # A profile's table of bytes holds for its own block alone.
         return replace(self, block=block, model=model, profile=None)

@@ -76,7 +76,7 @@ def fit_to(
             f"{left_over(found, plan.layers, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
-    model = model.with_block(plan.block)
+    model = model.with_coding(dataclasses.replace(model.coding, block=plan.block))
     decisions: dict[int, PlanLayer] = {}
     for matched in found.matches:
         if len(matched.left) == 1:

@@ -12,6 +12,7 @@ from lampq import conversions
 from lampq.conversions import exports, imports
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
+from lampq.core.coding import Coding
 from lampq.core.errors import PlanError
 from lampq.core.limits import Budget
 from lampq.core.match import match
@@ -62,7 +63,7 @@ def convert(
     if fit and profile is not None:
         plan = _solved_again(plan, to, profile, model, partial=partial, pins=pins, ties=ties)
     if model is not None:
-        model = model.with_block(plan.block)
+        model = model.with_coding(Coding(block=plan.block))
         plan = fit_to(model, plan, partial=partial, widest=widest)
     target = Target.of(model if model is not None else profile if profile is not None else plan)
     return exports.export(plan, to, target, partial=partial), plan
