@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lampq.core.plan import Plan
+from lampq.core.plan import Neighbour, Plan
 from lampq.verbs.demo import DemoRow
 from lampq.verbs.evaluate import Evaluation
 from lampq.verbs.inspect import Listing
@@ -67,8 +67,19 @@ def plan(result: Plan) -> None:
             "predicted KL (nats)": result.predicted_kl,
             "lower bound (nats)": result.bound,
             "measured KL (nats)": result.measured_kl,
+            "next cheaper plan": _beside(result.cheaper),
+            "next dearer plan": _beside(result.dearer),
             **{f"note {i + 1}": note for i, note in enumerate(result.notes)},
         },
+    )
+
+
+def _beside(found: Neighbour | None) -> str | None:
+    if found is None:
+        return None
+    return (
+        f"{found.total_bytes:,} bytes, {found.average_bits:.4g} bits on average, "
+        f"predicted {found.predicted_kl:.4g} nats"
     )
 
 

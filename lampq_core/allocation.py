@@ -20,7 +20,7 @@ from lampq.core.profile import Profile
 def build_problem(
     profile: Profile,
     cost: np.ndarray,
-    budget: Budget,
+    budget: Budget | None,
     *,
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
@@ -30,7 +30,7 @@ def build_problem(
     Args:
         profile: L layers, J options.
         cost: Predicted damage, nats, shape (L, J).
-        budget: Limits. Its largest KL is left to the search (`core.smallest`), which needs the bytes as a
+        budget: Limits; None sets none. A largest KL is left to the search (`core.smallest`), which needs the bytes as a
             resource: they are added, limited to what the largest options take, as they are without any limit.
         pins: `PATTERN=BITS` texts; a later one overrides an earlier one.
         ties: Patterns whose layers take one option together.
@@ -42,7 +42,7 @@ def build_problem(
     """
     allowed = allowed_options(profile, budget, pins=pins, ties=ties)
     limits = limits_of(profile, budget, allowed)
-    if not limits or (budget.max_kl is not None and budget.size_bytes is None):
+    if budget is None or not limits or (budget.max_kl is not None and budget.size_bytes is None):
         limits.append(_no_limit(profile, allowed))
     single = allowed.sum(axis=1) == 1
     free = Problem.build(

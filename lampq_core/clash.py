@@ -15,7 +15,7 @@ from lampq.core.solution import Solution
 
 
 def refuse_clash(
-    profile: Profile, budget: Budget, problem: Problem, solve: Callable[[Problem], Solution]
+    profile: Profile, budget: Budget | None, problem: Problem, solve: Callable[[Problem], Solution]
 ) -> None:
     """Stop where no plan meets all limits together; one limit alone is checked when the problem is built.
 

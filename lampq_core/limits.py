@@ -129,20 +129,22 @@ class Limit:
     note: str = ""
 
 
-def limits_of(profile: Profile, budget: Budget, allowed: np.ndarray) -> list[Limit]:
+def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:
     """The sums that a budget limits, in the order of its fields.
 
     Floors, ceilings and the largest layer input limit single layers, not sums: see `core.allowed`.
 
     Args:
         profile: L layers, J options.
-        budget: Limits.
+        budget: Limits, or None.
         allowed: Options that the plan may take, bool, shape (L, J).
 
     Raises:
         BudgetError: A table lacks a layer or width, or layers lack multiply-accumulates; names them.
     """
-    found = []
+    found: list[Limit] = []
+    if budget is None:
+        return found
     weights = int(profile.sizes.sum())
     if budget.average_bits is not None:
         found.append(
@@ -223,6 +225,23 @@ def input_elements(profile: Profile) -> np.ndarray:
             f"inputs vary in size, so no limit on them can be kept"
         )
     return counts
+
+
+def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan was asked for, short enough to read: tables by their limit and name. Takes any plain values."""
+    found: dict[str, Any] = {}
+    for name, value in asked.items():
+        if name == "tables" and isinstance(value, list):
+            for table in value:
+                known = table if isinstance(table, dict) else {}
+                found[str(known.get("name", "table"))] = (
+                    f"{known.get('limit', '?')} {known.get('unit', '')} by {known.get('source') or 'a table'}"
+                )
+        elif isinstance(value, list):
+            found[name] = ", ".join(map(str, value))
+        else:
+            found[name] = value
+    return found
 
 
 def _is_set(value: Any) -> bool:

@@ -63,6 +63,21 @@ class PlanLayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A plan beside a plan, without its layers.
+
+    Attributes:
+        total_bytes: Bytes of the whole model.
+        average_bits: Weight width averaged over all weights.
+        predicted_kl: Damage predicted for it, nats.
+    """
+
+    total_bytes: int
+    average_bits: float
+    predicted_kl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Bits for every layer of a model.
 
@@ -78,6 +93,8 @@ class Plan:
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
+        cheaper: The best plan found with fewer bytes, all limits but those on bits and bytes kept, or None.
+        dearer: The smallest plan found that is predicted to lose less, the same limits kept, or None.
         solver: Solver that found it.
         history: One entry per round of search: what was tried, measured, and kept.
         notes: Remarks a reader should see.
@@ -94,6 +111,8 @@ class Plan:
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
+    cheaper: Neighbour | None = None
+    dearer: Neighbour | None = None
     solver: str = ""
     history: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,6 +183,8 @@ class Plan:
             "bound": self.bound,
             "gap": self.gap,
             "measured_kl": self.measured_kl,
+            "cheaper": None if self.cheaper is None else dataclasses.asdict(self.cheaper),
+            "dearer": None if self.dearer is None else dataclasses.asdict(self.dearer),
             "solver": self.solver,
             "history": [dict(entry) for entry in self.history],
             "notes": list(self.notes),
@@ -193,6 +214,8 @@ class Plan:
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),
+                cheaper=_neighbour(data.get("cheaper")),
+                dearer=_neighbour(data.get("dearer")),
                 solver=str(data.get("solver", "")),
                 history=tuple(dict(entry) for entry in data.get("history", ())),
                 notes=tuple(str(note) for note in data.get("notes", ())),
@@ -248,6 +271,16 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
         values["activation_range"] = (float(low), float(high))
     values["predicted_kl"] = _number(values.get("predicted_kl"))
     return PlanLayer(**values)
+
+
+def _neighbour(data: Mapping[str, Any] | None) -> Neighbour | None:
+    if data is None:
+        return None
+    return Neighbour(
+        total_bytes=int(data["total_bytes"]),
+        average_bits=float(data["average_bits"]),
+        predicted_kl=float(data["predicted_kl"]),
+    )
 
 
 def _number(value: Any) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.errors import RecordError
 from lampq.core.interaction import Interaction
 from lampq.core.option_order import next_options
 from lampq.core.problem import Problem
@@ -93,6 +94,8 @@ def _additive(problem: Problem, choice: np.ndarray) -> Explanation:
     groups, small = reduction.groups, reduction.problem
     leaders = choice[np.unique(groups, return_index=True)[1]]
     rows = np.arange(len(leaders))
+    if (choice != leaders[groups]).any() or not np.isfinite(small.cost[rows, leaders]).all():
+        raise RecordError("the plan to explain breaks a tie, or takes an option that is not allowed")
     cost = np.where(np.isfinite(small.cost), small.cost, np.nan) * small.scale
     use = small.resources - small.resources[:, rows, leaders][:, :, None]
     room = small.limits - small.usage(leaders)

@@ -28,6 +28,7 @@ def check_budget(
     bits: Sequence[int] = tuple(range(2, 9)),
     act_bits: int | None = None,
     container: str = "bitplane",
+    block: int | None = None,
     mode: str = "auto",
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
@@ -45,6 +46,7 @@ def check_budget(
         bits: Weight widths to be measured, as for `lampq.profile`.
         act_bits: See `lampq.profile`.
         container: See `lampq.profile`.
+        block: See `lampq.profile`.
         mode: Score; mode lampq pins two kinds of layers.
         pins: See `lampq.plan`.
         ties: See `lampq.plan`.
@@ -54,6 +56,7 @@ def check_budget(
         PlanError: A pattern matches nothing, or pins a width that is not to be measured.
     """
     widths = tuple(sorted(set(bits)))
+    model = model.with_block(block)
     layers = model.layers()
     samples = 0
     if budget.max_bops is not None or budget.max_activation_bytes is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lampq import adapters
 from lampq.core.files import read_json
+from lampq.core.limits import budget_summary
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
 
@@ -18,7 +19,7 @@ class Listing:
     """A table and a few facts above it.
 
     Attributes:
-        what: "model", "profile" or "plan".
+        what: "model", "profile", "plan" or "reasons".
         facts: Label -> value, in reading order.
         columns: Column headings.
         rows: One tuple per layer, plain values.
@@ -42,7 +43,7 @@ class Listing:
 
 
 def inspect(path: str | Path, **read_options: Any) -> Listing:
-    """Describe a model, profile or plan file.
+    """Describe a model, profile or plan file. `lampq.verbs.why` tells why a plan is as it is.
 
     Raises:
         LampqError: The file cannot be read.
@@ -118,7 +119,7 @@ def _plan(plan: Plan) -> Listing:
     )
     facts = {
         "mode": plan.mode,
-        "budget": dict(plan.budget),
+        "budget": budget_summary(plan.budget),
         "average bits": plan.average_bits,
         "payload bytes": plan.payload_bytes,
         "total bytes": plan.total_bytes,

@@ -23,6 +23,7 @@ from lampq.core.scores import SUPERPOSITION, automatic_mode, predicted_damage
 from lampq.core.solution import Solution
 from lampq.core.superposition import allocate
 from lampq.core.why import next_changes, sentences
+from lampq.verbs.neighbours import neighbours
 from lampq.verbs.smallest import shrink
 
 # The paper leaves these two kinds out of the search.
@@ -105,7 +106,8 @@ def plan(
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, seed=seed)
     solution, _ = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed)
-    return to_plan(search, solution)
+    cheaper, dearer = neighbours(search, solution.choice, seed=seed)
+    return dataclasses.replace(to_plan(search, solution), cheaper=cheaper, dearer=dearer)
 
 
 def joined_budget(budget: Budget | None, **more: Any) -> Budget:
@@ -125,7 +127,7 @@ def joined_budget(budget: Budget | None, **more: Any) -> Budget:
 
 def prepare(
     profile: Profile,
-    budget: Budget,
+    budget: Budget | None,
     *,
     mode: str = "auto",
     pins: Sequence[str] = (),
@@ -145,16 +147,17 @@ def prepare(
             "made without data: relative weight error stands in for damage, which it predicts poorly"
         )
     notes += [limit.note for limit in limits_of(profile, budget, np.isfinite(problem.cost)) if limit.note]
+    rules = {name: list(texts) for name, texts in (("pins", pins), ("ties", ties)) if texts}
     search = Search(
         profile=profile,
         mode=mode,
         cost=cost,
         problem=problem,
         interaction=profile_interaction(profile) if mode == SUPERPOSITION else None,
-        asked={**budget.to_json(), **{k: list(v) for k, v in (("pins", pins), ("ties", ties)) if v}},
+        asked={**({} if budget is None else budget.to_json()), **rules},
         notes=tuple(notes),
     )
-    if budget.max_kl is None:
+    if budget is None or budget.max_kl is None:
         return search
     return shrink(search, budget.max_kl, functools.partial(find, seed=seed, bound_limit_s=0))
 

@@ -8,14 +8,13 @@ import numpy as np
 
 from lampq.core.errors import BudgetError, PlanError, RecordError
 from lampq.core.files import refuse_existing, write_text
-from lampq.core.limits import Budget
-from lampq.core.match import match
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.core.why import next_changes
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
+from lampq.verbs.placed import placed_choice, places
 from lampq.verbs.plan import Search, prepare
 from lampq.verbs.sweep import sweep
 
@@ -46,8 +45,8 @@ def report(
 
 def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings:
     """What a profile tells about a plan; arguments and errors as of `report`."""
-    order = _places(plan, profile)
-    choice = _choice(plan, profile, order)
+    order = places(plan, profile)
+    choice = placed_choice(plan, profile, order)
     search, pins, ties = _search(plan, profile, order, choice)
     points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
     rows = np.arange(len(choice))
@@ -81,43 +80,6 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     )
 
 
-def _places(plan: Plan, profile: Profile) -> list[int]:
-    """Index in the profile of each layer of the plan.
-
-    Raises:
-        PlanError: A layer on either side has no partner.
-    """
-    found = match(plan.layers, profile.layers)
-    if not found.complete:
-        lone = [plan.layers[i].name for i in found.only_left] or [
-            profile.layers[j].name for j in found.only_right
-        ]
-        raise PlanError(
-            f"the profile is not of the plan's model: {len(lone)} layers have no match, {lone[0]} first; "
-            f"give the profile that the plan was made from"
-        )
-    place = dict(found.pairs)
-    return [place[index] for index in range(len(plan.layers))]
-
-
-def _choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
-    """The plan as option indices in the profile's order, shape (L,).
-
-    Raises:
-        PlanError: A layer's option was not profiled.
-    """
-    options = {(option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)}
-    choice = np.empty(len(order), dtype=np.int64)
-    for layer, index in zip(plan.layers, order, strict=True):
-        option = options.get((layer.weight_bits, layer.activation_bits))
-        if option is None or not profile.available[index, option]:
-            raise PlanError(
-                f"layer {layer.name}: the profile has no {layer.weight_bits} bits for it; profile that width too"
-            )
-        choice[index] = option
-    return choice
-
-
 def _search(
     plan: Plan, profile: Profile, order: list[int], choice: np.ndarray
 ) -> tuple[Search, list[str], list[str]]:
@@ -128,16 +90,15 @@ def _search(
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
     if mode == SUPERPOSITION and profile.logit_delta is None:
         mode = "auto"
-    widest = Budget(size_bytes=profile.rest_bytes + int(profile.payload_bytes.max(axis=1).sum()))
     rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
         rules = [[], []]
     try:
-        search = prepare(profile, widest, mode=mode, pins=rules[0], ties=rules[1])
+        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1])
         next_changes(profile, search.problem, choice, search.interaction)
     except (PlanError, RecordError, BudgetError):
         rules = [[], []]
-        search = prepare(profile, widest, mode=mode)
+        search = prepare(profile, None, mode=mode)
     return search, rules[0], rules[1]
 
 

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from lampq.console import render
+from lampq.core.errors import PlanError
+from lampq.core.plan import Plan
+from lampq.core.profile import Profile
 from lampq.verbs.inspect import inspect
+from lampq.verbs.why import why
 
 NAME = "inspect"
 SUMMARY = "what is in a model, profile or plan, as a table"
-EXAMPLE = "lampq inspect plan.json"
+EXAMPLE = "lampq inspect plan.json --why --profile profile.json"
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("file", metavar="FILE", help="a model, profile.json or plan.json")
+    sub.add_argument(
+        "--why",
+        action="store_true",
+        help="of a plan: what one width more or less would cost and save in each layer, and whether it fits",
+    )
+    sub.add_argument(
+        "--profile", type=Path, metavar="PROFILE", help="with --why: what the plan was made from, for figures"
+    )
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    found = inspect(args.file)
+    if args.profile is not None and not args.why:
+        raise PlanError("--profile goes with --why")
+    if args.why:
+        profile = None if args.profile is None else Profile.read(args.profile)
+        found = why(Plan.read(Path(args.file)), profile)
+    else:
+        found = inspect(args.file)
     if args.json:
         print(json.dumps(found.to_json()))
     else:
