@@ -93,8 +93,8 @@ class Plan:
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
-        cheaper: The best plan found with fewer bytes, all limits but those on bits and bytes kept, or None.
-        dearer: The smallest plan found that is predicted to lose less, the same limits kept, or None.
+        cheaper: The best smaller plan, all limits but those on bits and bytes kept, or None.
+        dearer: The smallest plan that is predicted to lose less, the same limits kept, or None.
         solver: Solver that found it.
         history: One entry per round of search: what was tried, measured, and kept.
         notes: Remarks a reader should see.

@@ -34,10 +34,11 @@ _SEARCH_LIMIT_S, _SOLVE_LIMIT_S = 0.2, 2.0
 def neighbours(
     search: Search, choice: np.ndarray, *, seed: int = 0
 ) -> tuple[Neighbour | None, Neighbour | None]:
-    """The best plan with fewer bytes, and the smallest one that is predicted to lose less.
+    """The best smaller plan, and the smallest one that is predicted to lose less.
 
-    Limits on bits and bytes are set aside, all others hold, as do pins and ties. Without interactions and other
-    limits both are exact: points of the curve of all sizes. Otherwise they are the best that a short search finds.
+    Size is what the budget limits: weight bits where only their average is limited, else bytes. Limits on it are
+    set aside, all others hold, as do pins and ties. Without interactions both plans are exact, unless several
+    limits make that take more than two seconds; with interactions they are what a short search finds.
 
     Args:
         search: What the plan was found with.
@@ -49,7 +50,7 @@ def neighbours(
     """
     if search.mode == "error":
         return None, None
-    problem = _by_bytes(search)
+    problem = _by_size(search)
     here = int(problem.usage(choice)[0])
     if search.interaction is not None:
         found = _with_interactions(search, problem, choice, here, seed)
@@ -68,16 +69,19 @@ def neighbours(
     return _neighbour(search, found[0]), _neighbour(search, found[1])
 
 
-def _by_bytes(search: Search) -> Problem:
-    """The problem with bytes as its first resource, without a limit, and all limits but those on bits and bytes."""
-    problem, profile = search.problem, search.profile
-    use = np.where(np.isfinite(problem.cost), profile.payload_bytes, 0)
-    kept = [index for index, name in enumerate(problem.resource_names) if name not in (BITS, BYTES)]
+def _by_size(search: Search) -> Problem:
+    """The problem with the size as its first resource, without a limit, and all limits but those on bits and bytes."""
+    problem, names = search.problem, search.problem.resource_names
+    if BITS in names and BYTES not in names:
+        use = problem.resources[names.index(BITS)]
+    else:
+        use = np.where(np.isfinite(problem.cost), search.profile.payload_bytes, 0)
+    kept = [index for index, name in enumerate(names) if name not in (BITS, BYTES)]
     return dataclasses.replace(
         problem,
         resources=np.concatenate([use[None], problem.resources[kept]]),
         limits=np.array([int(use.max(axis=1).sum()), *problem.limits[kept].tolist()], dtype=np.int64),
-        resource_names=(BYTES, *(problem.resource_names[index] for index in kept)),
+        resource_names=("size", *(names[index] for index in kept)),
     )
 
 
