@@ -12,6 +12,7 @@ from lampq.core.option import parse_bits
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.core.shard import Shard
 from lampq.core.traces import KINDS, TRUE
+from lampq.verbs.formats import FORMATS
 
 
 def model(sub: argparse.ArgumentParser) -> None:
@@ -130,6 +131,13 @@ def shard(sub: argparse.ArgumentParser) -> None:
         type=_lampq(Shard.parse),
         metavar="I/N",
         help="measure every N-th sample from the I-th on; `lampq merge` puts the parts together",
+    )
+
+
+def to(sub: argparse.ArgumentParser) -> None:
+    """Another format to write."""
+    sub.add_argument(
+        "--to", choices=FORMATS, help="export the model to this format first (PyTorch models: onnx)"
     )
 
 

@@ -18,16 +18,24 @@ class OutputExistsError(LampqError, FileExistsError):
     """An output file is already there and overwriting was not asked for."""
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
+def refuse_existing(path: Path, *, force: bool, marker: str | None = None) -> None:
     """Stop before any work when an output could not be written.
 
+    Args:
+        path: The output.
+        force: Whether it may replace what is there.
+        marker: Where the output is a folder, a file that tells such folders: one without it is never replaced.
+
     Raises:
-        OutputExistsError: The output exists and `force` is false, or its folder does not exist.
+        OutputExistsError: The output exists and `force` is false, or is a folder that it may not replace, or its
+            folder does not exist.
     """
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists; pass --force (force=True) to overwrite it")
-    if path.is_dir():
+    if path.is_dir() and marker is None:
         raise OutputExistsError(f"{path} is a folder; name a file")
+    if path.is_dir() and marker is not None and any(path.iterdir()) and not (path / marker).is_file():
+        raise OutputExistsError(f"{path} is a folder without {marker}, and is kept; name another")
     if not path.parent.is_dir():
         raise OutputExistsError(f"the folder {path.parent} does not exist; create it first")
 

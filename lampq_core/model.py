@@ -79,5 +79,8 @@ class Model(Protocol):
     def stored_bits(self) -> dict[str, tuple[int, str]]:
         """Width and container of weights that are quantized already, by name, where the file tells them."""
 
-    def write(self, plan: Plan, path: Path) -> None:
-        """Write the model quantized by `plan` in its own format, then run and verify what was written."""
+    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+        """Write the model quantized by `plan` in its own format, then run and verify what was written.
+
+        Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
+        """

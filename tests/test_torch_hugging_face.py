@@ -14,6 +14,7 @@ from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.core.allocation import build_plan
 from lampq.core.errors import AdapterError
+from lampq.core.files import OutputExistsError
 from lampq.core.measure import quantized_weights
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
@@ -186,3 +187,31 @@ def test_damaged_directories(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "model_type": "vit"}))
     with pytest.raises(AdapterError, match="cannot load"):
         adapters.read(tmp_path)
+
+
+def test_an_existing_folder_of_a_model_is_replaced_with_force_alone(folders, tmp_path):
+    model = adapters.read(folders / "vit")
+    plan = mixed_plan(model)
+    out = tmp_path / "out"
+    apply(model, plan, out)
+    (out / "leftover.txt").write_text("of the first")
+    with pytest.raises(OutputExistsError, match="pass --force"):
+        apply(model, plan, out)
+    assert (out / "leftover.txt").exists()
+    apply(model, plan, out, force=True)
+    assert not (out / "leftover.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    np.testing.assert_allclose(
+        adapters.read(out).run(make_batch("vit")),
+        logits(plain(out, "vit"), "vit", make_batch("vit")),
+        atol=1e-5,
+    )
+
+
+def test_other_folders_are_kept_even_with_force(folders, tmp_path):
+    model, other = adapters.read(folders / "vit"), tmp_path / "photos"
+    other.mkdir()
+    (other / "cat.jpg").write_text("dear")
+    with pytest.raises(OutputExistsError, match=r"folder without config\.json, and is kept"):
+        apply(model, mixed_plan(model), other, force=True)
+    assert (other / "cat.jpg").read_text() == "dear"

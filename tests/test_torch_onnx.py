@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from tflite_models import FIXTURES
 from torch_models import read_named
 
 from lampq import adapters
 from lampq.adapters.torch.onnx_export import export_onnx
+from lampq.cli import main
 from lampq.core.errors import AdapterError
 from lampq.core.match import match
 from lampq.core.measure import measure_damage, quantized_weights
+from lampq.core.plan import Plan
+from lampq.demo_data import MODEL_PATH
 from lampq.verbs.apply import apply, fit_to
+from lampq.verbs.formats import converted
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
 
@@ -78,3 +83,73 @@ def test_what_cannot_be_exported_leaves_nothing_behind(tmp_path):
     with pytest.raises(AdapterError, match="cannot be exported"):
         export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 4))
+"""
+
+
+def test_commands_write_the_export_with_the_plan_of_the_module(tmp_path, capfd):
+    (tmp_path / "net.py").write_text(FACTORY)
+    source, data, out = f"{tmp_path / 'net.py'}:build", tmp_path / "data.npz", tmp_path / "q.onnx"
+    x = np.random.default_rng(0).normal(size=(32, 12)).astype(np.float32)
+    np.savez(data, x=x)
+    given, profile_path, plan_path = ["--data", data, "--quiet"], tmp_path / "p.json", tmp_path / "plan.json"
+    for words in (
+        ["profile", source, *given, "--bits", "2,4,8", "-o", profile_path],
+        ["plan", profile_path, "--avg-bits", "4", "--quiet", "-o", plan_path],
+        ["apply", source, plan_path, "--to", "onnx", "--quiet", "-o", out],
+    ):
+        assert main([str(word) for word in words]) == 0
+    widths = {layer.name: layer.weight_bits for layer in Plan.read(plan_path).layers}
+    assert {name: bits for name, (bits, _) in adapters.read(out).stored_bits().items()} == widths
+    model = adapters.read(source, input_shape=(12,))
+    expected = model.with_weights(quantized_weights(model, widths)).run(x)
+    np.testing.assert_allclose(adapters.read(out).run(x), expected, rtol=1e-4, atol=1e-4)
+    words = [
+        "quantize",
+        source,
+        *given,
+        "--avg-bits",
+        "4",
+        "--bits",
+        "2,4,8",
+        "--to",
+        "onnx",
+        "--force",
+        "-o",
+        out,
+    ]
+    assert main([str(word) for word in words]) == 0
+    assert out.stat().st_size > 0
+    capfd.readouterr()
+    assert (
+        main(
+            [
+                "apply",
+                str(MODEL_PATH),
+                str(plan_path),
+                "--to",
+                "onnx",
+                "--quiet",
+                "-o",
+                str(tmp_path / "z.onnx"),
+            ]
+        )
+        == 2
+    )
+    assert "made for another model" in capfd.readouterr().err
+
+
+def test_only_modules_are_exported(tmp_path):
+    with (
+        pytest.raises(AdapterError, match="tflite models cannot be converted to onnx"),
+        converted(adapters.read(FIXTURES / "vit.tflite"), "onnx"),
+    ):
+        pass

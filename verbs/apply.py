@@ -10,11 +10,14 @@ import numpy as np
 
 from lampq.core.coding import with_rounding
 from lampq.core.errors import PlanError
-from lampq.core.files import refuse_existing
 from lampq.core.layer import Layer
 from lampq.core.match import left_over, match
 from lampq.core.model import Model
 from lampq.core.plan import Plan, PlanLayer
+from lampq.verbs.formats import refuse_existing_output
+
+# Names of a message.
+_SHOWN = 4
 
 
 def apply(
@@ -37,7 +40,8 @@ def apply(
         partial: Accept layers without a partner on either side; those of the model stay float.
         widest: Give a fused weight the widest of its parts' widths where these differ.
         by_name: Match layers by name and size where their weights differ, as after further training.
-        batch: Calibration inputs, preprocessed, samples first; needed by plans that round to the layers' inputs.
+        batch: Calibration inputs, preprocessed, samples first; needed by plans that round to the layers' inputs,
+            and by formats that fix the ranges of outputs (TFLite with activation widths).
         force: Overwrite `out`.
 
     Raises:
@@ -46,9 +50,10 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
-    refuse_existing(out, force=force)
+    refuse_existing_output(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
-    model.write(fit_to(model, plan, partial=partial, widest=widest, by_name=by_name), out)
+    fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name)
+    model.write(fitted, out, calibration=batch)
     return out
 
 
@@ -66,6 +71,13 @@ def fit_to(
     """
     layers = model.layers()
     found = match(plan.layers, layers, by_name=by_name)
+    notes = plan.notes
+    if not found.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
+        # Converters fold the scale of a normalization into the layer behind it, which changes its weights.
+        named = match(plan.layers, layers, by_name=True)
+        folded = [layers[m.right[0]].name for m in named.matches if m.how == "name"]
+        if named.complete and len(folded) < len(named.matches):
+            found, notes = named, (*notes, _folded_note(folded))
     if not found.matches:
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
@@ -87,7 +99,15 @@ def fit_to(
             )
         for j in matched.right:
             decisions[j] = _placed(model, layers[j], decision, plan.container)
-    return dataclasses.replace(plan, layers=tuple(decisions[j] for j in sorted(decisions)))
+    return dataclasses.replace(plan, layers=tuple(decisions[j] for j in sorted(decisions)), notes=notes)
+
+
+def _folded_note(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (
+        f"{len(names)} of the layers were matched by name and size, because a converter has changed their weights, "
+        f"as it does where it folds a normalization into them: {', '.join(names[:_SHOWN])}{more}"
+    )
 
 
 def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer:

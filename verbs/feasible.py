@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from lampq.core.model import Model
 from lampq.core.option import Option
 from lampq.core.profile import Profile
 from lampq.verbs.plan import CLASH_LIMIT_S, default_pins
-from lampq.verbs.profile import stored_bytes
+from lampq.verbs.profile import quantizable, stored_bytes
 
 
 def check_budget(
@@ -56,8 +57,8 @@ def check_budget(
         PlanError: A pattern matches nothing, or pins a width that is not to be measured.
     """
     widths = tuple(sorted(set(bits)))
-    model = model.with_block(block)
-    layers = model.layers()
+    model = model.with_coding(dataclasses.replace(model.coding, block=block))
+    layers = quantizable(model)
     samples = 0
     if budget.max_bops is not None or budget.max_activation_bytes is not None:
         layers, samples = measure_activations(model, layers, batch[:1]), 1

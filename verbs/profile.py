@@ -11,7 +11,7 @@ import numpy as np
 
 import lampq
 from lampq.core.coding import NEAREST, with_rounding
-from lampq.core.errors import RecordError
+from lampq.core.errors import AdapterError, RecordError
 from lampq.core.layer import Layer
 from lampq.core.measure import (
     Progress,
@@ -84,7 +84,7 @@ def profile(
         batch, labels = batch[numbers], None if labels is None else labels[numbers]
     widths = tuple(sorted(set(bits)))
     options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
-    layers = model.layers()
+    layers = quantizable(model)
     payload = stored_bytes(model, layers, widths, container)
     traces = None
     if batch is None:
@@ -133,6 +133,22 @@ def profile(
             },
         },
     )
+
+
+def quantizable(model: Model) -> tuple[Layer, ...]:
+    """The layers of a model, of which there must be some.
+
+    Raises:
+        AdapterError: There are none.
+    """
+    layers = model.layers()
+    if not layers:
+        stored = len(model.stored_bits())
+        already = f"; {stored} are quantized already" if stored else ""
+        raise AdapterError(
+            f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
+        )
+    return layers
 
 
 def _with_traces(layer: Layer, traces: Traces) -> Layer:

@@ -15,7 +15,6 @@ from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
-from lampq.core.files import refuse_existing
 from lampq.core.lampq_update import update
 from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
@@ -26,6 +25,7 @@ from lampq.core.recentre import refine
 from lampq.core.scores import SUPERPOSITION
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
+from lampq.verbs.formats import refuse_existing_output
 from lampq.verbs.plan import find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
@@ -90,7 +90,7 @@ def quantize(
         LampqError: Any step's bad input; nothing is written then.
     """
     out = Path(out)
-    refuse_existing(out, force=force)
+    refuse_existing_output(model, out, force=force)
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
     model = model.with_coding(Coding(block=block))
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
@@ -112,7 +112,7 @@ def quantize(
         seed=seed,
         progress=progress,
     )
-    apply(model, chosen, out, force=force)
+    apply(model, chosen, out, batch=batch, force=force)
     # What counts is the file as its runtime runs it, inputs quantized and all.
     logits = check_logits(adapters.read(out).run(batch), "the written model")
     reference = model.run(batch) if found.logits is None else found.logits

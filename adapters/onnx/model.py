@@ -287,8 +287,11 @@ class OnnxModel:
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
-    def write(self, plan: Plan, path: Path) -> None:
-        """Write the model quantized by a plan as ONNX, then run and verify what was written."""
+    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+        """Write the model quantized by a plan as ONNX, then run and verify what was written.
+
+        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        """
         from lampq.adapters.onnx.write import write
 
         write(self, plan, path)

@@ -136,7 +136,7 @@ def _with_output_grids(
     if calibration is None:
         raise AdapterError(
             "fixed int8 activations need calibration data for the ranges of the layers' outputs; "
-            "give it, or plan without activation widths"
+            "give it (--data), or plan without activation widths"
         )
     sites = [site for item in static for site in item.weight.sites]
     if any(site.subgraph != main.index for site in sites):

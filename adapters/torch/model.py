@@ -302,8 +302,11 @@ class TorchModel:
         kind = TRUE if truth is None else EMPIRICAL
         return Traces(kind=kind, weight=sums.traces(), activation=sums.activation_traces())
 
-    def write(self, plan: Plan, path: Path) -> None:
-        """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`."""
+    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+        """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
+
+        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        """
         from lampq.adapters.torch.writing import write
 
         write(self, plan, path)

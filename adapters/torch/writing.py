@@ -139,13 +139,21 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
 
 @contextlib.contextmanager
 def _new_directory(path: Path) -> Iterator[Path]:
-    """A directory that appears whole or not at all."""
+    """A directory that appears whole or not at all; one that is there is replaced when the new one is complete."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
         temporary.chmod(0o755)
-        temporary.rename(path)
+        # A folder cannot take the place of a full one: the old one steps aside, and back if the new one fails.
+        if path.is_dir():
+            path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if old.is_dir():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

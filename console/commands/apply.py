@@ -10,7 +10,8 @@ from lampq.console import flags, given, render
 from lampq.core.coding import ROUNDINGS
 from lampq.core.files import refuse_existing
 from lampq.core.plan import Plan
-from lampq.verbs.apply import apply
+from lampq.verbs.apply import apply, fit_to
+from lampq.verbs.formats import MARKER, converted, size_bytes
 
 NAME = "apply"
 SUMMARY = "write the quantized model in the model's own format"
@@ -35,30 +36,24 @@ def add_arguments(sub: ArgumentParser) -> None:
         choices=ROUNDINGS,
         help="round otherwise than the plan says: `inputs` needs --data, the samples of the profile",
     )
+    flags.to(sub)
     flags.data(sub, required=False)
     flags.output(sub, "quantized model to write")
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
-    chosen = Plan.read(args.plan)
+    refuse_existing(args.out, force=args.force, marker=MARKER)
+    plan = Plan.read(args.plan)
     if args.rounding:
-        chosen = dataclasses.replace(chosen, rounding=args.rounding, measured_kl=None)
-    model = given.read_model(args)
-    apply(
-        model,
-        chosen,
-        args.out,
-        partial=args.partial,
-        widest=args.widest,
-        by_name=args.by_name,
-        batch=given.read_dataset(args, model).inputs() if args.data else None,
-        force=args.force,
-    )
-    size = args.out.stat().st_size
+        plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
+    with converted(given.read_model(args), args.to) as model:
+        fitted = fit_to(model, plan, partial=args.partial, widest=args.widest, by_name=args.by_name)
+        batch = given.read_dataset(args, model).inputs() if args.data else None
+        apply(model, fitted, args.out, partial=args.partial, batch=batch, force=args.force)
+    facts = {"bytes": size_bytes(args.out), "notes": list(fitted.notes[len(plan.notes) :])}
     given.finish(
         args,
-        lambda: {"out": str(args.out), "bytes": size, "average_bits": chosen.average_bits},
-        lambda: render.facts("written and verified", {"file": str(args.out), "bytes": size}),
+        lambda: {"out": str(args.out), **facts, "average_bits": fitted.average_bits},
+        lambda: render.facts("written and verified", {"file": str(args.out), **facts}),
     )

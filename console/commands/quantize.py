@@ -9,6 +9,7 @@ from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
 from lampq.core.coding import INPUTS
 from lampq.core.files import refuse_existing
+from lampq.verbs.formats import MARKER, converted
 from lampq.verbs.quantize import quantize
 
 NAME = "quantize"
@@ -26,6 +27,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
     )
+    flags.to(sub)
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
     flags.output(sub, "quantized model to write")
 
@@ -33,12 +35,14 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     budget = given.budget(args)
-    refuse_existing(args.out, force=args.force)
+    refuse_existing(args.out, force=args.force, marker=MARKER)
     if args.plan_out:
         refuse_existing(args.plan_out, force=args.force)
-    model = given.read_model(args)
-    data = given.read_dataset(args, model)
-    with progress_bar(enabled=not args.quiet) as progress:
+    with (
+        converted(given.read_model(args), args.to) as model,
+        progress_bar(enabled=not args.quiet) as progress,
+    ):
+        data = given.read_dataset(args, model)
         result = quantize(
             model,
             data.inputs(),

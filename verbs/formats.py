@@ -1,0 +1,63 @@
+"""A model in another format than the one it was read in."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from lampq import adapters
+from lampq.core.errors import AdapterError
+from lampq.core.files import refuse_existing
+from lampq.core.model import Model
+
+if TYPE_CHECKING:
+    from lampq.adapters.torch import TorchModel
+
+FORMATS = ("onnx",)
+"""What models can be converted to."""
+MARKER = "config.json"
+"""What a folder that a model is written to has in it, if it is one."""
+
+
+@contextlib.contextmanager
+def converted(model: Model, to: str | None) -> Iterator[Model]:
+    """The model in another format, as long as the block lasts.
+
+    Args:
+        model: The model.
+        to: One of `FORMATS`; None, or the format it has, leaves it as it is.
+
+    Raises:
+        AdapterError: It cannot be converted, or its export computes something else.
+        MissingExtraError: What exports it is not installed.
+    """
+    if to is None or to == model.format:
+        yield model
+        return
+    if (model.format, to) != ("torch", "onnx"):
+        raise AdapterError(f"{model.path.name}: {model.format} models cannot be converted to {to} here")
+    from lampq.adapters.torch.onnx_export import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="lampq-") as folder:
+        path = Path(folder) / f"{model.path.stem or 'model'}.onnx"
+        export_onnx(cast("TorchModel", model), path)
+        yield adapters.read(path)
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
+    """`refuse_existing` for a quantized model: Hugging Face models are written as folders.
+
+    Raises:
+        OutputExistsError: The output cannot be written.
+    """
+    folder = getattr(model, "hugging_face", False) and out.suffix == ""
+    refuse_existing(out, force=force, marker=MARKER if folder else None)
