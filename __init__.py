@@ -27,6 +27,8 @@ _EXPORTS = {
     "Profile": "lampq.core.profile",
     "Solution": "lampq.core.solution",
     "apply": "lampq.verbs.apply",
+    "compare": "lampq.verbs.compare",
+    "convert": "lampq.verbs.convert",
     "demo": "lampq.verbs.demo",
     "evaluate": "lampq.verbs.evaluate",
     "inspect": "lampq.verbs.inspect",
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
     from lampq.core.solution import Solution as Solution
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import apply as apply
+    from lampq.verbs.compare import compare as compare
+    from lampq.verbs.convert import convert as convert
     from lampq.verbs.demo import demo as demo
     from lampq.verbs.evaluate import evaluate as evaluate
     from lampq.verbs.inspect import inspect as inspect

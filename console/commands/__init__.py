@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lampq.console.commands import (
     apply,
+    compare,
     convert,
     demo,
     eval,
@@ -53,5 +54,6 @@ VERBS: tuple[Verb, ...] = (
     match,
     merge,
     convert,
+    compare,
     demo,
 )

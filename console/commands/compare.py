@@ -1,0 +1,54 @@
+"""`lampq compare`."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from lampq.console import render
+from lampq.core.errors import PlanError
+from lampq.core.plan import Plan
+from lampq.verbs.compare import compare
+
+NAME = "compare"
+SUMMARY = "plans side by side: where their widths differ, and what they come to"
+EXAMPLE = "lampq compare plan.json other.json"
+
+
+def add_arguments(sub: ArgumentParser) -> None:
+    """The flags of the verb."""
+    sub.add_argument(
+        "plans", metavar="PLAN", nargs="+", help="two plans or more, of one model in any formats"
+    )
+    sub.add_argument("--all", action="store_true", help="show layers of equal widths too")
+    sub.add_argument("--check", action="store_true", help="leave with exit code 2 if any widths differ")
+    sub.add_argument(
+        "--by-name", action="store_true", help="match layers by name and size where weights differ"
+    )
+
+
+def run(args: Namespace) -> None:
+    """Run the verb.
+
+    Raises:
+        PlanError: Widths differ and that was to be checked.
+    """
+    plans = [Plan.read(Path(path)) for path in args.plans]
+    found = compare(plans, args.plans, by_name=args.by_name)
+    shown = found.layers if args.all else found.different
+    if not args.quiet:
+        title = "layers" if args.all else f"layers that differ ({len(shown)} of {len(found.layers)})"
+        render.table(
+            title, ("layer", "weights", *found.labels), [(x.name, x.size, *x.options) for x in shown]
+        )
+        render.table(
+            "totals", ("", *found.labels), [(name, *values) for name, values in found.totals.items()]
+        )
+    if args.json:
+        print(json.dumps(found.to_json()))
+    else:
+        for layer in found.different:
+            print(layer.name, *(option or "float" for option in layer.options), sep="\t")
+    if args.check and not found.same:
+        raise PlanError(f"{len(found.different)} of {len(found.layers)} layers have different widths")
