@@ -60,7 +60,7 @@ class Target:
             layers=source.layers(),
             label=source.path.name,
             container="bitplane",
-            block=source.block,
+            block=source.coding.block,
             rest_bytes=source.rest_bytes(),
             provenance={"model": source.path.name, "digest": source.digest},
             model=source,
