@@ -1,15 +1,15 @@
-"""NVIDIA ModelOpt's auto_quantize, HAWQ and lampq: same models, budgets, calibration images and quantizers.
+"""NVIDIA ModelOpt's auto_quantize, HAWQ and lampq: same model, budgets, calibration images and quantizers.
 
-    python benchmarks/auto_quantize.py --model model.py --weights weights.pth --calib DATA/calib --val DATA/val
+    python benchmarks/auto_quantize.py --name modelopt_digits --quantizers common,max --hawq
+    python benchmarks/auto_quantize.py --name modelopt --model model.py --weights weights.pth --calib DIR --val DIR
 
 Weights only, 2 to 8 bits a layer. Every plan is searched with one quantizer and judged by two: the common one, and
-ModelOpt's own with its default calibration. Needs requirements/peers.txt; takes most of an hour on one core.
+ModelOpt's own with its default calibration. Needs requirements/peers.txt.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +70,12 @@ class Court:
 
 
 def plans(
-    court: Court, profile: lampq.Profile, seconds: float, quantizer: str, budgets: Sequence[float]
+    court: Court,
+    profile: lampq.Profile,
+    seconds: float,
+    quantizer: str,
+    budgets: Sequence[float],
+    with_hawq: bool,
 ) -> Iterator[Found]:
     """All searches with one quantizer; the profile took `seconds`."""
     subject, model = court.subject, court.model
@@ -78,29 +83,29 @@ def plans(
     yield from searches.modelopt(subject, quantizer, searches.GRADIENT, budgets)
     yield from searches.modelopt(subject, quantizer, searches.KL_DIV, budgets)
     if quantizer == COMMON:
-        yield from searches.hawq(subject, profile, budgets)
+        if with_hawq:
+            yield from searches.hawq(subject, profile, budgets)
         yield from searches.ours(subject, model, profile, seconds, budgets)
     else:
         yield from searches.ours_with(subject, model, profile, court.weights[quantizer], budgets)
 
 
-def section(subject: Subject, budgets: Sequence[float], names: Sequence[str]) -> str:
+def section(subject: Subject, budgets: Sequence[float], names: Sequence[str], *, with_hawq: bool) -> str:
     """Markdown of one model."""
     model = read(subject.module, input_shape=subject.calibration[0].shape[1:])
     court = Court(subject, model)
-    begun = time.perf_counter()
+    begun = searches.processor_s()
     profile = lampq.profile(model, subject.calibration[0], bits=WIDTHS)
-    seconds = time.perf_counter() - begun
+    seconds = searches.processor_s() - begun
     sizes = {layer.name: layer.size for layer in model.layers()}
     parts = [
-        f"## {subject.name}",
         f"{len(sizes)} layers, {sum(sizes.values()):,} weights, {len(subject.calibration[0])} calibration and "
         f"{len(subject.validation[0]):,} validation images; float top-1 {court.top1:.2f} %. Attention as plain "
         f"nn.Linear: largest difference of a logit to the published model {subject.difference:.1e}.",
     ]
     for quantizer in names:
-        rows = list(plans(court, profile, seconds, quantizer, budgets))
-        parts += [f"### Searched with: {quantizers.NAMES[quantizer]}", *_tables(rows, sizes, court)]
+        rows = list(plans(court, profile, seconds, quantizer, budgets, with_hawq))
+        parts += [f"## Searched with: {quantizers.NAMES[quantizer]}", *_tables(rows, sizes, court)]
         print("\n\n".join(parts[-3:]), flush=True)
     return "\n\n".join(parts)
 
@@ -130,35 +135,35 @@ def _tables(found: Sequence[Found], sizes: dict[str, int], court: Court) -> list
         columns += [f"{judge}: top-1 (%)", "KL (nats)", "KL less that of the rounds"]
     lost = "; ".join(verdicts) or "none"
     return [
-        report.table((*columns, "seconds: measuring + search"), rows),
+        report.table((*columns, "processor seconds: measuring + search"), rows),
         f"Where other tools have less KL than the rounds: {lost}.",
     ]
 
 
 def main() -> None:
-    """Both models, all quantizers."""
+    """One model, one result file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="Python file with build(), a post-norm encoder ViT")
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--val", required=True)
+    parser.add_argument(
+        "--model", help="Python file with build(), a post-norm encoder ViT; without it the model of the demo"
+    )
+    parser.add_argument("--weights")
+    parser.add_argument("--calib")
+    parser.add_argument("--val")
     parser.add_argument("--budgets", default="2.25,2.5,3.0,4.0")
-    parser.add_argument("--quantizers", default=f"{COMMON},{MAX}", help=f"of {COMMON}, {MAX}, {MSE}")
-    parser.add_argument("--subjects", default="cifar,digits")
+    parser.add_argument("--quantizers", default=COMMON, help=f"to search with: of {COMMON}, {MAX}, {MSE}")
+    parser.add_argument("--hawq", action="store_true", help="HAWQ too, which takes second derivatives")
+    parser.add_argument("--name", required=True, help="of the result file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     quantizers.register_common()
     budgets = [float(text) for text in args.budgets.split(",")]
     names = args.quantizers.split(",")
-    sections = [_PREFACE]
-    if "cifar" in args.subjects:
-        sections.append(section(cifar(args.model, args.weights, args.calib, args.val), budgets, names))
-    if "digits" in args.subjects:
-        sections.append(section(digits(), budgets, names))
+    subject = cifar(args.model, args.weights, args.calib, args.val) if args.model else digits()
+    body = section(subject, budgets, names, with_hawq=args.hawq)
     packages = ("numpy", "torch", "nvidia-modelopt", "PuLP")
-    report.write("modelopt", "ModelOpt, HAWQ and lampq", "\n\n".join(sections), packages=packages)
+    report.write(args.name, f"ModelOpt and lampq: {subject.name}", f"{_PREFACE}\n\n{body}", packages=packages)
 
 
 _PREFACE = """\
@@ -172,9 +177,9 @@ holds for all: they are one layer.
 KL is that of the validation images, to the float model. "KL less that of the rounds" is the difference to the last
 row of the same budget, over the same images, with its 95 % interval: above zero the rounds are better, below zero
 they lose. "Uniform" is the widest whole width within the budget. HAWQ is our own implementation of its score, with
-traces of the Hessian of the labelled loss; mode `fisher` is the same score with traces of the Fisher information, which
-cannot be negative. Seconds are of one thread: what is measured once for all budgets, and what each budget takes from there; the profile behind
-the rows of lampq also holds what the row does not need."""
+traces of the Hessian of the labelled loss; mode `fisher` is the same score with traces of the Fisher information,
+which cannot be negative. Seconds are of processor time: what is measured once for all budgets, and what each budget
+takes from there; the profile behind the rows of lampq also holds what the row does not need."""
 
 
 if __name__ == "__main__":
