@@ -176,9 +176,10 @@ holds for all: they are one layer.
 
 KL is that of the validation images, to the float model. "KL less that of the rounds" is the difference to the last
 row of the same budget, over the same images, with its 95 % interval: above zero the rounds are better, below zero
-they lose. "Uniform" is the widest whole width within the budget. HAWQ is our own implementation of its score, with
-traces of the Hessian of the labelled loss; mode `fisher` is the same score with traces of the Fisher information,
-which cannot be negative. Seconds are of processor time: what is measured once for all budgets, and what each budget
+they lose. "Uniform" is the widest whole width within the budget. HAWQ, where it is listed, is our own implementation
+of its score, with traces of the Hessian of the labelled loss; where these come out below zero they count as zero and
+the score means little. Mode `fisher` is the same score with traces of the Fisher information, which cannot be
+negative. Seconds are of processor time: what is measured once for all budgets, and what each budget
 takes from there; the profile behind the rows of lampq also holds what the row does not need."""
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import modelopt.torch.quantization as mtq
 import numpy as np
 import torch
-from modelopt.torch.quantization.nn import register_quant_backend
-from torch import nn
+from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backend
 
 from lampq.adapters.torch.model import TorchModel
 from lampq.core.quantizer import as_rows, from_rows, quantize
@@ -46,7 +45,7 @@ def quantized_weights(name: str, model: TorchModel, widths: Sequence[int]) -> We
 
 def format_of(name: str, bits: int) -> dict[str, Any]:
     """A weights-only configuration of ModelOpt for one of the quantizers."""
-    weight = {"num_bits": bits, "axis": 0}
+    weight: dict[str, Any] = {"num_bits": bits, "axis": 0}
     if name == COMMON:
         weight["backend"] = _BACKEND
     return {
@@ -62,7 +61,7 @@ def register_common() -> None:
     """Make the common quantizer one of ModelOpt's backends, so that its search can use it too."""
     kept: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def entry(weight: torch.Tensor, quantizer: nn.Module) -> torch.Tensor:
+    def entry(weight: torch.Tensor, quantizer: TensorQuantizer) -> torch.Tensor:
         key = (weight.data_ptr(), quantizer.num_bits)
         if key not in kept:
             array = _common(weight.detach().numpy(), 0, quantizer.num_bits)

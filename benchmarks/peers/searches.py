@@ -193,7 +193,7 @@ def _hessian_traces(subject: Subject, names: Sequence[str]) -> np.ndarray:
     what the layers share would drown the traces.
     """
     module = copy.deepcopy(subject.module)
-    parameters = [module.get_submodule(name).weight for name in names]
+    parameters = [module.get_parameter(f"{name}.weight") for name in names]
     inputs, labels = map(torch.from_numpy, subject.calibration)
     generator = torch.Generator().manual_seed(0)
     total = np.zeros(len(names))

@@ -133,6 +133,8 @@ def _logits(module: nn.Module, inputs: np.ndarray) -> np.ndarray:
 
 def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{path} is no Python file")
     # The exporters look a model's module up by its name.
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
