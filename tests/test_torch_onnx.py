@@ -128,6 +128,10 @@ def test_commands_write_the_export_with_the_plan_of_the_module(tmp_path, capfd):
     ]
     assert main([str(word) for word in words]) == 0
     assert out.stat().st_size > 0
+    packed = tmp_path / "q.safetensors"
+    words = ["quantize", source, *given, "--avg-bits", "4", "--bits", "2,4,8", "-o", packed]
+    assert main([str(word) for word in words]) == 0
+    assert adapters.read(source, weights=packed, input_shape=(12,)).stored_bits().keys() == widths.keys()
     capfd.readouterr()
     assert (
         main(

@@ -47,6 +47,19 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
         yield adapters.read(path)
 
 
+def read_written(model: Model, out: Path) -> Model:
+    """The file written from a model, read the way that model was.
+
+    Args:
+        model: The model; one made by a factory needs it again, as the file holds no code.
+        out: The file.
+    """
+    source = str(getattr(model, "source", ""))
+    if out.suffix == ".safetensors" and ":" in source and not source.startswith("timm:"):
+        return adapters.read(source, weights=out, input_shape=model.input_spec.shape[1:])
+    return adapters.read(out)
+
+
 def size_bytes(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else (path,)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lampq import adapters
 from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
@@ -25,7 +24,7 @@ from lampq.core.recentre import refine
 from lampq.core.scores import SUPERPOSITION
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import refuse_existing_output
+from lampq.verbs.formats import read_written, refuse_existing_output
 from lampq.verbs.plan import find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
@@ -114,7 +113,7 @@ def quantize(
     )
     apply(model, chosen, out, batch=batch, force=force)
     # What counts is the file as its runtime runs it, inputs quantized and all.
-    logits = check_logits(adapters.read(out).run(batch), "the written model")
+    logits = check_logits(read_written(model, out).run(batch), "the written model")
     reference = model.run(batch) if found.logits is None else found.logits
     return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
 
