@@ -95,6 +95,21 @@ def budget(args: Namespace) -> Budget:
     )
 
 
+def limits(args: Namespace) -> Budget | None:
+    """Limits beside what is swept, or None.
+
+    Raises:
+        BudgetError: One is malformed.
+    """
+    names = ("max_bops", "max_activation_bytes", "latency", "energy", "max_latency", "max_energy")
+    if all(getattr(args, name) is None for name in names) and not (
+        args.at_most or args.floors or args.ceilings
+    ):
+        return None
+    swept = dict.fromkeys(("average_bits", "average_input_bits", "size_bytes", "max_kl"))
+    return budget(Namespace(**{**swept, **vars(args)}))
+
+
 def search(args: Namespace) -> dict[str, Any]:
     """The search, as arguments of `lampq.plan`."""
     return {

@@ -53,11 +53,21 @@ def listing(found: Listing) -> None:
 
 def plan(result: Plan) -> None:
     """A plan in model order, with its totals."""
+    varied = len({layer.activation_bits for layer in result.layers}) > 1
     rows = [
-        (layer.name, layer.kind, layer.size, layer.weight_bits, layer.payload_bytes, layer.predicted_kl)
+        (
+            layer.name,
+            layer.kind,
+            layer.size,
+            layer.weight_bits,
+            *((layer.activation_bits or "float",) if varied else ()),
+            layer.payload_bytes,
+            layer.predicted_kl,
+        )
         for layer in result.layers
     ]
-    table("plan", ("layer", "kind", "weights", "bits", "bytes", "predicted KL"), rows)
+    inputs = ("input bits",) if varied else ()
+    table("plan", ("layer", "kind", "weights", "bits", *inputs, "bytes", "predicted KL"), rows)
     facts(
         "",
         {

@@ -150,7 +150,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
         found.append(
             Limit(
                 name=BITS,
-                use=profile.sizes[:, None] * profile.weight_bits[None, :],
+                use=weight_bits(profile),
                 most=average_bits_limit(budget.average_bits, weights),
                 asked=f"average bits {budget.average_bits}",
                 show=lambda amount: f"{_rounded_up(Fraction(amount, weights), 4)} average bits",
@@ -179,6 +179,11 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
     found += [_table_limit(profile, table, allowed) for table in budget.tables]
     found += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
     return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in found]
+
+
+def weight_bits(profile: Profile) -> np.ndarray:
+    """Bits of all weights of a layer, int64, shape (L, J)."""
+    return profile.sizes[:, None] * profile.weight_bits[None, :]
 
 
 def bit_operations(profile: Profile) -> np.ndarray:

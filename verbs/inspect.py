@@ -85,7 +85,7 @@ def _model(model: Any) -> Listing:
 
 
 def _profile(profile: Profile) -> Listing:
-    widths = profile.weight_bits.tolist()
+    texts = [profile.option_text(index) for index in range(len(profile.options))]
     rows = []
     for index, layer in enumerate(profile.layers):
         row: list[Any] = [layer.name, layer.kind, layer.size, layer.macs, layer.fisher]
@@ -99,7 +99,14 @@ def _profile(profile: Profile) -> Listing:
         "interactions": profile.logit_delta is not None,
         "provenance": dict(profile.provenance),
     }
-    columns = ("name", "kind", "weights", "macs", "fisher", *(f"{measured} at {bits}" for bits in widths))
+    columns = (
+        "name",
+        "kind",
+        "weights",
+        "macs",
+        "fisher",
+        *(f"{measured} at {text.removesuffix(' bits')}" for text in texts),
+    )
     return Listing(what="profile", facts=facts, columns=columns, rows=tuple(rows))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lampq.console import flags, given, render
 from lampq.core.files import refuse_existing
 from lampq.core.profile import Profile
-from lampq.verbs.sweep import sweep, write_csv, write_plot
+from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
 
 NAME = "sweep"
 SUMMARY = "every budget from one profile"
@@ -19,6 +19,8 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
     flags.search(sub, solver=False)
+    flags.limits(sub.add_argument_group("limits that every plan keeps"))
+    sub.add_argument("--against", choices=AXES, help="what is swept (bits, or bops where input widths vary)")
     sub.add_argument("--plot", type=Path, metavar="PNG", help="draw the curve too (needs the plot extra)")
     flags.output(sub, "table to write (CSV)")
 
@@ -28,8 +30,17 @@ def run(args: Namespace) -> None:
     refuse_existing(args.out, force=args.force)
     if args.plot:
         refuse_existing(args.plot, force=args.force)
+    limits = given.limits(args)
     found = Profile.read(args.profile)
-    points = sweep(found, mode=args.mode, pins=args.pin, ties=args.tie, seed=args.seed)
+    points = sweep(
+        found,
+        mode=args.mode,
+        pins=args.pin,
+        ties=args.tie,
+        budget=limits,
+        against=args.against,
+        seed=args.seed,
+    )
     if args.plot:
         write_plot(points, args.plot, force=args.force)
     write_csv(found, points, args.out, force=args.force)
