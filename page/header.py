@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,8 +76,8 @@ def _asked(budget: Mapping[str, Any]) -> str:
     """What was asked for, where it is a single figure; the foot of the page has the rest."""
     parts = []
     for key, words in (("average_bits", "{}"), ("size_bytes", "{}"), ("max_kl", "{} nats")):
-        value = budget.get(key)
-        if isinstance(value, int | float):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            value = float(budget[key])
             parts.append(words.format(size(value) if key == "size_bytes" else plain(value)))
     return f"at most {' and '.join(parts)} asked for" if parts else ""
 
