@@ -11,20 +11,24 @@ from pathlib import Path
 import numpy as np
 
 import lampq
+from lampq.core.coding import Coding, coded_for, encoder
+from lampq.core.errors import AdapterError
 from lampq.core.files import atomic_path
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
 from lampq.core.packing import pack, payload_bytes, unpack
-from lampq.core.quantizer import as_rows, quantize
 
 
 class NpzModel:
     """Matrices (out, in), in order, with ReLU in between: inputs (samples, width) to logits (samples, classes)."""
 
-    format, grid, block, skipped = "npz", "auto", None, ()
+    format, grid, skipped = "npz", "auto", ()
 
-    def __init__(self, path: Path, weights: dict[str, np.ndarray], digest: str) -> None:
+    def __init__(
+        self, path: Path, weights: dict[str, np.ndarray], digest: str, coding: Coding | None = None
+    ) -> None:
         self.path, self.digest, self._weights = path, digest, weights
+        self.coding = coding or Coding()
         width = next(iter(weights.values())).shape[1]
         self.input_spec = InputSpec(name="x", shape=(None, width))
 
@@ -58,12 +62,12 @@ class NpzModel:
         return list(self._weights.values())[-1]
 
     def with_weights(self, weights):
-        return NpzModel(self.path, {**self._weights, **weights}, self.digest)
+        return NpzModel(self.path, {**self._weights, **weights}, self.digest, self.coding)
 
-    def with_block(self, block):
-        if block is not None:
-            raise lampq.LampqError("this format keeps one scale per row; leave --block out")
-        return self
+    def with_coding(self, coding):
+        if coding.block is not None:
+            raise AdapterError("this format keeps one scale per row; leave --block out")
+        return NpzModel(self.path, self._weights, self.digest, coding)
 
     def sweep(self, batch, candidates):
         for name, option, weight in candidates:
@@ -81,10 +85,10 @@ class NpzModel:
     def stored_bits(self):
         return {}
 
-    def write(self, plan, path):
-        arrays = {}
+    def write(self, plan, path, *, calibration=None):
+        model, arrays = coded_for(self, plan), {}
         for layer in plan.layers:
-            rows = quantize(as_rows(self._weights[layer.name], 0), layer.weight_bits)
+            rows = encoder(model, layer.name, 0)(layer.weight_bits)
             planes = pack(rows.codes, rows.bits)
             arrays |= {f"{layer.name}:{i}": plane for i, plane in enumerate(planes)}
             arrays[f"{layer.name}:scale"] = rows.scale

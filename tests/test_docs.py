@@ -1,6 +1,7 @@
 """The documents tell the truth: their commands and code run, their links lead somewhere, their functions exist."""
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -68,34 +69,32 @@ def materials(tmp_path_factory):
     return folder
 
 
-def script(found):
-    """One shell script of all blocks in order; Python blocks share one interpreter state per document."""
-    lines, python = ["set -euo pipefail"], []
-    for language, code, reason in found:
-        if reason is not None or language not in RUN:
-            continue
-        if language == "sh":
-            lines.append(code)
-        else:
-            python.append(code)
-            lines.append(f"python -W error block-{len(python)}.py")
-    return "\n".join(lines), python
+# Runs the blocks of a document in order; what one Python block defines the next ones may use.
+DRIVER = """
+import json, pathlib, subprocess
+names = {"__name__": "__main__"}
+for number, (language, code) in enumerate(json.loads(pathlib.Path("blocks.json").read_text()), start=1):
+    if language == "sh":
+        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True)
+    else:
+        exec(compile(code, f"block {number}", "exec"), names)
+"""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_blocks_run(document, materials, tmp_path):
+    found = [
+        (language, code) for language, code, reason in blocks(document) if language in RUN and reason is None
+    ]
+    if not found:
+        return
     workplace = tmp_path / "work"
     made = MADE.get(document, ())
     shutil.copytree(materials, workplace, ignore=lambda _, names: [name for name in names if name in made])
-    text, python = script(blocks(document))
-    for number in range(1, len(python) + 1):
-        # A block may use what the ones before it defined.
-        (workplace / f"block-{number}.py").write_text("".join(python[:number]), encoding="utf-8")
-    if text.count("\n") == 0:
-        return
+    (workplace / "blocks.json").write_text(json.dumps(found), encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     run = subprocess.run(
-        ["bash", "-c", text],
+        [sys.executable, "-W", "error", "-c", DRIVER],
         cwd=workplace,
         env={**os.environ, "PATH": path, **ONE_THREAD},
         capture_output=True,
