@@ -64,21 +64,21 @@ def _check(first: Profile, other: Profile) -> None:
         raise RecordError("profiles to merge differ in how weights are stored")
     if other.options != first.options or [a.name for a in other.layers] != [a.name for a in first.layers]:
         raise RecordError("profiles to merge differ in layers or options")
-    for mine, theirs in zip(first.layers, other.layers, strict=True):
-        if not mine.fingerprint.matches(theirs.fingerprint):
-            raise RecordError(f"profiles to merge are of different models: layer {mine.name} differs")
+    for one, same in zip(first.layers, other.layers, strict=True):
+        if not one.fingerprint.matches(same.fingerprint):
+            raise RecordError(f"profiles to merge are of different models: layer {one.name} differs")
     for name in ("kl", "logits"):
         if (getattr(first, name) is None) != (getattr(other, name) is None):
             raise RecordError(f"profiles to merge: only some have {name}")
     if (first.shard is None) != (other.shard is None):
         raise RecordError("profiles to merge: only some are shards; merge the shards first")
     if first.shard is not None:
-        name = next((n for n in _SAME if first.provenance.get(n) != other.provenance.get(n)), None)
-        if name is not None:
-            raise RecordError(
-                f"shards {first.shard} and {other.shard} differ in {name}: "
-                f"{_short(first.provenance.get(name))} and {_short(other.provenance.get(name))}"
-            )
+        for name in _SAME:
+            mine, theirs = first.provenance.get(name), other.provenance.get(name)
+            if mine != theirs:
+                raise RecordError(
+                    f"shards {first.shard} and {other.shard} differ in {name}: {_short(mine)} and {_short(theirs)}"
+                )
 
 
 def _short(value: Any) -> str:
@@ -94,7 +94,7 @@ def _merge_layer(same: tuple[Layer, ...], share: np.ndarray) -> Layer:
             raise RecordError(f"profiles to merge: only some have activations of layer {first.name}")
         if activation is not None and other.activation is not None:
             activation = activation.merge(other.activation)
-    traces: dict[str, float | None] = {}
+    traces: dict[str, Any] = {}
     for name in ("fisher", "activation_fisher"):
         values = [getattr(layer, name) for layer in same]
         traces[name] = None if None in values else float(share @ np.array(values))

@@ -70,8 +70,8 @@ class Model(Protocol):
     def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
 
-    def rest_bytes(self) -> int:
-        """Bytes of a quantized file, at most, beside the payload of its layers."""
+    def rest_bytes(self, *, activations: bool = False) -> int:
+        """Bytes of a quantized file, at most, beside the payload of its layers, which may include quantized inputs."""
 
     def file_bytes(self) -> int:
         """Size of the file or files."""

@@ -176,6 +176,23 @@ def test_the_file_is_as_large_as_the_plan_says(name, bits, tmp_path):
     assert set(stored) <= set(written.stored_bits())
 
 
+@pytest.mark.parametrize("name", ["vit", "post_norm", "mobile_vit", "conv_any_batch"])
+def test_so_is_a_file_with_fixed_activations(name, tmp_path):
+    """Its operators, scales and biases are part of what the plan counts; those of some layers are never more."""
+    model, out = read(fixture(name)), tmp_path / "q.tflite"
+    batch = inputs_for(model, 4)
+    plan = plan_for(model, narrowest(model, 4), ranges=ranges_of(model, batch))
+    room = dataclasses.replace(plan, rest_bytes=model.rest_bytes(activations=True))
+    model.write(room, out, calibration=batch)
+    assert out.stat().st_size == room.total_bytes
+    some = tuple(
+        layer if index % 2 else dataclasses.replace(layer, activation_bits=None, activation_range=None)
+        for index, layer in enumerate(plan.layers)
+    )
+    model.write(dataclasses.replace(room, layers=some), out, calibration=batch)
+    assert out.stat().st_size <= room.total_bytes
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mixed_file_computes_what_the_fake_quant_model_does(name, tmp_path):
     model = read(fixture(name))

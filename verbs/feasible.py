@@ -68,7 +68,7 @@ def check_budget(
         options=tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths),
         weight_error=np.zeros(payload.shape),
         payload_bytes=payload,
-        rest_bytes=model.rest_bytes(),
+        rest_bytes=model.rest_bytes(activations=act_bits is not None),
         container=container,
         samples=samples,
     )

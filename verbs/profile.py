@@ -109,7 +109,7 @@ def profile(
         options=options,
         weight_error=damage.weight_error,
         payload_bytes=payload,
-        rest_bytes=model.rest_bytes(),
+        rest_bytes=model.rest_bytes(activations=any(option.activation_bits for option in options)),
         container=container,
         block=block,
         rounding=rounding,

@@ -201,7 +201,7 @@ class OnnxModel:
         )
         return codes + _SCALE_BYTES * scale_count(layer.shape, layer.channel_axis, self.coding.block)
 
-    def rest_bytes(self) -> int:
+    def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
         from lampq.adapters.onnx import size
         from lampq.adapters.onnx.write import Recipe

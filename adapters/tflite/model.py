@@ -122,11 +122,15 @@ class TfliteModel:
         """Bytes of the file."""
         return len(self._opened.data)
 
-    def rest_bytes(self) -> int:
-        """Bytes of a quantized file that no plan changes: graph, biases, other constants, and padding."""
+    def rest_bytes(self, *, activations: bool = False) -> int:
+        """Bytes of a quantized file that no plan changes: graph, biases, other constants, and padding.
+
+        Args:
+            activations: Whether inputs of layers are quantized too.
+        """
         from lampq.adapters.tflite.write import rest_bytes
 
-        return rest_bytes(self._opened)
+        return rest_bytes(self._opened, fixed=activations)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Bytes of a layer's codes and scales; None where no container fits the width.

@@ -53,7 +53,8 @@ def write(
     rewriter = Rewriter(draft)
     for stored in coded:
         rewriter.apply(stored)
-    pieces = encode(draft.model(), reserve=_table_bytes(opened))
+    fixed = any(stored.inputs is not None for stored in coded)
+    pieces = encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed))
     with atomic_path(path) as temporary:
         with temporary.open("wb") as handle:
             for piece in pieces:
@@ -61,32 +62,44 @@ def write(
         verify.verify(opened, temporary, draft, coded, calibration)
 
 
-def rest_bytes(opened: Opened) -> int:
-    """Bytes of the written file without the payload of its weights, for dynamic activations.
+def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
+    """Bytes of the written file without the payload of its weights.
 
-    Exact: tables are padded to the room that the most demanding plan needs, and data lies in slots whose
-    sizes add up.
+    Exact for files with all weights quantized: tables are padded to the room that the most demanding plan needs,
+    and data lies in slots whose sizes add up.
+
+    Args:
+        opened: The model.
+        fixed: Whether activations are quantized with fixed ranges, which takes operators and scales of its own;
+            where a plan leaves the inputs of some layers float, this is the most it can take.
     """
-    pieces = _skeleton(opened)
-    reserved = padded_table_bytes(_table_bytes(opened)) - len(pieces[0])
+    pieces = _skeleton(opened, fixed=fixed)
+    reserved = padded_table_bytes(_table_bytes(opened, fixed=fixed)) - len(pieces[0])
     payload = sum(blob_bytes(1) + blob_bytes(4 * w.shape[w.channel_axis]) for w in opened.survey.weights)
     return reserved + sum(memoryview(piece).nbytes for piece in pieces) - payload
 
 
-def _table_bytes(opened: Opened) -> int:
+def _table_bytes(opened: Opened, *, fixed: bool) -> int:
     """Bytes of the tables when every weight is quantized, with room for operators at every version."""
     names = {name for weight in opened.survey.weights for name in weight.op_names}
-    return len(_skeleton(opened)[0]) + _CODE_BYTES * len(names) * (len(containers.TENSOR_TYPES) - 1)
+    return len(_skeleton(opened, fixed=fixed)[0]) + _CODE_BYTES * len(names) * (
+        len(containers.TENSOR_TYPES) - 1
+    )
 
 
-def _skeleton(opened: Opened) -> list[Any]:
+def _skeleton(opened: Opened, *, fixed: bool) -> list[Any]:
     """The file with all weights quantized, one byte in place of each weight's codes."""
     draft = Draft(opened.graph)
     rewriter = Rewriter(draft)
-    for weight in opened.survey.weights:
+    grid = ActivationGrid.from_range(-1.0, 1.0, bits=_ACTIVATION_BITS)
+    for index, weight in enumerate(opened.survey.weights):
         rank = 2 if MATMUL in weight.op_names else len(weight.shape)
-        scale = np.zeros(weight.shape[weight.channel_axis], dtype=np.float32)
-        rewriter.apply(Coded(weight=weight, width=8, codes=np.zeros((1,) * rank, dtype=np.int8), scale=scale))
+        # Scales that differ, as those of a real file do: equal ones would be stored once.
+        scale = np.full(weight.shape[weight.channel_axis], 1.0 + index, dtype=np.float32)
+        coded = Coded(weight=weight, width=8, codes=np.zeros((1,) * rank, dtype=np.int8), scale=scale)
+        if fixed and all(site.subgraph == opened.main.index for site in weight.sites):
+            coded = dataclasses.replace(coded, inputs=grid, outputs=dict.fromkeys(weight.sites, grid))
+        rewriter.apply(coded)
     return encode(draft.model())
 
 

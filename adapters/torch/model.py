@@ -259,7 +259,7 @@ class TorchModel:
             return sum(file.stat().st_size for file in self._files)
         return sum(tensor.nbytes for tensor in self.runtime.weights.values())
 
-    def rest_bytes(self) -> int:
+    def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
         rest = self.rest()
         return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
