@@ -52,6 +52,8 @@ class Layer:
             raise RecordError("a layer needs a name")
         if self.kind not in KINDS:
             raise RecordError(f"layer {self.name}: kind {self.kind!r} is none of {', '.join(KINDS)}")
+        if self.size == 0 or 0 in self.shape:
+            raise RecordError(f"layer {self.name}: no weights, its shape is {self.shape}; leave it out")
         if self.size != int(np.prod(self.shape, dtype=np.int64)) or self.size <= 0:
             raise RecordError(f"layer {self.name}: size {self.size} does not fit shape {self.shape}")
         if not 0 <= self.channel_axis < len(self.shape):

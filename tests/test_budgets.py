@@ -14,8 +14,9 @@ import lampq
 from lampq.core.allocation import build_problem
 from lampq.core.clash import refuse_clash
 from lampq.core.cost_table import CostRow, CostTable
-from lampq.core.errors import BudgetError, LampqError, PlanError
+from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
 from lampq.core.gaussian import Gaussian
+from lampq.core.interaction import profile_interaction
 from lampq.core.limits import Budget, bit_operations, input_elements
 from lampq.core.option import Option
 from lampq.solvers import solve
@@ -253,9 +254,16 @@ def test_the_largest_kl_goes_with_other_limits():
         and sum(bops[i, j] for i, j in enumerate(choice)) <= most
     )
     assert plan.payload_bytes == best
+    interaction = profile_interaction(profile)
+    target = float(interaction.predict(np.zeros(4, dtype=int))) / 3
     joint = lampq.plan(profile, budget=Budget(max_kl=target, max_bops=most))
     assert joint.mode == "superposition"
-    assert joint.predicted_kl <= target
+    assert joint.payload_bytes == min(
+        sum(int(profile.payload_bytes[i, j]) for i, j in enumerate(choice))
+        for choice in itertools.product(range(4), repeat=4)
+        if float(interaction.predict(np.array(choice))) <= target
+        and sum(bops[i, j] for i, j in enumerate(choice)) <= most
+    )
 
 
 def test_clashing_limits_are_named_with_what_could_be_met_instead():
@@ -328,6 +336,21 @@ def test_impossible_limits_name_what_and_why(limits, more, error, message):
 def test_bops_without_macs_name_the_layers():
     with pytest.raises(BudgetError, match=r"blocks.0.patch_embed, .* and 7 more have none"):
         lampq.plan(make_profile(data=False), budget=Budget(max_bops=10**9))
+
+
+def test_layers_without_weights_are_refused_by_name():
+    layer = make_profile().layers[0]
+    with pytest.raises(RecordError, match=r"blocks.0.patch_embed: no weights, its shape is \(0, 4\)"):
+        dataclasses.replace(layer, shape=(0, 4), size=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_damage_that_is_no_number_is_refused_by_name(value):
+    profile = make_profile()
+    kl = profile.kl.copy()
+    kl[2, 3] = value
+    with pytest.raises(RecordError, match=r"blocks\.2\.proj"):
+        dataclasses.replace(profile, kl=kl)
 
 
 def test_a_limit_is_given_once():

@@ -141,7 +141,9 @@ def prepare(
     problem = build_problem(profile, cost, budget, pins=pins, ties=ties)
     # What cannot be met is refused before interactions are worked out.
     refuse_clash(profile, budget, problem, functools.partial(solvers.solve, time_limit_s=CLASH_LIMIT_S))
-    notes = [f"damage of {name} does not fall with every bit: running minimum taken" for name in repaired]
+    # Interactions are taken as measured: a plan's damage is no sum that a running minimum could repair.
+    repair = "" if mode == SUPERPOSITION else ": running minimum taken"
+    notes = [f"damage of {name} does not fall with every bit{repair}" for name in repaired]
     if mode == "error":
         notes.append(
             "made without data: relative weight error stands in for damage, which it predicts poorly"

@@ -12,14 +12,12 @@ from lampq import solvers
 from lampq.core.errors import BudgetError
 from lampq.core.limits import BYTES
 from lampq.core.pareto import Curve, pareto
+from lampq.core.problem import Problem
 from lampq.core.smallest import first_within, limited, smallest
 from lampq.core.solution import Solution
 
 if TYPE_CHECKING:
     from lampq.verbs.plan import Search
-
-# Limits in bytes that are told apart where other limits rule out the curve of all sizes.
-_LEVELS = 257
 
 
 def shrink(
@@ -27,8 +25,8 @@ def shrink(
 ) -> Search:
     """The search under the smallest limit in bytes that keeps the predicted damage at `max_kl`.
 
-    Without interactions and other limits that limit is read off the curve of all sizes; with other limits it is
-    found by bisection. With interactions the curve tells where to begin, and a few searches find the limit.
+    Without interactions that limit is read off the curve of all sizes, or found by bisection where other limits
+    hold too. With interactions the curve gives the sizes and tells where to begin, and a few searches find the limit.
 
     Args:
         search: Its bytes are limited to the most that is tried.
@@ -55,25 +53,27 @@ def shrink(
             f"largest KL {max_kl:g}: the widest plan within the limits is predicted to lose {widest:.3g} nats; "
             f"allow more or profile wider widths"
         )
-    curve = pareto(problem) if len(problem.limits) == 1 else None
+    if search.interaction is None and len(problem.limits) > 1:
+        best = smallest(problem, max_kl, solvers.solve, resource=resource)
+        return within(int(problem.usage(best.choice)[resource]))
+    curve = pareto(_alone(problem, resource))
     if search.interaction is not None:
-        if curve is None:
-            lowest, highest = (
-                int(problem.floors()[resource]),
-                int(problem.resources[resource].max(axis=1).sum()),
-            )
-            highest = min(highest, int(problem.limits[resource]))
-            sizes = np.unique(np.linspace(lowest, highest, _LEVELS).astype(np.int64)).tolist()
-            guess = len(sizes) // 2
-        else:
-            sizes, guess = curve.sizes.tolist(), _guess(search, curve, max_kl)
-        found = first_within(sizes, max_kl, damage, guess=guess)
-        return search if found is None else within(sizes[found])
-    if curve is not None and curve.complete:
-        keeps = curve.damages <= max_kl
-        return within(int(curve.sizes[int(np.argmax(keeps))])) if keeps.any() else search
-    best = smallest(problem, max_kl, solvers.solve, resource=resource)
-    return within(int(problem.usage(best.choice)[resource]))
+        found = first_within(curve.sizes.tolist(), max_kl, damage, guess=_guess(search, curve, max_kl))
+        return search if found is None else within(int(curve.sizes[found]))
+    if not curve.complete:
+        return within(int(problem.usage(smallest(problem, max_kl, solvers.solve).choice)[0]))
+    keeps = curve.damages <= max_kl
+    return within(int(curve.sizes[int(np.argmax(keeps))])) if keeps.any() else search
+
+
+def _alone(problem: Problem, resource: int) -> Problem:
+    """The problem without its other limits."""
+    return dataclasses.replace(
+        problem,
+        resources=problem.resources[[resource]],
+        limits=problem.limits[[resource]],
+        resource_names=(problem.resource_names[resource],),
+    )
 
 
 def _guess(search: Search, curve: Curve, max_kl: float) -> int:
