@@ -31,6 +31,7 @@ _EXPORTS = {
     "convert": "lampq.verbs.convert",
     "demo": "lampq.verbs.demo",
     "evaluate": "lampq.verbs.evaluate",
+    "fake_quantize": "lampq.verbs.fake_quantize",
     "inspect": "lampq.verbs.inspect",
     "match": "lampq.verbs.match",
     "merge": "lampq.core.merge",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from lampq.verbs.convert import convert as convert
     from lampq.verbs.demo import demo as demo
     from lampq.verbs.evaluate import evaluate as evaluate
+    from lampq.verbs.fake_quantize import fake_quantize as fake_quantize
     from lampq.verbs.inspect import inspect as inspect
     from lampq.verbs.match import match as match
     from lampq.verbs.plan import plan as plan

@@ -9,6 +9,7 @@ from lampq.core.budget import parse_bops, parse_size
 from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import LampqError
 from lampq.core.option import parse_bits
+from lampq.core.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.core.shard import Shard
 from lampq.core.traces import KINDS, TRUE
@@ -87,7 +88,15 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
         "--bits", type=_lampq(parse_bits), default="2-8", metavar="B", help="weight widths (2-8)"
     )
     group.add_argument(
-        "--act-bits", type=int, choices=[8], metavar="8", help="quantize layer inputs too, static, to 8 bits"
+        "--act-bits",
+        type=_lampq(parse_bits),
+        metavar="B",
+        help="quantize layer inputs too: 8, or with PyTorch models any widths like 4,8 or 2-8, measured in pairs",
+    )
+    group.add_argument(
+        "--act-range",
+        choices=["minmax", "percentile", "mse", "token"],
+        help="range of an input: of the calibration data, or of each token (PyTorch: mse; others: minmax alone)",
     )
     group.add_argument(
         "--container",
@@ -145,6 +154,12 @@ def budget(sub: argparse.ArgumentParser) -> None:
     """Limits of a plan."""
     group = sub.add_argument_group("budget (at least one; all that are given hold together)")
     group.add_argument("--avg-bits", dest="average_bits", metavar="B", help="bits per weight on average")
+    group.add_argument(
+        "--avg-act-bits",
+        dest="average_input_bits",
+        metavar="B",
+        help="bits per input value on average, all values that layers read of a sample",
+    )
     group.add_argument(
         "--size", dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model"
     )
@@ -230,6 +245,31 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
         default=[],
         metavar="PATTERN",
         help="layers that take one width (repeatable)",
+    )
+
+
+def recipe(sub: argparse.ArgumentParser) -> None:
+    """The choices of mode lampq."""
+    group = sub.add_argument_group("mode lampq (defaults in brackets)")
+    group.add_argument(
+        "--type-scale",
+        choices=TYPE_SCALES,
+        default=PUBLISHED.type_scale,
+        help=f"damage of a type's probes: KL, or the share of changed predictions ({PUBLISHED.type_scale})",
+    )
+    numbers = (
+        ("--probes", int, "N", "layers of a type that fix its scale"),
+        ("--beta", int, "BITS", "width of the probes"),
+        ("--gamma", float, "G", "how much a bit shrinks damage"),
+        ("--error-table", str, "NAME", "errors of other widths: measured, paper, mse, minmax(2.96)"),
+        ("--max-swaps", int, "N", "swaps of the update, 0 for none"),
+    )
+    fields = {"--error-table": "table", "--max-swaps": "most_swaps"}
+    for flag, kind, metavar, text in numbers:
+        default = getattr(PUBLISHED, fields.get(flag, flag.lstrip("-")))
+        group.add_argument(flag, type=kind, metavar=metavar, default=default, help=f"{text} ({default})")
+    group.add_argument(
+        "--weighted-errors", action="store_true", help="weigh the update's errors by the layers' sensitivity"
     )
 
 

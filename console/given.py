@@ -14,6 +14,7 @@ from lampq.core.cost_csv import read_cost_table
 from lampq.core.errors import AdapterError, BudgetError
 from lampq.core.layer import KINDS
 from lampq.core.limits import Budget
+from lampq.core.recipe import Recipe
 from lampq.core.traces import EMPIRICAL
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def measurement(args: Namespace, data: Dataset | None) -> dict[str, Any]:
     return {
         "bits": args.bits,
         "act_bits": args.act_bits,
+        "act_range": args.act_range,
         "container": args.container,
         "block": args.block,
         "fisher": args.fisher,
@@ -87,6 +89,7 @@ def budget(args: Namespace) -> Budget:
     given = {"tables": tables, "at_most": args.at_most, "floors": args.floors, "ceilings": args.ceilings}
     return Budget(
         average_bits=args.average_bits,
+        average_input_bits=args.average_input_bits,
         size_bytes=args.size_bytes,
         max_kl=args.max_kl,
         max_bops=args.max_bops,
@@ -119,6 +122,23 @@ def search(args: Namespace) -> dict[str, Any]:
         "pins": args.pin,
         "ties": args.tie,
     }
+
+
+def recipe(args: Namespace) -> Recipe:
+    """The choices of mode lampq.
+
+    Raises:
+        RecordError: One of them cannot be.
+    """
+    return Recipe(
+        type_scale=args.type_scale,
+        probes=args.probes,
+        beta=args.beta,
+        gamma=args.gamma,
+        table=args.error_table,
+        most_swaps=args.max_swaps,
+        weighted=args.weighted_errors,
+    )
 
 
 def finish(args: Namespace, as_json: Callable[[], dict[str, Any]], show: Callable[[], None]) -> None:

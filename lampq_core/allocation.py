@@ -15,6 +15,7 @@ from lampq.core.option_order import cover_table
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
+from lampq.core.setting import input_range
 
 
 def build_problem(
@@ -121,7 +122,6 @@ def build_plan(
         zip(profile.layers, np.asarray(choice).tolist(), strict=True)
     ):
         option = profile.options[option_index]
-        activation = layer.activation if option.activation_bits else None
         layers.append(
             PlanLayer(
                 name=layer.name,
@@ -131,7 +131,7 @@ def build_plan(
                 size=layer.size,
                 weight_bits=option.weight_bits,
                 activation_bits=option.activation_bits,
-                activation_range=(float(activation.min[0]), float(activation.max[0])) if activation else None,
+                activation_range=input_range(profile, index, option_index),
                 payload_bytes=int(profile.payload_bytes[index, option_index]),
                 predicted_kl=None if cost is None else float(cost[index, option_index]),
                 why=why[index] if why else "",

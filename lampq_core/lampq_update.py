@@ -12,11 +12,13 @@ layers' sensitivity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from lampq.core.activation_grid import ActivationRule
 from lampq.core.coding import encoder
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import RecordError
@@ -26,6 +28,10 @@ from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.problem import Problem
 from lampq.core.quantizer import as_rows, from_rows
+from lampq.core.setting import Setting
+
+Rules: TypeAlias = Callable[[int, int], ActivationRule | None]
+"""How the input of a layer is rounded at an option, both by index; None: it stays float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,7 @@ def update(
     table: str = "measured",
     importance: np.ndarray | None = None,
     most_swaps: int = 50,
+    rules: Rules | None = None,
     reference: np.ndarray | None = None,
     progress: Progress = quiet,
 ) -> Updated:
@@ -94,6 +101,8 @@ def update(
             of the current width by a table of `error_table`: `paper`, `minmax(r)`, `mse`.
         importance: Weight of each layer's error, shape (L,); None weighs all the same, as published.
         most_swaps: The most swaps to try.
+        rules: How the input of a layer is rounded at an option (both by index), where inputs are rounded too: a swap
+            then moves weights and inputs together.
         reference: Float logits of the batch; None computes them.
         progress: Told after every swap.
 
@@ -104,7 +113,7 @@ def update(
         raise RecordError(f"widths {tuple(widths)}: the update moves by single bits and needs all in between")
     ratios = None if table == "measured" else error_table(table)[np.asarray(widths) - 1]
     reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
-    weights = _Weights(model, layers, widths)
+    weights = _Weights(model, layers, widths, rules)
     choice = np.asarray(choice, dtype=np.int64).copy()
     current = weights.applied(choice)
     kl = _damage(reference, current, batch)
@@ -135,10 +144,13 @@ def update(
 
 
 class _Weights:
-    """Quantized weights, made when needed."""
+    """Quantized weights, made when needed, and how inputs are rounded."""
 
-    def __init__(self, model: Model, layers: Sequence[Layer], widths: Sequence[int]) -> None:
+    def __init__(
+        self, model: Model, layers: Sequence[Layer], widths: Sequence[int], rules: Rules | None
+    ) -> None:
         self.layers = layers
+        self._rules = rules
         self._model = model
         self._widths = widths
 
@@ -151,12 +163,18 @@ class _Weights:
         quantized = encoder(self._model, layer.name, layer.channel_axis)(self._widths[option])
         return quantized.dequantized().reshape(layer.channels, -1)
 
+    def rounded(self, index: int, option: int, inputs: np.ndarray) -> np.ndarray:
+        """Inputs of a layer, features last, as it has them at an option."""
+        rule = None if self._rules is None else self._rules(index, option)
+        return inputs if rule is None else rule.apply(inputs)
+
     def applied(self, choice: np.ndarray) -> Model:
-        arrays = {
-            layer.name: from_rows(self.rows(index, option), layer.shape, layer.channel_axis)
-            for index, (layer, option) in enumerate(zip(self.layers, choice.tolist(), strict=True))
-        }
-        return self._model.with_weights(arrays)
+        settings: dict[str, np.ndarray | Setting] = {}
+        for index, (layer, option) in enumerate(zip(self.layers, choice.tolist(), strict=True)):
+            weight = from_rows(self.rows(index, option), layer.shape, layer.channel_axis)
+            rule = None if self._rules is None else self._rules(index, option)
+            settings[layer.name] = weight if self._rules is None else Setting(weight=weight, activation=rule)
+        return self._model.with_weights(settings)
 
 
 def _movable(layers: Sequence[Layer], problem: Problem) -> np.ndarray:
@@ -203,7 +221,8 @@ def _errors(
         given = quantized_inputs.reshape(-1, held[1].shape[1])
         power[index] += float(np.square(exact, dtype=np.float64).sum())
         for option, rows in held[2].items():
-            squares[index, option] += float(np.square(given @ rows.T - exact, dtype=np.float64).sum())
+            taken = weights.rounded(index, option, given)
+            squares[index, option] += float(np.square(taken @ rows.T - exact, dtype=np.float64).sum())
     errors = np.full(squares.shape, np.nan)
     for index in np.flatnonzero(movable & (power > 0)):
         at = int(choice[index])

@@ -16,7 +16,7 @@ from lampq.core.errors import BudgetError
 from lampq.core.patterns import parse_rule
 from lampq.core.profile import Profile
 
-BITS, BYTES, BOPS = "bits", "bytes", "BOPs"
+BITS, INPUT_BITS, BYTES, BOPS = "bits", "input bits", "bytes", "BOPs"
 
 _SHOWN = 3
 
@@ -36,6 +36,7 @@ class Budget:
         floors: Least widths, `PATTERN=BITS`.
         ceilings: Largest widths, `PATTERN=BITS`.
         max_activation_bytes: Bytes of the largest quantized layer input of one sample; see `input_elements`.
+        average_input_bits: Input width averaged over all values that the layers read of a sample (32 for float).
     """
 
     average_bits: float | str | None = None
@@ -47,14 +48,16 @@ class Budget:
     floors: tuple[str, ...] = ()
     ceilings: tuple[str, ...] = ()
     max_activation_bytes: int | None = None
+    average_input_bits: float | str | None = None
 
     def __post_init__(self) -> None:
         if not any(_is_set(getattr(self, field.name)) for field in fields(self)):
             raise BudgetError(
                 "no budget: give average bits, a size, a largest KL, BOPs, a latency table or another limit"
             )
-        if self.average_bits is not None:
-            average_bits_limit(self.average_bits, 1)
+        for average in (self.average_bits, self.average_input_bits):
+            if average is not None:
+                average_bits_limit(average, 1)
         for name, value, unit in (
             ("size", self.size_bytes, "bytes"),
             ("BOPs", self.max_bops, "bit operations"),
@@ -81,8 +84,9 @@ class Budget:
                 found[field.name] = list(value) if isinstance(value, tuple) else value
         if self.max_kl is not None:
             found["max_kl"] = float(self.max_kl)
-        if self.average_bits is not None:
-            found["average_bits"] = float(parse_number(self.average_bits, "average bits"))
+        for name in ("average_bits", "average_input_bits"):
+            if getattr(self, name) is not None:
+                found[name] = float(parse_number(getattr(self, name), "average bits"))
         return found
 
     @classmethod
@@ -154,6 +158,19 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
                 most=average_bits_limit(budget.average_bits, weights),
                 asked=f"average bits {budget.average_bits}",
                 show=lambda amount: f"{_rounded_up(Fraction(amount, weights), 4)} average bits",
+            )
+        )
+    if budget.average_input_bits is not None:
+        elements = input_elements(profile)
+        values = int(elements.sum())
+        widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
+        found.append(
+            Limit(
+                name=INPUT_BITS,
+                use=elements[:, None] * widths[None, :],
+                most=average_bits_limit(budget.average_input_bits, values),
+                asked=f"average input bits {budget.average_input_bits}",
+                show=lambda amount: f"{_rounded_up(Fraction(amount, values), 4)} average input bits",
             )
         )
     if budget.size_bytes is not None:

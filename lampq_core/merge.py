@@ -47,10 +47,16 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         whole = np.concatenate(parts, axis=axis)
         return whole[order] if axis == 0 else whole[:, :, order]
 
+    def averaged(name: str) -> np.ndarray | None:
+        if getattr(first, name) is None:
+            return None
+        return sum(w * getattr(profile, name) for w, profile in zip(share, profiles, strict=True))
+
     return dataclasses.replace(
         first,
         layers=tuple(_merge_layer(same, share) for same in zip(*(p.layers for p in profiles), strict=True)),
-        kl=None if first.kl is None else sum(w * p.kl for w, p in zip(share, profiles, strict=True)),
+        kl=averaged("kl"),
+        joint_fisher=averaged("joint_fisher"),
         logits=joined("logits", 0),
         logit_delta=joined("logit_delta", 2),
         samples=sum(counts),
@@ -67,9 +73,14 @@ def _check(first: Profile, other: Profile) -> None:
     for one, same in zip(first.layers, other.layers, strict=True):
         if not one.fingerprint.matches(same.fingerprint):
             raise RecordError(f"profiles to merge are of different models: layer {one.name} differs")
-    for name in ("kl", "logits"):
+    for name in ("kl", "logits", "joint_fisher", "activation_range"):
         if (getattr(first, name) is None) != (getattr(other, name) is None):
             raise RecordError(f"profiles to merge: only some have {name}")
+    ranges = (first.activation_range, other.activation_range)
+    if first.per_token != other.per_token or (ranges[0] is not None and not np.array_equal(*ranges)):
+        raise RecordError(
+            "profiles to merge round activations on different grids; profile shards of the same data instead"
+        )
     if (first.shard is None) != (other.shard is None):
         raise RecordError("profiles to merge: only some are shards; merge the shards first")
     if first.shard is not None:

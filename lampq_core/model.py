@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from lampq.core.activation_range import Histogram
     from lampq.core.coding import Coding
     from lampq.core.input_spec import InputSpec
     from lampq.core.layer import Layer
@@ -48,8 +49,11 @@ class Model(Protocol):
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
 
-    def with_weights(self, weights: Mapping[str, np.ndarray]) -> Model:
-        """The same model with some weights replaced (arrays in the shape of the layer's record)."""
+    def with_weights(self, weights: Mapping[str, Any]) -> Model:
+        """The same model with some weights replaced (arrays in the shape of the layer's record).
+
+        An adapter that rounds activations also takes a `core.setting.Setting` for an array, here and in `sweep`.
+        """
 
     def with_coding(self, coding: Coding) -> Model:
         """The same model with its weights turned into codes another way.
@@ -59,7 +63,7 @@ class Model(Protocol):
         """
 
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
+        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, Any]]
     ) -> Iterator[tuple[str, int, np.ndarray]]:
         """Logits with one weight replaced at a time: (layer, option, array) in, (layer, option, logits) out.
 
@@ -84,3 +88,15 @@ class Model(Protocol):
 
         Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
         """
+
+
+class RoundingModel(Model, Protocol):
+    """A model whose activations can be rounded as well: it takes settings where others take weights."""
+
+    def calibrate(self, batch: np.ndarray, *, products: bool = False) -> dict[str, Histogram]:
+        """Values of every layer's input, and where wanted of the factors of attention, by name."""
+
+
+def rounds_activations(model: Model) -> TypeGuard[RoundingModel]:
+    """Whether a model is a `RoundingModel`."""
+    return hasattr(model, "calibrate")

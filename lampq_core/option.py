@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from lampq.core.errors import RecordError
 
@@ -43,6 +46,31 @@ class Option:
     def to_text(self) -> str:
         """`w4` or `w4a8`."""
         return f"w{self.weight_bits}" + (f"a{self.activation_bits}" if self.activation_bits else "")
+
+
+def all_options(bits: Sequence[int], act_bits: int | Sequence[int] | None = None) -> tuple[Option, ...]:
+    """Every weight width with every input width, increasing.
+
+    >>> [option.to_text() for option in all_options((4, 2), (8, 4))]
+    ['w2a4', 'w2a8', 'w4a4', 'w4a8']
+    """
+    inputs: Sequence[int | None] = (
+        [act_bits] if act_bits is None or isinstance(act_bits, int) else sorted(set(act_bits))
+    )
+    return tuple(
+        Option(weight_bits=weight_bits, activation_bits=activation_bits)
+        for weight_bits in sorted(set(bits))
+        for activation_bits in inputs
+    )
+
+
+def neighbours(options: Sequence[Option], reach: int = 1) -> np.ndarray:
+    """Which options lie at most `reach` widths apart in weights and in inputs, bool, shape (J, J)."""
+    places = []
+    for widths in ([o.weight_bits for o in options], [o.input_bits for o in options]):
+        places.append(np.searchsorted(sorted(set(widths)), widths))
+    near = [np.abs(place[:, None] - place) <= reach for place in places]
+    return near[0] & near[1]
 
 
 def parse_bits(text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from lampq.core.option import Option
 from lampq.core.shard import Shard
 
 _SCHEMA = "lampq.profile/1"
+# Arrays that a profile may lack.
+_OPTIONAL = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +43,11 @@ class Profile:
         kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
         logits: Float logits of the calibration samples, float32, shape (S, C), or None.
         logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
+        joint_fisher: Second-order damage of rounding weights and input of one layer together, E_n[(sum g dY)^2] / 2
+            with dY = W_hat X_hat - W X, nats, shape (L, J), or None.
+        activation_range: Ends of the grid that a layer's input is rounded on, float64, shape (L, J, 2), or None:
+            the smallest and largest input in calibration.
+        per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
         samples: Calibration samples behind the measurements, 0 without data.
         shard: Which part of the samples this is, or None: all.
         provenance: Model digest and name, versions, seed, calibration source.
@@ -57,6 +64,9 @@ class Profile:
     kl: np.ndarray | None = None
     logits: np.ndarray | None = None
     logit_delta: np.ndarray | None = None
+    joint_fisher: np.ndarray | None = None
+    activation_range: np.ndarray | None = None
+    per_token: bool = False
     samples: int = 0
     shard: Shard | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -81,8 +91,13 @@ class Profile:
         if not self.available.any(axis=1).all():
             stuck = self.layers[int(np.argmin(self.available.any(axis=1)))].name
             raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
-        if self.kl is not None:
-            self._check("kl", table, np.float64)
+        for name in ("kl", "joint_fisher"):
+            if getattr(self, name) is not None:
+                self._check(name, table, np.float64)
+        if self.activation_range is not None:
+            self._check("activation_range", (*table, 2), np.float64)
+            if (np.diff(self.activation_range) < 0).any():
+                raise RecordError("profile: an activation_range ends before it begins")
         if self.logits is not None:
             self._check("logits", (self.samples, np.shape(self.logits)[-1]), np.float32)
         if self.logit_delta is not None:
@@ -102,7 +117,7 @@ class Profile:
                 else f"sample {where[0]}"
             )
             raise RecordError(f"profile: {name} is not finite at {place}")
-        least = {"weight_error": 0, "kl": 0, "payload_bytes": -1}.get(name)
+        least = {"weight_error": 0, "kl": 0, "joint_fisher": 0, "payload_bytes": -1}.get(name)
         if least is not None and (array < least).any():
             place = self.layers[int(np.argwhere(array < least)[0, 0])].name
             raise RecordError(f"profile: {name} is negative at layer {place}")
@@ -130,6 +145,22 @@ class Profile:
             return f"{option.weight_bits} bits"
         return option.to_text()
 
+    def narrowed(self, columns: Sequence[int]) -> Profile:
+        """The same with some of the options, by index, in rising order."""
+        keep = list(columns)
+        arrays: dict[str, Any] = {}
+        for name in (
+            "weight_error",
+            "payload_bytes",
+            "kl",
+            "joint_fisher",
+            "activation_range",
+            "logit_delta",
+        ):
+            array = getattr(self, name)
+            arrays[name] = None if array is None else array[:, keep]
+        return dataclasses.replace(self, options=tuple(self.options[column] for column in keep), **arrays)
+
     def write(self, path: Path, *, force: bool = False) -> None:
         """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
 
@@ -141,7 +172,7 @@ class Profile:
         for output in (path, arrays_path):
             files.refuse_existing(output, force=force)
         arrays = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
-        for name in ("kl", "logits", "logit_delta"):
+        for name in _OPTIONAL:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         with files.atomic_path(arrays_path) as temporary, temporary.open("wb") as handle:
@@ -155,6 +186,7 @@ class Profile:
             "block": self.block,
             "rounding": self.rounding,
             "rest_bytes": self.rest_bytes,
+            "per_token": self.per_token,
             "options": [dataclasses.asdict(option) for option in self.options],
             "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
             "layers": [layer.to_json() for layer in self.layers],
@@ -185,9 +217,8 @@ class Profile:
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
-                kl=arrays.get("kl"),
-                logits=arrays.get("logits"),
-                logit_delta=arrays.get("logit_delta"),
+                per_token=bool(data.get("per_token", False)),
+                **{name: arrays.get(name) for name in _OPTIONAL},
                 samples=int(data["samples"]),
                 shard=None if data.get("shard") is None else Shard.parse(str(data["shard"])),
                 provenance=dict(data["provenance"]),

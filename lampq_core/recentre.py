@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.coding import encoder
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, InteractionBuilder
@@ -22,11 +21,12 @@ from lampq.core.layer import Layer
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
 from lampq.core.problem import Problem
-from lampq.core.quantizer import from_rows
+from lampq.core.setting import Setting, rounded_weight
 from lampq.core.superposition import allocate
 
-Quantizer = Callable[[int, int], np.ndarray]
-"""Gives the weight of a layer (by index) at an option (by index), dequantized, in the shape of the layer's record."""
+Quantizer = Callable[[int, int], np.ndarray | Setting]
+"""Gives a layer (by index) at an option (by index): its weight, dequantized, in the shape of the layer's record, or a
+setting where the layer's input is rounded too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,7 @@ def refine(
     *,
     rounds: int = 2,
     reach: int = 1,
+    near: np.ndarray | None = None,
     tries: int = 8,
     reference: np.ndarray | None = None,
     quantizer: Quantizer | None = None,
@@ -103,6 +104,7 @@ def refine(
         plans: Plans to begin with, each of shape (L,), within the limits.
         rounds: The most rounds; a round takes about as long as L / 2 * (options in reach) runs of the batch.
         reach: How many options up and down a round looks at, >= 1.
+        near: Instead of `reach`: which options a round looks at from which, bool, shape (J, J).
         tries: Plans that a round measures, >= 1.
         reference: Float logits of the batch; None computes them.
         quantizer: How weights are quantized; None rounds to the nearest level (`core.quantizer`).
@@ -116,6 +118,7 @@ def refine(
     if reach < 1 or tries < 1 or rounds < 0:
         raise RecordError(f"rounds {rounds}, reach {reach}, tries {tries}: at least 0, 1 and 1")
     bench = _Bench(model, layers, widths, problem, batch, reference, quantizer)
+    near = _within(len(widths), reach) if near is None else near
     begun = time.perf_counter()
     distinct = {
         np.asarray(plan, dtype=np.int64).tobytes(): np.asarray(plan, dtype=np.int64) for plan in plans
@@ -139,7 +142,7 @@ def refine(
     for number in range(1, rounds + 1):
         begun = time.perf_counter()
         what = f"round {number}: measuring around the plan"
-        interaction = bench.around(choice, reach, progress, what).interaction
+        interaction = bench.around(choice, near, progress, what).interaction
         found = allocate(interaction, problem, [choice], seed=seed, keep=tries + 1, bound_limit_s=0)
         new = [index for index, plan in enumerate(found.choices) if plan.tobytes() not in bench.measured]
         if not new:
@@ -210,7 +213,13 @@ def measure_interaction(
     """
     bench = _Bench(model, layers, widths, problem, batch, reference, quantizer)
     at = None if choice is None else np.asarray(choice, dtype=np.int64)
-    return bench.around(at, reach, progress, "measuring layers")
+    return bench.around(at, _within(len(widths), reach), progress, "measuring layers")
+
+
+def _within(options: int, reach: int) -> np.ndarray:
+    """Options at most `reach` places apart, bool, shape (J, J)."""
+    place = np.arange(options)
+    return np.abs(place[:, None] - place) <= reach
 
 
 class _Bench:
@@ -240,7 +249,7 @@ class _Bench:
         if reference is None:
             reference = model.run(batch)
         self._reference = check_logits(reference, "the float model")
-        self._kept: dict[str, tuple[int, np.ndarray]] = {}
+        self._kept: dict[str, tuple[int, np.ndarray | Setting]] = {}
         reduction = problem.reduced()
         # Pinned and tied layers are free where their group is.
         self._allowed = np.isfinite(reduction.problem.cost)[reduction.groups]
@@ -254,8 +263,8 @@ class _Bench:
         best = min(plans, key=lambda plan: self.measured[plan.tobytes()])
         return best, self.measured[best.tobytes()]
 
-    def around(self, choice: np.ndarray | None, reach: int, progress: Progress, what: str) -> Measured:
-        """Move one layer by up to `reach` options, all others at the plan; or to any option, all others float."""
+    def around(self, choice: np.ndarray | None, near: np.ndarray, progress: Progress, what: str) -> Measured:
+        """Move one layer to options nearby, all others at the plan; or to any option, all others float."""
         layers, options = self._problem.cost.shape
         moved = self._allowed.copy()
         if choice is None:
@@ -263,7 +272,7 @@ class _Bench:
         else:
             self._check(choice)
             centre, model = self._run(choice), self._model.with_weights(self._weights(choice))
-            moved &= np.abs(np.arange(options) - choice[:, None]) <= reach
+            moved &= near[choice]
             moved[np.arange(layers), choice] = False
         builder = InteractionBuilder(
             self._reference, layers=layers, options=options, centre=None if choice is None else centre
@@ -274,7 +283,7 @@ class _Bench:
             kl[layer, option] = kl_divergence(self._reference, centre).mean()
         position = {layer.name: index for index, layer in enumerate(self._layers)}
 
-        def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
+        def candidates() -> Iterator[tuple[str, int, np.ndarray | Setting]]:
             for index, layer in enumerate(self._layers):
                 for option in np.flatnonzero(moved[index]).tolist():
                     yield layer.name, option, self._quantized(index, option)
@@ -291,7 +300,7 @@ class _Bench:
         logits = self._model.with_weights(self._weights(choice)).run(self._batch)
         return check_logits(logits, "the quantized model")
 
-    def _weights(self, choice: np.ndarray) -> Mapping[str, np.ndarray]:
+    def _weights(self, choice: np.ndarray) -> Mapping[str, np.ndarray | Setting]:
         for index, (layer, option) in enumerate(zip(self._layers, choice.tolist(), strict=True)):
             kept = self._kept.get(layer.name)
             if kept is None or kept[0] != option:
@@ -299,9 +308,7 @@ class _Bench:
         return {name: array for name, (_, array) in self._kept.items()}
 
     def _nearest(self, index: int, option: int) -> np.ndarray:
-        layer = self._layers[index]
-        quantized = encoder(self._model, layer.name, layer.channel_axis)(self._widths[option])
-        return from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+        return rounded_weight(self._model, self._layers[index], self._widths[option])
 
     def _check(self, choice: np.ndarray) -> None:
         problem = self._problem

@@ -131,6 +131,7 @@ def _shown(value: Any) -> str:
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
+    "boolean": lambda value: isinstance(value, bool),
     "number": _number,
     "integer": lambda value: _number(value) and (isinstance(value, int) or value.is_integer()),
     "string": lambda value: isinstance(value, str),

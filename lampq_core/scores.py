@@ -9,6 +9,7 @@ import numpy as np
 from lampq.core.errors import RecordError
 from lampq.core.option_order import running_minimum
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED, Recipe
 
 # Second-order theory ends where the error is no longer small; below this floor a type scale means nothing.
 _SMALLEST_SCALE = 1e-12
@@ -26,58 +27,67 @@ def kl_scores(profile: Profile) -> np.ndarray:
 
 
 def fisher_scores(profile: Profile) -> np.ndarray:
-    """Error-aware Fisher score, tr(F) / n * ||dW||^2 / 2, nats, shape (L, J).
+    """Error-aware Fisher score, nats, shape (L, J): E_n[(sum g dY)^2] / 2 where the profile has it, which counts
+    rounded inputs too, else tr(F) / n * ||dW||^2 / 2.
 
-    Second-order expansion of the KL divergence with the Fisher information taken as isotropic within a layer
-    (the weighting of HAWQ-V2, arXiv:1911.03852, with the Fisher trace in place of the Hessian's).
+    The latter is the second-order expansion of the KL divergence with the Fisher information taken as isotropic within
+    a layer (the weighting of HAWQ-V2, arXiv:1911.03852, with the Fisher trace in place of the Hessian's).
 
     Raises:
         RecordError: The profile holds no Fisher traces.
     """
+    if profile.joint_fisher is not None:
+        return profile.joint_fisher.copy()
     return 0.5 * (_traces(profile) / profile.sizes)[:, None] * profile.weight_error
 
 
-def lampq_scores(
-    profile: Profile,
-    *,
-    gamma: float = 4.0,
-    beta: int = 2,
-    samples_per_kind: int = 3,
-) -> np.ndarray:
+def lampq_scores(profile: Profile, recipe: Recipe = PUBLISHED) -> np.ndarray:
     """LampQ's type-aware Fisher score, alpha_t tr(F) gamma^(beta - B), nats, shape (L, J).
 
     The type scale alpha_t is the mean damage of a few layers of the type quantized to beta bits, one at a time,
     over their type's mean trace; gamma^-B models how damage shrinks with the width (4 is 6.02 dB a bit). Written
-    relative to beta bits the score is in nats and equals the measured damage there on average.
+    relative to beta bits the score equals the measured damage there on average: nats, unless the recipe counts
+    changed predictions.
 
-    Source: Kim et al., AAAI 2026, arXiv:2511.10004, equations of sensitivity and type scale; damage is KL here.
+    Source: Kim et al., AAAI 2026, arXiv:2511.10004, equations of sensitivity and type scale.
 
     Args:
-        profile: Needs Fisher traces and, for the type scale, measured damage at `beta` bits.
-        gamma: Shrinkage of damage per bit, > 1.
-        beta: Width at which the type scale is measured; the nearest profiled width is taken.
-        samples_per_kind: Layers per type that fix the scale, spread over depth.
+        profile: Needs Fisher traces and, for the type scale, measurements at `recipe.beta` bits.
+        recipe: The choices.
 
     Raises:
-        RecordError: Traces or measured damage are missing.
+        RecordError: Traces or measurements are missing.
     """
-    if profile.kl is None:
-        raise RecordError("mode lampq measures its type scale on data; profile the model with --data")
-    if not gamma > 1:
-        raise RecordError(f"gamma is {gamma}; damage shrinks with the width only when it exceeds 1")
     trace = _traces(profile)
     widths = profile.weight_bits
-    at_beta = int(np.abs(widths - beta).argmin())
+    at_beta = int(np.abs(widths - recipe.beta).argmin())
+    damages = _probe_damage(profile, at_beta, recipe)
     sensitivity = np.empty(len(trace))
     kinds = np.array([layer.kind for layer in profile.layers])
     for kind in dict.fromkeys(kinds):
         members = np.flatnonzero(kinds == kind)
-        spread = np.linspace(0, len(members) - 1, min(samples_per_kind, len(members))).round().astype(int)
-        damage = profile.kl[members[spread], at_beta].mean()
+        count = min(recipe.probes, len(members))
+        spread = np.linspace(0, len(members) - 1, count).round().astype(int)
+        damage = damages[members[spread]].mean()
         mean_trace = trace[members].mean()
         scale = damage / mean_trace if mean_trace > 0 else 0.0
         sensitivity[members] = max(scale, _SMALLEST_SCALE) * trace[members]
-    return sensitivity[:, None] * gamma ** (widths[at_beta] - widths)[None, :].astype(np.float64)
+    return sensitivity[:, None] * recipe.gamma ** (widths[at_beta] - widths)[None, :].astype(np.float64)
+
+
+def _probe_damage(profile: Profile, option: int, recipe: Recipe) -> np.ndarray:
+    """What quantizing each layer alone does at an option, shape (L,): nats, or the share of changed predictions."""
+    if profile.kl is None:
+        raise RecordError("mode lampq measures its type scale on data; profile the model with --data")
+    if recipe.type_scale == "kl":
+        return profile.kl[:, option]
+    if profile.logits is None or profile.logit_delta is None:
+        raise RecordError(
+            "a type scale by accuracy needs logit differences; profile fewer samples, keeping them"
+        )
+    chosen = profile.logits.argmax(axis=1)
+    changed = (profile.logits + profile.logit_delta[:, option]).argmax(axis=2) != chosen
+    return changed.mean(axis=1)
 
 
 def error_scores(profile: Profile) -> np.ndarray:
@@ -113,7 +123,9 @@ def automatic_mode(profile: Profile) -> str:
     return "error"
 
 
-def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def predicted_damage(
+    profile: Profile, mode: str, recipe: Recipe = PUBLISHED
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Scores of a mode made non-increasing in the widths of weights and inputs.
 
     More bits can measure slightly worse by chance; left alone, a budget that cannot be used up would then prefer
@@ -128,7 +140,7 @@ def predicted_damage(profile: Profile, mode: str) -> tuple[np.ndarray, tuple[str
     """
     if mode not in MODES:
         raise RecordError(f"mode {mode!r} is none of {', '.join(MODES)}")
-    scores = MODES[mode](profile)
+    scores = lampq_scores(profile, recipe) if mode == "lampq" else MODES[mode](profile)
     if not np.isfinite(scores).all() or (scores < 0).any():
         bad = int(np.argwhere(~(np.isfinite(scores) & (scores >= 0)))[0, 0])
         raise RecordError(

@@ -5,6 +5,7 @@ import pytest
 from records import make_profile
 
 from lampq.core.errors import RecordError
+from lampq.core.recipe import Recipe
 from lampq.core.scores import automatic_mode, fisher_scores, lampq_scores, predicted_damage
 
 
@@ -19,7 +20,7 @@ def test_fisher_score_is_half_the_mean_trace_times_the_error():
 
 def test_lampq_score_equals_the_formula_written_out():
     profile = make_profile()
-    scores = lampq_scores(profile, gamma=4.0, beta=2, samples_per_kind=1)
+    scores = lampq_scores(profile, Recipe(gamma=4.0, beta=2, probes=1))
     for kind in ("qkv", "head"):
         members = [i for i, layer in enumerate(profile.layers) if layer.kind == kind]
         damage = profile.kl[members[0], 0]
@@ -32,7 +33,7 @@ def test_lampq_score_equals_the_formula_written_out():
 
 def test_lampq_scores_average_to_the_measured_damage_at_beta():
     profile = make_profile()
-    scores = lampq_scores(profile, samples_per_kind=10)
+    scores = lampq_scores(profile, Recipe(probes=10))
     for kind in {layer.kind for layer in profile.layers}:
         members = [i for i, layer in enumerate(profile.layers) if layer.kind == kind]
         assert scores[members, 0].mean() == pytest.approx(profile.kl[members, 0].mean())

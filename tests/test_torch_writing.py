@@ -11,7 +11,7 @@ from lampq import adapters
 from lampq.adapters.torch import load_quantized, packed, read
 from lampq.core.allocation import build_plan
 from lampq.core.errors import AdapterError
-from lampq.core.measure import measure_activations, quantized_weights
+from lampq.core.measure import quantized_weights
 from lampq.core.packing import payload_bytes
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
@@ -138,11 +138,10 @@ def test_integer_products_leave_attention_alone(tmp_path):
 def test_activation_widths_and_ranges_travel_with_the_file(tmp_path):
     model, batch = read_named("packed")
     path = apply(model, mixed_plan(model, batch, act_bits=6), tmp_path / "q.safetensors")
-    seen = {layer.name: layer.activation for layer in measure_activations(model, model.layers(), batch)}
+    seen = model.calibrate(batch)
     for record in packed.read(path).records.values():
         assert record.activation_bits == 6
-        low, high = float(seen[record.layer].min[0]), float(seen[record.layer].max[0])
-        assert record.activation_range == pytest.approx((low, high))
+        assert record.activation_grid == seen[record.layer].grid(6, "mse")
 
 
 def test_a_file_from_a_factory_asks_for_it_and_runs_nothing(tmp_path):

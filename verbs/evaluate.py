@@ -13,6 +13,8 @@ from lampq.core.divergence import kl_divergence
 from lampq.core.errors import AdapterError
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model
+from lampq.core.plan import Plan
+from lampq.verbs.fake_quantize import fake_quantize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ def evaluate(
     labels: np.ndarray | None = None,
     *,
     reference: Model | None = None,
+    plan: Plan | None = None,
+    calibration: np.ndarray | None = None,
     batch_size: int = 64,
     progress: Progress = quiet,
 ) -> Evaluation:
@@ -56,13 +60,20 @@ def evaluate(
         inputs: Preprocessed inputs, samples first.
         labels: Class indices, shape (S,), or None.
         reference: Model whose predictions count as the truth for `kl`.
+        plan: Judge `model` as this plan has it (see `lampq.fake_quantize`); the reference is then `model` itself
+            unless another is given, and the bytes are the plan's.
+        calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
         batch_size: Samples per run.
         progress: Told after every batch.
 
     Raises:
         AdapterError: Labels name more classes than the model has, or the two models disagree in their classes.
         RecordError: Logits are not finite.
+        PlanError: The plan is for another model.
     """
+    if plan is not None:
+        reference = model if reference is None else reference
+        model = fake_quantize(model, plan, batch=calibration)
     model.run(inputs[:batch_size])
     logits, seconds = [], 0.0
     expected = []
@@ -93,6 +104,6 @@ def evaluate(
         top1=None if labels is None else float((chosen == labels).mean()),
         kl=kl,
         agreement=agreement,
-        size_bytes=model.file_bytes(),
+        size_bytes=model.file_bytes() if plan is None else plan.total_bytes,
         ms_per_sample=1e3 * seconds / len(inputs),
     )

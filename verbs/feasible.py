@@ -15,7 +15,7 @@ from lampq.core.clash import refuse_clash
 from lampq.core.limits import Budget
 from lampq.core.measure import measure_activations
 from lampq.core.model import Model
-from lampq.core.option import Option
+from lampq.core.option import all_options
 from lampq.core.profile import Profile
 from lampq.verbs.plan import CLASH_LIMIT_S, default_pins
 from lampq.verbs.profile import quantizable, stored_bytes
@@ -27,7 +27,7 @@ def check_budget(
     budget: Budget,
     *,
     bits: Sequence[int] = tuple(range(2, 9)),
-    act_bits: int | None = None,
+    act_bits: int | Sequence[int] | None = None,
     container: str = "bitplane",
     block: int | None = None,
     mode: str = "auto",
@@ -56,16 +56,16 @@ def check_budget(
         BudgetError: The limits cannot be met; names those that clash and the nearest feasible values.
         PlanError: A pattern matches nothing, or pins a width that is not to be measured.
     """
-    widths = tuple(sorted(set(bits)))
+    options = all_options(bits, act_bits)
     model = model.with_coding(dataclasses.replace(model.coding, block=block))
     layers = quantizable(model)
     samples = 0
-    if budget.max_bops is not None or budget.max_activation_bytes is not None:
+    if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
         layers, samples = measure_activations(model, layers, batch[:1]), 1
-    payload = stored_bytes(model, layers, widths, container)
+    payload = stored_bytes(model, layers, options, container)
     outline = Profile(
         layers=layers,
-        options=tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths),
+        options=options,
         weight_error=np.zeros(payload.shape),
         payload_bytes=payload,
         rest_bytes=model.rest_bytes(activations=act_bits is not None),

@@ -13,12 +13,13 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocation import build_plan, build_problem, uniform_choice
 from lampq.core.clash import refuse_clash
-from lampq.core.errors import BudgetError
+from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, profile_interaction
 from lampq.core.limits import Budget, limits_of
 from lampq.core.plan import Plan
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED, Recipe
 from lampq.core.scores import SUPERPOSITION, automatic_mode, predicted_damage
 from lampq.core.solution import Solution
 from lampq.core.superposition import allocate
@@ -80,6 +81,7 @@ def plan(
     solver: str = "auto",
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
+    recipe: Recipe = PUBLISHED,
     time_limit_s: float | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -95,6 +97,7 @@ def plan(
         solver: `exact`, `scipy`, `cbc` or `auto`; in mode superposition it finds where the search starts.
         pins: Fixed widths, `PATTERN=BITS`. Mode lampq pins patch_embed and head to 8 bits unless told otherwise.
         ties: Patterns of layers that take one width together.
+        recipe: Choices of mode lampq.
         time_limit_s: Most seconds for the solver.
         seed: Of the search in mode superposition.
 
@@ -104,7 +107,7 @@ def plan(
         RecordError: The profile lacks what the mode needs.
     """
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, seed=seed)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)
     solution, _ = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed)
     cheaper, dearer = neighbours(search, solution.choice, seed=seed)
     return dataclasses.replace(to_plan(search, solution), cheaper=cheaper, dearer=dearer)
@@ -132,11 +135,18 @@ def prepare(
     mode: str = "auto",
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
+    recipe: Recipe = PUBLISHED,
     seed: int = 0,
 ) -> Search:
-    """Scores and limits of a search, a largest KL turned into bytes; see `plan` for the arguments and errors."""
+    """Scores and limits of a search, a largest KL turned into bytes; see `plan` for the arguments and errors.
+
+    Mode lampq has one width for weights and input of a layer: of several input widths it sees the pairs of equal
+    widths alone, and the search's profile is that part.
+    """
     mode = automatic_mode(profile) if mode == "auto" else mode
-    cost, repaired = predicted_damage(profile, "kl" if mode == SUPERPOSITION else mode)
+    if mode == "lampq":
+        profile = equal_widths(profile)
+    cost, repaired = predicted_damage(profile, "kl" if mode == SUPERPOSITION else mode, recipe)
     pins = (*default_pins(profile, mode), *pins)
     problem = build_problem(profile, cost, budget, pins=pins, ties=ties)
     # What cannot be met is refused before interactions are worked out.
@@ -221,6 +231,22 @@ def to_plan(search: Search, solution: Solution) -> Plan:
         notes=notes,
         why=search.why(solution.choice),
     )
+
+
+def equal_widths(profile: Profile) -> Profile:
+    """The options of a profile that have one width for weights and input; all of them where input widths do not vary.
+
+    Raises:
+        RecordError: There is none.
+    """
+    if len({option.activation_bits for option in profile.options}) == 1:
+        return profile
+    equal = [i for i, option in enumerate(profile.options) if option.weight_bits == option.activation_bits]
+    if not equal:
+        raise RecordError(
+            "mode lampq gives weights and input of a layer one width, and the profile has no such pair"
+        )
+    return profile.narrowed(equal)
 
 
 def default_pins(profile: Profile, mode: str) -> tuple[str, ...]:

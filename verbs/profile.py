@@ -14,6 +14,7 @@ from lampq.core.coding import NEAREST, with_rounding
 from lampq.core.errors import AdapterError, RecordError
 from lampq.core.layer import Layer
 from lampq.core.measure import (
+    Damage,
     Progress,
     measure_activations,
     measure_damage,
@@ -21,10 +22,12 @@ from lampq.core.measure import (
     quiet,
 )
 from lampq.core.model import Model
-from lampq.core.option import Option
+from lampq.core.option import Option, all_options
+from lampq.core.pairs import measure_pairs
 from lampq.core.profile import Profile
 from lampq.core.shard import Shard
 from lampq.core.traces import TRUE, Traces, measure_traces
+from lampq.verbs.input_ranges import InputRanges, input_ranges
 
 
 def profile(
@@ -32,7 +35,9 @@ def profile(
     batch: np.ndarray | None = None,
     *,
     bits: Sequence[int] = tuple(range(2, 9)),
-    act_bits: int | None = None,
+    act_bits: int | Sequence[int] | None = None,
+    act_range: str | None = None,
+    tolerance: float = 0.1,
     container: str = "bitplane",
     block: int | None = None,
     fisher: str = TRUE,
@@ -54,7 +59,12 @@ def profile(
         model: A readable model (`lampq.read`).
         batch: Calibration inputs, preprocessed, samples first; None profiles without data.
         bits: Weight widths.
-        act_bits: Width of the layers' inputs; None leaves them float.
+        act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and are
+            measured with their inputs rounded, every weight width with every input width; others take 8.
+        act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
+            `token`: each token its own. The default is `mse` for PyTorch models and `minmax`, the only one, for others.
+        tolerance: Where rounding weights and inputs apart predicts the damage of rounding both to within this
+            fraction, the prediction is taken instead of a measurement; 0 measures every pair of widths.
         container: `bitplane` (exactly b bits a weight) or `int8`.
         block: Weights of a row that share a scale; None gives each output channel one.
         fisher: `true`, with labels drawn from the predictions (from forward passes where the model has no
@@ -71,26 +81,29 @@ def profile(
 
     Raises:
         RecordError: Weights, activations or logits are not finite; names the layer.
+        AdapterError: The model's format has no such input widths or ranges.
     """
+    options = all_options(bits, act_bits)
     if act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
-    # Shards choose the same codes: those for all samples.
+    # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, rounding, block, batch)
+    layers = quantizable(model)
+    ranges = None if batch is None else input_ranges(model, layers, options, batch, act_range)
     numbers = None
     if shard is not None:
         if batch is None:
             raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
         numbers = shard.numbers(len(batch))
         batch, labels = batch[numbers], None if labels is None else labels[numbers]
-    widths = tuple(sorted(set(bits)))
-    options = tuple(Option(weight_bits=width, activation_bits=act_bits) for width in widths)
-    layers = quantizable(model)
-    payload = stored_bytes(model, layers, widths, container)
+    payload = stored_bytes(model, layers, options, container)
     traces = None
+    inputs: dict[str, Any] = {}
     if batch is None:
+        widths = [option.weight_bits for option in options]
         damage = measure_weight_error(model, layers, widths, progress=progress)
     else:
-        damage = measure_damage(model, layers, widths, batch, available=payload >= 0, progress=progress)
+        damage, inputs = _measure(model, layers, options, batch, payload >= 0, ranges, tolerance, progress)
         layers = measure_activations(model, layers, batch)
         if fisher_draws:
             traces = measure_traces(
@@ -116,6 +129,8 @@ def profile(
         kl=damage.kl,
         logits=damage.logits,
         logit_delta=damage.logit_delta,
+        activation_range=None if ranges is None else ranges.table,
+        per_token=ranges is not None and ranges.per_token,
         samples=0 if batch is None else len(batch),
         shard=shard,
         provenance={
@@ -126,6 +141,7 @@ def profile(
             "seed": seed,
             "fisher": None if traces is None else {"kind": traces.kind, "note": traces.note},
             "fisher_draws": 0 if traces is None else fisher_draws,
+            **({"activations": inputs} if inputs else {}),
             "versions": {
                 "lampq": lampq.__version__,
                 "numpy": np.__version__,
@@ -151,17 +167,48 @@ def quantizable(model: Model) -> tuple[Layer, ...]:
     return layers
 
 
+def _measure(
+    model: Model,
+    layers: Sequence[Layer],
+    options: Sequence[Option],
+    batch: np.ndarray,
+    available: np.ndarray,
+    ranges: InputRanges | None,
+    tolerance: float,
+    progress: Progress,
+) -> tuple[Damage, dict[str, Any]]:
+    """Damage of single layers, and what the provenance says of rounded inputs."""
+    if ranges is None:
+        widths = [option.weight_bits for option in options]
+        return measure_damage(model, layers, widths, batch, available=available, progress=progress), {}
+    found = measure_pairs(
+        model,
+        layers,
+        options,
+        batch,
+        ranges.rule,
+        available=available,
+        tolerance=tolerance,
+        progress=progress,
+    )
+    return found.damage, {"range": ranges.method, **found.summary()}
+
+
 def _with_traces(layer: Layer, traces: Traces) -> Layer:
     return dataclasses.replace(
         layer, fisher=traces.weight[layer.name], activation_fisher=traces.activation.get(layer.name)
     )
 
 
-def stored_bytes(model: Model, layers: Sequence[Layer], widths: Sequence[int], container: str) -> np.ndarray:
-    """Bytes of codes and scales of every layer at every width, int64, shape (L, J); -1 where it cannot be stored."""
+def stored_bytes(
+    model: Model, layers: Sequence[Layer], options: Sequence[Option], container: str
+) -> np.ndarray:
+    """Bytes of codes and scales of every layer at every option, int64, shape (L, J); -1 where it cannot be stored."""
 
     def stored(layer: Layer, width: int) -> int:
         size = model.payload_bytes(layer, width, container)
         return -1 if size is None else size
 
-    return np.array([[stored(layer, width) for width in widths] for layer in layers], dtype=np.int64)
+    widths = [option.weight_bits for option in options]
+    table = {(layer.name, width): stored(layer, width) for layer in layers for width in set(widths)}
+    return np.array([[table[layer.name, width] for width in widths] for layer in layers], dtype=np.int64)

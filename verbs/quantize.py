@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +18,14 @@ from lampq.core.errors import RecordError
 from lampq.core.lampq_update import update
 from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
-from lampq.core.model import Model
+from lampq.core.model import Model, rounds_activations
+from lampq.core.option import neighbours
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
 from lampq.core.recentre import refine
-from lampq.core.scores import SUPERPOSITION
+from lampq.core.recipe import PUBLISHED, Recipe
+from lampq.core.scores import SUPERPOSITION, lampq_scores
+from lampq.core.setting import profile_rule, profile_setting
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_existing_output
@@ -46,6 +50,7 @@ def quantize(
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
     time_limit_s: float | None = None,
+    recipe: Recipe = PUBLISHED,
     rounds: int = 3,
     rounding: str = INPUTS,
     block: int | None = None,
@@ -73,6 +78,7 @@ def quantize(
         pins: See `lampq.plan`.
         ties: See `lampq.plan`.
         time_limit_s: See `lampq.plan`.
+        recipe: See `lampq.plan`; its update follows unless `rounds` is 0.
         rounds: The most rounds of measuring around the plan; 0 leaves out the update of mode lampq too.
         rounding: `inputs` chooses codes for the least error of the layers' outputs on the calibration inputs,
             `nearest` rounds.
@@ -107,11 +113,15 @@ def quantize(
         pins=pins,
         ties=ties,
         time_limit_s=time_limit_s,
+        recipe=recipe,
         rounds=rounds,
         seed=seed,
         progress=progress,
     )
     apply(model, chosen, out, batch=batch, force=force)
+    if rounds_activations(model) and any(layer.activation_bits for layer in chosen.layers):
+        # What was written holds the weights; with its inputs rounded the model was measured before.
+        return chosen
     # What counts is the file as its runtime runs it, inputs quantized and all.
     logits = check_logits(read_written(model, out).run(batch), "the written model")
     reference = model.run(batch) if found.logits is None else found.logits
@@ -129,6 +139,7 @@ def best_plan(
     pins: Sequence[str] = (),
     ties: Sequence[str] = (),
     time_limit_s: float | None = None,
+    recipe: Recipe = PUBLISHED,
     rounds: int = 3,
     seed: int = 0,
     progress: Progress = quiet,
@@ -145,12 +156,14 @@ def best_plan(
         pins: See `lampq.plan`.
         ties: See `lampq.plan`.
         time_limit_s: See `lampq.plan`.
+        recipe: See `lampq.plan`; its update follows unless `rounds` is 0.
         rounds: See `quantize`.
         seed: Of every random choice.
         progress: Told what is being done.
 
     Returns:
-        The plan with its damage measured, inputs of layers left float.
+        The plan with its damage measured; inputs of layers are rounded where the model can do that before it is
+        written.
 
     Raises:
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
@@ -159,14 +172,28 @@ def best_plan(
     reference = check_logits(model.run(batch), "the float model")
     if profile.logits is not None:
         _check_same_data(profile.logits, reference)
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, seed=seed)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)
+    profile = search.profile
+    rounds_inputs = rounds_activations(model) and profile.options[0].activation_bits is not None
     solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
     predicted = to_plan(search, solution)
     widths = profile.weight_bits.tolist()
     problem, common = search.problem, {"reference": reference, "progress": progress}
     history: list[dict[str, Any]] = []
     if search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1)):
-        swapped = update(model, profile.layers, widths, problem, batch, plans[0], **common)
+        swapped = update(
+            model,
+            profile.layers,
+            widths,
+            problem,
+            batch,
+            plans[0],
+            table=recipe.table,
+            importance=lampq_scores(profile, recipe)[:, 0] if recipe.weighted else None,
+            most_swaps=recipe.most_swaps,
+            rules=functools.partial(profile_rule, profile) if rounds_inputs else None,
+            **common,
+        )
         history += [dataclasses.asdict(swap) for swap in swapped.swaps]
         plans = [swapped.choice]
     uniform = uniform_choice(profile, problem)
@@ -178,6 +205,8 @@ def best_plan(
         batch,
         plans if uniform is None else [*plans, uniform],
         rounds=rounds if search.mode == SUPERPOSITION else 0,
+        near=neighbours(profile.options),
+        quantizer=functools.partial(profile_setting, model, profile) if rounds_inputs else None,
         seed=seed,
         **common,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from lampq import adapters
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
+from lampq.core.plan import Plan
 from lampq.verbs.evaluate import evaluate
 
 NAME = "eval"
@@ -21,6 +23,17 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.model(sub)
     flags.data(sub, required=True, samples=None)
     sub.add_argument("--reference", metavar="MODEL", help="float model to compare with")
+    sub.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="judge MODEL as this plan has it, in float arithmetic, against MODEL itself; no file is written",
+    )
+    sub.add_argument(
+        "--calib",
+        metavar="DATA",
+        help="samples that the plan was made with, needed where it rounds to the layers' inputs",
+    )
     sub.add_argument("--batch", type=int, default=64, metavar="N", help="samples per run (64)")
 
 
@@ -28,10 +41,21 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     model = given.read_model(args)
     data = given.read_dataset(args, model)
+    plan = Plan.read(args.plan) if args.plan else None
+    calibration = None
+    if args.calib:
+        calibration = given.read_dataset(Namespace(**{**vars(args), "data": args.calib}), model).inputs()
     reference = adapters.read(args.reference) if args.reference else None
     with progress_bar(enabled=not args.quiet) as progress:
         result = evaluate(
-            model, data.inputs(), data.labels(), reference=reference, batch_size=args.batch, progress=progress
+            model,
+            data.inputs(),
+            data.labels(),
+            reference=reference,
+            plan=plan,
+            calibration=calibration,
+            batch_size=args.batch,
+            progress=progress,
         )
     if not args.quiet:
         render.evaluation(args.model, result)

@@ -20,13 +20,16 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
     flags.budget(sub)
     flags.search(sub)
+    flags.recipe(sub)
     flags.output(sub, "plan to write (JSON)")
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    budget = given.budget(args)
+    budget, recipe = given.budget(args), given.recipe(args)
     refuse_existing(args.out, force=args.force)
-    result = plan(Profile.read(args.profile), budget=budget, **given.search(args), seed=args.seed)
+    result = plan(
+        Profile.read(args.profile), budget=budget, **given.search(args), recipe=recipe, seed=args.seed
+    )
     result.write(args.out, force=args.force)
     given.finish(args, result.to_json, lambda: render.plan(result))

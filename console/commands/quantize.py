@@ -24,6 +24,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.measure(sub, rounding=INPUTS)
     flags.budget(sub)
     flags.search(sub)
+    flags.recipe(sub)
     sub.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
     )
@@ -34,7 +35,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    budget = given.budget(args)
+    budget, recipe = given.budget(args), given.recipe(args)
     refuse_existing(args.out, force=args.force, marker=MARKER)
     if args.plan_out:
         refuse_existing(args.plan_out, force=args.force)
@@ -53,6 +54,7 @@ def run(args: Namespace) -> None:
             data_summary=data.summary(),
             progress=progress,
             budget=budget,
+            recipe=recipe,
             **given.search(args),
             **given.measurement(args, data),
         )

@@ -1,0 +1,42 @@
+"""Model and plan in, the float model computing with rounded weights and inputs out: no file, any widths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lampq.core.coding import with_rounding
+from lampq.core.errors import AdapterError
+from lampq.core.model import Model, rounds_activations
+from lampq.core.plan import Plan
+from lampq.core.setting import plan_settings
+from lampq.verbs.apply import fit_to
+
+
+def fake_quantize(
+    model: Model, plan: Plan, *, partial: bool = False, batch: np.ndarray | None = None
+) -> Model:
+    """The model as a plan has it, in float arithmetic: what a quantized file computes, before there is one.
+
+    Args:
+        model: The float model; it may be another file or format of the model that the plan was made from.
+        plan: Widths.
+        partial: Accept layers without a partner on either side; those of the model stay float.
+        batch: Calibration inputs, preprocessed, samples first; needed by plans that round to the layers' inputs.
+
+    Raises:
+        RecordError: The plan rounds to the layers' inputs, and there are none.
+        PlanError: The plan is for another model.
+        AdapterError: The plan rounds inputs, and the model's format cannot do that without writing a file.
+    """
+    model = with_rounding(model, plan.rounding, plan.block, batch)
+    fitted = fit_to(model, plan, partial=partial)
+    settings = plan_settings(model, fitted)
+    if rounds_activations(model):
+        return model.with_weights(settings)
+    rounded = next((name for name, setting in settings.items() if setting.activation is not None), None)
+    if rounded is not None:
+        raise AdapterError(
+            f"the plan rounds the input of {rounded}; {model.format} models do that in a file alone: apply the plan "
+            f"and evaluate what is written, or evaluate the PyTorch model"
+        )
+    return model.with_weights({name: setting.weight for name, setting in settings.items()})

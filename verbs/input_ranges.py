@@ -1,0 +1,106 @@
+"""How the inputs of layers are rounded at every width: calibrated once, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lampq.core.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.activation_range import METHODS
+from lampq.core.errors import AdapterError
+from lampq.core.layer import Layer
+from lampq.core.model import Model, rounds_activations
+from lampq.core.option import Option
+
+PER_TOKEN = "token"
+# What runtimes that multiply integers take.
+_RUNTIME_BITS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InputRanges:
+    """Grids of layers' inputs. L layers, J options.
+
+    Attributes:
+        grids: By layer (index) and width; layers without an input to round have none.
+        table: Ends of the grid at each option, float64, shape (L, J, 2), or None where tokens have their own.
+        method: How they were chosen.
+    """
+
+    grids: dict[tuple[int, int], ActivationGrid]
+    table: np.ndarray | None
+    method: str
+
+    @property
+    def per_token(self) -> bool:
+        """Whether each token has its own grid."""
+        return self.method == PER_TOKEN
+
+    def rule(self, layer: int, bits: int) -> ActivationRule | None:
+        """How the input of a layer (by index) is rounded at a width; None where it has none."""
+        return TokenGrid(bits=bits) if self.per_token else self.grids.get((layer, bits))
+
+
+def input_ranges(
+    model: Model,
+    layers: Sequence[Layer],
+    options: Sequence[Option],
+    batch: np.ndarray,
+    method: str | None = None,
+) -> InputRanges | None:
+    """Choose the grid of every layer's input at every width.
+
+    Args:
+        model: The float model.
+        layers: Its L records.
+        options: J options.
+        batch: Calibration inputs, samples first.
+        method: `minmax`, `percentile` or `mse` (`core.activation_range`), or `token`; None takes `mse`.
+
+    Returns:
+        The grids, or None where inputs stay float until the model is written: no option rounds them, or the
+        model cannot.
+
+    Raises:
+        AdapterError: The method is none of these, or the format has no such widths or ranges.
+    """
+    widths = sorted({option.activation_bits for option in options if option.activation_bits})
+    if not widths:
+        return None
+    if not rounds_activations(model):
+        _check_runtime(model, widths, method)
+        return None
+    method = method or "mse"
+    if method == PER_TOKEN:
+        return InputRanges(grids={}, table=None, method=method)
+    if method not in METHODS:
+        raise AdapterError(f"activation range {method!r} is none of {', '.join((*METHODS, PER_TOKEN))}")
+    seen = model.calibrate(batch)
+    grids = {
+        (index, bits): seen[layer.name].grid(bits, method)
+        for index, layer in enumerate(layers)
+        if layer.name in seen
+        for bits in widths
+    }
+    table = np.zeros((len(layers), len(options), 2))
+    for index in range(len(layers)):
+        for column, option in enumerate(options):
+            grid = grids.get((index, option.activation_bits or 0))
+            if grid is not None:
+                table[index, column] = grid.low, grid.high
+    return InputRanges(grids=grids, table=table, method=method)
+
+
+def _check_runtime(model: Model, widths: Sequence[int], method: str | None) -> None:
+    """Refuse what a format's runtime cannot do."""
+    if list(widths) != [_RUNTIME_BITS]:
+        raise AdapterError(
+            f"{model.path.name}: inputs of {', '.join(map(str, widths))} bits; the runtimes of {model.format} models "
+            f"have inputs of {_RUNTIME_BITS} bits alone, other widths can be tried with the PyTorch model"
+        )
+    if method not in (None, "minmax"):
+        raise AdapterError(
+            f"{model.path.name}: activation range {method!r}; {model.format} models take minmax alone"
+        )
