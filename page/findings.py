@@ -51,7 +51,7 @@ class Surroundings:
         samples: Calibration samples behind it.
         curve: Best plan of every size, cheapest first; no pins, no ties.
         knee: Index of the curve's knee.
-        uniform: Width -> the plan that gives it to every layer.
+        uniform: Width -> the plan that gives it to the weights of every layer, inputs as most layers have them.
         here: The plan itself, predicted with the same ruler as the others.
         narrower: Next width down of each layer, None where there is none; L entries in the plan's order.
         wider: Next width up, likewise.

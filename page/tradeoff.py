@@ -24,7 +24,8 @@ def tradeoff_section(findings: Findings) -> str:
             "tradeoff",
             title,
             "Every other budget, the uniform plans and the interactions between layers are drawn when the profile "
-            "is given too: <code>lampq report plan.json --profile profile.json -o report.html</code>",
+            "is given too: <code>lampq report plan.json --profile profile.json -o report.html</code>. "
+            + _neighbours(findings),
             "",
         )
     return section("tradeoff", title, _lead(findings, around), _chart(findings, around) + _table(around))
@@ -43,10 +44,25 @@ def _lead(findings: Findings, around: Surroundings) -> str:
                 f"{bits} bits everywhere, {safe(_difference(rival.size_bytes - around.here.size_bytes))}. "
             )
     knee = around.curve[around.knee]
-    return (
-        text + f"The knee lies at {plain(knee.average_bits)} bits: "
-        f"below it damage rises steeply, above it bytes buy little."
+    text += (
+        f"The knee lies at {plain(knee.average_bits)} bits: "
+        f"below it damage rises steeply, above it bytes buy little. "
     )
+    return text + _neighbours(findings)
+
+
+def _neighbours(findings: Findings) -> str:
+    """The next cheaper and the next dearer plan, where the plan knows them."""
+    plan = findings.plan
+    known = [
+        f"the next {word} plan takes {count(abs(other.total_bytes - plan.total_bytes))} bytes "
+        f"{'more' if other.total_bytes > plan.total_bytes else 'less'} and is predicted to lose "
+        f"{number(other.predicted_kl)} nats"
+        for word, other in (("cheaper", plan.cheaper), ("dearer", plan.dearer))
+        if other is not None
+    ]
+    text = "; ".join(known)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _difference(saved: int) -> str:

@@ -16,6 +16,9 @@ from records import make_profile
 import lampq
 from lampq.cli import main
 from lampq.core.errors import PlanError
+from lampq.core.gaussian import Gaussian
+from lampq.core.option import Option
+from lampq.core.plan import Neighbour
 from lampq.page import markup
 from lampq.page.axis import linear, logarithmic
 from lampq.page.document import MOST_BYTES, render
@@ -355,6 +358,42 @@ def test_profiles_in_another_order_are_matched(plan, profile, around):
     np.testing.assert_allclose(theirs.pairs, ours.pairs, rtol=1e-6, atol=1e-9)
     assert theirs.here.damage == pytest.approx(ours.here.damage)
     assert [step.bits for step in theirs.wider if step] == [step.bits for step in ours.wider if step]
+
+
+def test_pairs_of_widths(profile, tmp_path):
+    options = tuple(Option(weight_bits=bits, activation_bits=wide) for bits in (2, 4, 8) for wide in (4, 8))
+    columns = [0, 0, 2, 2, 6, 6]
+    activation = Gaussian(mean=np.zeros(1), std=np.ones(1), min=-np.ones(1), max=np.ones(1), count=8)
+    pairs = dataclasses.replace(
+        profile,
+        layers=tuple(dataclasses.replace(layer, activation=activation) for layer in profile.layers),
+        options=options,
+        weight_error=profile.weight_error[:, columns],
+        payload_bytes=profile.payload_bytes[:, columns],
+        kl=profile.kl[:, columns] * np.array([1.5, 1] * 3),
+        logit_delta=None,
+    )
+    plan = lampq.plan(pairs, average_bits=4)
+    around = surroundings(plan, pairs)
+    inputs = {layer.activation_bits for layer in plan.layers}
+    assert inputs == {8}
+    for bits, point in around.uniform.items():
+        uniform = lampq.plan(pairs, average_bits=bits, pins=[f"*=w{bits}a8"])
+        assert point.damage == pytest.approx(uniform.predicted_kl)
+    for layer, narrower, wider in zip(plan.layers, around.narrower, around.wider, strict=True):
+        assert narrower is None or narrower.bits == {4: 2, 8: 4}[layer.weight_bits]
+        assert wider is None or wider.bits == {2: 4, 4: 8}[layer.weight_bits]
+    page = lampq.report(plan, tmp_path / "report.html", profile=pairs).read_text()
+    assert ">input</button>" in page
+
+
+def test_the_next_plans_are_told(plan, tmp_path):
+    cheaper = Neighbour(total_bytes=plan.total_bytes - 1234, average_bits=3.4, predicted_kl=0.25)
+    page = lampq.report(dataclasses.replace(plan, cheaper=cheaper, dearer=None), tmp_path / "report.html")
+    assert (
+        "The next cheaper plan takes 1,234 bytes less and is predicted to lose 0.250 nats."
+        in page.read_text()
+    )
 
 
 def test_foreign_profiles_are_refused(plan, profile, tmp_path):

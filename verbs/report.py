@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     search, pins, ties = _search(plan, profile, order, choice)
     points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
     rows = np.arange(len(choice))
+    # Uniform plans are compared at the input width that most layers of the plan have.
+    inputs = Counter(layer.activation_bits for layer in plan.layers).most_common(1)[0][0]
 
     def point(option: np.ndarray) -> Point:
         return Point(
@@ -70,7 +73,7 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
         uniform={
             bits: point(np.full(len(choice), index))
             for index, bits in enumerate(profile.weight_bits.tolist())
-            if profile.available[:, index].all()
+            if profile.options[index].activation_bits == inputs and profile.available[:, index].all()
         },
         here=point(choice),
         narrower=tuple(narrower[index] for index in order),
