@@ -36,11 +36,11 @@ def running_minimum(scores: np.ndarray, options: Sequence[Option]) -> np.ndarray
     return np.stack([scores[:, row].min(axis=1) for row in covers], axis=1)
 
 
-def next_options(options: Sequence[Option], allowed: np.ndarray, at: int) -> tuple[list[int], list[int]]:
+def next_options(covers: np.ndarray, allowed: np.ndarray, at: int) -> tuple[list[int], list[int]]:
     """The next narrower and the next wider allowed options: those with no other allowed option in between.
 
     Args:
-        options: J options in rising order.
+        covers: From `cover_table`, shape (J, J).
         allowed: Bool, shape (J,).
         at: Where to look from; it need not be allowed.
 
@@ -48,12 +48,12 @@ def next_options(options: Sequence[Option], allowed: np.ndarray, at: int) -> tup
         Indices of the next narrower ones and of the next wider ones, rising.
 
     >>> pairs = [Option(weight_bits=w, activation_bits=a) for w in (2, 3, 4) for a in (4, 8)]
-    >>> next_options(pairs, np.ones(6, dtype=bool), 3)
+    >>> next_options(cover_table(pairs), np.ones(6, dtype=bool), 3)
     ([1, 2], [5])
     """
-    covers = cover_table(options)
-    others = np.asarray(allowed, dtype=bool) & (np.arange(len(options)) != at)
+    others = np.asarray(allowed, dtype=bool) & (np.arange(len(covers)) != at)
     below, above = np.flatnonzero(covers[at] & others), np.flatnonzero(covers[:, at] & others)
-    narrower = [k for k in below.tolist() if not any(covers[m, k] and m != k for m in below.tolist())]
-    wider = [k for k in above.tolist() if not any(covers[k, m] and m != k for m in above.tolist())]
-    return narrower, wider
+    # Every option covers itself, so one cover within the candidates means none but its own.
+    narrower = below[covers[np.ix_(below, below)].sum(axis=0) == 1]
+    wider = above[covers[np.ix_(above, above)].sum(axis=1) == 1]
+    return narrower.tolist(), wider.tolist()

@@ -9,7 +9,7 @@ import numpy as np
 
 from lampq.core.errors import RecordError
 from lampq.core.interaction import Interaction
-from lampq.core.option_order import next_options
+from lampq.core.option_order import cover_table, next_options
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
 from lampq.core.superposition import Explanation, explain
@@ -55,9 +55,10 @@ def next_changes(
     bits = profile.sizes[:, None] * (profile.weight_bits[None, :] - profile.weight_bits[choice][:, None])
     stored, bits = _over_groups(stored, groups), _over_groups(bits, groups)
     known = np.isfinite(explanation.damage)
+    covers = cover_table(profile.options)
     found = []
     for layer, at in enumerate(choice.tolist()):
-        narrower, wider = next_options(profile.options, known[layer], at)
+        narrower, wider = next_options(covers, known[layer], at)
         found.append(
             [
                 Change(

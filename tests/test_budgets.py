@@ -338,6 +338,32 @@ def test_bops_without_macs_name_the_layers():
         lampq.plan(make_profile(data=False), budget=Budget(max_bops=10**9))
 
 
+@pytest.mark.parametrize("budget", [Budget(size_bytes=2500), Budget(max_kl=1.0), Budget(average_bits="4.5")])
+def test_what_a_format_cannot_store_is_left_out_under_every_limit(budget):
+    profile = make_profile(2, **SMALL)
+    payload = profile.payload_bytes.copy()
+    payload[1, 0] = payload[2, 3] = payload[3, 1] = -1
+    profile = dataclasses.replace(profile, payload_bytes=payload)
+    plans = [
+        (sum(int(payload[i, j]) for i, j in enumerate(c)), sum(profile.kl[i, j] for i, j in enumerate(c)), c)
+        for c in itertools.product(range(4), repeat=4)
+        if all(payload[i, j] >= 0 for i, j in enumerate(c))
+    ]
+    plan = lampq.plan(profile, budget=budget, mode="kl")
+    if budget.max_kl:
+        assert plan.payload_bytes == min(size for size, damage, _ in plans if damage <= 1.0)
+        return
+    bits = profile.sizes[:, None] * profile.weight_bits
+    fitting = [
+        damage
+        for size, damage, c in plans
+        if (
+            size + 1000 <= 2500 if budget.size_bytes else bits[range(4), c].sum() <= 4.5 * profile.sizes.sum()
+        )
+    ]
+    assert plan.predicted_kl == pytest.approx(min(fitting))
+
+
 def test_layers_without_weights_are_refused_by_name():
     layer = make_profile().layers[0]
     with pytest.raises(RecordError, match=r"blocks.0.patch_embed: no weights, its shape is \(0, 4\)"):

@@ -15,7 +15,7 @@ from lampq.core.allowed import allowed_options
 from lampq.core.errors import BudgetError, LampqError
 from lampq.core.limits import Budget, bit_operations
 from lampq.core.option import Option
-from lampq.core.option_order import next_options, running_minimum
+from lampq.core.option_order import cover_table, next_options, running_minimum
 from lampq.core.scores import predicted_damage
 from lampq.core.width import parse_width
 
@@ -52,7 +52,7 @@ def test_the_running_minimum_follows_the_order(options, seed):
 def test_the_next_options_have_nothing_in_between(options, seed):
     rng = np.random.default_rng(seed)
     allowed, at = rng.random(len(options)) < 0.8, int(rng.integers(len(options)))
-    below, above = next_options(options, allowed, at)
+    below, above = next_options(cover_table(options), allowed, at)
     here = options[at]
     others = [k for k in range(len(options)) if allowed[k] and k != at]
     for found, side in (
