@@ -20,7 +20,8 @@ import report
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.allocation import Budget
+from lampq.core.coding import with_rounding
+from lampq.core.limits import Budget
 from lampq.verbs.quantize import best_plan
 
 MODES = ("lampq", "fisher", "kl", "superposition")
@@ -42,6 +43,25 @@ def stored_bytes(path: Path) -> int:
     return sum(onnx.numpy_helper.to_array(t).nbytes for t in stored)
 
 
+def figures(model, plan, inputs, labels) -> tuple[str, ...]:
+    """What the file of a plan weighs and does."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = lampq.apply(model, plan, Path(folder) / "q.onnx")
+        payload = stored_bytes(out)
+        if payload != plan.payload_bytes:
+            raise SystemExit(f"the file stores {payload} bytes, the plan says {plan.payload_bytes}")
+        found = lampq.evaluate(adapters.read(out), inputs, labels, reference=model)
+    return (
+        f"{plan.average_bits:.4f}",
+        f"{payload:,}",
+        f"{found.size_bytes:,}",
+        f"{100 * found.top1:.2f}",
+        f"{found.kl:.4f}",
+        "" if plan.predicted_kl is None else f"{plan.predicted_kl:.4f}",
+        "" if plan.measured_kl is None else f"{plan.measured_kl:.4f}",
+    )
+
+
 def main() -> None:
     """Profile once, plan for every budget and mode, write, evaluate."""
     parser = argparse.ArgumentParser(
@@ -51,9 +71,7 @@ def main() -> None:
     parser.add_argument("--calib", required=True)
     parser.add_argument("--val", required=True)
     parser.add_argument("--budgets", default="2.25,2.5,3.0,4.0")
-    parser.add_argument(
-        "--profile", help="profile of the model on all of calib, made before; it is made if not given"
-    )
+    parser.add_argument("--roundings", default="inputs,nearest")
     args = parser.parse_args()
 
     model = adapters.read(args.onnx)
@@ -62,46 +80,28 @@ def main() -> None:
     val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
     inputs, labels = val.inputs(), val.labels()
     images = calib.inputs()
-    began = time.perf_counter()
-    profile = lampq.Profile.read(args.profile) if args.profile else lampq.profile(model, images)
-    seconds = time.perf_counter() - began
     base = lampq.evaluate(model, inputs, labels, reference=model)
-    weights = 4 * int(profile.sizes.sum())
+    weights = 4 * sum(layer.size for layer in model.layers())
     rows = [
-        ("float", "", "32", f"{weights:,}", f"{base.size_bytes:,}", f"{100 * base.top1:.2f}", "0", "", "")
+        ("float", "", "", "32", f"{weights:,}", f"{base.size_bytes:,}", f"{100 * base.top1:.2f}", "0", "", "")
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "q.onnx"
+    seconds = []
+    for rounding in args.roundings.split(","):
+        coded = with_rounding(model, rounding, None, images)
+        began = time.perf_counter()
+        profile = lampq.profile(coded, images, rounding=rounding)
+        seconds.append(f"{time.perf_counter() - began:.0f} s ({rounding})")
         for budget in args.budgets.split(","):
-            for mode, plan in plans(model, profile, images, budget):
+            for mode, plan in plans(coded, profile, images, budget):
                 if plan.average_bits > float(budget):
                     raise SystemExit(f"{mode} exceeds the budget of {budget} bits")
-                lampq.apply(model, plan, out, force=True)
-                payload = stored_bytes(out)
-                if payload != plan.payload_bytes:
-                    raise SystemExit(
-                        f"{mode}: the file stores {payload} bytes, the plan says {plan.payload_bytes}"
-                    )
-                found = lampq.evaluate(adapters.read(out), inputs, labels, reference=model)
-                predicted = "" if plan.predicted_kl is None else f"{plan.predicted_kl:.4f}"
-                calib_kl = "" if plan.measured_kl is None else f"{plan.measured_kl:.4f}"
-                figures = (f"{plan.average_bits:.4f}", f"{payload:,}", f"{found.size_bytes:,}")
-                rows.append(
-                    (
-                        mode,
-                        budget,
-                        *figures,
-                        f"{100 * found.top1:.2f}",
-                        f"{found.kl:.4f}",
-                        predicted,
-                        calib_kl,
-                    )
-                )
-                print(rows[-1], flush=True)
+                rows.append((mode, budget, rounding, *figures(coded, plan, inputs, labels)))
+                print(*rows[-1], sep=" | ", flush=True)
     body = report.table(
         (
             "mode",
             "budget (bits)",
+            "rounding",
             "average bits",
             "payload bytes",
             "file bytes",
@@ -112,8 +112,10 @@ def main() -> None:
         ),
         rows,
     )
-    body += f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation images; "
-    body += "profile made before." if args.profile else f"profile in {seconds:.0f} s."
+    body += (
+        f"\n\n{len(profile.layers)} layers, {profile.samples} calibration images, {len(inputs)} validation images; "
+        f"profile in {', '.join(seconds)}."
+    )
     report.write("cifar_vit", "CIFAR-10 ViT, weight-only", body, packages=("numpy", "onnx", "onnxruntime"))
 
 
