@@ -13,7 +13,7 @@ from lampq.core.blocks import check_block, row_block
 from lampq.core.errors import PlanError, RecordError
 from lampq.core.moments import input_moments
 from lampq.core.quantizer import Quantized, as_rows, quantize
-from lampq.core.rounding import round_to_inputs
+from lampq.core.rounding import InputRounding
 
 if TYPE_CHECKING:
     from lampq.core.model import Model
@@ -83,11 +83,12 @@ def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quant
         rows = as_rows(weight, channel_axis, coding.block)
         return lambda bits: quantize(rows, bits, grid=model.grid)
     whole, block = as_rows(weight, channel_axis), row_block(weight.shape, channel_axis, coding.block)
+    rounding = InputRounding(moment)
     digest = hashlib.blake2b(whole, digest_size=16).hexdigest()
 
     def encode(bits: int) -> Quantized:
         def choose() -> Quantized:
-            return round_to_inputs(whole, bits, moment, grid=model.grid, block=block)
+            return rounding.quantize(whole, bits, grid=model.grid, block=block)
 
         return coding.kept.get((name, digest, bits, block), choose)
 

@@ -25,7 +25,7 @@ from lampq.core.quantizer import NARROW, Quantized, quantize
 _BLOCK = 64
 # Added to the diagonal of the moment, as a fraction of its mean: the moment of few samples is not exact.
 _DAMPING = 0.01
-_SWEEPS = 2
+_SWEEPS = 1
 _REFITS = 2
 
 
@@ -55,55 +55,96 @@ def round_to_inputs(
     Raises:
         RecordError: The width, grid or block does not fit, or the moment has another shape or is not finite.
     """
-    channels, columns = rows.shape
-    block = columns if block is None else block
-    if columns % block:
-        raise RecordError(f"blocks of {block} do not divide {columns} input features")
-    nearest = quantize(rows.reshape(-1, block), bits, grid=grid, threads=threads)
-    if moment.shape != (columns, columns) or not np.isfinite(moment).all():
-        raise RecordError(f"an input moment of shape {moment.shape} does not fit {columns} input features")
-    mean = float(np.trace(moment)) / columns
-    if not mean > 0:
-        return nearest
-    damped = moment.astype(np.float64)
-    damped.flat[:: columns + 1] += _DAMPING * mean
-    # Features that weigh most go first: they have the most others left to make up for them.
-    order = np.argsort(-np.diag(damped), kind="stable")
-    damped = damped[np.ix_(order, order)]
-    weight = rows[:, order].astype(np.float64)
-    levels = _Levels(
-        step=nearest.step,
-        offset=nearest.offset,
-        lowest=1 if grid == NARROW and bits > 2 else 0,
-        highest=(1 << bits) - 1,
-        groups=order // block,
-    )
-    plain = nearest.codes.reshape(channels, columns)[:, order].astype(np.float64)
-    plain_scale = nearest.scale.reshape(channels, -1).astype(np.float64)
-    scale = plain_scale
-    codes = _pass_on(weight, scale, levels, damped)
-    for refit in range(_REFITS + 1):
-        if refit:
-            scale = _refitted(weight, codes, scale, levels, damped)
-        codes = _descend(weight, codes, scale, levels, damped)
-    scale = scale.astype(np.float32).astype(np.float64)
-    exact = moment[np.ix_(order, order)]
-    worse = _output_error(weight, levels.values(codes, scale), exact) > _output_error(
-        weight, levels.values(plain, plain_scale), exact
-    )
-    codes[worse], scale[worse] = plain[worse], plain_scale[worse]
-    restored = np.empty(rows.shape, dtype=np.uint8)
-    restored[:, order] = codes.astype(np.uint8)
-    result = dataclasses.replace(
-        nearest, codes=restored.reshape(-1, block), scale=scale.astype(np.float32).reshape(-1)
-    )
-    error = np.square(result.dequantized() - rows.reshape(-1, block), dtype=np.float64).sum(axis=1)
-    return dataclasses.replace(result, squared_error=error)
+    return InputRounding(moment).quantize(rows, bits, grid=grid, block=block, threads=threads)
+
+
+class InputRounding:
+    """Rounding to the inputs of one layer; what all its widths share is computed once.
+
+    Args:
+        moment: Second moment E[x x^T] of the inputs, shape (N, N), positive semi-definite.
+
+    Raises:
+        RecordError: It is no finite square matrix.
+    """
+
+    def __init__(self, moment: np.ndarray) -> None:
+        if moment.ndim != 2 or moment.shape[0] != moment.shape[1] or not np.isfinite(moment).all():
+            raise RecordError(f"an input moment of shape {moment.shape} is no finite square matrix")
+        self._columns = len(moment)
+        # Features that weigh most go first: they have the most others left to make up for them.
+        self._order = np.argsort(-np.diag(moment), kind="stable")
+        self._exact = np.ascontiguousarray(moment[np.ix_(self._order, self._order)], dtype=np.float32)
+        self._mean = float(np.trace(moment)) / max(1, self._columns)
+        self._prepared: tuple[np.ndarray, np.ndarray] | None = None
+
+    def quantize(
+        self,
+        rows: np.ndarray,
+        bits: int,
+        *,
+        grid: str = "auto",
+        block: int | None = None,
+        threads: int | None = None,
+    ) -> Quantized:
+        """See `round_to_inputs`."""
+        channels, columns = rows.shape
+        block = columns if block is None else block
+        if columns % block:
+            raise RecordError(f"blocks of {block} do not divide {columns} input features")
+        if columns != self._columns:
+            raise RecordError(f"an input moment of {self._columns} features does not fit {columns} of a row")
+        nearest = quantize(rows.reshape(-1, block), bits, grid=grid, threads=threads)
+        if not self._mean > 0:
+            return nearest
+        damped, answer = self._factors()
+        levels = _Levels(
+            step=nearest.step,
+            offset=nearest.offset,
+            lowest=1 if grid == NARROW and bits > 2 else 0,
+            highest=(1 << bits) - 1,
+            groups=self._order // block,
+        )
+        # Features along the first axis: the loops below go through them one by one.
+        weight = np.ascontiguousarray(rows.T[self._order], dtype=np.float32)
+        plain = np.ascontiguousarray(nearest.codes.reshape(channels, columns).T[self._order], np.float32)
+        plain_scale = np.ascontiguousarray(nearest.scale.reshape(channels, -1).T)
+        scale = plain_scale
+        codes = _pass_on(weight, scale, levels, answer)
+        for refit in range(_REFITS + 1):
+            if refit:
+                scale = _refitted(weight, codes, scale, levels, damped)
+            codes = _descend(weight, codes, scale, levels, damped)
+        worse = self._output_error(weight, levels.values(codes, scale)) > self._output_error(
+            weight, levels.values(plain, plain_scale)
+        )
+        codes[:, worse] = plain[:, worse]
+        scale = np.where(worse, plain_scale, scale)
+        restored = np.empty(rows.shape, dtype=np.uint8)
+        restored[:, self._order] = codes.T
+        result = dataclasses.replace(
+            nearest, codes=restored.reshape(-1, block), scale=np.ascontiguousarray(scale.T).reshape(-1)
+        )
+        error = np.square(result.dequantized() - rows.reshape(-1, block), dtype=np.float64).sum(axis=1)
+        return dataclasses.replace(result, squared_error=error)
+
+    def _factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """The damped moment, and how all later weights best answer an error made at one: row by row."""
+        if self._prepared is None:
+            damped = self._exact.astype(np.float64)
+            damped.flat[:: self._columns + 1] += _DAMPING * self._mean
+            answer = np.linalg.cholesky(np.linalg.inv(damped)).T
+            self._prepared = damped.astype(np.float32), np.ascontiguousarray(answer, dtype=np.float32)
+        return self._prepared
+
+    def _output_error(self, weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+        difference = values - weight
+        return np.einsum("ij,ij->j", self._exact @ difference, difference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Levels:
-    """value = scale * (step * code - offset), codes from `lowest` to `highest`; columns have scales by group."""
+    """value = scale * (step * code - offset), codes from `lowest` to `highest`; features have scales by group."""
 
     step: int
     offset: int
@@ -112,55 +153,57 @@ class _Levels:
     groups: np.ndarray
 
     def values(self, codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """All values, shape (C, N), of codes (C, N) and scales (C, G)."""
-        return scale[:, self.groups] * (self.step * codes - self.offset)
+        """All values, shape (N, C), of codes (N, C) and scales (G, C)."""
+        return scale[self.groups] * (self.step * codes - self.offset)
 
     def nearest(self, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Codes of one column of values, shape (C,), float64."""
-        return np.clip(np.rint((values / scale + self.offset) / self.step), self.lowest, self.highest)
+        """Codes of one feature's values, shape (C,)."""
+        codes = values / scale
+        codes += self.offset
+        codes /= self.step
+        np.rint(codes, out=codes)
+        return np.clip(codes, self.lowest, self.highest, out=codes)
 
 
-def _pass_on(weight: np.ndarray, scales: np.ndarray, levels: _Levels, moment: np.ndarray) -> np.ndarray:
-    """Codes column by column, each column's error spread over the columns that follow (GPTQ)."""
-    # Row k of this factor is how all later weights best answer an error made at k.
-    answer = np.linalg.cholesky(np.linalg.inv(moment)).T
+def _pass_on(weight: np.ndarray, scales: np.ndarray, levels: _Levels, answer: np.ndarray) -> np.ndarray:
+    """Codes feature by feature, each one's error spread over the features that follow (GPTQ)."""
     left = weight.copy()
     codes = np.empty_like(weight)
-    for start in range(0, weight.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, weight.shape[1])
-        near, part = answer[start:stop, start:stop], left[:, start:stop]
+    for start in range(0, len(weight), _BLOCK):
+        stop = min(start + _BLOCK, len(weight))
+        near, part = answer[start:stop, start:stop], left[start:stop]
         errors = np.empty_like(part)
         for k in range(stop - start):
-            scale = scales[:, levels.groups[start + k]]
-            code = levels.nearest(part[:, k], scale)
-            codes[:, start + k] = code
-            errors[:, k] = (part[:, k] - scale * (levels.step * code - levels.offset)) / near[k, k]
-            part[:, k:] -= errors[:, k, None] * near[k, k:]
-        left[:, stop:] -= errors @ answer[start:stop, stop:]
+            scale = scales[levels.groups[start + k]]
+            code = levels.nearest(part[k], scale)
+            codes[start + k] = code
+            errors[k] = (part[k] - scale * (levels.step * code - levels.offset)) / near[k, k]
+            part[k:] -= near[k, k:, None] * errors[k]
+        left[stop:] -= answer[start:stop, stop:].T @ errors
     return codes
 
 
 def _descend(
     weight: np.ndarray, codes: np.ndarray, scales: np.ndarray, levels: _Levels, moment: np.ndarray
 ) -> np.ndarray:
-    """Codes after every column in turn has taken its best value, all others given, a few times over."""
+    """Codes after every feature in turn has taken its best value, all others given, a few times over."""
     codes = codes.copy()
-    slope = (levels.values(codes, scales) - weight) @ moment
+    slope = moment @ (levels.values(codes, scales) - weight)
     for _ in range(_SWEEPS):
-        for start in range(0, weight.shape[1], _BLOCK):
-            stop = min(start + _BLOCK, weight.shape[1])
-            near, part, chosen = moment[start:stop, start:stop], slope[:, start:stop], codes[:, start:stop]
+        for start in range(0, len(weight), _BLOCK):
+            stop = min(start + _BLOCK, len(weight))
+            near, part, chosen = moment[start:stop, start:stop], slope[start:stop], codes[start:stop]
             before = chosen.copy()
             for k in range(stop - start):
-                scale = scales[:, levels.groups[start + k]]
-                value = scale * (levels.step * chosen[:, k] - levels.offset) - part[:, k] / near[k, k]
+                scale = scales[levels.groups[start + k]]
+                value = scale * (levels.step * chosen[k] - levels.offset) - part[k] / near[k, k]
                 code = levels.nearest(value, scale)
-                part += (scale * levels.step * (code - chosen[:, k]))[:, None] * near[k]
-                chosen[:, k] = code
-            moved = scales[:, levels.groups[start:stop]] * levels.step * (chosen - before)
-            # The block's own columns are up to date already.
-            slope[:, :start] += moved @ moment[start:stop, :start]
-            slope[:, stop:] += moved @ moment[start:stop, stop:]
+                part += near[k][:, None] * (scale * levels.step * (code - chosen[k]))
+                chosen[k] = code
+            moved = scales[levels.groups[start:stop]] * levels.step * (chosen - before)
+            # The block's own features are up to date already.
+            slope[:start] += moment[:start, start:stop] @ moved
+            slope[stop:] += moment[stop:, start:stop] @ moved
     return codes
 
 
@@ -169,20 +212,15 @@ def _refitted(
 ) -> np.ndarray:
     """Scales of least output error for given codes, group after group; old ones where that is not positive."""
     scales = scales.copy()
-    slope = (levels.values(codes, scales) - weight) @ moment
-    for group in range(scales.shape[1]):
-        columns = np.flatnonzero(levels.groups == group)
-        integers = levels.step * codes[:, columns] - levels.offset
-        through = integers @ moment[columns]
-        power = np.einsum("ij,ij->i", integers, through[:, columns])
-        pull = np.einsum("ij,ij->i", integers, slope[:, columns])
-        best = scales[:, group] - pull / np.maximum(power, np.finfo(np.float64).tiny)
-        best = np.where(best > np.finfo(np.float32).tiny, best, scales[:, group])
-        slope += (best - scales[:, group])[:, None] * through
-        scales[:, group] = best
+    slope = moment @ (levels.values(codes, scales) - weight)
+    for group in range(len(scales)):
+        members = np.flatnonzero(levels.groups == group)
+        integers = levels.step * codes[members] - levels.offset
+        through = moment[:, members] @ integers
+        power = np.einsum("ij,ij->j", integers, through[members])
+        pull = np.einsum("ij,ij->j", integers, slope[members])
+        best = scales[group] - pull / np.maximum(power, np.finfo(np.float32).tiny)
+        best = np.where(best > np.finfo(np.float32).tiny, best, scales[group])
+        slope += through * (best - scales[group])
+        scales[group] = best
     return scales
-
-
-def _output_error(weight: np.ndarray, values: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    difference = values - weight
-    return np.einsum("ij,ij->i", difference @ moment, difference)

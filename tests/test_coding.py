@@ -66,11 +66,11 @@ def test_quantize_rounds_to_inputs_unless_told(case, tmp_path):
 
 
 def test_codes_of_the_profile_are_chosen_once(case, monkeypatch):
-    from lampq.core import coding
+    from lampq.core import rounding
 
     calls = []
-    exact = coding.round_to_inputs
-    monkeypatch.setattr(coding, "round_to_inputs", lambda *a, **k: calls.append(1) or exact(*a, **k))
+    exact = rounding.InputRounding.quantize
+    monkeypatch.setattr(rounding.InputRounding, "quantize", lambda *a, **k: calls.append(1) or exact(*a, **k))
     model, batch = case
     model = with_rounding(model, "inputs", None, batch)
     widths = dict.fromkeys((layer.name for layer in model.layers()), 3)
