@@ -58,6 +58,7 @@ class Surroundings:
         pairs: Interactions in nats, shape (L, L), symmetric: a layer's own damage on the diagonal, elsewhere what
             the two layers together add beyond their own. None where the profile kept no logit differences.
         unit: What the predictions count: nats, or without data a stand-in for them.
+        caveat: Why the predictions of the profile are not those of the plan, or nothing.
     """
 
     mode: str
@@ -70,6 +71,7 @@ class Surroundings:
     wider: tuple[Step | None, ...]
     pairs: np.ndarray | None
     unit: str = "nats"
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

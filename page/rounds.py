@@ -153,13 +153,15 @@ def _tries(history: Sequence[Mapping[str, Any]]) -> list[_Try]:
         measured = _finite(entry.get("kl" if swap else "measured"))
         if measured is None:
             continue
+        if swap:
+            what = f"swap {len(tries) + 1}"
+        elif entry.get("number") == 0:
+            what = "the result measured" if tries else "start"
+        else:
+            what = f"round {sum(not other.what.startswith('swap') for other in tries)}"
         tries.append(
             _Try(
-                what=f"swap {len(tries) + 1}"
-                if swap
-                else "start"
-                if entry.get("number") == 0
-                else f"round {len(tries)}",
+                what=what,
                 predicted=None if swap else _finite(entry.get("predicted")),
                 measured=measured,
                 kept=bool(entry.get("kept" if swap else "accepted")),

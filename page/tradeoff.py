@@ -48,7 +48,7 @@ def _lead(findings: Findings, around: Surroundings) -> str:
         f"The knee lies at {plain(knee.average_bits)} bits: "
         f"below it damage rises steeply, above it bytes buy little. "
     )
-    return text + _neighbours(findings)
+    return text + _neighbours(findings) + (f" <b>{safe(around.caveat)}</b>" if around.caveat else "")
 
 
 def _neighbours(findings: Findings) -> str:

@@ -334,6 +334,9 @@ def test_predictions_are_those_of_the_other_verbs(plan, profile, around):
 def test_steps_are_what_plans_with_that_layer_moved_lose(profile, mode):
     plan = lampq.plan(profile, average_bits=4, mode=mode)
     around = surroundings(plan, profile)
+    assert all(np.isfinite(point.damage) for point in (*around.curve, *around.uniform.values()))
+    assert set(around.uniform) == set(range(2, 9))
+    assert "this plan" in render(Findings(plan=plan, around=around))
     for index in (1, 4):
         widths = dict(plan.widths)
         step = around.wider[index]
@@ -385,6 +388,13 @@ def test_pairs_of_widths(profile, tmp_path):
         assert wider is None or wider.bits == {2: 4, 4: 8}[layer.weight_bits]
     page = lampq.report(plan, tmp_path / "report.html", profile=pairs).read_text()
     assert ">input</button>" in page
+
+
+def test_another_rounding_is_told(plan, profile):
+    assert surroundings(plan, dataclasses.replace(profile, logit_delta=None)).caveat == ""
+    fitted = dataclasses.replace(plan, rounding="inputs", mode="kl")
+    around = surroundings(fitted, dataclasses.replace(profile, logit_delta=None))
+    assert "fitted to the layers’ inputs" in render(Findings(plan=fitted, around=around))
 
 
 def test_the_next_plans_are_told(plan, tmp_path):

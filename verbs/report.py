@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lampq.core.coding import INPUTS
 from lampq.core.errors import BudgetError, PlanError, RecordError
 from lampq.core.files import refuse_existing, write_text
 from lampq.core.plan import Plan
@@ -54,10 +55,16 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     # Uniform plans are compared at the input width that most layers of the plan have.
     inputs = Counter(layer.activation_bits for layer in plan.layers).most_common(1)[0][0]
 
+    def damage(option: np.ndarray) -> float:
+        # A uniform plan need not keep the pins, so it is not the problem's to judge.
+        if search.interaction is not None:
+            return search.predict(option)
+        return float(search.cost[rows, option].sum())
+
     def point(option: np.ndarray) -> Point:
         return Point(
             size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, option].sum()),
-            damage=max(0.0, search.predict(option)),
+            damage=max(0.0, damage(option)),
             average_bits=float(profile.sizes @ profile.weight_bits[option] / profile.sizes.sum()),
         )
 
@@ -80,7 +87,23 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
         wider=tuple(wider[index] for index in order),
         pairs=_pairs(search, choice, order),
         unit="relative weight error" if search.mode == "error" else "nats",
+        caveat=_caveat(plan, profile),
     )
+
+
+def _caveat(plan: Plan, profile: Profile) -> str:
+    """Whether the plan's weights become other codes than those that the profile measured."""
+    if (plan.rounding, plan.block) == (profile.rounding, profile.block):
+        return ""
+    return (
+        f"The profile was measured with {_coding(profile.rounding, profile.block)}, the plan is made with "
+        f"{_coding(plan.rounding, plan.block)}: predictions from the profile are of the former."
+    )
+
+
+def _coding(rounding: str, block: int | None) -> str:
+    codes = "codes fitted to the layers’ inputs" if rounding == INPUTS else "codes nearest to the weights"
+    return codes if block is None else f"{codes}, {block} weights to a scale"
 
 
 def _search(
