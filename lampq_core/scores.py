@@ -34,10 +34,11 @@ def fisher_scores(profile: Profile) -> np.ndarray:
     a layer (the weighting of HAWQ-V2, arXiv:1911.03852, with the Fisher trace in place of the Hessian's).
 
     Raises:
-        RecordError: The profile holds no Fisher traces.
+        RecordError: The profile holds no Fisher traces, or several input widths and no joint score.
     """
     if profile.joint_fisher is not None:
         return profile.joint_fisher.copy()
+    _refuse_pairs(profile, "fisher")
     return 0.5 * (_traces(profile) / profile.sizes)[:, None] * profile.weight_error
 
 
@@ -96,6 +97,7 @@ def error_scores(profile: Profile) -> np.ndarray:
     It is no damage in nats and ranks layers poorly (Spearman 0.2 to 0.3 with measured damage), but it never
     needs a model or data.
     """
+    _refuse_pairs(profile, "error")
     power = np.array([layer.weight.count * layer.weight.second_moment.sum() for layer in profile.layers])
     return profile.weight_error / np.maximum(power, np.finfo(np.float64).tiny)[:, None]
 
@@ -153,6 +155,15 @@ def predicted_damage(
     repaired = excess.max(axis=1) > 0.01 * scores.max(axis=1)
     smooth[~available] = np.inf
     return smooth, tuple(layer.name for layer, flag in zip(profile.layers, repaired, strict=True) if flag)
+
+
+def _refuse_pairs(profile: Profile, mode: str) -> None:
+    """Stop where input widths are to be chosen by a score that does not see them."""
+    if len({option.input_bits for option in profile.options}) > 1:
+        raise RecordError(
+            f"mode {mode} scores weights alone and the profile has several input widths; use mode kl or "
+            f"superposition, or leave one input width"
+        )
 
 
 def _traces(profile: Profile) -> np.ndarray:

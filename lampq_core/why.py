@@ -35,7 +35,12 @@ class Change:
 
 
 def next_changes(
-    profile: Profile, problem: Problem, choice: np.ndarray, interaction: Interaction | None = None
+    profile: Profile,
+    problem: Problem,
+    choice: np.ndarray,
+    interaction: Interaction | None = None,
+    *,
+    most_damage: float = np.inf,
 ) -> list[list[Change]]:
     """For each layer the changes to the next narrower and the next wider options it may take.
 
@@ -44,17 +49,22 @@ def next_changes(
         problem: Damage, limits, ties and pins.
         choice: The plan, shape (L,).
         interaction: Damage with interactions; None adds up the damage of the layers.
+        most_damage: A limit on the damage of the whole plan, nats.
 
     Raises:
         RecordError: The choice breaks a tie, or takes an option that is not allowed or not measured.
     """
-    explanation = _additive(problem, choice) if interaction is None else explain(interaction, problem, choice)
+    if interaction is None:
+        explanation, predicted = _additive(problem, choice), problem.objective(choice)
+    else:
+        explanation, predicted = explain(interaction, problem, choice), float(interaction.predict(choice))
     groups = problem.reduced().groups
     layers = np.arange(len(choice))
     stored = profile.payload_bytes - profile.payload_bytes[layers, choice][:, None]
     bits = profile.sizes[:, None] * (profile.weight_bits[None, :] - profile.weight_bits[choice][:, None])
     stored, bits = _over_groups(stored, groups), _over_groups(bits, groups)
     known = np.isfinite(explanation.damage)
+    fits = explanation.fits & (predicted + explanation.damage <= most_damage)
     covers = cover_table(profile.options)
     found = []
     for layer, at in enumerate(choice.tolist()):
@@ -66,7 +76,7 @@ def next_changes(
                     damage=float(explanation.damage[layer, option]),
                     size_bytes=int(stored[layer, option]),
                     bits=int(bits[layer, option]),
-                    fits=bool(explanation.fits[layer, option]),
+                    fits=bool(fits[layer, option]),
                 )
                 for option in (*narrower, *wider)
             ]

@@ -254,6 +254,13 @@ def test_the_largest_kl_goes_with_other_limits():
         and sum(bops[i, j] for i, j in enumerate(choice)) <= most
     )
     assert plan.payload_bytes == best
+    # Few bytes clash with the other limits; the search must step over that.
+    few = lampq.plan(profile, budget=Budget(max_kl=1e9, at_most=("1@2",)))
+    assert few.payload_bytes == min(
+        sum(int(profile.payload_bytes[i, j]) for i, j in enumerate(choice))
+        for choice in itertools.product(range(4), repeat=4)
+        if choice.count(0) <= 1
+    )
     interaction = profile_interaction(profile)
     target = float(interaction.predict(np.zeros(4, dtype=int))) / 3
     joint = lampq.plan(profile, budget=Budget(max_kl=target, max_bops=most))

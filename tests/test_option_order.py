@@ -12,7 +12,7 @@ from test_budgets import pair_profile
 import lampq
 from lampq.core.allocation import build_problem, uniform_choice
 from lampq.core.allowed import allowed_options
-from lampq.core.errors import BudgetError, LampqError
+from lampq.core.errors import BudgetError, LampqError, RecordError
 from lampq.core.limits import Budget, bit_operations
 from lampq.core.option import Option
 from lampq.core.option_order import cover_table, next_options, running_minimum
@@ -103,6 +103,13 @@ def test_the_uniform_plan_of_pairs_is_the_least_damaging_that_fits(seed):
     problem = build_problem(profile, profile.kl, Budget(max_bops=limit))
     best = min((j for j in range(6) if bops[:, j].sum() <= limit), key=lambda j: profile.kl[:, j].sum())
     assert uniform_choice(profile, problem).tolist() == [best] * 4
+
+
+@pytest.mark.parametrize("mode", ["fisher", "error"])
+def test_scores_that_see_no_inputs_do_not_choose_their_widths(mode):
+    with pytest.raises(RecordError, match="several input widths"):
+        lampq.plan(pair_profile(), average_bits=4, mode=mode)
+    assert lampq.plan(pair_profile(inputs=(8,)), average_bits=4, mode=mode).mode == mode
 
 
 def test_rules_may_name_either_width():

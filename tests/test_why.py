@@ -86,6 +86,10 @@ def test_a_largest_kl_is_a_limit_too():
     plan = lampq.plan(profile, max_kl=0.5 * profile.kl[:, 0].sum(), mode="kl")
     for row in why(plan, profile).rows:
         assert row[7] == (plan.predicted_kl + row[4] <= 0.5 * profile.kl[:, 0].sum())
+    # Wider keeps the limit, so only narrower can be over it.
+    for layer in plan.layers:
+        assert not any("saves" in part and "over a limit" in part for part in layer.why.split("; "))
+    assert any("over a limit" in layer.why for layer in plan.layers)
 
 
 def test_plans_carry_sentences_of_what_they_would_gain():

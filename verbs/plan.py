@@ -15,12 +15,13 @@ from lampq.core.allocation import build_plan, build_problem, uniform_choice
 from lampq.core.clash import refuse_clash
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, profile_interaction
-from lampq.core.limits import Budget, limits_of
+from lampq.core.limits import BYTES, Budget, limits_of
 from lampq.core.plan import Plan
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
 from lampq.core.recipe import PUBLISHED, Recipe
 from lampq.core.scores import SUPERPOSITION, automatic_mode, predicted_damage
+from lampq.core.smallest import limited
 from lampq.core.solution import Solution
 from lampq.core.superposition import allocate
 from lampq.core.why import next_changes, sentences
@@ -67,7 +68,15 @@ class Search:
         """A sentence per layer: what the next options would cost and save. Empty where damage is not predicted."""
         if self.mode == "error":
             return []
-        return sentences(self.profile, next_changes(self.profile, self.problem, choice, self.interaction))
+        problem, most_damage = self.problem, self.asked.get("max_kl", np.inf)
+        if "max_kl" in self.asked:
+            # The bytes of the search serve the largest KL; what was asked for is what counts.
+            resource, size = problem.resource_names.index(BYTES), self.asked.get("size_bytes")
+            most = int(problem.resources[resource].max(axis=1).sum())
+            limit = most if size is None else size - self.profile.rest_bytes
+            problem = limited(problem, limit, resource)
+        changes = next_changes(self.profile, problem, choice, self.interaction, most_damage=most_damage)
+        return sentences(self.profile, changes)
 
 
 def plan(

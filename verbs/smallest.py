@@ -45,9 +45,13 @@ def shrink(
         return dataclasses.replace(search, problem=limited(problem, limit, resource))
 
     def damage(limit: int) -> float:
-        return find(within(limit))[0].objective
+        try:
+            return find(within(limit))[0].objective
+        except BudgetError:
+            # So few bytes clash with the other limits.
+            return np.inf
 
-    widest = damage(int(problem.limits[resource]))
+    widest = find(search)[0].objective
     if widest > max_kl:
         raise BudgetError(
             f"largest KL {max_kl:g}: the widest plan within the limits is predicted to lose {widest:.3g} nats; "

@@ -49,14 +49,12 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     search = prepare(
         profile, budget, mode=mode, pins=_texts(plan.budget, "pins"), ties=_texts(plan.budget, "ties")
     )
-    changes = next_changes(profile, search.problem, choice, search.interaction)
-    predicted = search.predict(choice)
+    changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())
     limited = budget is not None or most_damage < math.inf
     rows = []
     for layer, index in zip(plan.layers, order, strict=True):
         for change in changes[index]:
-            fits = change.fits and predicted + change.damage <= most_damage
             rows.append(
                 (
                     layer.name,
@@ -66,7 +64,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
                     change.damage,
                     change.size_bytes,
                     change.bits / weights,
-                    fits if limited else None,
+                    change.fits if limited else None,
                 )
             )
     over = [
@@ -84,7 +82,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         facts={
             "mode": search.mode,
             "interactions": search.interaction is not None,
-            "predicted KL" if search.mode != "error" else "relative weight error": predicted,
+            "predicted KL" if search.mode != "error" else "relative weight error": search.predict(choice),
             "limits the plan breaks": over,
         },
         columns=("name", "kind", "has", "instead", "damage", "bytes", "average bits", "fits the limits"),
