@@ -1,8 +1,8 @@
 """The documents tell the truth: their commands and code run, their links lead somewhere, their functions exist."""
 
-import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -128,8 +128,7 @@ def test_every_function_of_the_method_exists():
     names = re.findall(r"`((?:core|solvers)\.[\w.]+)`", text)
     assert len(names) > 40
     for name in names:
-        module, _, attribute = f"lampq.{name}".rpartition(".")
-        assert hasattr(importlib.import_module(module), attribute), name
+        assert pkgutil.resolve_name(f"lampq.{name}") is not None
 
 
 def test_the_adapter_of_the_document_is_the_example():
