@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from lampq.core.activation_grid import ActivationRule
     from lampq.core.activation_range import Histogram
     from lampq.core.coding import Coding
     from lampq.core.input_spec import InputSpec
@@ -95,6 +96,23 @@ class RoundingModel(Model, Protocol):
 
     def calibrate(self, batch: np.ndarray, *, products: bool = False) -> dict[str, Histogram]:
         """Values of every layer's input, and where wanted of the factors of attention, by name."""
+
+    def joint_fisher(
+        self,
+        batch: np.ndarray,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        *,
+        truth: np.ndarray | None,
+        draws: int,
+        seed: int,
+        samples: np.ndarray | None,
+        progress: Callable[[str, int, int], None],
+    ) -> dict[str, np.ndarray]:
+        """E_n[(sum g dY)^2] / 2 of every pair of weights and rule of a layer's input, nats, shape (W, A).
+
+        Raises:
+            AdapterError: Gradients of single samples cannot be taken.
+        """
 
 
 def rounds_activations(model: Model) -> TypeGuard[RoundingModel]:

@@ -65,12 +65,11 @@ def all_options(bits: Sequence[int], act_bits: int | Sequence[int] | None = None
 
 
 def neighbours(options: Sequence[Option], reach: int = 1) -> np.ndarray:
-    """Which options lie at most `reach` widths apart in weights and in inputs, bool, shape (J, J)."""
+    """Which options lie at most `reach` steps apart, a step being one width of weights or of inputs, bool, (J, J)."""
     places = []
     for widths in ([o.weight_bits for o in options], [o.input_bits for o in options]):
         places.append(np.searchsorted(sorted(set(widths)), widths))
-    near = [np.abs(place[:, None] - place) <= reach for place in places]
-    return near[0] & near[1]
+    return sum(np.abs(place[:, None] - place) for place in places) <= reach
 
 
 def parse_bits(text: str) -> tuple[int, ...]:

@@ -11,8 +11,10 @@ from lampq.core.activation_grid import ActivationGrid, ActivationRule, TokenGrid
 from lampq.core.activation_range import METHODS
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
+from lampq.core.measure import Progress
 from lampq.core.model import Model, rounds_activations
 from lampq.core.option import Option
+from lampq.core.setting import rounded_weight
 
 PER_TOKEN = "token"
 # What runtimes that multiply integers take.
@@ -104,3 +106,56 @@ def _check_runtime(model: Model, widths: Sequence[int], method: str | None) -> N
         raise AdapterError(
             f"{model.path.name}: activation range {method!r}; {model.format} models take minmax alone"
         )
+
+
+def measure_joint(
+    model: Model,
+    layers: Sequence[Layer],
+    options: Sequence[Option],
+    batch: np.ndarray,
+    ranges: InputRanges,
+    *,
+    truth: np.ndarray | None,
+    draws: int,
+    seed: int,
+    samples: np.ndarray | None,
+    progress: Progress,
+) -> np.ndarray | None:
+    """Joint Fisher score of every layer and option, nats, shape (L, J); None where gradients cannot be taken.
+
+    Args:
+        model: The float model.
+        layers: Its L records.
+        options: J options: all weight widths with all input widths.
+        batch: Calibration inputs, samples first.
+        ranges: How inputs are rounded.
+        truth: Labels of the data, or None: they are drawn from the predictions.
+        draws: Backward passes per sample.
+        seed: Seeds the draws.
+        samples: Number of each sample in the whole data set, or None.
+        progress: Told how far it is.
+    """
+    if not rounds_activations(model):
+        return None
+    widths = sorted({option.weight_bits for option in options})
+    inputs = sorted({option.activation_bits for option in options if option.activation_bits})
+    candidates = {
+        layer.name: (
+            [rounded_weight(model, layer, bits) for bits in widths],
+            [ranges.rule(index, bits) for bits in inputs],
+        )
+        for index, layer in enumerate(layers)
+    }
+    try:
+        found = model.joint_fisher(
+            batch, candidates, truth=truth, draws=draws, seed=seed, samples=samples, progress=progress
+        )
+    except AdapterError:
+        # A layout of weights without gradients of single samples: the other scores remain.
+        return None
+    places = [
+        (widths.index(option.weight_bits), inputs.index(option.activation_bits))
+        for option in options
+        if option.activation_bits
+    ]
+    return np.array([[found[layer.name][place] for place in places] for layer in layers])

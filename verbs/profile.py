@@ -26,8 +26,8 @@ from lampq.core.option import Option, all_options
 from lampq.core.pairs import measure_pairs
 from lampq.core.profile import Profile
 from lampq.core.shard import Shard
-from lampq.core.traces import TRUE, Traces, measure_traces
-from lampq.verbs.input_ranges import InputRanges, input_ranges
+from lampq.core.traces import EMPIRICAL, TRUE, Traces, measure_traces
+from lampq.verbs.input_ranges import InputRanges, input_ranges, measure_joint
 
 
 def profile(
@@ -97,7 +97,7 @@ def profile(
         numbers = shard.numbers(len(batch))
         batch, labels = batch[numbers], None if labels is None else labels[numbers]
     payload = stored_bytes(model, layers, options, container)
-    traces = None
+    traces, joint = None, None
     inputs: dict[str, Any] = {}
     if batch is None:
         widths = [option.weight_bits for option in options]
@@ -117,6 +117,19 @@ def profile(
                 progress=progress,
             )
             layers = tuple(_with_traces(layer, traces) for layer in layers)
+        if fisher_draws and ranges is not None:
+            joint = measure_joint(
+                model,
+                layers,
+                options,
+                batch,
+                ranges,
+                truth=labels if fisher == EMPIRICAL else None,
+                draws=fisher_draws,
+                seed=seed,
+                samples=numbers,
+                progress=progress,
+            )
     return Profile(
         layers=layers,
         options=options,
@@ -129,6 +142,7 @@ def profile(
         kl=damage.kl,
         logits=damage.logits,
         logit_delta=damage.logit_delta,
+        joint_fisher=joint,
         activation_range=None if ranges is None else ranges.table,
         per_token=ranges is not None and ranges.per_token,
         samples=0 if batch is None else len(batch),

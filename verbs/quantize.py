@@ -141,6 +141,7 @@ def best_plan(
     time_limit_s: float | None = None,
     recipe: Recipe = PUBLISHED,
     rounds: int = 3,
+    reference: np.ndarray | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Plan:
@@ -158,6 +159,8 @@ def best_plan(
         time_limit_s: See `lampq.plan`.
         recipe: See `lampq.plan`; its update follows unless `rounds` is 0.
         rounds: See `quantize`.
+        reference: Logits of `batch` that count as the truth; None takes those of `model`. Others are wanted where
+            `model` is not the float one, having the factors of its attention rounded already, for example.
         seed: Of every random choice.
         progress: Told what is being done.
 
@@ -169,7 +172,7 @@ def best_plan(
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
     model = with_rounding(model, profile.rounding, profile.block, batch)
-    reference = check_logits(model.run(batch), "the float model")
+    reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
     if profile.logits is not None:
         _check_same_data(profile.logits, reference)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)

@@ -302,6 +302,31 @@ class TorchModel:
         kind = TRUE if truth is None else EMPIRICAL
         return Traces(kind=kind, weight=sums.traces(), activation=sums.activation_traces())
 
+    def joint_fisher(
+        self,
+        batch: np.ndarray,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        *,
+        truth: np.ndarray | None = None,
+        draws: int = 2,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> dict[str, np.ndarray]:
+        """Second-order damage of weights and inputs rounded together; see `lampq.adapters.torch.joint_fisher`."""
+        from lampq.adapters.torch.joint_fisher import joint_fisher
+
+        return joint_fisher(
+            self,
+            batch,
+            candidates,
+            truth=truth,
+            draws=draws,
+            seed=seed,
+            samples=None if samples is None else samples.tolist(),
+            progress=progress,
+        )
+
     def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 
