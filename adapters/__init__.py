@@ -10,6 +10,7 @@ from lampq.core.errors import AdapterError
 
 if TYPE_CHECKING:
     from lampq.core.model import Model
+    from lampq.core.stored import StoredWeight
 
 # Format -> the package whose `read` reads it.
 _READERS = {
@@ -36,6 +37,26 @@ def read(path: str | Path, **options: Any) -> Model:
     """
     model: Model = importlib.import_module(_READERS[detect(path)]).read(path, **options)
     return model
+
+
+def stored(path: str | Path) -> tuple[StoredWeight, ...]:
+    """The quantized weights of a model, whichever tool quantized it: ONNX, TFLite, compressed-tensors, lampq's own.
+
+    Args:
+        path: What `read` takes.
+
+    Raises:
+        AdapterError: It cannot be read.
+        MissingExtraError: The package that reads the format is not installed.
+    """
+    form = detect(path)
+    if form == "onnx":
+        found = importlib.import_module("lampq.adapters.onnx").read_stored(path)
+    elif form == "tflite":
+        found = importlib.import_module("lampq.adapters.tflite.stored").stored(read(path))
+    else:
+        found = importlib.import_module("lampq.adapters.torch.stored").stored(path)
+    return tuple(found)
 
 
 def detect(path: str | Path) -> str:

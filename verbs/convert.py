@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq import conversions
-from lampq.conversions import exports, imports
+from lampq import adapters, conversions
+from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.coding import Coding
@@ -97,6 +97,31 @@ def read_foreign(
         return imports.import_plan(text, tool, Target.of(reference), partial=partial)
     except PlanError as err:
         raise PlanError(f"{path}: {err}") from err
+
+
+def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = None) -> Plan:
+    """The plan that a quantized model was written by: what widths are really in the file.
+
+    Args:
+        path: An ONNX or TFLite file, a Hugging Face folder in compressed-tensors form, or a file of lampq.
+        reference: The float model, or a profile or plan of it. Layers are then named and identified as there, and the
+            file's weights must be those, rounded. Without it the names are the file's own.
+
+    Raises:
+        PlanError: Nothing in the file is quantized, or it was made from another model.
+        AdapterError: It cannot be read.
+    """
+    found = adapters.stored(path)
+    label = Path(path).name
+    if reference is None:
+        return quantized.stored_plan(found, label=label, file_bytes=_size(Path(path)))
+    return quantized.identified_plan(found, Target.of(reference), label=label)
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _solved_again(

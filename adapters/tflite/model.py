@@ -15,7 +15,7 @@ from lampq.adapters.tflite.graph import Graph, Subgraph
 from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.runtime import Session
-from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Weight
+from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight
 from lampq.core.coding import Coding, coded_for
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
@@ -50,6 +50,11 @@ class TfliteModel:
         self.path: Path = opened.path
         self.skipped = opened.survey.skipped
         self.input_spec: InputSpec = opened.interface.spec
+
+    @property
+    def survey(self) -> Survey:
+        """What is known of all weights, the quantized ones included."""
+        return self._opened.survey
 
     @property
     def graph(self) -> Graph:

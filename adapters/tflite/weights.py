@@ -88,11 +88,13 @@ class Survey:
         weights: Those that can be quantized, in the order of execution.
         skipped: (name, reason) of the others.
         stored: Name to width of those that are quantized already.
+        stored_sites: Where each of these is used first.
     """
 
     weights: tuple[Weight, ...]
     skipped: tuple[tuple[str, str], ...]
     stored: Mapping[str, int]
+    stored_sites: Mapping[str, Site]
 
 
 def survey(graph: Graph, main: int, kinds: Mapping[str, str] | None = None) -> Survey:
@@ -141,13 +143,16 @@ def survey(graph: Graph, main: int, kinds: Mapping[str, str] | None = None) -> S
         for group, name in zip(groups.values(), names, strict=True)
         if group.reasons and group.bits
     }
+    sites = {
+        name: group.sites[0] for group, name in zip(groups.values(), names, strict=True) if name in widths
+    }
     decided = override_kinds(
         [name for _, name in kept], [_kind(graph, groups[b], n, main) for b, n in kept], kinds
     )
     weights = [
         _weight(graph, buffer, groups[buffer], n, k) for (buffer, n), k in zip(kept, decided, strict=True)
     ]
-    return Survey(weights=tuple(weights), skipped=tuple(skipped + customs), stored=widths)
+    return Survey(weights=tuple(weights), skipped=tuple(skipped + customs), stored=widths, stored_sites=sites)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,29 +10,35 @@ from lampq.console import flags, given, render
 from lampq.conversions import FORMATS
 from lampq.core.errors import PlanError
 from lampq.core.files import refuse_existing, write_text
+from lampq.core.model import Model
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
-from lampq.verbs.convert import convert, read_foreign
+from lampq.verbs.convert import convert, read_foreign, read_quantized
 
 NAME = "convert"
-SUMMARY = "a plan as another tool's configuration, and back"
+SUMMARY = "a plan as another tool's configuration, and back; the plan of a quantized model"
 EXAMPLE = (
     "lampq convert plan.json --to torchao -o torchao.json\n"
-    "  lampq convert recipe.json --from ai-edge --model vit.tflite -o plan.json"
+    "  lampq convert recipe.json --from ai-edge --model vit.tflite -o plan.json\n"
+    "  lampq convert vit-q.onnx --plan plan.json -o found.json    # what widths are really in the file"
 )
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
-    sub.add_argument("source", metavar="FILE", type=Path, help="a plan, or with --from a configuration")
-    way = sub.add_mutually_exclusive_group(required=True)
+    sub.add_argument(
+        "source",
+        metavar="FILE",
+        help="with --to a plan, with --from a configuration, with neither a quantized model",
+    )
+    way = sub.add_mutually_exclusive_group()
     way.add_argument("--to", choices=FORMATS, metavar="TOOL", help=f"write for: {', '.join(FORMATS)}")
     way.add_argument("--from", dest="tool", choices=FORMATS, metavar="TOOL", help="read from the same tools")
     group = sub.add_argument_group("the model it is for")
     group.add_argument("--model", metavar="MODEL", help="the model; its names go into the configuration")
     group.add_argument("--weights", metavar="FILE", help="checkpoint, where the model is a factory")
     group.add_argument("--profile", metavar="PROFILE", type=Path, help="a profile of it")
-    group.add_argument("--plan", metavar="PLAN", type=Path, help="with --from: another plan of it")
+    group.add_argument("--plan", metavar="PLAN", type=Path, help="another plan of it, not with --to")
     sub.add_argument("--partial", action="store_true", help="leave out what either side has no place for")
     sub.add_argument(
         "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
@@ -55,7 +61,7 @@ def run(args: Namespace) -> None:
         if args.plan is not None:
             raise PlanError("--plan goes with --from; the plan to convert is FILE")
         text, plan = convert(
-            Plan.read(args.source),
+            Plan.read(Path(args.source)),
             args.to,
             model=model,
             profile=profile,
@@ -67,7 +73,15 @@ def run(args: Namespace) -> None:
         )
         write_text(args.out, text)
     else:
-        plan = read_foreign(args.source, args.tool, _reference(args, model, profile), partial=args.partial)
+        reference = _reference(args, model, profile)
+        if args.tool is None:
+            plan = read_quantized(_model_path(args.source), reference)
+        elif reference is None:
+            raise PlanError(
+                "a configuration names layers and no more; say of which model with --model, --profile or --plan"
+            )
+        else:
+            plan = read_foreign(args.source, args.tool, reference, partial=args.partial)
         plan.write(args.out, force=args.force)
     given.finish(
         args,
@@ -81,11 +95,17 @@ def run(args: Namespace) -> None:
     )
 
 
-def _reference(args: Namespace, model, profile):
+def _reference(
+    args: Namespace, model: Model | None, profile: Profile | None
+) -> Model | Profile | Plan | None:
     plan = None if args.plan is None else Plan.read(args.plan)
     found = [source for source in (model, profile, plan) if source is not None]
-    if len(found) != 1:
-        raise PlanError(
-            "a configuration names layers and no more; say of which model with one of --model, --profile, --plan"
-        )
-    return found[0]
+    if len(found) > 1:
+        raise PlanError("--model, --profile and --plan say the same thing; give one of them")
+    return found[0] if found else None
+
+
+def _model_path(source: str) -> str:
+    if source.endswith((".json", ".csv")):
+        raise PlanError(f"{source} is no model: pass --to TOOL for a plan, --from TOOL for a configuration")
+    return source

@@ -1,0 +1,190 @@
+"""The quantized weights of an ONNX file, whoever wrote it: what they are once unpacked, and their widths.
+
+Files of lampq, DequantizeLinear of 8, 4 or 2 bits, and MatMulNBits are understood. Values are not decoded here: the
+part of the graph that makes a weight from constants is run by ONNX Runtime itself, so that what is reported is what
+the file computes with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from lampq.adapters.kinds import infer_kind
+from lampq.adapters.onnx import naming
+from lampq.adapters.onnx.bits import read_bits
+from lampq.adapters.onnx.container import Container
+from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
+from lampq.core import packing
+from lampq.core.errors import AdapterError, RecordError
+from lampq.core.layer import Layer
+from lampq.core.stored import StoredWeight
+
+# Operator -> the input its weight comes in by.
+_WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "Gather": 0}
+_WIDTHS = {"INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
+_NBITS = "MatMulNBits"
+_SCALE_BYTES = 4
+_MOST_NODES = 64
+"""Of the part of a graph that makes one weight."""
+
+
+def stored(path: str | Path) -> tuple[StoredWeight, ...]:
+    """The quantized weights of a file in graph order; each once, also where several operators share it.
+
+    Raises:
+        AdapterError: The file is damaged, or ONNX Runtime cannot unpack a weight.
+    """
+    path = Path(path)
+    model = Container(path).parse()
+    own = read_bits(path)
+    found: dict[str, StoredWeight] = {}
+    for node, value, makers in _candidates(model):
+        name, bits, container = _identity(node, value, makers, own)
+        if bits is None or name in found:
+            continue
+        array = _run(path, model, node, value, makers)
+        found[name] = _record(path, node, name, array, bits, container)
+    return tuple(found.values())
+
+
+def _candidates(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value, list[ir.Node]]]:
+    """Operators whose weight is made of constants by other nodes, or packed; with those nodes, in graph order."""
+    for node in model.graph:
+        if node.op_type == _NBITS and node.inputs[1] is not None:
+            yield node, node.inputs[1], []
+        elif node.op_type in _WEIGHT_INPUT and len(node.inputs) > _WEIGHT_INPUT[node.op_type]:
+            value = node.inputs[_WEIGHT_INPUT[node.op_type]]
+            makers = None if value is None or value.producer() is None else _makers(value)
+            if value is not None and makers:
+                yield node, value, [other for other in model.graph if other in makers]
+
+
+def _makers(value: ir.Value) -> set[ir.Node] | None:
+    """All nodes that a value is computed by, or None where an input of the model is involved."""
+    found: set[ir.Node] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer()
+        if producer is None:
+            if value.const_value is None:
+                return None
+        elif producer not in found:
+            found.add(producer)
+            waiting += [v for v in producer.inputs if v is not None]
+            if len(found) > _MOST_NODES:
+                return None
+    return found
+
+
+def _identity(
+    node: ir.Node, value: ir.Value, makers: list[ir.Node], own: dict[str, tuple[int, str]]
+) -> tuple[str, int | None, str]:
+    """Name, width (None where nothing is quantized) and container of a weight."""
+    if node.op_type == _NBITS:
+        bits = node.attributes["bits"].as_int() if "bits" in node.attributes else 4
+        name = naming.node_path(node) or (node.name or value.name or _NBITS)
+        return name.removesuffix(f"_Q{bits}"), bits, "bitplane"
+    constants = [v for maker in makers for v in maker.inputs if v is not None and v.producer() is None]
+    for constant in constants:
+        match = PLANE_NAME.fullmatch(constant.name or "") or INT8_NAME.fullmatch(constant.name or "")
+        if match and match["layer"] in own:
+            width, container = own[match["layer"]]
+            return match["layer"], width, container
+    for maker in makers:
+        codes = maker.inputs[0] if maker.op_type == "DequantizeLinear" else None
+        if codes is not None and codes.const_value is not None:
+            bits = _WIDTHS.get(codes.const_value.dtype.name)
+            name = naming.weight_path(node, codes)
+            for suffix in ("_quantized", ".weight", "_weight"):
+                name = name.removesuffix(suffix)
+            return name, bits, "int8" if bits == 8 else "bitplane"
+    return "", None, ""
+
+
+def _run(path: Path, model: ir.Model, node: ir.Node, value: ir.Value, makers: list[ir.Node]) -> np.ndarray:
+    """The weight as the file computes with it."""
+    nodes, feeds, inputs = [ir.serde.serialize_node(maker) for maker in makers], {}, []
+    values = [v for maker in makers for v in maker.inputs]
+    output = value.name or ""
+    if node.op_type == _NBITS:
+        # An identity times the packed weight is the weight.
+        proto = ir.serde.serialize_node(node)
+        proto.input[0] = "identity"
+        kept = [a for a in proto.attribute if a.name != "accuracy_level"]
+        del proto.attribute[:]
+        proto.attribute.extend(kept)
+        rows = node.attributes["K"].as_int()
+        nodes, values, output = [proto], list(node.inputs[1:]), proto.output[0]
+        inputs = [onnx.helper.make_tensor_value_info("identity", onnx.TensorProto.FLOAT, [rows, rows])]
+        feeds = {"identity": np.eye(rows, dtype=np.float32)}
+    constants = {v.name: v.const_value for v in values if v is not None and v.const_value is not None}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "weight",
+        inputs,
+        [onnx.ValueInfoProto(name=output)],
+        [_tensor(tensor, str(name)) for name, tensor in constants.items()],
+    )
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    built = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version or 10)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return np.asarray(session.run(None, feeds)[0], dtype=np.float32)
+    # The runtime raises types of its own for whatever a damaged file makes it stumble over.
+    except Exception as err:
+        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise AdapterError(f"{path}: the weight {output} cannot be unpacked: {line}") from err
+
+
+def _tensor(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
+    """A tensor with its data, which may lie beside the model."""
+    return onnx.TensorProto(
+        name=name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()), raw_data=tensor.tobytes()
+    )
+
+
+def _record(
+    path: Path, node: ir.Node, name: str, array: np.ndarray, bits: int, container: str
+) -> StoredWeight:
+    axis = array.ndim - 1
+    if node.op_type in ("Conv", "Gather") or (
+        node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int()
+    ):
+        axis = 0
+    try:
+        layer = Layer.from_weight(
+            name, array, kind=infer_kind(name, convolution=node.op_type.startswith("Conv")), channel_axis=axis
+        )
+    except RecordError as err:
+        raise AdapterError(f"{path}: {err}") from err
+    codes = packing.payload_bytes(layer.size, bits) if container == "bitplane" else layer.size
+    return StoredWeight(
+        layer=layer,
+        weight_bits=bits,
+        payload_bytes=codes + _SCALE_BYTES * layer.channels,
+        container=container,
+        activation_bits=_input_bits(node),
+    )
+
+
+def _input_bits(node: ir.Node) -> int | None:
+    """Width of the values that a node multiplies, where they come out of DequantizeLinear."""
+    data = node.inputs[1 if node.op_type == "Gather" else 0]
+    producer = None if data is None else data.producer()
+    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
+        return None
+    dtype = producer.inputs[0].dtype or (
+        producer.inputs[2].dtype if len(producer.inputs) > 2 and producer.inputs[2] is not None else None
+    )
+    return _WIDTHS.get(dtype.name, 8) if dtype is not None else 8

@@ -1,0 +1,56 @@
+"""The quantized weights of Hugging Face folders in compressed-tensors form, and of files of lampq."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from lampq.adapters.kinds import infer_kind
+from lampq.adapters.torch import hugging_face, packed
+from lampq.core import packing
+from lampq.core.errors import AdapterError, RecordError
+from lampq.core.layer import Layer
+from lampq.core.stored import StoredWeight
+
+_SCALE_BYTES = 4
+_Stored = Mapping[str, tuple[int, int | None]]
+
+
+def stored(path: str | Path) -> tuple[StoredWeight, ...]:
+    """The quantized weights of a folder or file; none in files of other kinds, which hold floats.
+
+    Raises:
+        AdapterError: It is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        loaded = hugging_face.load(path)
+        return tuple(_records(path, loaded.module.state_dict(), loaded.stored))
+    if path.is_file() and packed.is_packed(path):
+        file = packed.read(path)
+        names = {record.layer: parameter for parameter, record in file.records.items()}
+        state = {name: file.state()[parameter] for name, parameter in names.items()}
+        return tuple(_records(path, state, packed.stored_bits(file.records)))
+    return ()
+
+
+def _records(path: Path, state: Mapping[str, torch.Tensor], widths: _Stored) -> Iterator[StoredWeight]:
+    for name, (bits, activation) in widths.items():
+        tensor = state.get(f"{name}.weight", state.get(name))
+        if tensor is None:
+            raise AdapterError(f"{path}: the configuration names {name}, which holds no weight")
+        values = tensor.float().cpu().numpy()
+        try:
+            kind = infer_kind(name, convolution=values.ndim > 2)
+            layer = Layer.from_weight(name, values, kind=kind, channel_axis=0)
+        except RecordError as err:
+            raise AdapterError(f"{path}: {err}") from err
+        yield StoredWeight(
+            layer=layer,
+            weight_bits=bits,
+            activation_bits=activation,
+            payload_bytes=packing.payload_bytes(layer.size, bits) + _SCALE_BYTES * layer.channels,
+            container="bitplane",
+        )
