@@ -27,14 +27,14 @@ from lampq.verbs.quantize import best_plan
 # One width for weights and inputs, type scale from three layers at 2 bits, the printed table of errors, the update.
 PUBLISHED = Recipe(type_scale="kl", probes=3, beta=2, gamma=4.0, table="paper")
 CONDITIONS = """What is quantized, in every row: weights per output channel, symmetric, scale of least squared error;
-inputs of all linear layers and of the patch embedding per tensor, with zero point, ranges of least squared error on the
-calibration images (the input of fc2, after the activation function, included); queries, keys, probabilities after
+inputs of all linear layers and of the patch embedding per tensor, with zero point, ranges of least squared error on
+the calibration images (the input of fc2, after the activation function, included); queries, keys, probabilities after
 softmax, and values ({factors} tensors) per tensor with zero point, at b bits in every row. Limits in every row: weight
 bits averaged over weights <= b, and input bits averaged over all values that the layers read <= b.
 
-LampQ as published: one width for weights and input of a layer ({equal} options), patch embedding and head at 8 bits, type
-scale by KL from 3 layers at 2 bits, gamma 4, update with the printed table of errors; like the last row, never worse on
-the calibration images than uniform. The others choose the two widths of a layer apart."""
+LampQ as published: one width for weights and input of a layer ({equal} options), patch embedding and head at 8 bits,
+type scale by KL from 3 layers at 2 bits, gamma 4, update with the printed table of errors; like the last row, never
+worse on the calibration images than uniform. The others choose the two widths of a layer apart."""
 COLUMNS = ("plan", "weight bits", "input bits", "BOPs", "calib KL", "val KL", "val top-1 (%)", "search CPU s")
 
 

@@ -23,6 +23,7 @@ from lampq.core.shard import Shard
 from lampq.demo_data import MODEL_PATH
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.fake_quantize import fake_quantize
+from lampq.verbs.inspect import inspect
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
 from lampq.verbs.quantize import best_plan, quantize
@@ -58,6 +59,9 @@ def test_a_profile_of_pairs_survives_its_files_and_merges(measured, tmp_path):
     model, batch, found = measured
     found.write(tmp_path / "p.json")
     back = Profile.read(tmp_path / "p.json")
+    listed = inspect(tmp_path / "p.json")
+    assert listed.columns[-1] == "KL at w8a8"
+    assert len(set(listed.columns)) == 5 + len(found.options)
     np.testing.assert_array_equal(back.activation_range, found.activation_range)
     assert back.options == found.options
     both = merge([back, found])
