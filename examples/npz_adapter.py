@@ -76,7 +76,7 @@ class NpzModel:
     def payload_bytes(self, layer, bits, container):
         return payload_bytes(layer.size, bits) + 4 * layer.channels if container == "bitplane" else None
 
-    def rest_bytes(self):
+    def rest_bytes(self, *, activations=False):
         return 0
 
     def file_bytes(self):
