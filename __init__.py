@@ -44,6 +44,7 @@ _EXPORTS = {
     "schema": "lampq.core.schema",
     "solve": "lampq.solvers",
     "sweep": "lampq.verbs.sweep",
+    "why": "lampq.verbs.why",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
@@ -88,3 +89,4 @@ if TYPE_CHECKING:
     from lampq.verbs.quantize import quantize as quantize
     from lampq.verbs.report import report as report
     from lampq.verbs.sweep import sweep as sweep
+    from lampq.verbs.why import why as why

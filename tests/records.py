@@ -1,7 +1,10 @@
 """Profiles made of random weights and damages, for tests that need no model."""
 
+import dataclasses
+
 import numpy as np
 
+from lampq.core.gaussian import Gaussian
 from lampq.core.layer import Layer
 from lampq.core.option import Option
 from lampq.core.profile import Profile
@@ -26,8 +29,6 @@ def make_profile(seed=0, *, samples=6, classes=4, data=True, kinds=KINDS, widths
     logits = rng.normal(size=(samples, classes)).astype(np.float32)
     sensitivity = rng.uniform(0.5, 20, len(kinds))[:, None]
     if data:
-        import dataclasses
-
         sizes = np.array([layer.size for layer in layers])
         layers = [
             dataclasses.replace(layer, fisher=float(2 * s * n), macs=layer.size)
@@ -48,4 +49,49 @@ def make_profile(seed=0, *, samples=6, classes=4, data=True, kinds=KINDS, widths
         logit_delta=delta.astype(np.float32) if data else None,
         samples=samples if data else 0,
         provenance={"model": "random", "digest": "0" * 64, "seed": seed},
+    )
+
+
+def with_inputs(profile, elements):
+    """The profile with layer inputs of so many values per sample."""
+    layers = [
+        dataclasses.replace(
+            layer,
+            activation=Gaussian(
+                mean=np.zeros(1),
+                std=np.ones(1),
+                min=-np.ones(1),
+                max=np.ones(1),
+                count=count * profile.samples,
+            ),
+        )
+        for layer, count in zip(profile.layers, elements, strict=True)
+    ]
+    return dataclasses.replace(profile, layers=tuple(layers))
+
+
+def pair_profile(seed=0, weights=(2, 4, 8), inputs=(4, 8), kinds=("patch_embed", "qkv", "fc1", "head")):
+    """A profile whose options are pairs of weight and input widths; damage adds a part for each."""
+    base = make_profile(seed, kinds=kinds, widths=weights)
+    rng = np.random.default_rng(seed + 1)
+    share = rng.uniform(0.05, 2, len(kinds))
+    kl = [
+        [
+            base.kl[i, j] + share[i] * base.kl[i, 0] * 4.0 ** (inputs[0] - a)
+            for j in range(len(weights))
+            for a in inputs
+        ]
+        for i in range(len(kinds))
+    ]
+    elements = rng.integers(1, 40, len(kinds)).tolist()
+    return with_inputs(
+        dataclasses.replace(
+            base,
+            options=tuple(Option(weight_bits=w, activation_bits=a) for w in weights for a in inputs),
+            weight_error=np.repeat(base.weight_error, len(inputs), axis=1),
+            payload_bytes=np.repeat(base.payload_bytes, len(inputs), axis=1),
+            kl=np.array(kl),
+            logit_delta=None,
+        ),
+        elements,
     )

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from records import make_profile
+from records import make_profile, pair_profile, with_inputs
 
 import lampq
 from lampq.core.allocation import build_problem
 from lampq.core.clash import refuse_clash
 from lampq.core.cost_table import CostRow, CostTable
 from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
-from lampq.core.gaussian import Gaussian
 from lampq.core.interaction import profile_interaction
 from lampq.core.limits import Budget, bit_operations, input_elements
 from lampq.core.option import Option
@@ -23,51 +22,6 @@ from lampq.solvers import solve
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
 steady = settings(max_examples=20, deadline=None, derandomize=True)
-
-
-def with_inputs(profile, elements):
-    """The profile with layer inputs of so many values per sample."""
-    layers = [
-        dataclasses.replace(
-            layer,
-            activation=Gaussian(
-                mean=np.zeros(1),
-                std=np.ones(1),
-                min=-np.ones(1),
-                max=np.ones(1),
-                count=count * profile.samples,
-            ),
-        )
-        for layer, count in zip(profile.layers, elements, strict=True)
-    ]
-    return dataclasses.replace(profile, layers=tuple(layers))
-
-
-def pair_profile(seed=0, weights=(2, 4, 8), inputs=(4, 8), kinds=SMALL["kinds"]):
-    """A profile whose options are pairs of weight and input widths; damage adds a part for each."""
-    base = make_profile(seed, kinds=kinds, widths=weights)
-    rng = np.random.default_rng(seed + 1)
-    share = rng.uniform(0.05, 2, len(kinds))
-    kl = [
-        [
-            base.kl[i, j] + share[i] * base.kl[i, 0] * 4.0 ** (inputs[0] - a)
-            for j in range(len(weights))
-            for a in inputs
-        ]
-        for i in range(len(kinds))
-    ]
-    elements = rng.integers(1, 40, len(kinds)).tolist()
-    return with_inputs(
-        dataclasses.replace(
-            base,
-            options=tuple(Option(weight_bits=w, activation_bits=a) for w in weights for a in inputs),
-            weight_error=np.repeat(base.weight_error, len(inputs), axis=1),
-            payload_bytes=np.repeat(base.payload_bytes, len(inputs), axis=1),
-            kl=np.array(kl),
-            logit_delta=None,
-        ),
-        elements,
-    )
 
 
 def random_table(profile, rng, name="latency"):
@@ -149,6 +103,24 @@ def test_plans_under_any_limits_are_those_of_brute_force(seed, pairs, solver):
     assert plan.predicted_kl == pytest.approx(best, rel=1e-9)
     widths = [Option(weight_bits=p.weight_bits, activation_bits=p.activation_bits) for p in plan.layers]
     assert keeps(profile, [profile.options.index(o) for o in widths], table, limits, kept)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_plans_with_interactions_under_any_limits_are_those_of_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    profile = make_profile(seed, **SMALL)
+    table = random_table(profile, rng)
+    budget, limits, kept = random_budget(profile, rng, table)
+    interaction = profile_interaction(profile)
+    best = min(
+        float(interaction.predict(np.array(choice)))
+        for choice in itertools.product(range(4), repeat=4)
+        if keeps(profile, choice, table, limits, kept)
+    )
+    plan = lampq.plan(profile, budget=budget)
+    assert plan.predicted_kl == pytest.approx(best, rel=1e-6)
+    choice = [SMALL["widths"].index(layer.weight_bits) for layer in plan.layers]
+    assert keeps(profile, choice, table, limits, kept)
 
 
 @steady

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from records import make_profile
+from records import make_profile, pair_profile
 
 import lampq
 from lampq.core.cost_csv import read_cost_table
@@ -47,7 +47,6 @@ blocks.2.head,,,2,4
 
 
 def test_a_row_for_one_input_width_outweighs_one_for_any(tmp_path):
-    from test_budgets import pair_profile
 
     profile = pair_profile(weights=(4,), kinds=("qkv",))
     text = "layer,weight_bits,act_bits,latency_us\n*,4,,100\n*,4,8,70\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_budgets import pair_profile
+from records import pair_profile
 
 import lampq
 from lampq.core.allocation import build_problem, uniform_choice

@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from records import make_profile
-from test_budgets import pair_profile
+from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
