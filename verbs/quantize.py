@@ -14,7 +14,7 @@ import numpy as np
 from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
-from lampq.core.errors import RecordError
+from lampq.core.errors import BudgetError, PlanError, RecordError
 from lampq.core.lampq_update import update
 from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
@@ -29,7 +29,7 @@ from lampq.core.setting import profile_rule, profile_setting
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_existing_output
-from lampq.verbs.plan import find, joined_budget, prepare, to_plan
+from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
@@ -180,6 +180,8 @@ def best_plan(
     rounds_inputs = rounds_activations(model) and profile.options[0].activation_bits is not None
     solution, plans = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed, keep=_TRIES)
     predicted = to_plan(search, solution)
+    if rounds_inputs and search.mode == SUPERPOSITION:
+        plans += _equal_plans(profile, budget, pins=pins, ties=ties, seed=seed)
     widths = profile.weight_bits.tolist()
     problem, common = search.problem, {"reference": reference, "progress": progress}
     history: list[dict[str, Any]] = []
@@ -234,6 +236,26 @@ def best_plan(
         notes=notes,
         why=search.why(refined.choice),
     )
+
+
+def _equal_plans(
+    profile: Profile, budget: Budget, *, pins: Sequence[str], ties: Sequence[str], seed: int
+) -> list[np.ndarray]:
+    """Good plans that have one width for weights and input of a layer, worth measuring beside those of pairs.
+
+    Where errors are large predictions are not exact, and in so much smaller a space fewer plans look good by mistake.
+    """
+    try:
+        narrow = equal_widths(profile)
+        if narrow is profile:
+            return []
+        search = prepare(narrow, budget, mode=SUPERPOSITION, pins=pins, ties=ties, seed=seed)
+        _, plans = find(search, seed=seed, keep=_TRIES // 2, bound_limit_s=0)
+    except (BudgetError, PlanError, RecordError):
+        # Pins, rules or the budget leave no plan of this kind; there are the others.
+        return []
+    columns = np.array([profile.options.index(option) for option in narrow.options])
+    return [columns[plan] for plan in plans]
 
 
 def _check_same_data(profiled: np.ndarray, reference: np.ndarray) -> None:
