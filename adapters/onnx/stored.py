@@ -100,11 +100,11 @@ def _identity(
     for maker in makers:
         codes = maker.inputs[0] if maker.op_type == "DequantizeLinear" else None
         if codes is not None and codes.const_value is not None:
-            bits = _WIDTHS.get(codes.const_value.dtype.name)
+            held = _WIDTHS.get(codes.const_value.dtype.name)
             name = naming.weight_path(node, codes)
             for suffix in ("_quantized", ".weight", "_weight"):
                 name = name.removesuffix(suffix)
-            return name, bits, "int8" if bits == 8 else "bitplane"
+            return name, held, "int8" if held == 8 else "bitplane"
     return "", None, ""
 
 
