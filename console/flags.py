@@ -15,6 +15,9 @@ from lampq.core.shard import Shard
 from lampq.core.traces import KINDS, TRUE
 from lampq.verbs.formats import FORMATS
 
+CALIBRATION_SAMPLES = 256
+"""Samples that a profile takes unless told otherwise."""
+
 
 def model(sub: argparse.ArgumentParser) -> None:
     """The model to read, and how."""
@@ -39,7 +42,7 @@ def data(
     required: bool,
     refusable: bool = False,
     size_flag: str = "--size",
-    samples: int | None = 256,
+    samples: int | None = CALIBRATION_SAMPLES,
 ) -> None:
     """Samples and their preprocessing.
 

@@ -34,6 +34,13 @@ def add_arguments(sub: ArgumentParser) -> None:
         metavar="DATA",
         help="samples that the plan was made with, needed where it rounds to the layers' inputs",
     )
+    sub.add_argument(
+        "--calib-samples",
+        type=int,
+        default=flags.CALIBRATION_SAMPLES,
+        metavar="N",
+        help=f"how many of them the plan was made with ({flags.CALIBRATION_SAMPLES})",
+    )
     sub.add_argument("--batch", type=int, default=64, metavar="N", help="samples per run (64)")
 
 
@@ -44,7 +51,9 @@ def run(args: Namespace) -> None:
     plan = Plan.read(args.plan) if args.plan else None
     calibration = None
     if args.calib:
-        calibration = given.read_dataset(Namespace(**{**vars(args), "data": args.calib}), model).inputs()
+        # As many as a profile takes, and the same ones.
+        chosen = {**vars(args), "data": args.calib, "samples": args.calib_samples}
+        calibration = given.read_dataset(Namespace(**chosen), model).inputs()
     reference = adapters.read(args.reference) if args.reference else None
     with progress_bar(enabled=not args.quiet) as progress:
         result = evaluate(
