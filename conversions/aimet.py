@@ -103,7 +103,7 @@ def _shared(value: Any, name: str) -> tuple[Any, Any]:
         document.mapping(c, f"an encoding of {name}")
         for c in document.sequence(value, f"encodings of {name}")
     ]
-    found = {(c.get("bitwidth"), c.get("dtype", "int")) for c in channels}
-    if len(found) != 1:
-        document.malformed(f"bitwidth of {name}", sorted(map(str, found)), "one width for all channels")
-    return found.pop()
+    found = [(c.get("bitwidth"), c.get("dtype", "int")) for c in channels]
+    if not found or any(other != found[0] for other in found):
+        document.malformed(f"bitwidth of {name}", [bits for bits, _ in found], "one width for all channels")
+    return found[0]

@@ -62,7 +62,8 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     top = document.mapping(document.parse(text, TITLE), "the configuration")
     top = document.mapping(top.get("quantization_config", top), "quantization_config")
     groups = document.mapping(top.get("config_groups"), "config_groups")
-    ignored = {a for t in top.get("ignore") or () for a in _fitting(document.text(t, "ignore"), addresses)}
+    ignore = document.sequence(top.get("ignore") or [], "ignore")
+    ignored = {a for t in ignore for a in _fitting(document.text(t, "ignore"), addresses)}
     ranked: dict[str, tuple[int, Widths]] = {}
     strangers = []
     for name, group in groups.items():

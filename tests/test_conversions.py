@@ -567,3 +567,36 @@ def test_recipes_are_those_of_the_adapter(tflite_model):
 
     plan = tflite_plan(tflite_model, lambda layer: 8)
     assert json.loads(convert(plan, "ai-edge", model=tflite_model)[0]) == recipe(tflite_model, plan)
+
+
+JUNK = (None, True, 0, -3, 10**400, 1.5, "", "re:(", "*", [], {}, [[]], {"_data": None}, ["x"], {"x": 1})
+
+
+def damaged(value, rng):
+    """The same JSON value with one place of it replaced."""
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = list(value)[rng.integers(len(value))]
+        return {**value, key: damaged(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.85:
+        index = int(rng.integers(len(value)))
+        return [*value[:index], damaged(value[index], rng), *value[index + 1 :]]
+    return JUNK[rng.integers(len(JUNK))]
+
+
+@pytest.mark.parametrize("tool", sorted(set(FORMATS) - {"csv"}))
+def test_damaged_configurations_are_read_or_refused(tool, profile, onnx_model, tflite_model):
+    rng = np.random.default_rng(0)
+    source = tflite_model if tool == "ai-edge" else onnx_model if tool in OF_NODES[:3] else profile
+    target = Target.of(source)
+    form = find(tool)
+    plan = given_plan(target, [(max(form.WEIGHT_BITS), form.ACTIVATION_BITS[-1])] * len(target.layers))
+    data = json.loads(exports.export(plan, tool, target))
+    refused = 0
+    for _ in range(300):
+        text = json.dumps(damaged(data, rng))
+        try:
+            again = imports.import_plan(text, tool, target, partial=True)
+            exports.export(again, tool, target)
+        except PlanError:
+            refused += 1
+    assert refused > 20

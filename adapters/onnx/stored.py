@@ -7,7 +7,7 @@ the file computes with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,10 @@ _WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "Gather"
 _WIDTHS = {"INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 _NBITS = "MatMulNBits"
 _SCALE_BYTES = 4
+# Of the part of a graph that makes one weight.
 _MOST_NODES = 64
-"""Of the part of a graph that makes one weight."""
+# Of a packed weight, and of the identity it is multiplied with at a time.
+_MOST_ROWS, _ROWS = 1 << 17, 256
 
 
 def stored(path: str | Path) -> tuple[StoredWeight, ...]:
@@ -110,20 +112,48 @@ def _identity(
 
 def _run(path: Path, model: ir.Model, node: ir.Node, value: ir.Value, makers: list[ir.Node]) -> np.ndarray:
     """The weight as the file computes with it."""
-    nodes, feeds, inputs = [ir.serde.serialize_node(maker) for maker in makers], {}, []
-    values = [v for maker in makers for v in maker.inputs]
-    output = value.name or ""
-    if node.op_type == _NBITS:
-        # An identity times the packed weight is the weight.
-        proto = ir.serde.serialize_node(node)
-        proto.input[0] = "identity"
-        kept = [a for a in proto.attribute if a.name != "accuracy_level"]
-        del proto.attribute[:]
-        proto.attribute.extend(kept)
-        rows = node.attributes["K"].as_int()
-        nodes, values, output = [proto], list(node.inputs[1:]), proto.output[0]
-        inputs = [onnx.helper.make_tensor_value_info("identity", onnx.TensorProto.FLOAT, [rows, rows])]
-        feeds = {"identity": np.eye(rows, dtype=np.float32)}
+    try:
+        if node.op_type == _NBITS:
+            return _product(model, node)
+        output = value.name or ""
+        values = [v for maker in makers for v in maker.inputs]
+        session = _session(model, [ir.serde.serialize_node(maker) for maker in makers], values, output)
+        return np.asarray(session.run(None, {})[0], dtype=np.float32)
+    # The runtime and the serializer raise types of their own for whatever a damaged file makes them stumble over.
+    except Exception as err:
+        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise AdapterError(f"{path}: the weight {value.name} cannot be unpacked: {line}") from err
+
+
+def _product(model: ir.Model, node: ir.Node) -> np.ndarray:
+    """A packed weight: what the operator makes of an identity, some rows at a time."""
+    proto = ir.serde.serialize_node(node)
+    proto.input[0] = "identity"
+    # Without an accuracy level the product is computed in floats.
+    kept = [a for a in proto.attribute if a.name != "accuracy_level"]
+    del proto.attribute[:]
+    proto.attribute.extend(kept)
+    rows = node.attributes["K"].as_int()
+    if not 0 < rows <= _MOST_ROWS:
+        raise AdapterError(f"{rows} rows")
+    data = onnx.helper.make_tensor_value_info("identity", onnx.TensorProto.FLOAT, [None, rows])
+    session = _session(model, [proto], list(node.inputs[1:]), proto.output[0], [data])
+    pieces = []
+    for start in range(0, rows, _ROWS):
+        count = min(_ROWS, rows - start)
+        piece = np.eye(count, rows, start, dtype=np.float32)
+        pieces.append(np.asarray(session.run(None, {"identity": piece})[0], dtype=np.float32))
+    return np.concatenate(pieces)
+
+
+def _session(
+    model: ir.Model,
+    nodes: list[onnx.NodeProto],
+    values: Sequence[ir.Value | None],
+    output: str,
+    inputs: Sequence[onnx.ValueInfoProto] = (),
+) -> onnxruntime.InferenceSession:
+    """A few nodes of a model, with the constants among `values`, ready to run."""
     constants = {v.name: v.const_value for v in values if v is not None and v.const_value is not None}
     graph = onnx.helper.make_graph(
         nodes,
@@ -136,15 +166,9 @@ def _run(path: Path, model: ir.Model, node: ir.Node, value: ir.Value, makers: li
     built = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version or 10)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            built.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return np.asarray(session.run(None, feeds)[0], dtype=np.float32)
-    # The runtime raises types of its own for whatever a damaged file makes it stumble over.
-    except Exception as err:
-        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        raise AdapterError(f"{path}: the weight {output} cannot be unpacked: {line}") from err
+    return onnxruntime.InferenceSession(
+        built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _tensor(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
