@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+_FARTHEST = 1e120
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
@@ -41,13 +43,21 @@ def linear(
     Args:
         values: Finite, at least one.
         label: Text of a tick.
-        zero: Start at 0 (the values are not negative).
+        zero: Show 0 too; start there where no value is negative.
         about: Ticks to aim for.
     """
-    values = list(values)
-    low, high = (0.0 if zero else min(values)), max(values)
-    span = (high - low) or abs(high) or 1.0
-    low, high = (low if zero else low - 0.04 * span), high + 0.06 * span
+    # Files may hold any number; ends beyond these would overflow.
+    values = [min(max(value, -_FARTHEST), _FARTHEST) for value in values]
+    if zero:
+        values.append(0.0)
+    low, high = min(values), max(values)
+    span = high - low
+    # Values that are one and the same get an axis of their own magnitude.
+    if span <= 1e-12 * abs(high):
+        span = abs(high)
+    if span < 1 / _FARTHEST:
+        span = 1.0
+    low, high = (low if zero and low == 0 else low - 0.04 * span), high + 0.06 * span
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
@@ -63,7 +73,7 @@ def logarithmic(values: Iterable[float], label: Callable[[float], str]) -> Axis:
         values: Finite and above 0, at least one.
         label: Text of a tick.
     """
-    values = list(values)
+    values = [min(max(value, 1 / _FARTHEST), _FARTHEST) for value in values]
     room = (max(values) / min(values)) ** 0.05 * 1.05
     low, high = min(values) / room, max(values) * room
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -406,6 +406,19 @@ def test_the_next_plans_are_told(plan, tmp_path):
     )
 
 
+def test_odd_figures_of_a_file_make_a_page(plan):
+    rng = np.random.default_rng(0)
+    figures = (None, 0.0, -1.0, 1e308, -1e308, 1e-320, 0.5)
+    for _ in range(200):
+        pick = [figures[i] for i in rng.integers(len(figures), size=6)]
+        history = ({"number": 1, "predicted": pick[3], "measured": pick[4], "accepted": True},)
+        layers = (dataclasses.replace(plan.layers[0], predicted_kl=pick[5]), *plan.layers[1:])
+        odd = dataclasses.replace(
+            plan, predicted_kl=pick[0], bound=pick[1], measured_kl=pick[2], history=history, layers=layers
+        )
+        assert "nan" not in render(Findings(plan=odd))
+
+
 def test_foreign_profiles_are_refused(plan, profile, tmp_path):
     with pytest.raises(PlanError, match="not of the plan's model"):
         lampq.report(plan, tmp_path / "report.html", profile=make_profile(4))
@@ -463,7 +476,7 @@ def test_numbers(value, text):
 
 
 @pytest.mark.parametrize(
-    "values", [[5.0], [0.0], [1.0, 1.0 + 1e-12], [1e-9, 1e9], [3.0, 7.0], [0.011, 0.012]]
+    "values", [[5.0], [0.0], [1.0, 1.0 + 1e-12], [1e-9, 1e9], [3.0, 7.0], [0.011, 0.012], [1e308, 1e-308]]
 )
 def test_axes_hold_their_values_and_have_ticks(values):
     axes = [linear(values, str), linear(values, str, zero=True)]
