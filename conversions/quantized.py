@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from lampq.conversions.imports import MODE, given_plan
 from lampq.conversions.target import Target
 from lampq.core.errors import PlanError
 from lampq.core.fingerprint import Fingerprint
+from lampq.core.layer import Layer
+from lampq.core.match import match
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.stored import StoredWeight
 
@@ -18,6 +20,8 @@ from lampq.core.stored import StoredWeight
 _SIGMAS = 6.0
 # The widest grid in use spans about eight standard deviations of the weights.
 _SPAN = 8.0
+# Of the rounding error, the part that all weights may share.
+_BIAS = 0.1
 _SHOWN = 4
 
 
@@ -59,22 +63,26 @@ def stored_plan(stored: Sequence[StoredWeight], *, label: str, file_bytes: int) 
     )
 
 
-def identified_plan(stored: Sequence[StoredWeight], target: Target, *, label: str) -> Plan:
+def identified_plan(
+    stored: Sequence[StoredWeight], target: Target, *, label: str, floats: Callable[[], Sequence[Layer]]
+) -> Plan:
     """The plan of a quantized file, for the float model it was made from.
 
-    A weight is found by its name and size; where names differ, by its place among the weights of its size, if both
-    files have as many. Either way its values must be those of the float weight up to rounding.
+    A weight is found by its name and size; where names differ, by its place among the weights of its size. For that
+    the file must hold as many as the target, counting those it still holds as floats, which are found by fingerprint.
+    Either way its values must be those of the float weight up to rounding.
 
     Args:
         stored: The file's quantized weights.
         target: The float model, or a profile or plan of it.
         label: What to call the file.
+        floats: Gives the layers that the file still holds as floats; asked only where names differ.
 
     Raises:
-        PlanError: Nothing is quantized, or a weight is none of the target's.
+        PlanError: Nothing is quantized, a weight is none of the target's, or nothing tells which it is.
     """
     _require(stored, label)
-    homes = _homes(stored, target.layers, label, target.label)
+    homes = _homes(stored, target, label, floats)
     widths = {
         layer.name: (weight.weight_bits, weight.activation_bits)
         for weight, layer in zip(stored, homes, strict=True)
@@ -89,8 +97,10 @@ def is_rounded(rounded: Fingerprint, origin: Fingerprint, bits: int) -> bool:
     # The error of a grid over the whole span, as a fraction of the mean square.
     error = (_SPAN / (2**bits - 1)) ** 2 / 12
     chance = _SIGMAS * np.sqrt(error * origin.square)
+    # Grids with one code more below zero than above clip what is largest.
+    bias = _BIAS * np.sqrt(error * origin.square * origin.count)
     return bool(
-        abs(rounded.total - origin.total) <= chance + 1e-6 * origin.absolute
+        abs(rounded.total - origin.total) <= chance + bias
         and abs(rounded.square - origin.square)
         <= 3 * error * origin.square + chance * np.sqrt(origin.square / origin.count)
         and abs(rounded.absolute - origin.absolute) <= 3 * np.sqrt(error) * origin.absolute
@@ -98,55 +108,54 @@ def is_rounded(rounded: Fingerprint, origin: Fingerprint, bits: int) -> bool:
 
 
 def _homes(
-    stored: Sequence[StoredWeight], layers: Sequence[AnyLayer], label: str, target: str
+    stored: Sequence[StoredWeight], target: Target, label: str, floats: Callable[[], Sequence[Layer]]
 ) -> list[AnyLayer]:
-    named = {layer.name: layer for layer in layers}
+    """The target's layer of each weight."""
+    named = {layer.name: layer for layer in target.layers}
     found: dict[int, AnyLayer] = {}
     for index, weight in enumerate(stored):
         layer = named.get(weight.layer.name)
         if layer is not None and layer.size == weight.layer.size:
             found[index] = layer
-    taken = {layer.name for layer in found.values()}
-    free: dict[int, list[AnyLayer]] = {}
-    for layer in layers:
-        if layer.name not in taken:
-            free.setdefault(layer.size, []).append(layer)
-    nameless: dict[int, list[int]] = {}
-    for index, weight in enumerate(stored):
-        if index not in found:
-            nameless.setdefault(weight.layer.size, []).append(index)
-    for size, indices in nameless.items():
-        found |= _in_order(indices, free.get(size, []), stored)
-    lost = [weight.layer.name for index, weight in enumerate(stored) if index not in found]
+    if len(found) < len(stored):
+        taken = {layer.name for layer in found.values()}
+        free = [layer for layer in target.layers if layer.name not in taken]
+        float_already = match(floats(), free)
+        free = [free[j] for j in float_already.only_right]
+        found |= _in_order({i: w for i, w in enumerate(stored) if i not in found}, free, label, target.label)
     wrong = [
         weight.layer.name
         for index, weight in enumerate(stored)
-        if index in found
-        and not is_rounded(weight.layer.fingerprint, found[index].fingerprint, weight.weight_bits)
+        if not is_rounded(weight.layer.fingerprint, found[index].fingerprint, weight.weight_bits)
     ]
-    if lost or wrong:
-        names = [*lost, *wrong]
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise PlanError(
-            f"{label} was not made from {target}: {len(names)} of its {len(stored)} quantized weights are none of "
-            f"that, rounded ({', '.join(names[:_SHOWN])}{more})"
+            f"{label} was not made from {target.label}: {len(wrong)} of its {len(stored)} quantized weights are "
+            f"none of that, rounded ({', '.join(wrong[:_SHOWN])}{more})"
         )
     return [found[index] for index in range(len(stored))]
 
 
 def _in_order(
-    indices: Sequence[int], layers: Sequence[AnyLayer], stored: Sequence[StoredWeight]
-) -> Mapping[int, AnyLayer]:
-    """Weights of one size with the layers they can be, in order: each the first that fits after the one before."""
+    nameless: Mapping[int, StoredWeight], free: Sequence[AnyLayer], label: str, target: str
+) -> dict[int, AnyLayer]:
+    """Weights with the layers of their size, in order.
+
+    Raises:
+        PlanError: There are not as many of a size.
+    """
     found: dict[int, AnyLayer] = {}
-    start = 0
-    for index in indices:
-        weight = stored[index]
-        for place in range(start, len(layers)):
-            if is_rounded(weight.layer.fingerprint, layers[place].fingerprint, weight.weight_bits):
-                found[index] = layers[place]
-                start = place + 1
-                break
+    for size in dict.fromkeys(weight.layer.size for weight in nameless.values()):
+        indices = [index for index, weight in nameless.items() if weight.layer.size == size]
+        layers = [layer for layer in free if layer.size == size]
+        if len(layers) != len(indices):
+            raise PlanError(
+                f"{label} was not made from {target}, or holds it in other parts: {len(indices)} quantized weights of "
+                f"{size:,} values have names of their own ({nameless[indices[0]].layer.name}), where {target} has "
+                f"{len(layers)} left"
+            )
+        found.update(zip(indices, layers, strict=True))
     return found
 
 

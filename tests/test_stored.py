@@ -65,7 +65,9 @@ def test_the_values_are_those_that_the_file_computes_with(model, tmp_path):
         np.testing.assert_allclose(arrays[name].fingerprint.square, (expected**2).sum(), rtol=1e-4)
 
 
-def test_matmul_nbits_of_onnx_runtime(model, tmp_path):
+@pytest.mark.parametrize("excluded", [(), ("matmul1",), ("matmul0", "matmul3")])
+def test_matmul_nbits_of_onnx_runtime(excluded, model, tmp_path):
+    """The tool gives the weights names of its own, and leaves some layers float."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer, RTNWeightOnlyQuantConfig
 
     plan = mixed(model, (4, 8, 8))
@@ -74,11 +76,14 @@ def test_matmul_nbits_of_onnx_runtime(model, tmp_path):
         onnx.load(model.path),
         block_size=32,
         is_symmetric=True,
+        nodes_to_exclude=list(excluded),
         algo_config=RTNWeightOnlyQuantConfig(customized_weight_config=config),
     )
     quantizer.process()
     onnx.save(quantizer.model.model, tmp_path / "q.onnx")
-    assert same(plan, read_quantized(tmp_path / "q.onnx", model))
+    floats = {name.replace("matmul", "fc") for name in excluded}
+    expected = {name: bits for name, bits in plan.widths.items() if name not in floats}
+    assert read_quantized(tmp_path / "q.onnx", model).widths == expected
 
 
 def test_dequantize_linear_of_onnx_runtime(model, tmp_path):

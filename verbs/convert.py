@@ -13,7 +13,8 @@ from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.coding import Coding
-from lampq.core.errors import PlanError
+from lampq.core.errors import AdapterError, PlanError
+from lampq.core.layer import Layer
 from lampq.core.limits import Budget
 from lampq.core.match import match
 from lampq.core.model import Model
@@ -115,7 +116,15 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
     label = Path(path).name
     if reference is None:
         return quantized.stored_plan(found, label=label, file_bytes=_size(Path(path)))
-    return quantized.identified_plan(found, Target.of(reference), label=label)
+
+    def floats() -> Sequence[Layer]:
+        try:
+            return adapters.read(path).layers()
+        except AdapterError:
+            # All is quantized.
+            return ()
+
+    return quantized.identified_plan(found, Target.of(reference), label=label, floats=floats)
 
 
 def _size(path: Path) -> int:
