@@ -30,7 +30,8 @@ CONDITIONS = """What is quantized, in every row: weights per output channel, sym
 inputs of all linear layers and of the patch embedding per tensor, with zero point, ranges of least squared error on
 the calibration images (the input of fc2, after the activation function, included); queries, keys, probabilities after
 softmax, and values ({factors} tensors) per tensor with zero point, at b bits in every row. Limits in every row: weight
-bits averaged over weights <= b, and input bits averaged over all values that the layers read <= b.
+bits averaged over weights <= b, and input bits averaged over all values that the layers read <= b. BOPs (of the layers)
+are told, not limited: mixed plans come out up to 10 % above uniform.
 
 LampQ as published: one width for weights and input of a layer ({equal} options), patch embedding and head at 8 bits,
 type scale by KL from 3 layers at 2 bits, gamma 4, update with the printed table of errors; like the last row, never
