@@ -244,7 +244,9 @@ class TorchModel:
                 with torch.no_grad():
                     values = tape.play(values, begin=at, end=use.operation, call=call)
                     at = use.operation
-                    units = use.units(values[tape.operations[at].slot(use.data)])
+                    slot = tape.operations[at].slot(use.data)
+                    assert slot is not None  # Inputs of uses are tensors.
+                    units = use.units(values[slot])
                     if layout is not None:
                         units = layout.first_samples(units, len(tensor), count)
                 yield layers[use.weight], units.float().cpu().numpy(), round(positions[use.weight])
