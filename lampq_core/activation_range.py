@@ -77,8 +77,8 @@ class Histogram:
         share = np.cumsum(self.counts) / self.counts.sum()
         edges = np.linspace(self.low, self.high, BINS + 1)
         tail = (1 - percentile / 100) / 2
-        first = np.searchsorted(share, tail, side="right")
-        last = np.searchsorted(share, 1 - tail)
+        first = int(np.searchsorted(share, tail, side="right"))
+        last = int(np.searchsorted(share, 1 - tail))
         return float(edges[min(first, BINS - 1)]), float(edges[min(last, BINS - 1) + 1])
 
     def _least_error(self, bits: int) -> ActivationGrid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lampq.core.model import Model
     from lampq.core.plan import Plan
 
+AnyModel = TypeVar("AnyModel", bound="Model")
 NEAREST, INPUTS = "nearest", "inputs"
 ROUNDINGS = (NEAREST, INPUTS)
 
@@ -84,7 +85,7 @@ def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quant
         return lambda bits: quantize(rows, bits, grid=model.grid)
     whole, block = as_rows(weight, channel_axis), row_block(weight.shape, channel_axis, coding.block)
     rounding = InputRounding(moment)
-    digest = hashlib.blake2b(whole, digest_size=16).hexdigest()
+    digest = hashlib.blake2b(whole.data, digest_size=16).hexdigest()
 
     def encode(bits: int) -> Quantized:
         def choose() -> Quantized:
@@ -95,7 +96,7 @@ def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quant
     return encode
 
 
-def with_rounding(model: Model, rounding: str, block: int | None, batch: np.ndarray | None) -> Model:
+def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: np.ndarray | None) -> AnyModel:
     """The model with the coding asked for; moments that it has already are kept.
 
     Raises:
@@ -114,7 +115,7 @@ def with_rounding(model: Model, rounding: str, block: int | None, batch: np.ndar
     return model.with_coding(Coding(block=block, moments=input_moments(model, model.layers(), batch)))
 
 
-def coded_for(model: Model, plan: Plan) -> Model:
+def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
     """The model with the coding that a plan was made for; writers begin with this.
 
     Raises:

@@ -224,13 +224,13 @@ def _errors(
             taken = weights.rounded(index, option, given)
             squares[index, option] += float(np.square(taken @ rows.T - exact, dtype=np.float64).sum())
     errors = np.full(squares.shape, np.nan)
-    for index in np.flatnonzero(movable & (power > 0)):
-        at = int(choice[index])
+    for row in np.flatnonzero(movable & (power > 0)):
+        at = int(choice[row])
         if ratios is not None:
-            errors[index] = squares[index, at] / power[index] * ratios / ratios[at]
+            errors[row] = squares[row, at] / power[row] * ratios / ratios[at]
         else:
-            near = slice(max(at - 1, 0), at + 2)
-            errors[index, near] = squares[index, near] / power[index]
+            tried = slice(max(at - 1, 0), at + 2)
+            errors[row, tried] = squares[row, tried] / power[row]
     return errors
 
 

@@ -76,8 +76,9 @@ def _check(first: Profile, other: Profile) -> None:
     for name in ("kl", "logits", "joint_fisher", "activation_range"):
         if (getattr(first, name) is None) != (getattr(other, name) is None):
             raise RecordError(f"profiles to merge: only some have {name}")
-    ranges = (first.activation_range, other.activation_range)
-    if first.per_token != other.per_token or (ranges[0] is not None and not np.array_equal(*ranges)):
+    ranges, others = first.activation_range, other.activation_range
+    alike = ranges is None or others is None or np.array_equal(ranges, others)
+    if first.per_token != other.per_token or not alike:
         raise RecordError(
             "profiles to merge round activations on different grids; profile shards of the same data instead"
         )

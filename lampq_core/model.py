@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from lampq.core.activation_grid import ActivationRule
     from lampq.core.activation_range import Histogram
     from lampq.core.coding import Coding
@@ -22,21 +24,27 @@ class Model(Protocol):
 
     Attributes:
         path: Where it was read from.
-        digest: SHA-256 of its content, to tie profiles and plans to it.
         format: "onnx", "torch" or "tflite".
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizer).
         coding: Blocks and rounding of its weights (see core.coding).
-        skipped: (name, reason) of weights that stay as they are.
-        input_spec: Shape and type of the input.
     """
 
     path: Path
-    digest: str
     format: str
     grid: str
     coding: Coding
-    skipped: tuple[tuple[str, str], ...]
-    input_spec: InputSpec
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its content, to tie profiles and plans to it."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of weights that stay as they are."""
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Shape and type of the input."""
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width; None where the format has no such width."""
@@ -50,13 +58,13 @@ class Model(Protocol):
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
 
-    def with_weights(self, weights: Mapping[str, Any]) -> Model:
+    def with_weights(self, weights: Mapping[str, Any]) -> Self:
         """The same model with some weights replaced (arrays in the shape of the layer's record).
 
         An adapter that rounds activations also takes a `core.setting.Setting` for an array, here and in `sweep`.
         """
 
-    def with_coding(self, coding: Coding) -> Model:
+    def with_coding(self, coding: Coding) -> Self:
         """The same model with its weights turned into codes another way.
 
         Raises:
@@ -81,8 +89,10 @@ class Model(Protocol):
     def file_bytes(self) -> int:
         """Size of the file or files."""
 
-    def stored_bits(self) -> dict[str, tuple[int, str]]:
-        """Width and container of weights that are quantized already, by name, where the file tells them."""
+    def stored_bits(self) -> Mapping[str, tuple[int, str | int | None]]:
+        """Width of weights that are quantized already, by name, where the file tells them, and with it their
+        container, or the width of their input.
+        """
 
     def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
         """Write the model quantized by `plan` in its own format, then run and verify what was written.

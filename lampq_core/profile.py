@@ -106,7 +106,7 @@ class Profile:
             self._check("logit_delta", (*table, *self.logits.shape), np.float32)
 
     def _check(self, name: str, shape: tuple[int, ...], dtype: type) -> None:
-        array = np.asarray(getattr(self, name), dtype=dtype)
+        array: np.ndarray = np.asarray(getattr(self, name), dtype=dtype)
         if array.shape != shape:
             raise RecordError(f"profile: {name} has shape {array.shape}, expected {shape}")
         if not np.isfinite(array).all():
@@ -171,7 +171,7 @@ class Profile:
         arrays_path = path.with_suffix(".npz")
         for output in (path, arrays_path):
             files.refuse_existing(output, force=force)
-        arrays = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
+        arrays: dict[str, Any] = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
         for name in _OPTIONAL:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)

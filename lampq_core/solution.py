@@ -69,6 +69,17 @@ class Solution:
             object.__setattr__(self, "choice", choice)
 
     @property
+    def chosen(self) -> np.ndarray:
+        """The choice of a solution that must have one.
+
+        Raises:
+            SolverError: It has none.
+        """
+        if self.choice is None:
+            raise SolverError(f"{self.solver}: no choice was found ({self.status.value})")
+        return self.choice
+
+    @property
     def gap(self) -> float:
         """How far the choice may be from the optimum, as a fraction of its damage; +inf without a choice.
 

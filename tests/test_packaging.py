@@ -89,7 +89,10 @@ def test_imports_point_one_way(package):
                 assert parts[0] in {"lampq", "numpy", *sys.stdlib_module_names}, f"{path} imports {module}"
 
 
-def test_every_package_ships(tmp_path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of the working tree."""
+    tmp_path = tmp_path_factory.mktemp("wheel")
     build = [
         sys.executable,
         "-m",
@@ -110,7 +113,11 @@ def test_every_package_ships(tmp_path):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([*build, str(source)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = tmp_path.glob("*.whl")
+    return built
+
+
+def test_every_package_ships(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert top == {"lampq", next(name for name in top if name.endswith(".dist-info"))}
@@ -118,6 +125,19 @@ def test_every_package_ships(tmp_path):
     for package, folder in PACKAGES.items():
         for path in (ROOT / folder).rglob("*.py"):
             assert f"lampq/{package}/{path.relative_to(ROOT / folder)}" in shipped
+    assert "lampq/py.typed" in names
     assert {"lampq/page/style.css", "lampq/page/script.js"} <= set(names)
     assert {f"lampq/core/schemas/{name}.schema.json" for name in ("plan", "profile")} <= set(names)
     assert {name for name in shipped if name.count("/") == 1} == {"lampq/__init__.py", "lampq/cli.py"}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="NumPy is pinned, and with it its types, from 3.11 on")
+def test_types_agree_across_the_whole_package(wheel, tmp_path):
+    """Checked as installed: in the working tree the packages have other names."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    check = [
+        *(sys.executable, "-m", "mypy", "--package", "lampq"),
+        *("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")),
+    ]
+    run = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -118,7 +118,7 @@ def plan(
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)
     solution, _ = find(search, solver=solver, time_limit_s=time_limit_s, seed=seed)
-    cheaper, dearer = neighbours(search, solution.choice, seed=seed)
+    cheaper, dearer = neighbours(search, solution.chosen, seed=seed)
     return dataclasses.replace(to_plan(search, solution), cheaper=cheaper, dearer=dearer)
 
 
@@ -230,7 +230,7 @@ def to_plan(search: Search, solution: Solution) -> Plan:
         notes.append(f"uniform {width} within the same limits: predicted {search.predict(uniform):.4g} nats")
     return build_plan(
         search.profile,
-        solution.choice,
+        solution.chosen,
         mode=search.mode,
         budget=search.asked,
         cost=search.cost if known else None,
@@ -238,7 +238,7 @@ def to_plan(search: Search, solution: Solution) -> Plan:
         bound=solution.bound if known and np.isfinite(solution.bound) else None,
         solver=solution.solver,
         notes=notes,
-        why=search.why(solution.choice),
+        why=search.why(solution.chosen),
     )
 
 

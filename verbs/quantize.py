@@ -183,7 +183,7 @@ def best_plan(
     if rounds_inputs and search.mode == SUPERPOSITION:
         plans += _equal_plans(profile, budget, pins=pins, ties=ties, seed=seed)
     widths = profile.weight_bits.tolist()
-    problem, common = search.problem, {"reference": reference, "progress": progress}
+    problem = search.problem
     history: list[dict[str, Any]] = []
     if search.mode == "lampq" and rounds > 0 and widths == list(range(widths[0], widths[-1] + 1)):
         swapped = update(
@@ -197,7 +197,8 @@ def best_plan(
             importance=lampq_scores(profile, recipe)[:, 0] if recipe.weighted else None,
             most_swaps=recipe.most_swaps,
             rules=functools.partial(profile_rule, profile) if rounds_inputs else None,
-            **common,
+            reference=reference,
+            progress=progress,
         )
         history += [dataclasses.asdict(swap) for swap in swapped.swaps]
         plans = [swapped.choice]
@@ -213,7 +214,8 @@ def best_plan(
         near=neighbours(profile.options),
         quantizer=functools.partial(profile_setting, model, profile) if rounds_inputs else None,
         seed=seed,
-        **common,
+        reference=reference,
+        progress=progress,
     )
     history += [_finite(dataclasses.asdict(entry)) for entry in refined.rounds]
     notes = list(predicted.notes)

@@ -59,13 +59,13 @@ def shrink(
         )
     if search.interaction is None and len(problem.limits) > 1:
         best = smallest(problem, max_kl, solvers.solve, resource=resource)
-        return within(int(problem.usage(best.choice)[resource]))
+        return within(int(problem.usage(best.chosen)[resource]))
     curve = pareto(_alone(problem, resource))
     if search.interaction is not None:
         found = first_within(curve.sizes.tolist(), max_kl, damage, guess=_guess(search, curve, max_kl))
         return search if found is None else within(int(curve.sizes[found]))
     if not curve.complete:
-        return within(int(problem.usage(smallest(problem, max_kl, solvers.solve).choice)[0]))
+        return within(int(problem.usage(smallest(problem, max_kl, solvers.solve).chosen)[0]))
     keeps = curve.damages <= max_kl
     return within(int(curve.sizes[int(np.argmax(keeps))])) if keeps.any() else search
 

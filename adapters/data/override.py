@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from lampq.adapters.data.hugging_face import find_preprocess
 from lampq.adapters.data.preprocess import PRESETS, Preprocess
@@ -41,7 +42,7 @@ def preprocess_for(
         base = (None if given else find_preprocess(model, spec)) or PRESETS["none"]
     if (mean is None) != (std is None) and base.std == (1.0,):
         raise AdapterError("preprocessing: give mean and std together")
-    changes = {"size": _sides(size), "mean": mean, "std": std}
+    changes: dict[str, Any] = {"size": _sides(size), "mean": mean, "std": std}
     return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -41,7 +41,7 @@ class Emitter:
         self.graph.register_initializer(value)
         return value
 
-    def constant(self, array: np.ndarray) -> ir.Value:
+    def constant(self, array: np.ndarray | np.generic) -> ir.Value:
         """A small initializer, one for all requests of the same content."""
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())

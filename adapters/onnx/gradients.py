@@ -136,8 +136,9 @@ class TorchGraph:
         self._calls: list[tuple[ir.Node, Call]] = []
         for node in _needed(model.flow):
             for value in node.inputs:
-                known = value is None or value in self._leaves or value in self._constants
-                if not known and value.const_value is not None:
+                if value is None or value in self._leaves or value in self._constants:
+                    continue
+                if value.const_value is not None:
                     self._constants[value] = _tensor(value.const_value)
             call = Call(node.op_type, _attributes(node), (), len(node.outputs), version)
             self._calls.append((node, call))

@@ -267,7 +267,7 @@ def clipped(grid: ActivationGrid) -> ActivationGrid:
 def use_dtype(site: Site, use: Use) -> ir.DataType:
     """Type of the weight, and so of the activation, at a use."""
     casts = [node for node in use.chain if node.op_type == "Cast"]
-    return ir.DataType(casts[-1].attributes["to"].as_int()) if casts else site.weight.const_value.dtype
+    return ir.DataType(casts[-1].attributes["to"].as_int()) if casts else site.dtype
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:

@@ -46,7 +46,7 @@ def _with_replacements(model: OnnxModel) -> tuple[ir.Model, tuple[Site, ...]]:
     graph, found = model.fresh()
     for site in found:
         if site.name in model._replaced:
-            dtype = site.weight.const_value.dtype
+            dtype = site.dtype
             array = model.weight(site.name).astype(dtype.numpy())
             site.weight.const_value = ir.Tensor(array, dtype=dtype, name=site.weight.name)
     return graph, found

@@ -49,7 +49,9 @@ class Rewriter:
             quantized: Its weight, rows along `site.channel_axis`.
             activation: Grid of its input, for the uses that are computed with integers.
         """
-        chosen = [use for use in site.uses if activation is not None and use in self._integer_uses]
+        chosen: dict[Use, ActivationGrid] = {}
+        if activation is not None:
+            chosen = {use: activation for use in site.uses if use in self._integer_uses}
         # Something else may read the float weight: another kind of use, or its Shape.
         others = {node for node, _ in site.weight.uses()} - {_first_reader(use) for use in chosen}
         # A weight that is only multiplied by is stored the way the product wants it: a row for each input.
@@ -64,8 +66,8 @@ class Rewriter:
             container=self._container,
         )
         weight = Weight(site=site, integers=stored, turned=turned, scale=quantized.scale)
-        for use in chosen:
-            self._layers.rewrite(weight, use, activation, self._integer_uses[use])
+        for use, grid in chosen.items():
+            self._layers.rewrite(weight, use, grid, self._integer_uses[use])
         if others:
             self._as_float(site, stored, quantized.scale)
 
@@ -83,7 +85,7 @@ class Rewriter:
         value = emit.fold("Mul", [emit.fold("Cast", [stored], to=ir.DataType.FLOAT), scales])
         if grouped is not None:
             value = emit.fold("Reshape", [value, emit.constant(np.array(site.shape, dtype=np.int64))])
-        dtype = site.weight.const_value.dtype
+        dtype = site.dtype
         if dtype != ir.DataType.FLOAT:
             value = emit.fold("Cast", [value], to=dtype)
         ir.convenience.replace_all_uses_with(site.weight, value)

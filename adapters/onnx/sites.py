@@ -70,6 +70,13 @@ class Site:
     uses: tuple[Use, ...]
 
     @property
+    def dtype(self) -> ir.DataType:
+        """Type of the stored array."""
+        stored = self.weight.const_value
+        assert stored is not None  # Sites are only made of initializers.
+        return stored.dtype
+
+    @property
     def form(self) -> str:
         """`linear`, `conv`, `conv_transpose` or `lookup`."""
         return self.uses[0].slot.form

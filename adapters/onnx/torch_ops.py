@@ -321,28 +321,26 @@ def _range(call: Call) -> torch.Tensor:
     return torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
 
 
+_BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": _divide, "Pow": torch.pow,
+    "MatMul": torch.matmul, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
+    "Less": torch.lt, "LessOrEqual": torch.le, "And": torch.logical_and, "Or": torch.logical_or,
+    "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
+}  # fmt: skip
+
+_UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "Abs": torch.abs, "Ceil": torch.ceil, "Cos": torch.cos, "Erf": torch.erf, "Exp": torch.exp,
+    "Floor": torch.floor, "HardSwish": functional.hardswish, "Identity": lambda x: x, "Log": torch.log,
+    "Mish": functional.mish, "Neg": torch.neg, "Not": torch.logical_not, "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Sin": torch.sin, "Softplus": functional.softplus,
+    "Sqrt": torch.sqrt, "Tanh": torch.tanh,
+    "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
+    "Size": lambda x: torch.tensor(x.numel(), dtype=torch.int64),
+}  # fmt: skip
+
 OPERATORS: dict[str, Function] = {
-    **{
-        name: _binary(function)
-        for name, function in {
-            "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": _divide, "Pow": torch.pow,
-            "MatMul": torch.matmul, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
-            "Less": torch.lt, "LessOrEqual": torch.le, "And": torch.logical_and, "Or": torch.logical_or,
-            "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
-        }.items()
-    },
-    **{
-        name: _unary(function)
-        for name, function in {
-            "Abs": torch.abs, "Ceil": torch.ceil, "Cos": torch.cos, "Erf": torch.erf, "Exp": torch.exp,
-            "Floor": torch.floor, "HardSwish": functional.hardswish, "Identity": lambda x: x, "Log": torch.log,
-            "Mish": functional.mish, "Neg": torch.neg, "Not": torch.logical_not, "Reciprocal": torch.reciprocal,
-            "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Sin": torch.sin, "Softplus": functional.softplus,
-            "Sqrt": torch.sqrt, "Tanh": torch.tanh,
-            "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
-            "Size": lambda x: torch.tensor(x.numel(), dtype=torch.int64),
-        }.items()
-    },
+    **{name: _binary(function) for name, function in _BINARY.items()},
+    **{name: _unary(function) for name, function in _UNARY.items()},
     "Max": _all_of(torch.maximum),
     "Min": _all_of(torch.minimum),
     "Sum": _all_of(torch.add),

@@ -202,7 +202,7 @@ def _check_conversion(model: OnnxModel, feed: np.ndarray, folder: Path) -> None:
 
 
 def _replace_weight(site: Site, quantized: Quantized) -> None:
-    dtype = site.weight.const_value.dtype
+    dtype = site.dtype
 
     def make() -> ir.Tensor:
         array = from_rows(quantized.dequantized(), site.shape, site.channel_axis)

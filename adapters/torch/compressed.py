@@ -82,7 +82,8 @@ def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], direc
     transformers = hugging_face.import_transformers()
     layers = {layer.name: layer for layer in model.layers()}
     packed: dict[tuple[int, int | None], list[str]] = {}
-    module = copy.deepcopy(model.module).cpu()
+    # A model of transformers, which adds methods of its own.
+    module: Any = copy.deepcopy(model.module).cpu()
     for decision in plan.layers:
         layer, quantized = layers[decision.name], weights[decision.name]
         values = torch.from_numpy(from_rows(quantized.dequantized(), layer.shape, layer.channel_axis))
@@ -114,10 +115,9 @@ def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], direc
         for names in packed.values():
             for path in names:
                 scale = weights[_layer_of(model, f"{path}.weight")].scale
-                rows = len(module.get_submodule(path).weight)
-                module.get_submodule(path).weight_scale.data = torch.from_numpy(
-                    scale.reshape(rows, -1).copy()
-                )
+                rows = len(module.get_parameter(f"{path}.weight"))
+                stored = module.get_parameter(f"{path}.weight_scale")
+                stored.data = torch.from_numpy(scale.reshape(rows, -1).copy())
         compressor = _import_compressor().from_pretrained_model(module)
         compressor.compress_model(module)
         module.save_pretrained(directory)

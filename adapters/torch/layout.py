@@ -110,7 +110,7 @@ def _activations(
 
     def call(index: int, operation: Operation, values: Values) -> Any:
         if index in at:
-            seen[index] = at[index].units(values[operation.slot(at[index].data)])
+            seen[index] = at[index].units(values[operation.read_slot(at[index].data)])
         return operation.call(values, {})
 
     values = tape.play(tape.start(weights, batch), call=call)

@@ -244,9 +244,7 @@ class TorchModel:
                 with torch.no_grad():
                     values = tape.play(values, begin=at, end=use.operation, call=call)
                     at = use.operation
-                    slot = tape.operations[at].slot(use.data)
-                    assert slot is not None  # Inputs of uses are tensors.
-                    units = use.units(values[slot])
+                    units = use.units(values[tape.operations[at].read_slot(use.data)])
                     if layout is not None:
                         units = layout.first_samples(units, len(tensor), count)
                 yield layers[use.weight], units.float().cpu().numpy(), round(positions[use.weight])

@@ -60,7 +60,6 @@ def read(
     Raises:
         AdapterError: The source cannot be read, or the weights do not fit.
     """
-    settings = {"embeddings": embeddings, "device": device, "autocast": autocast, "batch_size": batch_size}
     arguments: Arguments | None = None
     fixed: int | None = None
     files: tuple[Path, ...] = ()
@@ -93,7 +92,15 @@ def read(
             files, stored = _load_weights(module, Path(weights))
         path = Path(text.rpartition(":")[0])
     runtime = Runtime(
-        module, name=text, input_shape=input_shape, arguments=arguments, fixed_batch=fixed, **settings
+        module,
+        name=text,
+        input_shape=input_shape,
+        arguments=arguments,
+        fixed_batch=fixed,
+        device=device,
+        autocast=autocast,
+        batch_size=batch_size,
+        embeddings=embeddings,
     )
     return TorchModel(
         runtime,

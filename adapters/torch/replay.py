@@ -94,7 +94,7 @@ class Pass:
             if index not in at:
                 return operation.call(values, {})
             use, layout = at[index]
-            slot = operation.slot(use.data)
+            slot = operation.read_slot(use.data)
             activation = values[slot]
             replaced = {}
             if activations and activation.is_floating_point():

@@ -168,8 +168,15 @@ class _Surveyor:
                 return "its rows have no axis of their own"
             if operation.slot(1) not in self._active:
                 return "looked up in the same places for every sample"
-            place = {"data": 1, "turned": False, "shared": False, "channel_axis": axis}
-            return Use(**common, **place, form="lookup", multiplications=0)
+            return Use(
+                **common,
+                form="lookup",
+                data=1,
+                turned=False,
+                shared=False,
+                channel_axis=axis,
+                multiplications=0,
+            )
         return f"used by {short}"
 
     def _convolution(
@@ -213,7 +220,7 @@ class _Surveyor:
 
 
 def _rearranged(operation: Operation, leaf: int, index: torch.Tensor) -> list[torch.Tensor]:
-    slot = operation.slot(leaf)
+    slot = operation.read_slot(leaf)
     try:
         return tensors(operation.call({slot: index}, {}))
     except RuntimeError:

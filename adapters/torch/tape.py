@@ -76,8 +76,16 @@ class Operation:
         return (leaves, {}) if self.structure is None else tree_unflatten(leaves, self.structure)
 
     def slot(self, leaf: int) -> int | None:
-        """Slot of the tensor at an index among the leaves."""
+        """Slot of the tensor at an index among the leaves, None where there is none."""
         return next((slot for index, slot in self.reads if index == leaf), None)
+
+    def read_slot(self, leaf: int) -> int:
+        """Slot of a tensor that must be at an index among the leaves.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return dict(self.reads)[leaf]
 
     def mutated(self) -> list[int]:
         """Slots of the arguments that it overwrites."""

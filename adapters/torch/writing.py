@@ -76,8 +76,8 @@ def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
 
 def origin(model: TorchModel) -> dict[str, Any]:
     """What a packed file says of where its model came from: enough to build it again, and no path."""
-    if hasattr(model.module, "config") and hasattr(model.module.config, "to_diff_dict"):
-        config = model.module.config
+    config: Any = getattr(model.module, "config", None)
+    if hasattr(config, "to_diff_dict"):
         return {
             "kind": "transformers",
             "architecture": type(model.module).__name__,
