@@ -1,46 +1,14 @@
-"""Tables for people, on standard error; standard output is left to scripts."""
+"""What each verb shows to people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from lampq.console.tables import facts, table
 from lampq.core.plan import Neighbour, Plan
 from lampq.verbs.demo import DemoRow
 from lampq.verbs.evaluate import Evaluation
 from lampq.verbs.inspect import Listing
-
-
-def _console() -> Console:
-    console = Console(stderr=True, highlight=False)
-    # Where nobody watches (a log, a pipe) there is no reason to fold lines.
-    return console if console.is_terminal else Console(stderr=True, highlight=False, width=160)
-
-
-def facts(title: str, values: Mapping[str, Any]) -> None:
-    """A short two-column list."""
-    table = Table(
-        title=escape(title), show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0)
-    )
-    for name, value in values.items():
-        if value is not None and value != {} and value != []:
-            table.add_row(escape(name), escape(_text(value)))
-    _console().print(table)
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table; numbers are aligned to the right."""
-    grid = Table(title=escape(title), title_justify="left")
-    for index, column in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in rows)
-        grid.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(escape(_text(value)) for value in row))
-    _console().print(grid)
 
 
 def listing(found: Listing) -> None:
@@ -118,19 +86,3 @@ def demo(rows: Sequence[DemoRow]) -> None:
             for row in rows
         ],
     )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return "; ".join(_text(v) for v in value)
-    return str(value)

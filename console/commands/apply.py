@@ -6,7 +6,7 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
+from lampq.console import flags, given, tables
 from lampq.core.coding import ROUNDINGS
 from lampq.core.files import refuse_existing
 from lampq.core.plan import Plan
@@ -55,5 +55,5 @@ def run(args: Namespace) -> None:
     given.finish(
         args,
         lambda: {"out": str(args.out), **facts, "average_bits": fitted.average_bits},
-        lambda: render.facts("written and verified", {"file": str(args.out), **facts}),
+        lambda: tables.facts("written and verified", {"file": str(args.out), **facts}),
     )

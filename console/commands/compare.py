@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import render
+from lampq.console import tables
 from lampq.core.errors import PlanError
 from lampq.core.plan import Plan
 from lampq.verbs.compare import compare
@@ -39,10 +39,10 @@ def run(args: Namespace) -> None:
     shown = found.layers if args.all else found.different
     if not args.quiet:
         title = "layers" if args.all else f"layers that differ ({len(shown)} of {len(found.layers)})"
-        render.table(
+        tables.table(
             title, ("layer", "weights", *found.labels), [(x.name, x.size, *x.options) for x in shown]
         )
-        render.table(
+        tables.table(
             "totals", ("", *found.labels), [(name, *values) for name, values in found.totals.items()]
         )
     if args.json:

@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from lampq import adapters
-from lampq.console import render
+from lampq.console import tables
 from lampq.core.errors import AdapterError, PlanError
 from lampq.verbs.match import match
 from lampq.verbs.sources import Source, read_source
@@ -40,7 +40,7 @@ def run(args: Namespace) -> None:
     """
     found = match(_read(args.left, args.weights_a), _read(args.right, args.weights_b), by_name=args.by_name)
     if not args.quiet:
-        render.table("matches", (args.left, args.right, "how", "distance"), found.rows())
+        tables.table("matches", (args.left, args.right, "how", "distance"), found.rows())
     if args.json:
         print(json.dumps(found.to_json()))
     else:

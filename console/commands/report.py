@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
+from lampq.console import flags, given, tables
 from lampq.core.files import refuse_existing
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
@@ -35,4 +35,4 @@ def run(args: Namespace) -> None:
     profile = Profile.read(args.profile) if args.profile else None
     report(plan, args.out, profile=profile, seed=args.seed, force=args.force)
     summary = {"bytes": args.out.stat().st_size, "layers": len(plan.layers), "profile": profile is not None}
-    given.finish(args, lambda: {"out": str(args.out), **summary}, lambda: render.facts("report", summary))
+    given.finish(args, lambda: {"out": str(args.out), **summary}, lambda: tables.facts("report", summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
+from lampq.console import flags, given, tables
 from lampq.core.files import refuse_existing
 from lampq.core.profile import Profile
 from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
@@ -52,5 +52,5 @@ def run(args: Namespace) -> None:
         "knee_predicted_kl": knee.predicted_kl,
     }
     given.finish(
-        args, lambda: {"out": str(args.out), **summary}, lambda: render.facts("every budget", summary)
+        args, lambda: {"out": str(args.out), **summary}, lambda: tables.facts("every budget", summary)
     )
