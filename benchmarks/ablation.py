@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+import cifar10
 import numpy as np
 import report
 
 import lampq
-from lampq import adapters, solvers
-from lampq.adapters.data import Preprocess, read_data
+from lampq import solvers
 from lampq.core.allocation import Budget, build_problem, uniform_choice
 from lampq.core.divergence import kl_divergence
 from lampq.core.interaction import profile_interaction
@@ -130,17 +130,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--onnx", required=True)
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--val", required=True)
+    cifar10.add_arguments(parser, "--onnx")
     parser.add_argument("--budgets", default="2.25,2.5,3")
     args = parser.parse_args()
 
-    model = adapters.read(args.onnx)
-    preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess).inputs()
-    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
-    inputs, labels = val.inputs(), val.labels()
+    setting = cifar10.read(args)
+    model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
     reference = model.run(inputs)
     profile = lampq.profile(model, calib)
     budgets = args.budgets.split(",")

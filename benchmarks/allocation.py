@@ -12,12 +12,12 @@ import argparse
 import time
 from dataclasses import dataclass
 
+import cifar10
 import numpy as np
 import report
 
 import lampq
-from lampq import adapters, solvers
-from lampq.adapters.data import Preprocess, read_data
+from lampq import solvers
 from lampq.core.allocation import Budget, build_problem, uniform_choice
 from lampq.core.coding import with_rounding
 from lampq.core.divergence import kl_divergence
@@ -142,20 +142,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--onnx", required=True)
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--val", required=True)
+    cifar10.add_arguments(parser, "--onnx")
     parser.add_argument("--budgets", default="2.25,2.5,2.75,3,3.5,4,5,6")
     parser.add_argument("--roundings", default="nearest,inputs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tries", type=int, default=8)
     args = parser.parse_args()
 
-    model = adapters.read(args.onnx)
-    preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess).inputs()
-    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
-    inputs, labels = val.inputs(), val.labels()
+    setting = cifar10.read(args)
+    model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
     val_logits = model.run(inputs)
     body = (
         f"{len(calib)} calibration and {len(inputs)} validation images; float top-1 "

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cifar10
 import onnx
 import report
 
 import lampq
 from lampq import adapters
-from lampq.adapters.data import Preprocess, read_data
 from lampq.core.coding import with_rounding
 from lampq.core.limits import Budget
 from lampq.verbs.quantize import best_plan
@@ -67,19 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--onnx", required=True)
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--val", required=True)
+    cifar10.add_arguments(parser, "--onnx")
     parser.add_argument("--budgets", default="2.25,2.5,3.0,4.0")
     parser.add_argument("--roundings", default="inputs,nearest")
     args = parser.parse_args()
 
-    model = adapters.read(args.onnx)
-    preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess)
-    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
-    inputs, labels = val.inputs(), val.labels()
-    images = calib.inputs()
+    setting = cifar10.read(args)
+    model, images, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
     base = lampq.evaluate(model, inputs, labels, reference=model)
     weights = 4 * sum(layer.size for layer in model.layers())
     rows = [

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import cifar10
 import report
 
 import lampq
 from lampq import adapters
-from lampq.adapters.data import Preprocess, read_data
 
 WIDTHS = (2, 4, 8)
 
@@ -27,20 +27,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tflite", required=True)
-    parser.add_argument("--calib", required=True)
-    parser.add_argument("--val", required=True)
+    cifar10.add_arguments(parser, "--tflite")
     parser.add_argument("--budgets", default="2.5,3.0,4.0,5.0")
     parser.add_argument("--modes", default="kl")
     args = parser.parse_args()
 
-    model = adapters.read(args.tflite)
-    preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess)
-    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
-    inputs, labels = val.inputs(), val.labels()
+    setting = cifar10.read(args)
+    model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
     began = time.perf_counter()
-    profile = lampq.profile(model, calib.inputs(), bits=WIDTHS, fisher_draws=0)
+    profile = lampq.profile(model, calib, bits=WIDTHS, fisher_draws=0)
     seconds = time.perf_counter() - began
     base = lampq.evaluate(model, inputs, labels, reference=model)
     rows = [("float", "", "32", f"{base.size_bytes:,}", f"{100 * base.top1:.2f}", "0", "", "")]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
-from lampq.adapters.data import Dataset, Preprocess, find_preprocess, read_data
+from lampq.adapters.data import Dataset, preprocess_for, read_data
 from lampq.core.cost_csv import read_cost_table
 from lampq.core.errors import AdapterError, BudgetError
 from lampq.core.layer import KINDS
@@ -42,20 +41,17 @@ def read_dataset(args: Namespace, model: Model) -> Dataset:
     return read_data(
         args.data,
         input_spec=model.input_spec,
-        preprocess=_preprocess(args, model),
+        preprocess=preprocess_for(
+            model.path,
+            model.input_spec,
+            preset=args.preset,
+            size=args.image_size,
+            mean=args.mean,
+            std=args.std,
+        ),
         samples=args.samples,
         seed=args.seed,
     )
-
-
-def _preprocess(args: Namespace, model: Model) -> Preprocess:
-    """The preset, else what lies beside the model, else pixels in [0, 1]; single options override either."""
-    if args.preset:
-        base = Preprocess.preset(args.preset)
-    else:
-        base = find_preprocess(model.path, model.input_spec) or Preprocess()
-    given = {"size": args.image_size, "mean": args.mean, "std": args.std}
-    return dataclasses.replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 def measurement(args: Namespace, data: Dataset | None) -> dict[str, Any]:

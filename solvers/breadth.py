@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.solution import Stop
+from lampq.solvers.backtrack import options_taken
 
 # States made per second on a slow machine, to keep a stage within the time that is left.
 _SPEED = 1 << 21
@@ -180,7 +181,7 @@ def search(
         taken.append(option[keep].astype(np.int32))
         if not len(keep):
             break
-    cells = None if found is None else _trace(stages, parents, taken, found)
+    cells = None if found is None else stages.cell[options_taken(parents, taken, found)]
     if dropped >= best - rounding:
         return Found(cells=cells, bound=best, stop=Stop.FINISHED, work=made)
     stop = Stop.WORK_LIMIT if stop is Stop.FINISHED else stop
@@ -223,19 +224,3 @@ def _distinct(weight: np.ndarray, cost: np.ndarray) -> np.ndarray:
     new = np.ones(len(order), dtype=bool)
     new[1:] = (np.diff(weight[:, order], axis=1) != 0).any(axis=0)
     return order[new]
-
-
-def _trace(
-    stages: Stages,
-    parents: list[np.ndarray],
-    taken: list[np.ndarray],
-    found: tuple[int, int, int, int],
-) -> np.ndarray:
-    """The cells that a state set on its way."""
-    stage, state, option, extra = found
-    chosen = [extra, option]
-    while stage > 0:
-        stage -= 1
-        chosen.append(int(taken[stage][state]))
-        state = int(parents[stage][state])
-    return stages.cell[[c for c in chosen if c >= 0]]

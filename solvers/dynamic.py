@@ -18,6 +18,7 @@ import numpy as np
 from lampq.core.hull import lower_hull
 from lampq.core.solution import Stop
 from lampq.core.weights import undominated
+from lampq.solvers.backtrack import options_taken
 from lampq.solvers.open_options import OpenOptions
 
 # Work is counted in states made. A stage may use an eighth of what is left, but always a few; each state kept
@@ -176,28 +177,15 @@ def search(
         weight, cost, promise = weight[alive], cost[alive], promise[alive]
         parents.append(state[alive].astype(np.int32))
         taken.append(option[alive].astype(np.int32))
-    cells = None if found is None else _trace(options, parents, taken, found)
+    cells = None if found is None else _cells(options, options_taken(parents, taken, found))
     if dropped >= best - rounding:
         return Improvement(cells=cells, bound=math.inf, stop=Stop.FINISHED)
     return Improvement(cells=cells, bound=dropped, stop=Stop.WORK_LIMIT if stop is Stop.FINISHED else stop)
 
 
-def _trace(
-    options: OpenOptions,
-    parents: list[np.ndarray],
-    taken: list[np.ndarray],
-    found: tuple[int, int, int, int],
-) -> np.ndarray:
-    """The cells that a state set on its way."""
-    stage, state, option, extra = found
-    chosen = [extra, option]
-    while stage > 0:
-        stage -= 1
-        chosen.append(int(taken[stage][state]))
-        state = int(parents[stage][state])
+def _cells(options: OpenOptions, taken: np.ndarray) -> np.ndarray:
+    """The cells that options set."""
     parts = [
-        options.cells[options.cell_start[c] : options.cell_start[c] + options.cell_count[c]]
-        for c in chosen
-        if c >= 0
+        options.cells[options.cell_start[c] : options.cell_start[c] + options.cell_count[c]] for c in taken
     ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
@@ -11,9 +9,7 @@ from scipy.sparse import coo_array
 from lampq.core.errors import SolverError
 from lampq.core.problem import Problem
 from lampq.core.solution import Solution, Stop
-from lampq.solvers.milp import Answer, Programme, minimise_with, seconds_left
-from lampq.solvers.minimum import to_solution
-from lampq.solvers.normal_form import normal_form
+from lampq.solvers.milp import Answer, Programme, solve_with
 from lampq.solvers.quiet import quiet_stdout
 
 NAME = "scipy"
@@ -34,9 +30,7 @@ def solve(problem: Problem, *, time_limit_s: float | None = None) -> Solution:
     Raises:
         SolverError: The problem has ties or pins, or HiGHS failed.
     """
-    start = time.perf_counter()
-    minimum = minimise_with(normal_form(problem), _run, seconds_left(start, time_limit_s))
-    return to_solution(problem, minimum, solver=NAME, start=start)
+    return solve_with(problem, _run, solver=NAME, time_limit_s=time_limit_s)
 
 
 def _run(programme: Programme, time_limit_s: float | None) -> Answer:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lampq.core.problem import unit_of
-from lampq.core.solution import Stop
-from lampq.solvers.minimum import ROUNDING, Minimum
-from lampq.solvers.normal_form import NormalForm, trivial
+from lampq.core.problem import Problem, unit_of
+from lampq.core.solution import Solution, Stop
+from lampq.solvers.minimum import ROUNDING, Minimum, to_solution
+from lampq.solvers.normal_form import NormalForm, normal_form, trivial
 
 # The solvers meet rows, and prove bounds, to about this much on rows and costs of up to a thousand.
 TOLERANCE = 1e-6
@@ -55,9 +55,30 @@ class Answer:
     stop: Stop
 
 
-def seconds_left(start: float, time_limit_s: float | None) -> Callable[[], float | None]:
-    """Tells how much of a time limit is left, None if there is none; `start` is a `time.perf_counter()`."""
-    return lambda: None if time_limit_s is None else max(0.0, start + time_limit_s - time.perf_counter())
+def solve_with(
+    problem: Problem,
+    run: Callable[[Programme, float | None], Answer],
+    *,
+    solver: str,
+    time_limit_s: float | None,
+) -> Solution:
+    """Minimise the damage with a MILP solver.
+
+    Args:
+        problem: Without ties and pins.
+        run: The solver: programme and seconds left to answer.
+        solver: Its name.
+        time_limit_s: Seconds after which it stops with what it has.
+
+    Raises:
+        SolverError: The problem has ties or pins, or the solver failed.
+    """
+    start = time.perf_counter()
+
+    def left() -> float | None:
+        return None if time_limit_s is None else max(0.0, start + time_limit_s - time.perf_counter())
+
+    return to_solution(problem, minimise_with(normal_form(problem), run, left), solver=solver, start=start)
 
 
 def minimise_with(
