@@ -15,7 +15,6 @@ from lampq import adapters
 from lampq.adapters.onnx.reader import read as read_onnx
 from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import hugging_face, load_quantized
-from lampq.adapters.torch.torchao_config import torchao_config
 from lampq.cli import main
 from lampq.core.allocation import build_plan
 from lampq.core.blocks import row_block, scale_count
@@ -139,8 +138,6 @@ def test_packed_files_of_torch(tmp_path):
         np.testing.assert_allclose(module(torch.from_numpy(batch)).numpy(), expected, rtol=1e-4, atol=1e-5)
     assert path.stat().st_size <= plan.total_bytes
     assert again.coding.block is None
-    group = torchao_config(model, plan)["_data"]["fqn_to_config"]
-    assert {entry["_data"]["granularity"]["_type"] for entry in group.values()} >= {"PerGroup"}
 
 
 def test_hugging_face_directories(tmp_path):
