@@ -374,7 +374,7 @@ def test_a_layer_that_computes_something_else_is_found_and_named(tmp_path):
 
 
 def test_a_convolution_in_two_bits_is_caught_before_it_is_kept(tmp_path, monkeypatch):
-    """The runtime gives NaN for it and says nothing."""
+    """The runtime gives garbage for it, NaN more often than not, and says nothing."""
     rng = np.random.default_rng(7)
     monkeypatch.setitem(containers._CONTAINERS, weights.CONV, (2, 4, 8))
     monkeypatch.setitem(containers._HYBRID_VERSIONS, (weights.CONV, 2), 8)
@@ -383,7 +383,7 @@ def test_a_convolution_in_two_bits_is_caught_before_it_is_kept(tmp_path, monkeyp
     )
     model = read(path)
     out = tmp_path / "q.tflite"
-    with pytest.raises(AdapterError, match="NaN"):
+    with pytest.raises(AdapterError, match="NaN|computes something else"):
         model.write(plan_for(model, lambda _: 2), out)
     assert not out.exists()
     assert {p.name for p in tmp_path.iterdir()} == {"m.tflite"}

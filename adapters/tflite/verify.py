@@ -96,7 +96,7 @@ def _compare(opened: Opened, item: Coded, site: Site, source: np.ndarray, result
         grid = item.outputs[site]
         expected = grid.apply(expected)
         rounding = float(np.hypot(rounding, grid.scale * np.sqrt(expected.size / 12)))
-    difference = _norm(result - expected)
+    difference = _norm(np.subtract(result, expected, dtype=np.float64))
     allowed = _TOLERANCE * _norm(expected) + _ROUNDING * rounding
     if not difference <= allowed:
         raise AdapterError(
@@ -106,7 +106,8 @@ def _compare(opened: Opened, item: Coded, site: Site, source: np.ndarray, result
 
 
 def _norm(values: np.ndarray) -> float:
-    return float(np.sqrt(np.sum(np.square(values), dtype=np.float64)))
+    # Garbage may be so large that its square is no float32.
+    return float(np.sqrt(np.sum(np.square(values, dtype=np.float64))))
 
 
 def _input_rounding(item: Coded, site: Site, source: np.ndarray, weight: np.ndarray) -> float:
