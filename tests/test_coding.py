@@ -175,3 +175,11 @@ def test_on_the_command_line(tmp_path, capfd):
 def test_codings_compare_by_what_they_are():
     assert Coding().rounding == "nearest"
     assert Coding(moments={}).rounding == "inputs"
+
+
+def test_plans_of_mode_fisher_say_that_it_overestimates(case):
+    model, batch = case
+    plan = make_plan(
+        profile(model, batch, rounding="inputs", fisher="forward"), average_bits=3, mode="fisher"
+    )
+    assert any("lose less than it predicts" in note for note in plan.notes)

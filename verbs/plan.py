@@ -13,6 +13,7 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocation import build_plan, build_problem, uniform_choice
 from lampq.core.clash import refuse_clash
+from lampq.core.coding import INPUTS
 from lampq.core.errors import BudgetError, RecordError
 from lampq.core.interaction import Interaction, profile_interaction
 from lampq.core.limits import BYTES, Budget, limits_of
@@ -163,6 +164,10 @@ def prepare(
     # Interactions are taken as measured: a plan's damage is no sum that a running minimum could repair.
     repair = "" if mode == SUPERPOSITION else ": running minimum taken"
     notes = [f"damage of {name} does not fall with every bit{repair}" for name in repaired]
+    if mode == "fisher" and profile.rounding == INPUTS and profile.joint_fisher is None:
+        notes.append(
+            "mode fisher counts errors of weights; codes chosen for the layers' inputs lose less than it predicts"
+        )
     if mode == "error":
         notes.append(
             "made without data: relative weight error stands in for damage, which it predicts poorly"
