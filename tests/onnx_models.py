@@ -222,3 +222,21 @@ def mlp(layers: int = 3, width: int = 16, classes: int = 4) -> onnx.ModelProto:
             value = f"r{index}"
             nodes.append(helper.make_node("Relu", [out], [value]))
     return graph(nodes, weights, inputs={"x": ["batch", width]}, outputs={"logits": ["batch", classes]})
+
+
+def if_model() -> onnx.ModelProto:
+    """A product whose result goes through one of two branches."""
+    node = helper.make_node
+
+    def branch(name: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        return helper.make_graph([node("MatMul", ["h", "inner"], [name])], name, [], [out])
+
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("ReduceSum", ["x"], ["s"], keepdims=0),
+        node("Greater", ["s", "zero"], ["c"]),
+        node("If", ["c"], ["y"], then_branch=branch("t"), else_branch=branch("e")),
+    ]
+    weights = {"w": normal(16, 16), "inner": normal(16, 12), "zero": np.float32(0).reshape(())}
+    return graph(nodes, weights, inputs={"x": [2, 16]}, outputs={"y": [2, 12]})

@@ -277,3 +277,13 @@ CASES = (
         objective=6.0,
     ),
 )
+
+
+def two_budgets(layers: int, seed: int) -> Problem:
+    """Bits and bit-operations, both at a fifth of the way from least to most."""
+    rng = np.random.default_rng(seed)
+    case = random_sizes(layers, seed)
+    positions = np.exp(rng.normal(0, 0.5, layers))
+    use = np.stack([case.resources, (case.resources * positions[:, None]).astype(np.int64)])
+    low, high = use.min(axis=2).sum(axis=1), use.max(axis=2).sum(axis=1)
+    return Problem.build(case.cost, use, (low + 0.2 * (high - low)).astype(np.int64))

@@ -10,6 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from lampq.core.plan import Plan, PlanLayer
+from lampq.core.quantizer import as_rows, from_rows
+from lampq.core.quantizer import quantize as quantize_rows
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = (
@@ -204,3 +206,26 @@ def stored_constants(path, shape):
             if data is not None and tuple(tensor.shape) == tuple(shape) and tensor.type in (0, 1):
                 kind = np.float32 if tensor.type == 0 else np.float16
                 yield np.asarray(data, np.uint8).view(kind).reshape(shape).astype(np.float32)
+
+
+def dequantized(model, bits):
+    """Every layer's values on the grid of a width, by the core's quantizer alone."""
+    found = {}
+    for layer in model.layers():
+        result = quantize_rows(
+            as_rows(model.weight(layer.name), layer.channel_axis), bits(layer), grid="narrow"
+        )
+        found[layer.name] = from_rows(result.dequantized(), layer.shape, layer.channel_axis)
+    return found
+
+
+def opcodes(path):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+    return {(names[code.builtinCode], code.version) for code in model.operatorCodes}
+
+
+def tensor_types(path):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    names = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
+    return [names[t.type] for t in model.subgraphs[0].tensors if model.buffers[t.buffer].data is not None]
