@@ -1,30 +1,20 @@
-"""Damaged plans, profiles and ONNX files, some hundred of each; benchmarks/fuzz.py runs thousands."""
-
-from pathlib import Path
+"""Damaged files of every kind, some dozen or hundred of each; benchmarks/fuzz.py runs thousands."""
 
 import pytest
+import torchvision_ops  # noqa: F401
+from fuzz_sources import DEMO, configurations, quantized, records
 from fuzzing import judge
-from records import make_profile
 
-import lampq
+from lampq.conversions import FORMATS
 from lampq.core.errors import RecordError
 from lampq.core.profile import Profile
-
-DEMO = Path(lampq.__file__).parent / "demo" / "digits_vit.onnx"
-
-
-def sources(folder):
-    profile = make_profile()
-    profile.write(folder / "profile.json")
-    lampq.plan(profile, average_bits=4).write(folder / "plan.json")
-    return {"profile": folder / "profile.json", "plan": folder / "plan.json", "onnx": DEMO}
 
 
 @pytest.mark.parametrize(("kind", "count"), [("profile", 400), ("plan", 400), ("onnx", 60)])
 def test_damaged_files_are_refused_or_read(kind, count, tmp_path):
     folder = tmp_path / "damaged"
     folder.mkdir()
-    counts, failures, _, peak = judge(kind, sources(tmp_path)[kind], folder, count)
+    counts, failures, _, peak = judge(kind, {"onnx": DEMO, **dict(records(tmp_path))}[kind], folder, count)
     assert failures == []
     assert counts["read"] > 0
     assert counts["refused"] > count / 2
@@ -32,8 +22,34 @@ def test_damaged_files_are_refused_or_read(kind, count, tmp_path):
 
 
 def test_a_number_beyond_all_floats_is_a_malformed_profile(tmp_path):
-    path = sources(tmp_path)["profile"]
+    path = dict(records(tmp_path))["profile"]
     text = path.read_text()
     path.write_text(text.replace('"samples": 6', '"samples": 1e999'))
     with pytest.raises(RecordError, match="malformed"):
         Profile.read(path)
+
+
+@pytest.fixture(scope="module")
+def quantized_files(tmp_path_factory):
+    return quantized(tmp_path_factory.mktemp("quantized"))
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_damaged_quantized_models(index, quantized_files, tmp_path):
+    kind, path = quantized_files[index]
+    counts, failures, _, peak = judge(kind, path, tmp_path, 40)
+    assert failures == []
+    assert counts["refused"] > 5
+    assert peak < 10**9
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    return dict(configurations(tmp_path_factory.mktemp("foreign")))
+
+
+@pytest.mark.parametrize("tool", FORMATS)
+def test_damaged_configurations(tool, foreign, tmp_path):
+    counts, failures, _, _ = judge(f"config-{tool}", foreign[f"config-{tool}"], tmp_path, 60)
+    assert failures == []
+    assert counts["refused"] > 10

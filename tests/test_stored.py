@@ -65,6 +65,31 @@ def test_the_values_are_those_that_the_file_computes_with(model, tmp_path):
         np.testing.assert_allclose(arrays[name].fingerprint.square, (expected**2).sum(), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"bits\x18\x04\xa0\x01\x02", b"bits\x18\x04\xa0\x01\x00"), (b"matmul1", b"\xffatmul1")]
+)
+def test_attributes_and_names_that_make_no_sense(old, new, model, tmp_path):
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(onnx.load(model.path), block_size=32, is_symmetric=True)
+    quantizer.process()
+    data = quantizer.model.model.SerializeToString()
+    assert old in data
+    (tmp_path / "damaged.onnx").write_bytes(data.replace(old, new))
+    with pytest.raises(AdapterError, match="cannot be understood"):
+        adapters.stored(tmp_path / "damaged.onnx")
+
+
+def test_nothing_reaches_standard_output_where_onnx_runtime_stumbles(model, tmp_path, capfd):
+    """Its own second attempt, with other providers, would be announced there."""
+    lampq.apply(model, mixed(model), tmp_path / "q.onnx")
+    data = (tmp_path / "q.onnx").read_bytes()
+    (tmp_path / "damaged.onnx").write_bytes(data.replace(b"RIGHT", b"\xffIGHT"))
+    with pytest.raises(AdapterError, match="cannot be unpacked"):
+        adapters.stored(tmp_path / "damaged.onnx")
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("excluded", [(), ("matmul1",), ("matmul0", "matmul3")])
 def test_matmul_nbits_of_onnx_runtime(excluded, model, tmp_path):
     """The tool gives the weights names of its own, and leaves some layers float."""

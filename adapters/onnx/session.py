@@ -91,7 +91,12 @@ class Runtime:
     ) -> ort.InferenceSession:
         try:
             return ort.InferenceSession(
-                model, options, providers=list(self.providers), disabled_optimizers=list(without)
+                model,
+                options,
+                providers=list(self.providers),
+                disabled_optimizers=list(without),
+                # Falling back to other providers is told on standard output, which is the caller's.
+                enable_fallback=0,
             )
         # The runtime's exceptions share no base class of their own.
         except Exception as err:

@@ -23,6 +23,7 @@ from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
 from lampq.core import packing
 from lampq.core.errors import AdapterError, RecordError
 from lampq.core.layer import Layer
+from lampq.core.messages import reason
 from lampq.core.stored import StoredWeight
 
 # Operator -> the input its weight comes in by.
@@ -45,6 +46,16 @@ def stored(path: str | Path) -> tuple[StoredWeight, ...]:
     path = Path(path)
     model = Container(path).parse()
     own = read_bits(path)
+    try:
+        return _found(path, model, own)
+    except AdapterError:
+        raise
+    # The file decides what the graph library stumbles over: to the caller it is one fact.
+    except Exception as err:
+        raise AdapterError(f"{path} holds a graph that cannot be understood: {reason(err)}") from err
+
+
+def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tuple[StoredWeight, ...]:
     found: dict[str, StoredWeight] = {}
     for node, value, makers in _candidates(model):
         name, bits, container = _identity(node, value, makers, own)
@@ -121,8 +132,7 @@ def _run(path: Path, model: ir.Model, node: ir.Node, value: ir.Value, makers: li
         return np.asarray(session.run(None, {})[0], dtype=np.float32)
     # The runtime and the serializer raise types of their own for whatever a damaged file makes them stumble over.
     except Exception as err:
-        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        raise AdapterError(f"{path}: the weight {value.name} cannot be unpacked: {line}") from err
+        raise AdapterError(f"{path}: the weight {value.name} cannot be unpacked: {reason(err)}") from err
 
 
 def _product(model: ir.Model, node: ir.Node) -> np.ndarray:
@@ -167,7 +177,11 @@ def _session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(
-        built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        built.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        # A second attempt would be announced on standard output, which is the caller's.
+        enable_fallback=0,
     )
 
 
