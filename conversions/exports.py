@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lampq.conversions import find
@@ -10,11 +9,11 @@ from lampq.conversions.entry import AnyLayer, Entry, Format, NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.blocks import row_block
 from lampq.core.errors import PlanError
+from lampq.core.messages import listed
 from lampq.core.plan import Plan
 
 KEPT = "foreign"
 """Under this name a plan's provenance holds, by tool, what a configuration said beyond widths."""
-_SHOWN = 4
 
 
 def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> str:
@@ -61,16 +60,18 @@ def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> s
     if wrong:
         widths = ", ".join(map(str, form.WEIGHT_BITS))
         raise PlanError(
-            f"{form.TITLE} has weights of {widths} bits and cannot express {_listed(wrong)}; "
+            f"{form.TITLE} has weights of {widths} bits and cannot express {listed(wrong, separator='; ')}; "
             f"pass --fit --profile PROFILE to solve again within what it can"
         )
     if homeless and not partial:
         raise PlanError(
-            f"{form.TITLE} has no place for {len(homeless)} layers ({_listed(homeless)}); "
+            f"{form.TITLE} has no place for {len(homeless)} layers ({listed(homeless, separator='; ')}); "
             f"pass --partial to leave them out"
         )
     if not entries:
-        raise PlanError(f"{form.TITLE} has no place for any layer of the plan ({_listed(homeless)})")
+        raise PlanError(
+            f"{form.TITLE} has no place for any layer of the plan ({listed(homeless, separator='; ')})"
+        )
     kept: dict[str, Any] = dict(plan.provenance.get(KEPT, {}).get(tool, {}))
     return form.write(entries, target, kept)
 
@@ -79,8 +80,3 @@ def weight_bits(form: Format, layer: AnyLayer, target: Target) -> tuple[int, ...
     """Widths that a tool offers for a layer."""
     special = getattr(form, "weight_bits", None)
     return form.WEIGHT_BITS if special is None else special(layer, target)
-
-
-def _listed(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return "; ".join(texts[:_SHOWN]) + more

@@ -11,11 +11,11 @@ from lampq.conversions.exports import KEPT
 from lampq.conversions.target import Target
 from lampq.core.errors import PlanError
 from lampq.core.layer import Layer
+from lampq.core.messages import listed
 from lampq.core.plan import Plan, PlanLayer
 
 MODE = "given"
 """Mode of a plan whose widths were read, not found."""
-_SHOWN = 4
 
 
 def import_plan(text: str, tool: str, target: Target, *, partial: bool = False) -> Plan:
@@ -44,18 +44,18 @@ def import_plan(text: str, tool: str, target: Target, *, partial: bool = False) 
     if not foreign.widths:
         raise PlanError(
             f"the configuration is for another model: nothing it names is a layer of {target.label}"
-            + (f" ({_listed(foreign.strangers)})" if foreign.strangers else "")
+            + (f" ({listed(foreign.strangers)})" if foreign.strangers else "")
         )
     if foreign.strangers and not partial:
         raise PlanError(
             f"{len(foreign.strangers)} names of the configuration are no layers of {target.label} "
-            f"({_listed(foreign.strangers)}); pass --partial to take the rest"
+            f"({listed(foreign.strangers)}); pass --partial to take the rest"
         )
     notes = [f"read from {form.TITLE}"]
     if foreign.strangers:
-        notes.append(f"ignored, not in the model: {_listed(foreign.strangers)}")
+        notes.append(f"ignored, not in the model: {listed(foreign.strangers)}")
     if foreign.unknown:
-        notes.append(f"kept, beyond widths: {_listed(list(foreign.unknown))}")
+        notes.append(f"kept, beyond widths: {listed(list(foreign.unknown))}")
     kept = {KEPT: {tool: dict(foreign.unknown)}} if foreign.unknown else {}
     if len(foreign.blocks) > 1:
         sizes = ", ".join(map(str, sorted(foreign.blocks)))
@@ -69,7 +69,7 @@ def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[
     """A plan of given widths by layer name; other layers of the target stay float."""
     floats = [layer.name for layer in target.layers if layer.name not in widths]
     if floats:
-        notes = [*notes, f"{len(floats)} layers stay float: {_listed(floats)}"]
+        notes = [*notes, f"{len(floats)} layers stay float: {listed(floats)}"]
     return Plan(
         layers=tuple(
             _decision(layer, widths[layer.name], target) for layer in target.layers if layer.name in widths
@@ -114,8 +114,3 @@ def _decision(layer: AnyLayer, widths: Widths, target: Target) -> PlanLayer:
         activation_range=span,
         payload_bytes=target.payload_bytes(layer, bits),
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

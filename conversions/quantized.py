@@ -13,6 +13,7 @@ from lampq.core.errors import PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.layer import Layer
 from lampq.core.match import match
+from lampq.core.messages import listed
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.stored import StoredWeight
 
@@ -22,7 +23,6 @@ _SIGMAS = 6.0
 _SPAN = 8.0
 # Of the rounding error, the part that all weights may share.
 _BIAS = 0.1
-_SHOWN = 4
 
 
 def stored_plan(stored: Sequence[StoredWeight], *, label: str, file_bytes: int) -> Plan:
@@ -129,10 +129,9 @@ def _homes(
         if not is_rounded(weight.layer.fingerprint, found[index].fingerprint, weight.weight_bits)
     ]
     if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise PlanError(
             f"{label} was not made from {target.label}: {len(wrong)} of its {len(stored)} quantized weights are "
-            f"none of that, rounded ({', '.join(wrong[:_SHOWN])}{more})"
+            f"none of that, rounded ({listed(wrong)})"
         )
     return [found[index] for index in range(len(stored))]
 

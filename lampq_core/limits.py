@@ -13,12 +13,11 @@ import numpy as np
 from lampq.core.budget import AtMost, average_bits_limit, parse_at_most, parse_number
 from lampq.core.cost_table import CostTable, decimal
 from lampq.core.errors import BudgetError
+from lampq.core.messages import listed
 from lampq.core.patterns import parse_rule
 from lampq.core.profile import Profile
 
 BITS, INPUT_BITS, BYTES, BOPS = "bits", "input bits", "bytes", "BOPs"
-
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +213,7 @@ def bit_operations(profile: Profile) -> np.ndarray:
     lacking = [layer.name for layer in profile.layers if layer.macs is None]
     if lacking:
         raise BudgetError(
-            f"BOPs need the multiply-accumulates of every layer; {_listed(lacking)} "
+            f"BOPs need the multiply-accumulates of every layer; {listed(lacking, most=3)} "
             f"{'has' if len(lacking) == 1 else 'have'} none: profile the model with --data"
         )
     macs = np.array([layer.macs for layer in profile.layers], dtype=np.int64)
@@ -236,7 +235,7 @@ def input_elements(profile: Profile) -> np.ndarray:
     if lacking or not profile.samples:
         raise BudgetError(
             f"a limit on layer inputs needs their measured size; profile the model with --data"
-            f"{f' (nothing known of {_listed(lacking)})' if lacking else ''}"
+            f"{f' (nothing known of {listed(lacking, most=3)})' if lacking else ''}"
         )
     values = [0 if layer.activation is None else layer.activation.count for layer in profile.layers]
     counts, rest = np.divmod(np.array(values, dtype=np.int64), profile.samples)
@@ -300,8 +299,3 @@ def _count_limit(profile: Profile, limit: AtMost) -> Limit:
 
 def _rounded_up(value: Fraction, digits: int) -> str:
     return f"{math.ceil(value * 10**digits) / 10**digits:.{digits}f}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -11,6 +11,7 @@ import numpy as np
 
 from lampq.core import fingerprint
 from lampq.core.fingerprint import Fingerprint
+from lampq.core.messages import listed
 
 # Distances closer than this tell no two candidates apart.
 _CLOSE = 1e-3
@@ -18,7 +19,6 @@ _MOST_PARTS = 3
 # All triples of so many layers are tried; of more, only neighbours.
 _MOST_COMBINED = 100
 # Names of a message.
-_SHOWN = 4
 
 
 class Identified(Protocol):
@@ -121,14 +121,11 @@ def left_over(
         (found.only_right, right, sides[1]),
     ):
         if indices:
-            names = ", ".join(layers[i].name for i in indices[:_SHOWN])
-            more = f" and {len(indices) - _SHOWN} more" if len(indices) > _SHOWN else ""
-            parts.append(f"{len(indices)} layers of {side} have no match ({names}{more})")
+            names = listed([layers[i].name for i in indices])
+            parts.append(f"{len(indices)} layers of {side} have no match ({names})")
     unclear = [left[i].name for members, _ in found.ambiguous for i in members]
     if unclear:
-        parts.append(
-            f"some of these hold equal weights, which nothing tells apart ({', '.join(unclear[:_SHOWN])})"
-        )
+        parts.append(f"some of these hold equal weights, which nothing tells apart ({listed(unclear)})")
     return "; ".join(parts)
 
 

@@ -12,12 +12,12 @@ from lampq.core.coding import with_rounding
 from lampq.core.errors import PlanError
 from lampq.core.layer import Layer
 from lampq.core.match import left_over, match
+from lampq.core.messages import listed
 from lampq.core.model import Model
 from lampq.core.plan import Plan, PlanLayer
 from lampq.verbs.formats import refuse_existing_output
 
 # Names of a message.
-_SHOWN = 4
 
 
 def apply(
@@ -103,10 +103,9 @@ def fit_to(
 
 
 def _folded_note(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
         f"{len(names)} of the layers were matched by name and size, because a converter has changed their weights, "
-        f"as it does where it folds a normalization into them: {', '.join(names[:_SHOWN])}{more}"
+        f"as it does where it folds a normalization into them: {listed(names)}"
     )
 
 

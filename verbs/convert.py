@@ -17,6 +17,7 @@ from lampq.core.errors import AdapterError, PlanError
 from lampq.core.layer import Layer
 from lampq.core.limits import Budget
 from lampq.core.match import match
+from lampq.core.messages import listed, printable
 from lampq.core.model import Model
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
@@ -97,7 +98,8 @@ def read_foreign(
     try:
         return imports.import_plan(text, tool, Target.of(reference), partial=partial)
     except PlanError as err:
-        raise PlanError(f"{path}: {err}") from err
+        # Messages quote the file's own names.
+        raise PlanError(f"{path}: {printable(str(err))}") from err
 
 
 def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = None) -> Plan:
@@ -151,8 +153,7 @@ def _solved_again(
     homeless = [layer.name for layer, widths in zip(profile.layers, allowed, strict=True) if not widths]
     if homeless and not partial:
         raise PlanError(
-            f"{conversions.find(to).TITLE} has no place for {', '.join(homeless[:4])}"
-            f"{f' and {len(homeless) - 4} more' if len(homeless) > 4 else ''}; pass --partial to leave them out"
+            f"{conversions.find(to).TITLE} has no place for {listed(homeless)}; pass --partial to leave them out"
         )
     # A plan that was read or made by hand has no budget but what it takes.
     asked = plan.budget or {"average_bits": plan.average_bits}

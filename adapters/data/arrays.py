@@ -18,6 +18,7 @@ from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.preprocess import Preprocess
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import CHANNELS, FLOATING, InputSpec
+from lampq.core.messages import reason
 
 _MAX_RATIO = 300
 _MAX_EXPANDED_BYTES = 1 << 31
@@ -59,10 +60,10 @@ def load_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]
     except FileNotFoundError as err:
         raise AdapterError(f"data {path}: no such file") from err
     except _DAMAGE as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        if "allow_pickle" in reason:
-            reason = "it holds Python objects, which are not loaded; save plain arrays"
-        raise AdapterError(f"data {path}: not a readable .npz file ({reason})") from err
+        why = reason(err)
+        if "allow_pickle" in why:
+            why = "it holds Python objects, which are not loaded; save plain arrays"
+        raise AdapterError(f"data {path}: not a readable .npz file ({why})") from err
     for name, value in found.items():
         # A member that is no array comes back as bytes.
         if not isinstance(value, np.ndarray):

@@ -13,6 +13,7 @@ import numpy as np
 from lampq.adapters.data.batch import Batch, fill_batches
 from lampq.adapters.data.images import SUFFIXES, ImageTransform, pillow, read_file
 from lampq.core.errors import AdapterError, MissingExtraError
+from lampq.core.messages import reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,5 +134,5 @@ class FolderReader:
 
 
 def _reason(err: Exception) -> str:
-    text = str(err).splitlines()[0] if str(err) else type(err).__name__
+    text = reason(err)
     return "no image in a known format" if text.startswith("cannot identify image file") else text

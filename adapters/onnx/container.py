@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.outline import outline
 from lampq.core.errors import AdapterError
+from lampq.core.messages import reason
 
 # First bytes of files that people give by mistake.
 _STRANGERS = (
@@ -257,9 +258,7 @@ def _open(path: Path) -> DataFile:
 
 
 def one_line(err: BaseException) -> str:
-    """The first line of what another library's error started from, at most 200 characters."""
+    """What another library's error started from, on one line."""
     while err.__cause__ is not None:
         err = err.__cause__
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    text = lines[0] if lines else type(err).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return reason(err)

@@ -13,6 +13,7 @@ import numpy as np
 from lampq.adapters.tflite.flatbuffer import Record, decode
 from lampq.adapters.tflite.schema import schema
 from lampq.core.errors import AdapterError
+from lampq.core.messages import printable
 
 BITS = {
     "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT64": 64, "COMPLEX64": 64, "COMPLEX128": 128,
@@ -225,8 +226,7 @@ class Graph:
 
 def text(value: bytes | None) -> str:
     """A string of the file as text; what is no UTF-8, and control characters, become replacement marks."""
-    decoded = (value or b"").decode("utf-8", "replace")
-    return decoded if decoded.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in decoded)
+    return printable((value or b"").decode("utf-8", "replace"))
 
 
 def label(tensor: Record) -> str:

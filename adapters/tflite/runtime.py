@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.errors import AdapterError, MissingExtraError
+from lampq.core.messages import reason
 
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 # More threads than this gain nothing on models of this kind.
@@ -88,7 +89,7 @@ class Session:
             self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
             self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         except (RuntimeError, ValueError) as err:
-            raise AdapterError(f"the runtime refuses the model: {one_line(err)}") from err
+            raise AdapterError(f"the runtime refuses the model: {reason(err)}") from err
         self._shapes = [tuple(int(d) for d in detail["shape"]) for detail in self.inputs]
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -110,10 +111,4 @@ class Session:
             self._interpreter.invoke()
             return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
         except (RuntimeError, ValueError) as err:
-            raise AdapterError(f"the runtime fails: {one_line(err)}") from err
-
-
-def one_line(err: BaseException) -> str:
-    """The telling part of a runtime's error, on one line."""
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return (lines[0] if lines else type(err).__name__)[:200]
+            raise AdapterError(f"the runtime fails: {reason(err)}") from err

@@ -16,6 +16,7 @@ import torch
 
 from lampq.core.errors import AdapterError, LampqError, MissingExtraError
 from lampq.core.files import read_json
+from lampq.core.messages import reason
 
 State = dict[str, torch.Tensor]
 
@@ -69,7 +70,7 @@ def load_safetensors(path: Path) -> State:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as err:
-        raise AdapterError(f"weights {path}: no valid safetensors file ({_line(err)})") from err
+        raise AdapterError(f"weights {path}: no valid safetensors file ({reason(err)})") from err
 
 
 def checkpoint_files(path: Path) -> tuple[Path, ...]:
@@ -121,7 +122,7 @@ def _load_pickle(path: Path) -> State:
         TypeError,
         IndexError,
     ) as err:
-        raise AdapterError(f"weights {path}: no readable PyTorch checkpoint ({_line(err)})") from err
+        raise AdapterError(f"weights {path}: no readable PyTorch checkpoint ({reason(err)})") from err
     return _unnest(content, path)
 
 
@@ -172,7 +173,7 @@ def _refusal(path: Path, err: Exception) -> str:
     # Functions from outside torch say most about what was saved.
     unsafe = sorted(_globals(path) - _allowed_names(), key=lambda name: (name.startswith("torch."), name))
     if not unsafe:
-        return f"no readable PyTorch checkpoint ({_line(err)})"
+        return f"no readable PyTorch checkpoint ({reason(err)})"
     more = f" and {len(unsafe) - 4} more" if len(unsafe) > 4 else ""
     return (
         f"loading it would run code ({', '.join(unsafe[:4])}{more}); save the weights alone with "
@@ -218,9 +219,3 @@ def _quiet() -> Iterator[None]:
         # Old checkpoints use storage classes that torch deprecates; that is no news to who reads one.
         warnings.simplefilter("ignore")
         yield
-
-
-def _line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    text = lines[0] if lines else type(err).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from lampq.core.errors import AdapterError
+from lampq.core.messages import reason
 
 _OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims?|quantized_decomposed|higher_order)\.\w+(?:\.\w+)?"
@@ -79,8 +80,9 @@ def load(path: Path) -> Exported:
         )
         module = program.module(**options)
     except Exception as err:
-        line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        raise AdapterError(f"{path}: torch {torch.__version__} cannot load this program: {line}") from err
+        raise AdapterError(
+            f"{path}: torch {torch.__version__} cannot load this program: {reason(err)}"
+        ) from err
     shape = _input_shape(path, program)
     batch = shape[0] if isinstance(shape[0], int) else None
     if not all(isinstance(dim, int) for dim in shape[1:]):

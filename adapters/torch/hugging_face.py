@@ -17,6 +17,7 @@ import torch
 from lampq.adapters.torch.runtime import Arguments
 from lampq.core.errors import AdapterError, LampqError
 from lampq.core.files import read_json
+from lampq.core.messages import reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,8 +69,7 @@ def load(path: Path) -> Loaded:
                 _run_once(module, _image_shape(config))
         # The library raises whatever a damaged directory makes it stumble over.
         except Exception as err:
-            line = (str(err).strip().splitlines() or [type(err).__name__])[0]
-            raise AdapterError(f"{path}: transformers cannot load it: {line}") from err
+            raise AdapterError(f"{path}: transformers cannot load it: {reason(err)}") from err
     _check(path, report)
     files = sorted((*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")))
     return Loaded(

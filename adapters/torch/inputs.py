@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lampq.core.errors import AdapterError
+from lampq.core.messages import reason
 
 _SIDES = (224, 32, 28, 64, 384, 256, 96, 128, 160, 192, 240, 288, 299, 320, 336, 448, 512)
 _TOKENS = 16
@@ -38,7 +39,7 @@ def find_example(
             raise
         # Modules raise whatever a wrong shape makes them stumble over.
         except Exception as err:
-            objection = (str(err).strip().splitlines() or [type(err).__name__])[-1]
+            objection = reason(err, last=True)
             continue
         return batch
     if shape is not None:

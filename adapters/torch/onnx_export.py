@@ -18,6 +18,7 @@ from lampq.adapters.torch.outputs import to_logits
 from lampq.adapters.torch.runtime import Arguments, plain_attention
 from lampq.core.errors import AdapterError, MissingExtraError
 from lampq.core.files import atomic_path
+from lampq.core.messages import reason
 
 _TOLERANCE = 1e-3
 # A number of samples that no other size of a model is likely to share: exporters take equal for the same.
@@ -55,7 +56,7 @@ def export_onnx(model: TorchModel, path: Path) -> None:
                 _compare(model, temporary, onnxruntime)
         # Exporters raise whatever they stumble over.
         except Exception as err:
-            failures.append((str(err).strip().splitlines() or [type(err).__name__])[0])
+            failures.append(reason(err))
         else:
             return
     raise AdapterError(
@@ -114,7 +115,9 @@ def _compare(model: TorchModel, path: Path, onnxruntime: Any) -> None:
     expected = model.runtime.logits(model.tensors, batch).float().cpu().numpy()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
     found = session.run(None, {session.get_inputs()[0].name: batch.cpu().numpy()})[0]
     error = abs(found - expected).max() / max(abs(expected).max(), 1e-12)
     if not error <= _TOLERANCE:

@@ -21,6 +21,7 @@ from lampq.core import packing
 from lampq.core.activation_grid import ActivationGrid
 from lampq.core.blocks import check_block, scale_count
 from lampq.core.errors import AdapterError, LampqError, MissingExtraError
+from lampq.core.messages import reason
 from lampq.core.quantizer import Quantized, from_rows
 
 _KEY, _VERSION = "lampq", 1
@@ -259,7 +260,7 @@ def _header(path: Path) -> dict[str, str]:
     except FileNotFoundError as err:
         raise AdapterError(f"{path}: no such file") from err
     except (SafetensorError, OSError) as err:
-        raise AdapterError(f"{path}: no valid safetensors file ({str(err).splitlines()[0]})") from err
+        raise AdapterError(f"{path}: no valid safetensors file ({reason(err)})") from err
 
 
 def _safetensors() -> Any:

@@ -13,6 +13,7 @@ from lampq.adapters.torch.int8_linear import use_int8
 from lampq.adapters.torch.packed import PackedFile
 from lampq.adapters.torch.state_dict import fill
 from lampq.core.errors import AdapterError
+from lampq.core.messages import reason
 
 
 def load_quantized(
@@ -78,9 +79,8 @@ def build_timm(name: str, *, classes: int | None = None) -> torch.nn.Module:
     except ImportError as err:
         raise AdapterError(f"timm:{name} needs timm; run: pip install timm") from err
     except RuntimeError as err:
-        line = str(err).splitlines()[0]
         raise AdapterError(
-            f"timm cannot be imported, because torchvision does not fit torch: {line}"
+            f"timm cannot be imported, because torchvision does not fit torch: {reason(err)}"
         ) from err
     if not timm.is_model(name):
         raise AdapterError(f"timm {timm.__version__} has no model {name}; timm.list_models() lists them")

@@ -20,6 +20,7 @@ from lampq.adapters.torch.survey import Survey, places_of, survey
 from lampq.adapters.torch.tape import Tape
 from lampq.adapters.torch.uses import Use
 from lampq.core.errors import AdapterError
+from lampq.core.messages import reason
 
 Weights = Mapping[str, torch.Tensor]
 Arguments = Callable[[torch.Tensor], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -133,9 +134,8 @@ class Runtime:
             raise
         # Modules raise whatever a wrong input makes them stumble over.
         except Exception as err:
-            reason = (str(err).strip().splitlines() or [type(err).__name__])[-1]
             raise AdapterError(
-                f"{self.name} fails on inputs of shape {tuple(batch.shape)}: {reason}"
+                f"{self.name} fails on inputs of shape {tuple(batch.shape)}: {reason(err, last=True)}"
             ) from err
 
     @property
