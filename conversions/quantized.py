@@ -21,8 +21,8 @@ from lampq.core.stored import StoredWeight
 _SIGMAS = 6.0
 # The widest grid in use spans about eight standard deviations of the weights.
 _SPAN = 8.0
-# Of the rounding error, the part that all weights may share.
-_BIAS = 0.1
+# Of the rounding error, the part that all weights may share; of few codes, one more on one side weighs more.
+_BIAS, _BIAS_OF_CODES = 0.1, 2.0
 
 
 def stored_plan(stored: Sequence[StoredWeight], *, label: str, file_bytes: int) -> Plan:
@@ -98,7 +98,7 @@ def is_rounded(rounded: Fingerprint, origin: Fingerprint, bits: int) -> bool:
     error = (_SPAN / (2**bits - 1)) ** 2 / 12
     chance = _SIGMAS * np.sqrt(error * origin.square)
     # Grids with one code more below zero than above clip what is largest.
-    bias = _BIAS * np.sqrt(error * origin.square * origin.count)
+    bias = max(_BIAS, _BIAS_OF_CODES / 2**bits) * np.sqrt(error * origin.square * origin.count)
     return bool(
         abs(rounded.total - origin.total) <= chance + bias
         and abs(rounded.square - origin.square)

@@ -81,6 +81,8 @@ def _read_lines(path: Path, where: str) -> tuple[dict[str, str], list[str], list
         with path.open("rb") as handle:
             content = handle.read(_MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
+    except FileNotFoundError as err:
+        raise BudgetError(f"{where}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
         raise BudgetError(f"{where}: cannot be read as text ({err.__class__.__name__})") from err
     if len(content) > _MOST_BYTES:

@@ -40,6 +40,12 @@ def refuse_existing(path: Path, *, force: bool, marker: str | None = None) -> No
         raise OutputExistsError(f"the folder {path.parent} does not exist; create it first")
 
 
+def refuse_existing_pair(path: Path, *, force: bool) -> None:
+    """`refuse_existing` for a profile: JSON and the arrays beside it."""
+    refuse_existing(path, force=force)
+    refuse_existing(path.with_suffix(".npz"), force=force)
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path` that becomes `path` when the block ends without an error."""

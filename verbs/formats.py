@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
 from lampq.core.errors import AdapterError
-from lampq.core.files import refuse_existing
+from lampq.core.files import OutputExistsError, refuse_existing
 from lampq.core.model import Model
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx",)
 """What models can be converted to."""
+_ENDINGS = {"onnx": (".onnx",), "tflite": (".tflite", ".lite"), "torch": (".safetensors",)}
 MARKER = "config.json"
 """What a folder that a model is written to has in it, if it is one."""
 
@@ -67,10 +68,17 @@ def size_bytes(path: Path) -> int:
 
 
 def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
-    """`refuse_existing` for a quantized model: Hugging Face models are written as folders.
+    """`refuse_existing` for a quantized model, whose name must say its format: Hugging Face models may be folders.
 
     Raises:
-        OutputExistsError: The output cannot be written.
+        OutputExistsError: The output cannot be written, or is the model itself.
+        AdapterError: The name says another format than the model's.
     """
     folder = getattr(model, "hugging_face", False) and out.suffix == ""
+    endings = _ENDINGS.get(model.format, ())
+    if not folder and endings and out.suffix.lower() not in endings:
+        convert = ", or pass --to onnx" if model.format == "torch" else ""
+        raise AdapterError(f"{out}: this model is written as {endings[0]}; name such a file{convert}")
+    if out.exists() and out.resolve() == model.path.resolve():
+        raise OutputExistsError(f"{out} is the model itself; name another file")
     refuse_existing(out, force=force, marker=MARKER if folder else None)

@@ -240,7 +240,8 @@ def to_plan(search: Search, solution: Solution) -> Plan:
         budget=search.asked,
         cost=search.cost if known else None,
         predicted_kl=solution.objective if known else None,
-        bound=solution.bound if known and np.isfinite(solution.bound) else None,
+        # Damage is never negative, which a relaxation does not know.
+        bound=max(solution.bound, 0.0) if known and np.isfinite(solution.bound) else None,
         solver=solution.solver,
         notes=notes,
         why=search.why(solution.chosen),

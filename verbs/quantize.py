@@ -15,12 +15,13 @@ from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, PlanError, RecordError
+from lampq.core.files import refuse_existing_pair
 from lampq.core.lampq_update import update
 from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model, rounds_activations
-from lampq.core.option import neighbours
-from lampq.core.plan import Plan
+from lampq.core.option import neighbours as near_options
+from lampq.core.plan import Neighbour, Plan
 from lampq.core.profile import Profile
 from lampq.core.recentre import refine
 from lampq.core.recipe import PUBLISHED, Recipe
@@ -29,7 +30,8 @@ from lampq.core.setting import profile_rule, profile_setting
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_existing_output
-from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
+from lampq.verbs.neighbours import neighbours
+from lampq.verbs.plan import Search, equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
@@ -56,6 +58,7 @@ def quantize(
     block: int | None = None,
     seed: int = 0,
     force: bool = False,
+    profile_out: str | Path | None = None,
     progress: Progress = quiet,
     **measurement: Any,
 ) -> Plan:
@@ -84,7 +87,8 @@ def quantize(
             `nearest` rounds.
         block: See `lampq.profile`.
         seed: Of every random choice.
-        force: Overwrite `out`.
+        force: Overwrite `out` and `profile_out`.
+        profile_out: File for the profile that was measured, written last.
         progress: Told what is being done and how far it is.
         **measurement: Passed on to `lampq.profile`.
 
@@ -96,6 +100,13 @@ def quantize(
     """
     out = Path(out)
     refuse_existing_output(model, out, force=force)
+    if profile_out is not None:
+        refuse_existing_pair(Path(profile_out), force=force)
+    if block is not None and measurement.get("act_bits") is not None and model.format == "onnx":
+        raise PlanError(
+            "in ONNX files blocks of weights go with float inputs: integer products want one scale per channel; "
+            "leave out --block or --act-bits"
+        )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
     model = model.with_coding(Coding(block=block))
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
@@ -119,6 +130,8 @@ def quantize(
         progress=progress,
     )
     apply(model, chosen, out, batch=batch, force=force)
+    if profile_out is not None:
+        found.write(Path(profile_out), force=force)
     if rounds_activations(model) and any(layer.activation_bits for layer in chosen.layers):
         # What was written holds the weights; with its inputs rounded the model was measured before.
         return chosen
@@ -211,7 +224,7 @@ def best_plan(
         batch,
         plans if uniform is None else [*plans, uniform],
         rounds=rounds if search.mode == SUPERPOSITION else 0,
-        near=neighbours(profile.options),
+        near=near_options(profile.options),
         quantizer=functools.partial(profile_setting, model, profile) if rounds_inputs else None,
         seed=seed,
         reference=reference,
@@ -224,13 +237,14 @@ def best_plan(
     # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     recentred = math.isfinite(refined.predicted)
     known = predicted.predicted_kl is not None
-    return build_plan(
+    expected = refined.predicted if recentred else search.predict(refined.choice)
+    found = build_plan(
         profile,
         refined.choice,
         mode=search.mode,
         budget=predicted.budget,
         cost=search.cost if known else None,
-        predicted_kl=(refined.predicted if recentred else search.predict(refined.choice)) if known else None,
+        predicted_kl=expected if known else None,
         bound=None if recentred else predicted.bound,
         measured_kl=refined.kl,
         solver=predicted.solver,
@@ -238,6 +252,25 @@ def best_plan(
         notes=notes,
         why=search.why(refined.choice),
     )
+    cheaper, dearer = _beside(search, refined.choice, expected, seed=seed)
+    return dataclasses.replace(found, cheaper=cheaper, dearer=dearer)
+
+
+def _beside(
+    search: Search, choice: np.ndarray, expected: float, *, seed: int
+) -> tuple[Neighbour | None, Neighbour | None]:
+    """The next cheaper and the next dearer plan, their damage in proportion to what is expected of this one.
+
+    They are predicted from the first profile, this one from a measurement around itself; unscaled the figures would
+    not compare.
+    """
+    first = search.predict(choice)
+    share = expected / first if first > 0 else 1.0
+    cheaper, dearer = (
+        None if near is None else dataclasses.replace(near, predicted_kl=near.predicted_kl * share)
+        for near in neighbours(search, choice, seed=seed)
+    )
+    return cheaper, dearer
 
 
 def _equal_plans(

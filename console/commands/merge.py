@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.files import refuse_existing
+from lampq.core.files import refuse_existing_pair
 from lampq.core.merge import merge
 from lampq.core.profile import Profile
 from lampq.verbs.inspect import inspect
@@ -30,6 +30,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
+    refuse_existing_pair(args.out, force=args.force)
     merge([Profile.read(path) for path in args.profiles]).write(args.out, force=args.force)
     given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

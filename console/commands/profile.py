@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
 from lampq.core.errors import RecordError
-from lampq.core.files import refuse_existing
+from lampq.core.files import refuse_existing_pair
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile
@@ -28,8 +28,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb; processes started by torchrun share the samples, and the first of them writes."""
-    refuse_existing(args.out, force=args.force)
-    refuse_existing(args.out.with_suffix(".npz"), force=args.force)
+    refuse_existing_pair(args.out, force=args.force)
     own = processes.own_shard()
     if own is not None and args.shard is not None:
         raise RecordError(f"--shard {args.shard}: torchrun divides the samples itself; leave it out")

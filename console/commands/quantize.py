@@ -8,7 +8,7 @@ from pathlib import Path
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
 from lampq.core.coding import INPUTS
-from lampq.core.files import refuse_existing
+from lampq.core.files import refuse_existing, refuse_existing_pair
 from lampq.verbs.formats import MARKER, converted
 from lampq.verbs.quantize import quantize
 
@@ -30,6 +30,12 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     flags.to(sub)
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
+    sub.add_argument(
+        "--profile-out",
+        type=Path,
+        metavar="FILE",
+        help="write the profile too, for `report` and `inspect --why` (JSON; its arrays go beside it as .npz)",
+    )
     flags.output(sub, "quantized model to write")
 
 
@@ -39,6 +45,8 @@ def run(args: Namespace) -> None:
     refuse_existing(args.out, force=args.force, marker=MARKER)
     if args.plan_out:
         refuse_existing(args.plan_out, force=args.force)
+    if args.profile_out:
+        refuse_existing_pair(args.profile_out, force=args.force)
     with (
         converted(given.read_model(args), args.to) as model,
         progress_bar(enabled=not args.quiet) as progress,
@@ -50,6 +58,7 @@ def run(args: Namespace) -> None:
             args.out,
             rounds=args.rounds,
             force=args.force,
+            profile_out=args.profile_out,
             seed=args.seed,
             data_summary=data.summary(),
             progress=progress,
