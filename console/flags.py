@@ -65,9 +65,7 @@ def data(
             "--no-data", action="store_true", help="statistics and errors of the weights only"
         )
     text = "all" if samples is None else str(samples)
-    group.add_argument(
-        "--samples", type=_count, default=samples, metavar="N", help=f"samples to use ({text})"
-    )
+    group.add_argument("--samples", type=count, default=samples, metavar="N", help=f"samples to use ({text})")
     group.add_argument(
         "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
     )
@@ -292,7 +290,8 @@ def _lampq(parse):
     return convert
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of samples."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} samples: use at least 1")

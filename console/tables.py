@@ -32,7 +32,11 @@ def console() -> Console:
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """A short two-column list; what is empty is left out, and a group of facts takes a line each."""
-    grid = Table(title=escape(title), show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    out = console()
+    if title:
+        # As the title of a table it would fold to the width of that.
+        out.print(f"[italic]{escape(title)}[/italic]")
+    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in values.items():
@@ -42,7 +46,7 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
                     grid.add_row(escape(f"{name}: {key}"), escape(_shortened(text(inner))))
         elif not _empty(value):
             grid.add_row(escape(name), escape(_shortened(text(value))))
-    console().print(grid)
+    out.print(grid)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -84,6 +84,11 @@ def _check(first: Profile, other: Profile) -> None:
         )
     if (first.shard is None) != (other.shard is None):
         raise RecordError("profiles to merge: only some are shards; merge the shards first")
+    mine, theirs = (None if profile.shard else profile.logits for profile in (first, other))
+    if mine is not None and theirs is not None and np.array_equal(mine, theirs):
+        raise RecordError(
+            "profiles to merge were measured on the same samples; share these out with --shard 1/2, 2/2, ..."
+        )
     if first.shard is not None:
         for name in _SAME:
             mine, theirs = first.provenance.get(name), other.provenance.get(name)

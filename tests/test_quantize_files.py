@@ -110,3 +110,35 @@ def test_two_bits_from_minus_two_to_one_are_recognized_as_rounded():
     assert abs(rounded.total - origin.total) > 0.1 * weight.size**0.5
     assert is_rounded(rounded, origin, 2)
     assert not is_rounded(rounded, Fingerprint.from_array(weight + 1), 2)
+
+
+def test_a_file_of_quantized_weights_alone_can_be_inspected(made, capfd):
+    code, said, _ = run(capfd, "inspect", made / "q.onnx", "--json")
+    plan, found = Plan.read(made / "q.json"), json.loads(said)
+    assert (code, found["what"]) == (0, "quantized model")
+    assert {row["name"]: row["weight bits"] for row in found["layers"]} == {
+        layer.name: layer.weight_bits for layer in plan.layers
+    }
+
+
+def test_one_profile_is_not_merged_with_itself(made, tmp_path, capfd):
+    code, _, err = run(capfd, "merge", made / "p.json", made / "p.json", "-o", tmp_path / "m.json")
+    assert code == 2
+    assert "measured on the same samples" in err
+
+
+def test_reasons_say_when_the_profile_rounds_otherwise(made, tmp_path, capfd):
+    nearest = tmp_path / "nearest.json"
+    words = ["profile", MODEL_PATH, *DATA, "--bits", "2,3,4", "--fisher-draws", "0", "--quiet", "-o", nearest]
+    assert run(capfd, *words)[0] == 0
+    for profile, told in ((nearest, True), (made / "p.json", False)):
+        said = run(capfd, "inspect", made / "q.json", "--why", "--profile", profile, "--json")[1]
+        assert (json.loads(said)["note"] is not None) == told
+
+
+@pytest.mark.parametrize("flag", ["--batch", "--calib-samples"])
+def test_counts_start_at_one(flag, capfd):
+    with pytest.raises(SystemExit) as left:
+        main(["eval", str(MODEL_PATH), *DATA, flag, "0"])
+    assert left.value.code == 2
+    assert f"argument {flag}: 0 samples: use at least 1" in capfd.readouterr().err

@@ -67,3 +67,8 @@ def test_facts_shorten_digests_and_leave_out_what_is_empty(monkeypatch, capsys):
         ["made", "from:", "digest", "abababababab..."],
         ["made", "from:", "seed", "0"],
     ]
+
+
+def test_titles_of_short_lists_stay_on_one_line(capsys):
+    tables.facts("written and verified", {"a": 1})
+    assert capsys.readouterr().err.splitlines()[0].strip() == "written and verified"

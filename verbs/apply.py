@@ -81,6 +81,7 @@ def fit_to(
     if not found.matches:
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
+            f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
         )
     if not found.complete and not partial:
         raise PlanError(
@@ -99,7 +100,15 @@ def fit_to(
             )
         for j in matched.right:
             decisions[j] = _placed(model, layers[j], decision, plan.container)
-    return dataclasses.replace(plan, layers=tuple(decisions[j] for j in sorted(decisions)), notes=notes)
+    placed = tuple(decisions[j] for j in sorted(decisions))
+    asked, stored = plan.payload_bytes, sum(layer.payload_bytes for layer in placed)
+    if found.complete and stored > asked:
+        notes = (
+            *notes,
+            f"the weights take {stored:,} bytes in this format, {asked:,} in that of the plan: widths it cannot store "
+            f"take the next wider place",
+        )
+    return dataclasses.replace(plan, layers=placed, notes=notes)
 
 
 def _folded_note(names: Sequence[str]) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
+from lampq.core.errors import AdapterError, LampqError
 from lampq.core.files import read_json
 from lampq.core.limits import budget_summary
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
+from lampq.verbs.convert import read_quantized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +21,7 @@ class Listing:
     """A table and a few facts above it.
 
     Attributes:
-        what: "model", "profile", "plan" or "reasons".
+        what: "model", "quantized model", "profile", "plan" or "reasons".
         facts: Label -> value, in reading order.
         columns: Column headings.
         rows: One tuple per layer, plain values.
@@ -53,7 +55,16 @@ def inspect(path: str | Path, **read_options: Any) -> Listing:
         if str(data.get("schema", "")).startswith("lampq.profile/"):
             return _profile(Profile.read(Path(path)))
         return _plan(Plan.read(Path(path)))
-    return _model(adapters.read(path, **read_options))
+    try:
+        return _model(adapters.read(path, **read_options))
+    except AdapterError:
+        try:
+            found = read_quantized(path)
+        except LampqError:
+            found = None
+        if found is None:
+            raise
+        return _stored(Path(path), found)
 
 
 def _model(model: Any) -> Listing:
@@ -84,13 +95,42 @@ def _model(model: Any) -> Listing:
     return Listing(what="model", facts=facts, columns=columns, rows=rows, skipped=model.skipped)
 
 
+def _stored(path: Path, plan: Plan) -> Listing:
+    """A file whose weights are all quantized already."""
+    return Listing(
+        what="quantized model",
+        facts={
+            "file": str(path),
+            "quantized weights": sum(layer.size for layer in plan.layers),
+            "average bits": plan.average_bits,
+            "payload bytes": plan.payload_bytes,
+            "other bytes": plan.rest_bytes,
+        },
+        columns=("name", "kind", "shape", "weights", "weight bits", "activation bits", "bytes"),
+        rows=tuple(
+            (
+                p.name,
+                p.kind,
+                "x".join(map(str, p.shape)),
+                p.size,
+                p.weight_bits,
+                p.activation_bits,
+                p.payload_bytes,
+            )
+            for p in plan.layers
+        ),
+    )
+
+
 def _profile(profile: Profile) -> Listing:
     texts = [profile.option_text(index) for index in range(len(profile.options))]
     rows = []
     for index, layer in enumerate(profile.layers):
         row: list[Any] = [layer.name, layer.kind, layer.size, layer.macs, layer.fisher]
         table = profile.kl if profile.kl is not None else profile.weight_error
-        rows.append((*row, *(float(value) for value in table[index])))
+        # A width that the format cannot store has not been measured.
+        figures = zip(table[index].tolist(), profile.available[index].tolist(), strict=True)
+        rows.append((*row, *(value if stored else None for value, stored in figures)))
     measured = "KL" if profile.kl is not None else "error"
     facts = {
         "samples": profile.samples,

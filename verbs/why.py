@@ -84,6 +84,9 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
             "interactions": search.interaction is not None,
             "predicted KL" if search.mode != "error" else "relative weight error": search.predict(choice),
             "limits the plan breaks": over,
+            "note": None
+            if (plan.rounding, plan.block) == (profile.rounding, profile.block)
+            else "the profile was measured with another rounding or block than the plan's: figures are of the former",
         },
         columns=("name", "kind", "has", "instead", "damage", "bytes", "average bits", "fits the limits"),
         rows=tuple(rows),

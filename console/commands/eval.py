@@ -36,12 +36,12 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     sub.add_argument(
         "--calib-samples",
-        type=int,
+        type=flags.count,
         default=flags.CALIBRATION_SAMPLES,
         metavar="N",
         help=f"how many of them the plan was made with ({flags.CALIBRATION_SAMPLES})",
     )
-    sub.add_argument("--batch", type=int, default=64, metavar="N", help="samples per run (64)")
+    sub.add_argument("--batch", type=flags.count, default=64, metavar="N", help="samples per run (64)")
 
 
 def run(args: Namespace) -> None:
