@@ -220,7 +220,7 @@ def mlp(layers: int = 3, width: int = 16, classes: int = 4) -> onnx.ModelProto:
         nodes.append(helper.make_node("MatMul", [value, name], [out], name=f"matmul{index}"))
         if not last:
             value = f"r{index}"
-            nodes.append(helper.make_node("Relu", [out], [value]))
+            nodes.append(helper.make_node("Relu", [out], [value], name=f"relu{index}"))
     return graph(nodes, weights, inputs={"x": ["batch", width]}, outputs={"logits": ["batch", classes]})
 
 

@@ -25,10 +25,7 @@ WIDTHS = (4, 8, 3, 5, 2)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    built = mlp(5, width=32)
-    for index, node in enumerate(built.graph.node):
-        node.name = node.name or f"node{index}"
-    return adapters.read(saved(built, tmp_path_factory.mktemp("stored")))
+    return adapters.read(saved(mlp(5, width=32), tmp_path_factory.mktemp("stored")))
 
 
 def mixed(model, widths=WIDTHS, **options):
