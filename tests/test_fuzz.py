@@ -3,7 +3,7 @@
 import pytest
 import torchvision_ops  # noqa: F401
 from fuzz_sources import DEMO, configurations, quantized, records
-from fuzzing import judge
+from fuzzing import judge, mutate, survive
 
 from lampq.conversions import FORMATS
 from lampq.core.errors import RecordError
@@ -49,7 +49,12 @@ def foreign(tmp_path_factory):
 
 
 @pytest.mark.parametrize("tool", FORMATS)
-def test_damaged_configurations(tool, foreign, tmp_path):
-    counts, failures, _, _ = judge(f"config-{tool}", foreign[f"config-{tool}"], tmp_path, 60)
-    assert failures == []
-    assert counts["refused"] > 10
+def test_damaged_configurations(tool, foreign):
+    """Read by Python alone, which cannot crash: here, and not in a process of its own."""
+    source = foreign[f"config-{tool}"]
+    damaged = source.with_name(f"damaged{source.suffix}")
+    outcomes = []
+    for seed in range(60):
+        damaged.write_bytes(mutate(source.read_bytes(), seed))
+        outcomes.append(survive(f"config-{tool}", damaged))
+    assert outcomes.count("refused") > 10
