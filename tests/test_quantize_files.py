@@ -9,9 +9,10 @@ import lampq
 from lampq.cli import main
 from lampq.conversions.quantized import is_rounded
 from lampq.core.fingerprint import Fingerprint
-from lampq.core.plan import Plan
+from lampq.core.plan import Neighbour, Plan
 from lampq.core.profile import Profile
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
+from lampq.verbs.quantize import _beside
 
 DATA = ["--data", str(CALIBRATION_PATH), "--samples", "32", "--mean", "0.305", "--std", "0.376"]
 FAST = ["--bits", "2,3,4", "--fisher-draws", "0", "--rounds", "1", "--quiet"]
@@ -45,13 +46,29 @@ def test_quantize_writes_the_profile_that_its_plan_was_made_from(made, tmp_path,
     assert all(np.isfinite(row["damage"]) for row in json.loads(said)["layers"])
 
 
-def test_a_plan_of_quantize_names_its_neighbours(made):
+def test_neighbours_of_a_measured_plan_compare_with_it(made):
     plan = Plan.read(made / "q.json")
-    assert plan.cheaper is not None
-    assert plan.dearer is not None
-    assert plan.cheaper.average_bits < plan.average_bits
-    assert plan.dearer.predicted_kl < plan.predicted_kl
-    assert plan.dearer.predicted_kl > 0
+    if plan.cheaper is not None:
+        assert plan.cheaper.average_bits < plan.average_bits
+        assert plan.cheaper.predicted_kl >= plan.predicted_kl
+    if plan.dearer is not None:
+        assert plan.dearer.total_bytes > plan.total_bytes
+        assert 0 < plan.dearer.predicted_kl < plan.predicted_kl
+
+
+def test_neighbours_that_measuring_has_refuted_are_left_out(made):
+    plan, size = Plan.read(made / "q.json"), Plan.read(made / "q.json").total_bytes
+
+    def near(more_bytes, damage):
+        return Neighbour(
+            total_bytes=size + more_bytes, average_bits=3.0, predicted_kl=damage * plan.predicted_kl
+        )
+
+    found = _beside(plan, near(-100, 3.0), near(100, 1.0), scale=0.5)
+    assert found.cheaper.predicted_kl == pytest.approx(1.5 * plan.predicted_kl)
+    assert found.dearer.predicted_kl == pytest.approx(0.5 * plan.predicted_kl)
+    found = _beside(plan, near(-100, 1.9), near(-100, 1.9), scale=0.5)
+    assert (found.cheaper, found.dearer) == (None, None)
 
 
 def test_a_plan_of_quantize_writes_the_same_file_again(made, tmp_path, capfd):

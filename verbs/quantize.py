@@ -31,7 +31,7 @@ from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_existing_output
 from lampq.verbs.neighbours import neighbours
-from lampq.verbs.plan import Search, equal_widths, find, joined_budget, prepare, to_plan
+from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
@@ -252,25 +252,28 @@ def best_plan(
         notes=notes,
         why=search.why(refined.choice),
     )
-    cheaper, dearer = _beside(search, refined.choice, expected, seed=seed)
-    return dataclasses.replace(found, cheaper=cheaper, dearer=dearer)
+    cheaper, dearer = neighbours(search, refined.choice, seed=seed)
+    first = search.predict(refined.choice)
+    return _beside(found, cheaper, dearer, scale=expected / first if first > 0 else 1.0)
 
 
-def _beside(
-    search: Search, choice: np.ndarray, expected: float, *, seed: int
-) -> tuple[Neighbour | None, Neighbour | None]:
-    """The next cheaper and the next dearer plan, their damage in proportion to what is expected of this one.
+def _beside(plan: Plan, cheaper: Neighbour | None, dearer: Neighbour | None, *, scale: float) -> Plan:
+    """The plan with its neighbours, their damage in proportion to what is expected of it.
 
-    They are predicted from the first profile, this one from a measurement around itself; unscaled the figures would
-    not compare.
+    They are predicted from the first profile, the plan from a measurement around itself; unscaled the figures would
+    not compare. Where the first profile takes a smaller plan for the better one, measuring has told otherwise, and it
+    has nothing to say of neighbours.
     """
-    first = search.predict(choice)
-    share = expected / first if first > 0 else 1.0
-    cheaper, dearer = (
-        None if near is None else dataclasses.replace(near, predicted_kl=near.predicted_kl * share)
-        for near in neighbours(search, choice, seed=seed)
-    )
-    return cheaper, dearer
+
+    def scaled(near: Neighbour | None) -> Neighbour | None:
+        return None if near is None else dataclasses.replace(near, predicted_kl=near.predicted_kl * scale)
+
+    cheaper, dearer = scaled(cheaper), scaled(dearer)
+    if plan.predicted_kl is None or (cheaper is not None and cheaper.predicted_kl < plan.predicted_kl):
+        cheaper = None
+    if dearer is not None and dearer.total_bytes <= plan.total_bytes:
+        dearer = None
+    return dataclasses.replace(plan, cheaper=cheaper, dearer=dearer)
 
 
 def _equal_plans(
