@@ -18,18 +18,23 @@ class OutputExistsError(LampqError, FileExistsError):
     """An output file is already there and overwriting was not asked for."""
 
 
-def refuse_existing(path: Path, *, force: bool, marker: str | None = None) -> None:
+def refuse_existing(
+    path: Path, *, force: bool, marker: str | None = None, source: Path | None = None
+) -> None:
     """Stop before any work when an output could not be written.
 
     Args:
         path: The output.
         force: Whether it may replace what is there.
         marker: Where the output is a folder, a file that tells such folders: one without it is never replaced.
+        source: A file that is read, and so never replaced.
 
     Raises:
-        OutputExistsError: The output exists and `force` is false, or is a folder that it may not replace, or its
-            folder does not exist.
+        OutputExistsError: The output is `source`, or exists and `force` is false, or is a folder that it may not
+            replace, or its folder does not exist.
     """
+    if source is not None and path.exists() and path.resolve() == source.resolve():
+        raise OutputExistsError(f"{path} is what is read; name another file")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists; pass --force (force=True) to overwrite it")
     if path.is_dir() and marker is None:

@@ -159,3 +159,12 @@ def test_counts_start_at_one(flag, capfd):
         main(["eval", str(MODEL_PATH), *DATA, flag, "0"])
     assert left.value.code == 2
     assert f"argument {flag}: 0 samples: use at least 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "name"), [("plan", "p.json"), ("sweep", "p.json"), ("report", "q.json")])
+def test_what_is_read_is_never_replaced(verb, name, made, capfd):
+    before = (made / name).read_bytes()
+    budget = ["--avg-bits", "3"] if verb == "plan" else []
+    code, _, err = run(capfd, verb, made / name, *budget, "-o", made / name, "--force")
+    assert (code, (made / name).read_bytes()) == (2, before)
+    assert "is what is read" in err

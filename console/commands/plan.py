@@ -27,7 +27,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     budget, recipe = given.budget(args), given.recipe(args)
-    refuse_existing(args.out, force=args.force)
+    refuse_existing(args.out, force=args.force, source=args.profile)
     result = plan(
         Profile.read(args.profile), budget=budget, **given.search(args), recipe=recipe, seed=args.seed
     )

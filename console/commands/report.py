@@ -30,7 +30,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
+    refuse_existing(args.out, force=args.force, source=args.plan)
     plan = Plan.read(args.plan)
     profile = Profile.read(args.profile) if args.profile else None
     report(plan, args.out, profile=profile, seed=args.seed, force=args.force)

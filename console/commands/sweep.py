@@ -27,7 +27,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
+    refuse_existing(args.out, force=args.force, source=args.profile)
     if args.plot:
         refuse_existing(args.plot, force=args.force)
     limits = given.limits(args)
