@@ -18,6 +18,8 @@ _DIGEST_SHOWN = 12
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # The least width worth giving to a column of text before columns move to a further table.
 _LEAST_TEXT = 16
+# Words of headings do not break, unless they are as long as paths are.
+_MOST_HEADING = 24
 # Between two columns: a line and a space on either side; one line more closes the table.
 _RULE, _EDGE = 3, 1
 
@@ -56,9 +58,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     numeric = [any(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     needs = []
     for index, column in enumerate(columns):
-        heading = max(map(len, column.split()), default=0)
+        heading = min(max(map(len, column.split()), default=0), _MOST_HEADING)
         content = max((len(row[index]) for row in cells), default=0)
-        # Numbers and words of headings never break. Names come first, and long text folds into few lines.
+        # Numbers never break. Names come first, and long text folds into few lines.
         folded = out.width * 3 // 10 if index == 0 else min(content // 3, out.width // 2)
         most = content if numeric[index] else max(_LEAST_TEXT, folded)
         needs.append(_Need(least=max(heading, min(content, most)), whole=max(len(column), content)))
