@@ -28,12 +28,20 @@ def read_model(args: Namespace) -> Model:
         if kind not in KINDS or not pattern:
             raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
         kinds[pattern] = kind
-    options: dict[str, Any] = {"kinds": kinds or None}
-    if args.weights:
-        if adapters.detect(args.model) != "factory":
-            raise AdapterError(f"--weights goes with a factory; {args.model} holds its own")
-        options["weights"] = args.weights
-    return adapters.read(args.model, **options)
+    return adapters.read(args.model, kinds=kinds or None, **weights_of(args.model, args.weights))
+
+
+def weights_of(model: str, weights: str | None) -> dict[str, str]:
+    """The checkpoint of a model, as an argument for reading it.
+
+    Raises:
+        AdapterError: The model is no factory and holds its own.
+    """
+    if weights is None:
+        return {}
+    if model.endswith(".json") or adapters.detect(model) != "factory":
+        raise AdapterError(f"--weights goes with a factory; {model} holds its own")
+    return {"weights": weights}
 
 
 def read_dataset(args: Namespace, model: Model) -> Dataset:

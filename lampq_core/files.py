@@ -96,7 +96,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except FileNotFoundError as err:
         raise RecordError(f"{what} {path}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__})") from err
+        beside = Path(path).with_suffix(".json")
+        hint = f"; give {beside.name} beside it" if Path(path).suffix == ".npz" and beside.is_file() else ""
+        raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as err:

@@ -50,11 +50,16 @@ def tie_groups(layers: Sequence[Layer], pattern: str) -> list[tuple[int, ...]]:
     """Groups of layers that must take the same option.
 
     Layers belong together when they match with the same text under every `*`; a brace list `{q,k,v}` names the
-    members of a group. So `blocks.*.attn.{q,k,v}` ties q, k and v within each block.
+    members of a group. So `blocks.*.attn.{q,k,v}` ties q, k and v within each block. A kind (`fc1`) ties all its
+    layers.
 
     Raises:
         PlanError: The pattern ties nothing.
     """
+    if pattern in KINDS:
+        of_kind = tuple(index for index, layer in enumerate(layers) if layer.kind == pattern)
+        if len(of_kind) > 1:
+            return [of_kind]
     expression = _compile(pattern)
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, layer in enumerate(layers):

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 
 import lampq
@@ -165,6 +166,27 @@ def test_inspect_shows_models_as_tables(work, tmp_path, capfd):
     run(capfd, "apply", MODEL, work / "plan.json", "-o", tmp_path / "q.onnx")
     code, stdout, _ = run(capfd, "inspect", tmp_path / "q.onnx", "--json")
     assert (code, json.loads(stdout)["what"]) == (0, "quantized model")
+
+
+def test_inspect_reads_the_checkpoint_of_a_factory(tmp_path, capfd):
+    (tmp_path / "m.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.Linear(48, 48), torch.nn.Linear(48, 40))\n"
+    )
+    torch.manual_seed(0)
+    state = torch.nn.Sequential(torch.nn.Linear(48, 48), torch.nn.Linear(48, 40)).state_dict()
+    state["0.weight"] *= 100
+    torch.save(state, tmp_path / "w.pth")
+    factory = f"{tmp_path / 'm.py'}:build"
+    code, stdout, _ = run(capfd, "inspect", factory, "--weights", tmp_path / "w.pth", "--json")
+    assert code == 0
+    assert json.loads(stdout)["layers"][0]["std"] > 5
+    code, _, err = run(capfd, "inspect", MODEL, "--weights", tmp_path / "w.pth")
+    assert (code, "holds its own" in err) == (2, True)
+
+
+def test_the_arrays_of_a_profile_are_not_the_profile(work, capfd):
+    code, _, err = run(capfd, "plan", work / "profile.npz", "--avg-bits", "3", "-o", work / "x.json")
+    assert (code, "profile.json beside it" in err) == (2, True)
 
 
 def test_profile_without_data(tmp_path, capfd):

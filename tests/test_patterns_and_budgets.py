@@ -34,6 +34,7 @@ def test_patterns_pick_kinds_and_names(pattern, picked):
         ("blocks.*.attn.{q,k,v}", [(0, 1, 2), (3, 4, 5)]),
         ("blocks.0.attn.{q,k}", [(0, 1)]),
         ("blocks.{0,1}.attn.q", [(0, 3)]),
+        ("k", [(1, 4)]),
     ],
 )
 def test_ties_join_what_agrees_under_the_stars(pattern, groups):

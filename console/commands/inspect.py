@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import render
+from lampq.console import given, render
 from lampq.core.errors import PlanError
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
@@ -21,6 +21,7 @@ EXAMPLE = "lampq inspect plan.json --why --profile profile.json"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("file", metavar="FILE", help="a model, profile.json or plan.json")
+    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
     sub.add_argument(
         "--why",
         action="store_true",
@@ -39,7 +40,7 @@ def run(args: Namespace) -> None:
         profile = None if args.profile is None else Profile.read(args.profile)
         found = why(Plan.read(Path(args.file)), profile)
     else:
-        found = inspect(args.file)
+        found = inspect(args.file, **given.weights_of(args.file, args.weights))
     if args.json:
         print(json.dumps(found.to_json()))
     else:
