@@ -36,6 +36,8 @@ from lampq.verbs.profile import profile as make_profile
 
 # Plans that look good enough to be measured.
 _TRIES = 8
+# With fewer samples, codes chosen for their inputs fit them noticeably better than others.
+_FEW_SAMPLES = 256
 
 
 def quantize(
@@ -234,6 +236,10 @@ def best_plan(
     notes = list(predicted.notes)
     if uniform is not None and (refined.choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
+    if profile.rounding == INPUTS and len(batch) < _FEW_SAMPLES:
+        notes.append(
+            f"codes were chosen for {len(batch)} samples: expect more damage on others than was measured on these"
+        )
     # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     recentred = math.isfinite(refined.predicted)
     known = predicted.predicted_kl is not None
