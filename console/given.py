@@ -40,7 +40,7 @@ def weights_of(model: str, weights: str | None) -> dict[str, str]:
     if weights is None:
         return {}
     if model.endswith(".json") or adapters.detect(model) != "factory":
-        raise AdapterError(f"--weights goes with a factory; {model} holds its own")
+        raise AdapterError(f"--weights goes with a factory; {model} is no factory and holds its own")
     return {"weights": weights}
 
 

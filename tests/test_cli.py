@@ -184,6 +184,15 @@ def test_inspect_reads_the_checkpoint_of_a_factory(tmp_path, capfd):
     assert (code, "holds its own" in err) == (2, True)
 
 
+def test_a_checkpoint_for_what_is_no_factory_is_refused(work, tmp_path, capfd):
+    convert = ("convert", work / "plan.json", "--to", "json", "-o", tmp_path / "x.json", "--weights", "w.pth")
+    code, _, err = run(capfd, *convert, "--model", MODEL)
+    assert (code, "is no factory" in err, len(err.splitlines())) == (2, True, 1)
+    code, _, err = run(capfd, *convert)
+    assert (code, "goes with --model" in err, len(err.splitlines())) == (2, True, 1)
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_the_arrays_of_a_profile_are_not_the_profile(work, capfd):
     code, _, err = run(capfd, "plan", work / "profile.npz", "--avg-bits", "3", "-o", work / "x.json")
     assert (code, "profile.json beside it" in err) == (2, True)

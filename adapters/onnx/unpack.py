@@ -19,8 +19,6 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.core import packing
 from lampq.core.packing import Field
 
-CONTAINERS = ("bitplane", "int8")
-
 # The first operator set with bitwise operators; before it, fields are added as int32 instead.
 _BITWISE_OPSET = 18
 PLANE_NAME = re.compile(r"(?P<layer>.+)\.(?P<width>[124])b(?P<low>[0-7])(\.\d+)?")

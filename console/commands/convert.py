@@ -54,8 +54,13 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     refuse_existing(args.out, force=args.force)
-    options = {} if args.weights is None else {"weights": args.weights}
-    model = None if args.model is None else adapters.read(args.model, **options)
+    if args.weights is not None and args.model is None:
+        raise PlanError("--weights goes with --model")
+    model = (
+        None
+        if args.model is None
+        else adapters.read(args.model, **given.weights_of(args.model, args.weights))
+    )
     profile = None if args.profile is None else Profile.read(args.profile)
     if args.to is not None:
         if args.plan is not None:

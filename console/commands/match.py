@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
-from lampq import adapters
-from lampq.console import tables
-from lampq.core.errors import AdapterError, PlanError
+from lampq.console import given, tables
+from lampq.core.errors import PlanError
 from lampq.verbs.match import match
 from lampq.verbs.sources import Source, read_source
 
@@ -51,8 +50,4 @@ def run(args: Namespace) -> None:
 
 
 def _read(path: str, weights: str | None) -> Source:
-    if weights is None:
-        return read_source(path)
-    if path.endswith(".json") or adapters.detect(path) != "factory":
-        raise AdapterError(f"{path} is no factory, which alone takes weights")
-    return read_source(path, weights=weights)
+    return read_source(path, **given.weights_of(path, weights))
