@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lampq.core.errors import LampqError
+from lampq.core.values.errors import LampqError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lampq.core.coding import Coding
-from lampq.core.layer import Layer
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.layer import Layer
 
 
 class NumpyModel:

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-from lampq.core.gaussian import Gaussian
-from lampq.core.layer import Layer
-from lampq.core.option import Option
-from lampq.core.profile import Profile
-from lampq.core.quantizer import as_rows, quantize
+from lampq.core.quantizing.quantizer import as_rows, quantize
+from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option
+from lampq.core.values.profile import Profile
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 KINDS = ("patch_embed", "qkv", "proj", "fc1", "fc2", "qkv", "proj", "fc1", "fc2", "head")

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from records import make_profile
 
 import lampq
-from lampq.core.allocation import build_problem, uniform_choice
-from lampq.core.allowed import allowed_options
-from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget
-from lampq.core.plan import Plan
+from lampq.core.allocating.allocation import build_problem, uniform_choice
+from lampq.core.allocating.allowed import allowed_options
+from lampq.core.allocating.limits import Budget
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
+from lampq.core.values.plan import Plan
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
 
@@ -36,7 +36,7 @@ def test_a_plan_is_optimal_and_within_its_budget(seed, bits, mode):
     profile = make_profile(seed, **SMALL)
     plan = lampq.plan(profile, average_bits=bits, mode=mode)
     assert plan.average_bits <= float(bits)
-    cost = profile.kl if mode == "kl" else lampq.core.scores.fisher_scores(profile)
+    cost = profile.kl if mode == "kl" else lampq.core.allocating.scores.fisher_scores(profile)
     resource = profile.sizes[:, None] * profile.weight_bits
     limit = float(bits) * profile.sizes.sum()
     assert plan.predicted_kl == pytest.approx(brute_force(profile, cost, limit, resource))

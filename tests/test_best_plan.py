@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy_model import NumpyModel
 
-from lampq.core.allocation import Budget
-from lampq.core.divergence import kl_divergence
-from lampq.core.fisher import forward_fisher
-from lampq.core.measure import measure_damage
-from lampq.core.option import Option
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.allocating.allocation import Budget
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.measure import measure_damage
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
+from lampq.core.values.option import Option
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.quantize import best_plan
 
 WIDTHS = (2, 3, 4, 6)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from records import make_profile, pair_profile, with_inputs
 
 import lampq
-from lampq.core.allocation import build_problem
-from lampq.core.clash import refuse_clash
-from lampq.core.cost_table import CostRow, CostTable
-from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget, bit_operations, input_elements
-from lampq.core.option import Option
+from lampq.core.allocating.allocation import build_problem
+from lampq.core.allocating.clash import refuse_clash
+from lampq.core.allocating.cost_table import CostRow, CostTable
+from lampq.core.allocating.limits import Budget, bit_operations, input_elements
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
+from lampq.core.values.option import Option
 from lampq.solvers import solve
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}

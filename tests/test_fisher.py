@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from lampq.core.coding import Coding
-from lampq.core.divergence import log_softmax
-from lampq.core.errors import RecordError
-from lampq.core.fisher import forward_fisher
-from lampq.core.layer import Layer
+from lampq.core.measuring.divergence import log_softmax
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import RecordError
+from lampq.core.values.layer import Layer
 
 
 class SoftmaxNet:

@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import make_profile
 
-from lampq.core.divergence import kl_divergence, log_softmax, second_order_kl
-from lampq.core.errors import RecordError
-from lampq.core.interaction import (
+from lampq.core.measuring.divergence import kl_divergence, log_softmax, second_order_kl
+from lampq.core.measuring.interaction import (
     Interaction,
     InteractionBuilder,
     build_interaction,
     profile_interaction,
 )
+from lampq.core.values.errors import RecordError
 
 
 def differences(seed, layers=4, options=3, samples=5, classes=6, size=0.3):

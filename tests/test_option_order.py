@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from records import pair_profile
 
 import lampq
-from lampq.core.allocation import build_problem, uniform_choice
-from lampq.core.allowed import allowed_options
-from lampq.core.errors import BudgetError, LampqError, RecordError
-from lampq.core.limits import Budget, bit_operations
-from lampq.core.option import Option
-from lampq.core.option_order import cover_table, next_options, running_minimum
-from lampq.core.scores import predicted_damage
-from lampq.core.width import parse_width
+from lampq.core.allocating.allocation import build_problem, uniform_choice
+from lampq.core.allocating.allowed import allowed_options
+from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.scores import predicted_damage
+from lampq.core.values.errors import BudgetError, LampqError, RecordError
+from lampq.core.values.option import Option
+from lampq.core.values.option_order import cover_table, next_options, running_minimum
+from lampq.core.values.width import parse_width
 
 steady = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy_model import NumpyModel
 
-from lampq.core.activation_grid import ActivationGrid, TokenGrid
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import RecordError
-from lampq.core.option import Option, all_options, neighbours
-from lampq.core.pairs import measure_pairs
-from lampq.core.setting import Setting, rounded_weight
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.setting import Setting, rounded_weight
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
+from lampq.core.values.errors import RecordError
+from lampq.core.values.option import Option, all_options, neighbours
 
 
 class RoundedModel(NumpyModel):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core.errors import RecordError
-from lampq.core.files import OutputExistsError
-from lampq.core.merge import merge
-from lampq.core.option import Option, parse_bits
-from lampq.core.profile import Profile
+from lampq.core.values.errors import RecordError
+from lampq.core.values.files import OutputExistsError
+from lampq.core.values.merge import merge
+from lampq.core.values.option import Option, parse_bits
+from lampq.core.values.profile import Profile
 
 
 @pytest.mark.parametrize("data", [True, False])

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from numpy_model import NumpyModel
 
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import BudgetError, RecordError
-from lampq.core.gaussian_error import error_table
-from lampq.core.interaction import build_interaction
-from lampq.core.lampq_update import update
-from lampq.core.measure import measure_damage
-from lampq.core.problem import Problem
-from lampq.core.quantizer import quantize
-from lampq.core.recentre import measure_interaction, refine
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.interaction import build_interaction
+from lampq.core.measuring.measure import measure_damage
+from lampq.core.quantizing.quantizer import quantize
+from lampq.core.searching.lampq_update import update
+from lampq.core.searching.recentre import measure_interaction, refine
+from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.gaussian_error import error_table
+from lampq.core.values.problem import Problem
 
 WIDTHS = (2, 3, 4)
 

@@ -15,10 +15,10 @@ from records import make_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.errors import PlanError
-from lampq.core.gaussian import Gaussian
-from lampq.core.option import Option
-from lampq.core.plan import Neighbour
+from lampq.core.values.errors import PlanError
+from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.option import Option
+from lampq.core.values.plan import Neighbour
 from lampq.page import markup
 from lampq.page.axis import linear, logarithmic
 from lampq.page.document import MOST_BYTES, render

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core.errors import RecordError
-from lampq.core.recipe import Recipe
-from lampq.core.scores import automatic_mode, fisher_scores, lampq_scores, predicted_damage
+from lampq.core.allocating.scores import automatic_mode, fisher_scores, lampq_scores, predicted_damage
+from lampq.core.values.errors import RecordError
+from lampq.core.values.recipe import Recipe
 
 
 def test_fisher_score_is_half_the_mean_trace_times_the_error():

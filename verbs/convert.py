@@ -12,16 +12,16 @@ from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.coding import Coding
-from lampq.core.errors import AdapterError, PlanError
-from lampq.core.layer import Layer
-from lampq.core.limits import Budget
-from lampq.core.match import match
-from lampq.core.messages import listed, printable
-from lampq.core.model import Model
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.measuring.model import Model
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.match import match
+from lampq.core.values.messages import listed, printable
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import AdapterError
-from lampq.core.measure import Progress, check_logits, quiet
-from lampq.core.model import Model
-from lampq.core.plan import Plan
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.measure import check_logits
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.plan import Plan
+from lampq.core.values.progress import Progress, quiet
 from lampq.verbs.fake_quantize import fake_quantize
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from lampq import solvers
-from lampq.core.allocation import build_problem
-from lampq.core.clash import refuse_clash
-from lampq.core.limits import Budget
-from lampq.core.measure import measure_activations
-from lampq.core.model import Model
-from lampq.core.option import all_options
-from lampq.core.profile import Profile
+from lampq.core.allocating.allocation import build_problem
+from lampq.core.allocating.clash import refuse_clash
+from lampq.core.allocating.limits import Budget
+from lampq.core.measuring.measure import measure_activations
+from lampq.core.measuring.model import Model
+from lampq.core.values.option import all_options
+from lampq.core.values.profile import Profile
 from lampq.verbs.plan import CLASH_LIMIT_S, default_pins
 from lampq.verbs.profile import quantizable, stored_bytes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
-from lampq.core.errors import AdapterError
-from lampq.core.files import OutputExistsError, refuse_existing
-from lampq.core.model import Model
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.files import OutputExistsError, refuse_existing
 
 if TYPE_CHECKING:
     from lampq.adapters.torch import TorchModel

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.activation_grid import ActivationGrid, ActivationRule, TokenGrid
-from lampq.core.activation_range import METHODS
-from lampq.core.errors import AdapterError
-from lampq.core.layer import Layer
-from lampq.core.measure import Progress
-from lampq.core.model import Model, rounds_activations
-from lampq.core.option import Option
-from lampq.core.setting import rounded_weight
+from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.setting import rounded_weight
+from lampq.core.quantizing.activation_range import METHODS
+from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option
+from lampq.core.values.progress import Progress
 
 PER_TOKEN = "token"
 # What runtimes that multiply integers take.
@@ -59,7 +59,7 @@ def input_ranges(
         layers: Its L records.
         options: J options.
         batch: Calibration inputs, samples first.
-        method: `minmax`, `percentile` or `mse` (`core.activation_range`), or `token`; None takes `mse`.
+        method: `minmax`, `percentile` or `mse` (`core.quantizing.activation_range`), or `token`; None takes `mse`.
 
     Returns:
         The grids, or None where inputs stay float until the model is written: no option rounds them, or the

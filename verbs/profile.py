@@ -10,23 +10,18 @@ from typing import Any
 import numpy as np
 
 import lampq
-from lampq.core.coding import NEAREST, with_rounding
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.layer import Layer
-from lampq.core.measure import (
-    Damage,
-    Progress,
-    measure_activations,
-    measure_damage,
-    measure_weight_error,
-    quiet,
-)
-from lampq.core.model import Model
-from lampq.core.option import Option, all_options
-from lampq.core.pairs import measure_pairs
-from lampq.core.profile import Profile
-from lampq.core.shard import Shard
-from lampq.core.traces import EMPIRICAL, TRUE, Traces, measure_traces
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
+from lampq.core.measuring.model import Model
+from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces, measure_traces
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option, all_options
+from lampq.core.values.profile import Profile
+from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.rounding_kinds import NEAREST
+from lampq.core.values.shard import Shard
 from lampq.verbs.input_ranges import InputRanges, input_ranges, measure_joint
 
 

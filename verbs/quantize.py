@@ -11,22 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.allocation import build_plan, uniform_choice
-from lampq.core.coding import INPUTS, Coding, with_rounding
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.files import refuse_existing_pair
-from lampq.core.lampq_update import update
-from lampq.core.limits import Budget
-from lampq.core.measure import Progress, check_logits, quiet
-from lampq.core.model import Model, rounds_activations
-from lampq.core.option import neighbours as near_options
-from lampq.core.plan import Neighbour, Plan
-from lampq.core.profile import Profile
-from lampq.core.recentre import refine
-from lampq.core.recipe import PUBLISHED, Recipe
-from lampq.core.scores import SUPERPOSITION, lampq_scores
-from lampq.core.setting import profile_rule, profile_setting
+from lampq.core.allocating.allocation import build_plan, uniform_choice
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import SUPERPOSITION, lampq_scores
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.measure import check_logits
+from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.quantizing.coding import Coding
+from lampq.core.searching.lampq_update import update
+from lampq.core.searching.recentre import refine
+from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.files import refuse_existing_pair
+from lampq.core.values.option import neighbours as near_options
+from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.profile import Profile
+from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.recipe import PUBLISHED, Recipe
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_existing_output

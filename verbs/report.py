@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq.core.coding import INPUTS
-from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.files import refuse_existing, write_text
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.why import next_changes
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.searching.why import next_changes
+from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.files import refuse_existing, write_text
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
 from lampq.verbs.placed import placed_choice, places

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lampq.core.errors import BudgetError
-from lampq.core.limits import Budget
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.why import next_changes
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.searching.why import next_changes
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import Listing
 from lampq.verbs.placed import placed_choice, places
 from lampq.verbs.plan import prepare

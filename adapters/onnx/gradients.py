@@ -15,8 +15,8 @@ import onnx_ir as ir
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.model import OnnxModel
-from lampq.core.errors import NoGradientsError
-from lampq.core.measure import Progress, quiet
+from lampq.core.values.errors import NoGradientsError
+from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch

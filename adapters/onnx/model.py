@@ -14,22 +14,22 @@ import onnx_ir as ir
 from lampq.adapters.onnx import batches, flow, sites
 from lampq.adapters.onnx.engine import Engine, Opened
 from lampq.adapters.onnx.sites import Site
-from lampq.core import packing
-from lampq.core.blocks import scale_count
-from lampq.core.coding import Coding
-from lampq.core.errors import AdapterError
-from lampq.core.layer import Layer
-from lampq.core.measure import Progress, quiet
-from lampq.core.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values import packing
+from lampq.core.values.blocks import scale_count
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.layer import Layer
+from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
-    from lampq.core.plan import Plan
+    from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
 
 
 class OnnxModel:
-    """A model read by `lampq.adapters.onnx.read`; see `lampq.core.model.Model` for the contract.
+    """A model read by `lampq.adapters.onnx.read`; see `lampq.core.measuring.model.Model` for the contract.
 
     Attributes:
         path: The .onnx file.
@@ -272,7 +272,7 @@ class OnnxModel:
         samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Traces:
-        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
         from lampq.adapters.onnx.gradients import fisher_traces
 
         found = fisher_traces(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from lampq.core.files import refuse_existing
+from lampq.core.values.files import refuse_existing
 
 # A protocol buffer ends at 2 GiB, and is held in memory more than once while it is written and read.
 LARGEST_SINGLE_FILE = 1_500_000_000

@@ -15,12 +15,12 @@ from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.sites import Site
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.coding import coded_for, encoder
-from lampq.core.errors import PlanError
-from lampq.core.files import refuse_existing
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import Quantized
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import PlanError
+from lampq.core.values.files import refuse_existing
+from lampq.core.values.plan import Plan, PlanLayer
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

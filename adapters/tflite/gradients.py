@@ -13,8 +13,8 @@ import numpy as np
 
 from lampq.adapters.tflite.graph import DTYPES, Op
 from lampq.adapters.tflite.model import TfliteModel
-from lampq.core.errors import NoGradientsError
-from lampq.core.measure import Progress, quiet
+from lampq.core.values.errors import NoGradientsError
+from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch

@@ -16,19 +16,20 @@ from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight
-from lampq.core.coding import Coding, coded_for
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
-from lampq.core.layer import Layer
-from lampq.core.measure import Progress, quiet
-from lampq.core.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.encoding import coded_for
+from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
+from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
-    from lampq.core.plan import Plan
+    from lampq.core.values.plan import Plan
 
 
 class TfliteModel:
-    """A model read by `lampq.adapters.tflite.read`; see `lampq.core.model.Model` for the contract.
+    """A model read by `lampq.adapters.tflite.read`; see `lampq.core.measuring.model.Model` for the contract.
 
     Attributes:
         path: The .tflite file.
@@ -297,7 +298,7 @@ class TfliteModel:
         samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Traces:
-        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
         from lampq.adapters.tflite.gradients import fisher_traces
 
         found = fisher_traces(

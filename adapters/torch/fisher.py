@@ -17,8 +17,8 @@ from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
 from lampq.adapters.torch.labels import directions
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.measure import Progress, quiet
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.progress import Progress, quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

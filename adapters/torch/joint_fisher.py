@@ -19,8 +19,8 @@ from lampq.adapters.torch.labels import directions
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.rounding import rounded
-from lampq.core.activation_grid import ActivationGrid, ActivationRule
-from lampq.core.measure import Progress, quiet
+from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
+from lampq.core.values.progress import Progress, quiet
 
 Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
 """Layer -> its weights, dequantized, at W widths, and the rules of its input at A widths; None leaves it float."""

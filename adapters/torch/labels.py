@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 LABELS = ("auto", "exact", "probe", "sampled", "data")
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.labels import directions
-from lampq.core.errors import AdapterError
-from lampq.core.measure import Progress, quiet
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.progress import Progress, quiet
 
 # Float32 kernels of two libraries differ by rounding alone.
 AGREEMENT = 1e-3

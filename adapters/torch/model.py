@@ -17,19 +17,19 @@ from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.uses import Use
-from lampq.core.activation_grid import ActivationRule
-from lampq.core.activation_range import Histogram
-from lampq.core.blocks import scale_count
-from lampq.core.coding import Coding
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
-from lampq.core.layer import Layer
-from lampq.core.measure import Progress, quiet
-from lampq.core.setting import Setting
-from lampq.core.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.setting import Setting
+from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.quantizing.activation_range import Histogram
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.blocks import scale_count
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
+from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
-    from lampq.core.plan import Plan
+    from lampq.core.values.plan import Plan
 
 
 class TorchModel:
@@ -286,7 +286,7 @@ class TorchModel:
         samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Traces:
-        """Fisher traces from gradients; see `lampq.core.traces.Differentiable`."""
+        """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
         from lampq.adapters.torch.fisher import fisher_sums
 
         sums = fisher_sums(

@@ -15,11 +15,11 @@ import torch
 from lampq.adapters.torch import compressed, packed
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.packed import Record
-from lampq.core.coding import coded_for, encoder
-from lampq.core.errors import AdapterError
-from lampq.core.files import atomic_path
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.files import atomic_path
+from lampq.core.values.plan import Plan, PlanLayer
 
 # Rounding of float32 in another order.
 _TOLERANCE = 1e-4

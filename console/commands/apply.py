@@ -7,9 +7,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.coding import ROUNDINGS
-from lampq.core.files import refuse_existing
-from lampq.core.plan import Plan
+from lampq.core.values.files import refuse_existing
+from lampq.core.values.plan import Plan
+from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply, fit_to
 from lampq.verbs.formats import MARKER, converted, size_bytes
 

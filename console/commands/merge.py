@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.files import refuse_existing_pair
-from lampq.core.merge import merge
-from lampq.core.profile import Profile
+from lampq.core.values.files import refuse_existing_pair
+from lampq.core.values.merge import merge
+from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
 
 NAME = "merge"

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.files import refuse_existing
-from lampq.core.profile import Profile
+from lampq.core.values.files import refuse_existing
+from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
 NAME = "plan"

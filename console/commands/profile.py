@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.errors import RecordError
-from lampq.core.files import refuse_existing_pair
+from lampq.core.values.errors import RecordError
+from lampq.core.values.files import refuse_existing_pair
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile

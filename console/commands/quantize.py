@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.coding import INPUTS
-from lampq.core.files import refuse_existing, refuse_existing_pair
+from lampq.core.values.files import refuse_existing, refuse_existing_pair
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.formats import MARKER, converted
 from lampq.verbs.quantize import quantize
 

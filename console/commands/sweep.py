@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.files import refuse_existing
-from lampq.core.profile import Profile
+from lampq.core.values.files import refuse_existing
+from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
 
 NAME = "sweep"
