@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -85,6 +86,16 @@ class Batch:
             raise RecordError(f"the samples of {name!r} have several shapes; take them group by group")
         return self._groups[0][name]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """A batch of one array is that array wherever NumPy wants one.
+
+        Raises:
+            RecordError: There are several.
+        """
+        if len(self.names) > 1:
+            raise RecordError(f"a batch of {', '.join(self.names)} is no single array; name one")
+        return np.array(self[self.names[0]], dtype=dtype, copy=copy)
+
     def take(self, numbers: Sequence[int] | np.ndarray) -> Batch:
         """Some of the samples, by number, each group in the order in which its own are named.
 
@@ -155,6 +166,10 @@ class Batch:
     def __repr__(self) -> str:
         shapes = ("; ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in g.items()) for g in self._groups)
         return f"Batch({' | '.join(shapes)})"
+
+
+BatchLike: TypeAlias = Batch | np.ndarray | Group
+"""What functions take for a batch: a lone array goes to a model's only input, whatever it is called."""
 
 
 def join(batches: Sequence[Batch]) -> Batch:
