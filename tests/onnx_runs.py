@@ -26,6 +26,11 @@ def read(path: Path, **options) -> adapter.OnnxModel:
     return adapter.read(path, threads=1, **options)
 
 
+def run(model, x) -> np.ndarray:
+    """The only judged output of a model."""
+    return np.asarray(model.run(x))
+
+
 def images(count: int, seed: int = 0) -> np.ndarray:
     return normal(count, 3, 16, 16, seed=seed)
 

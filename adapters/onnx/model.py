@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import batches, flow, sites
-from lampq.adapters.onnx.engine import Engine, Opened
+from lampq.adapters.onnx import batches, flow, heads, sites
+from lampq.adapters.onnx.engine import Engine
+from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.sites import Site
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import HeadChoice
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
@@ -38,21 +42,39 @@ class OnnxModel:
         coding: How its weights become codes.
         skipped: (name, reason) of every weight that is left alone.
         sites: Where the layers stand in the graph, for writers.
-        input_spec: Shape and type of the input.
+        input_specs: Names, shapes and types of the inputs that must be fed.
+        output_specs: The outputs, and the inner tensors that stand for those behind discontinuous operators.
+        heads: What they mean.
     """
 
     format = "onnx"
     grid = "auto"
 
     def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self._engine = Engine(opened)
+        self._records = Records(opened)
         self._replaced: dict[str, np.ndarray] = {}
         self.coding = Coding()
         self.path: Path = opened.container.path
         self.skipped = opened.skipped
         self.sites = opened.sites
-        self.input_spec = opened.spec
+        self.input_specs = opened.specs
+        self._judge(opened)
+
+    def _judge(self, opened: Opened) -> None:
+        self._opened = opened
+        self._engine = Engine(opened, self._records)
+        self.output_specs = opened.outputs
+        self.heads = opened.heads
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> OnnxModel:
+        """The same model with some outputs judged another way; a name may be that of any inner tensor.
+
+        Raises:
+            AdapterError: No output or tensor is so called, or it cannot be judged.
+        """
+        model = copy.copy(self)
+        model._judge(heads.choose(self._opened, choices))
+        return model
 
     @property
     def digest(self) -> str:
@@ -65,11 +87,13 @@ class OnnxModel:
         Raises:
             AdapterError: The model has none, or one holds NaN or infinity.
         """
-        stored = self._engine.layers
+        stored = self._records.layers
         if not self._replaced:
             return stored
         return tuple(
-            self._engine.measure(index, self._replaced[layer.name]) if layer.name in self._replaced else layer
+            self._records.measure(index, self._replaced[layer.name])
+            if layer.name in self._replaced
+            else layer
             for index, layer in enumerate(stored)
         )
 
@@ -79,38 +103,30 @@ class OnnxModel:
         Raises:
             AdapterError: No layer is so called.
         """
-        self._engine.site(name)
+        self._records.site(name)
         replaced = self._replaced.get(name)
-        return self._engine.stored(name) if replaced is None else replaced
+        return self._records.stored(name) if replaced is None else replaced
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Logits of a batch.
+    def run(self, batch: BatchLike) -> Batch:
+        """The judged outputs of a batch, by name.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first; a lone array goes to the only input.
 
         Returns:
-            Float32, shape (samples, classes). Where the model ends in a softmax, its logarithm.
+            Float32, samples first, in the groups of the batch; logits where the file ends in a softmax or sigmoid.
 
         Raises:
-            AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
+            AdapterError: The batch does not fit, no output is judged, or the runtime fails.
         """
         chunks = self._split(batch)
         if self._replaced:
             chain = self._engine.chain
-            states = chain.start(chunk.array for chunk in chunks)
-            logits = self._join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
-        else:
-            logits = self._join(self._engine.run([chunk.array for chunk in chunks]), chunks)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            raise AdapterError(
-                f"{self.path}: the output {self._opened.flow.output.name} is NaN or infinite for sample "
-                f"{int((~finite).argmax())}; check the preprocessing of the data"
-            )
-        if not self._replaced:
-            self._engine.check_independence(chunks[0].array, logits)
-        return logits
+            states = chain.start(map(self._engine.feeds, chunks))
+            return self._engine.join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
+        outputs = self._engine.join(self._engine.run(chunks), chunks)
+        self._engine.check_independence(chunks[0], outputs)
+        return outputs
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> OnnxModel:
         """The same model with some weights replaced; nothing is copied or reloaded.
@@ -134,20 +150,20 @@ class OnnxModel:
         return model
 
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
-    ) -> Iterator[tuple[str, int, np.ndarray]]:
-        """Logits with one weight replaced at a time.
+        self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        """Outputs with one weight replaced at a time.
 
         Activations in front of a layer's segment are kept for the whole batch and advanced when a candidate
         of a later segment arrives, so candidates in model order cost about half the full runs. Any order is
         right.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
             candidates: (layer, option, array), drawn one by one.
 
         Yields:
-            (layer, option, logits) with logits as `run` gives them, but not checked for NaN.
+            (layer, option, outputs) with outputs as `run` gives them.
 
         Raises:
             AdapterError: The batch or a candidate does not fit, or the runtime fails.
@@ -155,37 +171,37 @@ class OnnxModel:
         chunks = self._split(batch)
         chain = self._engine.chain
         around = chain.feeds(self._replaced)
-        states, at = chain.start(chunk.array for chunk in chunks), 0
+        states, at = chain.start(map(self._engine.feeds, chunks)), 0
         for name, option, array in candidates:
             weights = self._replaced | {name: self._fitting(name, array)}
             feeds = around | chain.feeds(weights, of=(name,))
             first = chain.places[name][0]
             if first < at:
-                states, at = chain.start(chunk.array for chunk in chunks), 0
+                states, at = chain.start(map(self._engine.feeds, chunks)), 0
             for index in range(at, first):
                 chain.advance(states, index, around)
             at = first
-            yield name, option, self._join(chain.finish(states, first, feeds), chunks)
+            yield name, option, self._engine.join(chain.finish(states, first, feeds), chunks)
 
-    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
 
         Yields:
             Layer name; some of its input, one piece per place it is used in and chunk of the batch: rows
             (R, in_features) for a linear layer, (samples, channels, ...) for a convolution; and how often a
-            sample uses each weight. Embedding tables have no such input and are left out. Where the model
-            fixes the number of samples, the last sample fills the last chunk.
+            sample uses each weight. Tables, recurrent weights and those inside of bodies have no such input and
+            are left out. Where the model fixes the number of samples, the last sample fills the last chunk.
 
         Raises:
             AdapterError: The batch does not fit, or the runtime fails.
         """
         chunks = self._split(batch)
-        positions = self._engine.usage(chunks[0].array.shape[1:]).positions
+        positions = self._records.usage(batches.sample_shapes(chunks[0].arrays)).positions
         chain = self._engine.chain
-        states = chain.start(chunk.array for chunk in chunks)
+        states = chain.start(map(self._engine.feeds, chunks))
         for site, number, array in chain.taps(states, chain.feeds(self._replaced)):
             slot = site.uses[number].slot
             if slot.form == "linear":
@@ -245,7 +261,7 @@ class OnnxModel:
     def fresh(self) -> tuple[ir.Model, tuple[Site, ...]]:
         """A graph of one's own to change, normalized, with its sites, named and ordered as in `sites`."""
         opened = self._opened
-        graph = flow.trace(flow.normalize(opened.container.parse()), opened.flow.output.name)
+        graph = flow.trace(flow.normalize(opened.container.parse()))
         found, _ = sites.find(graph, embeddings=opened.embeddings)
         return graph.model, found
 
@@ -254,13 +270,13 @@ class OnnxModel:
         """The normalized graph, which nothing changes."""
         return self._opened.flow
 
-    def fixed_batch(self, shape: tuple[int, ...]) -> int | None:
+    def fixed_batch(self, shapes: batches.Shapes) -> int | None:
         """The number of samples per run that the graph is fixed to, or None.
 
         Args:
-            shape: Shape of a sample.
+            shapes: Shapes of the samples of every input.
         """
-        return self._engine.fixed_batch(shape)
+        return self._records.fixed_batch(shapes)
 
     def fisher(
         self,
@@ -296,17 +312,11 @@ class OnnxModel:
 
         write(self, plan, path)
 
-    def _split(self, batch: np.ndarray) -> list[batches.Chunk]:
-        batch = batches.check(batch, self.input_spec, str(self.path))
-        return self._engine.split(batch)
-
-    def _join(self, outputs: list[np.ndarray], chunks: list[batches.Chunk]) -> np.ndarray:
-        return batches.join(
-            outputs, chunks, log_probabilities=self._opened.flow.log_probabilities, name=str(self.path)
-        )
+    def _split(self, batch: BatchLike) -> list[batches.Chunk]:
+        return self._engine.split(batches.check(batch, self.input_specs, str(self.path)))
 
     def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
-        shape = self._engine.site(name).shape
+        shape = self._records.site(name).shape
         if tuple(array.shape) != shape:
             raise AdapterError(
                 f"{self.path}: layer {name} has shape {shape}, its new weight {tuple(array.shape)}"

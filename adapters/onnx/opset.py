@@ -32,7 +32,7 @@ def fresh_graph(model: OnnxModel, lowest: int) -> tuple[ir.Model, tuple[Site, ..
     where = f"{model.path} has operator set {version}; quantized weights need {lowest}"
     try:
         converted = _convert(graph, lowest)
-        traced = flow.trace(flow.normalize(converted), model._opened.flow.output.name)
+        traced = flow.trace(flow.normalize(converted))
         again, _ = sites.find(traced, embeddings=model._opened.embeddings)
     # The converter raises whatever it stumbles over, which is up to the model.
     except Exception as err:

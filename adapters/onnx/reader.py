@@ -7,35 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lampq.adapters.kinds import infer_kind, override_kinds
-from lampq.adapters.onnx import flow, roles, sites
+from lampq.adapters.onnx import flow, heads, inputs, probe, roles, sites
 from lampq.adapters.onnx.container import Container, one_line, silence
-from lampq.adapters.onnx.engine import Opened
 from lampq.adapters.onnx.model import OnnxModel
+from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.session import Runtime
 from lampq.core.values.errors import AdapterError, LampqError
-from lampq.core.values.input_spec import InputSpec
 
 
 def read(
     path: str | Path,
     *,
     kinds: Mapping[str, str] | None = None,
-    output: str | None = None,
-    embeddings: bool = False,
+    constants: Mapping[str, Any] | None = None,
+    embeddings: bool = True,
+    requantize: bool = False,
     providers: Sequence[Any] = ("CPUExecutionProvider",),
     threads: int | None = None,
 ) -> OnnxModel:
     """Read an ONNX file; weights stay in it until they are asked for.
 
+    Any outputs will do: what they mean is inferred (`OnnxModel.heads`), and can be set by `with_heads`.
+
     Args:
         path: The .onnx file, trusted or not: no file outside its folder is read.
         kinds: Layer kinds to set, by glob or `re:` pattern over layer names; they win over what names say.
-        output: The output that holds the logits, where it is not `logits` and not the first with two axes.
-        embeddings: Whether embedding tables count as layers.
+        constants: Values of inputs that are the same for all samples (image sizes, flags), by name.
+        embeddings: Whether tables that are looked up count as layers.
+        requantize: Whether weights that are quantized already count, as the floats that they stand for.
         providers: ONNX Runtime's execution providers, best first.
         threads: Threads of one operator; None leaves it to ONNX Runtime.
 
@@ -43,8 +45,8 @@ def read(
         The model. One without quantizable weights can be run; its `layers()` raises.
 
     Raises:
-        AdapterError: The file is missing, damaged, no ONNX, refers to data outside its folder, or needs more
-            than one input.
+        AdapterError: The file is missing, damaged, no ONNX, refers to data outside its folder, or has no such
+            input to fix.
     """
     path = Path(path)
     container = Container(path)
@@ -52,9 +54,13 @@ def read(
         model = flow.normalize(container.parse())
         with silence():
             passes.CheckerPass()(model)
-        graph = flow.trace(model, output)
-        spec = _input_spec(graph)
+        graph = flow.trace(model)
+        specs = inputs.describe(graph)
+        _, fixed = inputs.fix(specs, constants)
         found, skipped = sites.find(graph, embeddings=embeddings)
+        probe.infer_types(graph)
+        output_specs, inferred = heads.infer(graph, found, specs, path.stem)
+        graph = heads.judge(graph, inferred)
         positions = roles.positions(graph, found)
     except LampqError as err:
         raise AdapterError(f"{path}: {err}") from err
@@ -64,7 +70,7 @@ def read(
     except Exception as err:
         raise AdapterError(f"{path} holds a graph that cannot be understood: {one_line(err)}") from err
     names = [site.name for site in found]
-    inferred = [
+    by_place = [
         infer_kind(site.name, convolution=site.form.startswith("conv"), position=position)
         for site, position in zip(found, positions, strict=True)
     ]
@@ -73,28 +79,14 @@ def read(
             container=container,
             flow=graph,
             sites=found,
-            kinds=tuple(override_kinds(names, inferred, kinds)),
+            kinds=tuple(override_kinds(names, by_place, kinds)),
             skipped=skipped,
-            spec=spec,
+            all_specs=specs,
+            constants=fixed,
+            outputs=output_specs,
+            heads=inferred,
             runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
             embeddings=embeddings,
+            requantize=requantize,
         )
     )
-
-
-def _input_spec(graph: flow.Flow) -> InputSpec:
-    """The model's only input.
-
-    Raises:
-        AdapterError: There are several, or the one has no shape or element type.
-    """
-    if len(graph.inputs) != 1:
-        names = ", ".join(value.name or "?" for value in graph.inputs)
-        raise AdapterError(f"needs {len(graph.inputs)} inputs ({names}); models with one are supported")
-    value = graph.inputs[0]
-    if value.shape is None or value.dtype is None or not isinstance(value.type, ir.TensorType):
-        raise AdapterError(
-            f"the input {value.name} has no shape or no element type; export the model with both"
-        )
-    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in value.shape.dims)
-    return InputSpec(name=value.name or "", shape=shape, dtype=value.dtype.numpy().name)

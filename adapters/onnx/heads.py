@@ -1,0 +1,80 @@
+"""What the outputs of a model mean: inferred from its graph, and set by the user."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from lampq.adapters.onnx import outputs
+from lampq.adapters.onnx.flow import Flow, trace
+from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.sites import Site
+from lampq.core.readouts.inference import infer_heads
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import CLASSES, IGNORE, PROBABILITIES, Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.output_spec import OutputSpec
+
+# The operator that makes probabilities of what a role judges.
+_PROBABILITIES_BY = {CLASSES: "Softmax", PROBABILITIES: "Sigmoid"}
+
+
+def infer(
+    flow: Flow, sites: Sequence[Site], specs: Sequence[InputSpec], model_name: str
+) -> tuple[tuple[OutputSpec, ...], tuple[Head, ...]]:
+    """The outputs of a graph and what they mean."""
+    described = outputs.describe(flow, sites)
+    heads = infer_heads(described.specs, specs, model_name=model_name)
+    return described.specs, tuple(
+        Head(name=head.name, role=IGNORE, reason=described.reasons[head.name])
+        if head.name in described.reasons
+        else head
+        for head in heads
+    )
+
+
+def judge(flow: Flow, heads: Sequence[Head]) -> Flow:
+    """The graph with the judged heads as its outputs."""
+    return trace(flow.model, [head.name for head in heads if head.judged])
+
+
+def choose(opened: Opened, choices: Sequence[HeadChoice]) -> Opened:
+    """The same file with some outputs judged another way.
+
+    Args:
+        opened: The file.
+        choices: Roles of outputs or inner tensors by name; the other outputs keep theirs.
+
+    Raises:
+        AdapterError: No output or tensor is so called, or it cannot be judged.
+    """
+    specs = {spec.name: spec for spec in opened.outputs}
+    heads = {head.name: head for head in opened.heads}
+    for choice in choices:
+        try:
+            if choice.name not in specs:
+                (value,) = trace(opened.flow.model, [choice.name]).outputs
+                specs[choice.name] = outputs.spec_of(opened.flow, value)
+            heads[choice.name] = _head(specs[choice.name], choice, opened.all_specs)
+        except AdapterError as err:
+            raise AdapterError(f"{opened.container.path}: {err}") from err
+    ordered = tuple(heads[name] for name in specs)
+    try:
+        flow = judge(opened.flow, ordered)
+    except AdapterError as err:
+        raise AdapterError(f"{opened.container.path}: {err}") from err
+    return dataclasses.replace(opened, flow=flow, outputs=tuple(specs.values()), heads=ordered)
+
+
+def _head(spec: OutputSpec, choice: HeadChoice, inputs: Sequence[InputSpec]) -> Head:
+    """A head of the role that was chosen; axis, mask and activation as they would be inferred."""
+    if choice.role != IGNORE and "float" not in spec.dtype:
+        raise AdapterError(f"output {spec.name} holds {spec.dtype}, no floats: it cannot be {choice.role}")
+    (inferred,) = infer_heads([dataclasses.replace(spec, stands_for=())], inputs)
+    return dataclasses.replace(
+        inferred,
+        role=choice.role,
+        activated=_PROBABILITIES_BY.get(choice.role) == spec.producer,
+        weight=choice.weight,
+        reason="",
+    )
