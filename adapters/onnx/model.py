@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
-from lampq.adapters.onnx import batches, flow, heads, sites
+from lampq.adapters.onnx import batches, heads
 from lampq.adapters.onnx.engine import Engine
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
-from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.variant import Variant
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
@@ -27,6 +26,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.readouts.readout import Readout
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
@@ -103,9 +103,7 @@ class OnnxModel:
         Raises:
             AdapterError: No layer is so called.
         """
-        self._records.site(name)
-        replaced = self._replaced.get(name)
-        return self._records.stored(name) if replaced is None else replaced
+        return self.variant.weight(name)
 
     def run(self, batch: BatchLike) -> Batch:
         """The judged outputs of a batch, by name.
@@ -258,29 +256,15 @@ class OnnxModel:
 
         return read_bits(self.path)
 
-    def fresh(self) -> tuple[ir.Model, tuple[Site, ...]]:
-        """A graph of one's own to change, normalized, with its sites, named and ordered as in `sites`."""
-        opened = self._opened
-        graph = flow.trace(flow.normalize(opened.container.parse()))
-        found, _ = sites.find(graph, embeddings=opened.embeddings)
-        return graph.model, found
-
     @property
-    def flow(self) -> flow.Flow:
-        """The normalized graph, which nothing changes."""
-        return self._opened.flow
-
-    def fixed_batch(self, shapes: batches.Shapes) -> int | None:
-        """The number of samples per run that the graph is fixed to, or None.
-
-        Args:
-            shapes: Shapes of the samples of every input.
-        """
-        return self._records.fixed_batch(shapes)
+    def variant(self) -> Variant:
+        """The file and the weights that differ from it, for the other files of this folder."""
+        return Variant(opened=self._opened, records=self._records, replaced=self._replaced)
 
     def fisher(
         self,
-        batch: np.ndarray,
+        batch: BatchLike,
+        readout: Readout,
         *,
         truth: np.ndarray | None = None,
         draws: int = 2,
@@ -291,9 +275,10 @@ class OnnxModel:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
         from lampq.adapters.onnx.gradients import fisher_traces
 
-        found = fisher_traces(
+        traces = fisher_traces(
             self,
             batch,
+            readout,
             labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
@@ -301,9 +286,9 @@ class OnnxModel:
             samples=samples,
             progress=progress,
         )
-        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
+        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
 
-    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
         Ranges of inputs are in the plan, so calibration inputs are not looked at.
