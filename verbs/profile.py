@@ -50,8 +50,8 @@ def profile(
     """Measure all that allocation needs.
 
     With data, every layer is quantized alone at every width and the change of the outputs kept (damage, and how the
-    changes of layers act together where that fits in memory), activations get their statistics, and Fisher traces come from
-    gradients where the model has them. Without data there are weight statistics and errors only.
+    changes of layers act together where that fits in memory), activations get their statistics, and Fisher traces
+    come from gradients where the model has them. Without data there are weight statistics and errors only.
 
     Args:
         model: A readable model (`lampq.read`).

@@ -240,7 +240,8 @@ def best_plan(
         notes.append("the best uniform plan of the budget measured least on the calibration data")
     if profile.rounding == INPUTS and reference.inputs.samples < _FEW_SAMPLES:
         notes.append(
-            f"codes were chosen for {reference.inputs.samples} samples: expect more damage on others than was measured on these"
+            f"codes were chosen for {reference.inputs.samples} samples: expect more damage on others than was "
+            "measured on these"
         )
     # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     recentred = math.isfinite(refined.predicted)

@@ -226,6 +226,19 @@ def interaction_of(gram: np.ndarray) -> Interaction:
     )
 
 
+def mean_interaction(parts: Sequence[tuple[float, Interaction]]) -> Interaction:
+    """The interaction on all samples, from that on parts of them, each with its share."""
+    if len(parts) == 1:
+        return parts[0][1]
+    return Interaction(
+        gram=np.sum([share * part.gram for share, part in parts], axis=0),
+        linear=np.sum([share * part.linear for share, part in parts], axis=0),
+        constant=sum(share * part.constant for share, part in parts),
+        measured=np.logical_and.reduce([part.measured for _, part in parts]),
+        error=max(part.error for _, part in parts),
+    )
+
+
 def build_interaction(readout: Readout, target: Batch, differences: Sequence[Sequence[Batch]]) -> Interaction:
     """The interaction of differences that are all in memory.
 

@@ -80,7 +80,6 @@ def measure_damage(
     reference = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(widths))
     error = np.zeros(table)
-    collector = Collector(reference, table)
     position = {layer.name: index for index, layer in enumerate(layers)}
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
@@ -93,12 +92,33 @@ def measure_damage(
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
-    total = error.size if available is None else int(available.sum())
-    for done, (name, column, outputs) in enumerate(model.sweep(reference.inputs, candidates()), start=1):
-        reference.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
-        collector.add(position[name], column, outputs)
-        progress("measuring layers", done, total)
-    return collector.damage(error)
+    slices = reference.slices()
+    total = len(slices) * (error.size if available is None else int(available.sum()))
+    parts, done = [], 0
+    for share, part in slices:
+        collector = Collector(part, table)
+        for name, column, outputs in model.sweep(part.inputs, candidates()):
+            part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
+            collector.add(position[name], column, outputs)
+            done += 1
+            progress("measuring layers", done, total)
+        parts.append((share, collector.damage(error)))
+    return averaged(parts)
+
+
+def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
+    """The damage on all samples, from that on parts of them, each with its share."""
+
+    def mean(name: str) -> np.ndarray | None:
+        if getattr(parts[0][1], name) is None:
+            return None
+        return sum(share * getattr(part, name) for share, part in parts)
+
+    if len(parts) == 1:
+        return parts[0][1]
+    return Damage(
+        weight_error=parts[0][1].weight_error, kl=mean("kl"), changed=mean("changed"), gram=mean("gram")
+    )
 
 
 class Collector:

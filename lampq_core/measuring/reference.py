@@ -14,6 +14,9 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import Head
 
+# A sweep holds about four copies of the outputs of a slice.
+_SLICE_BYTES = 1 << 26
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reference:
@@ -40,6 +43,21 @@ class Reference:
             RecordError: They are not; says whose, which output and which sample.
         """
         return self.readout.check(outputs, whose)
+
+    def slices(self) -> tuple[tuple[float, Reference], ...]:
+        """Parts whose outputs take little memory, each with its share of the samples.
+
+        What is averaged over samples (damage, interactions) is the same, weighted, over the parts; only a few copies
+        of a part's outputs are ever in memory, however many numbers a model gives for a sample.
+        """
+        total = sum(array.nbytes for group in self.outputs.groups for array in group.values())
+        samples = self.inputs.samples
+        size = max(1, samples * _SLICE_BYTES // max(total, 1))
+        if size >= samples:
+            return ((1.0, self),)
+        starts = range(0, samples, size)
+        parts = [self.take(range(start, min(start + size, samples))) for start in starts]
+        return tuple((part.inputs.samples / samples, part) for part in parts)
 
     def take(self, numbers: Sequence[int] | np.ndarray) -> Reference:
         """Some of the samples."""

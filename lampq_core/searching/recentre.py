@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.measuring.interaction import Interaction, InteractionBuilder
+from lampq.core.measuring.interaction import Interaction, InteractionBuilder, mean_interaction
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
@@ -256,22 +256,39 @@ class _Bench:
         """Measure plans; the one of least damage and its damage."""
         for done, plan in enumerate(plans, start=1):
             self._check(plan)
-            self.measured[plan.tobytes()] = self._reference.damage(self._run(plan))
+            self.measured[plan.tobytes()] = self._damage(plan)
             progress("measuring plans", done, len(plans))
         best = min(plans, key=lambda plan: self.measured[plan.tobytes()])
         return best, self.measured[best.tobytes()]
 
     def around(self, choice: np.ndarray | None, near: np.ndarray, progress: Progress, what: str) -> Measured:
         """Move one layer to options nearby, all others at the plan; or to any option, all others float."""
-        layers, options = self._problem.cost.shape
-        moved, reference = self._allowed.copy(), self._reference
-        if choice is None:
-            centre, model = reference.outputs, self._model
-        else:
+        moved = self._allowed.copy()
+        if choice is not None:
             self._check(choice)
-            centre, model = self._centre(choice), self._model.with_weights(self._weights(choice))
             moved &= near[choice]
-            moved[np.arange(layers), choice] = False
+            moved[np.arange(len(choice)), choice] = False
+        slices = self._reference.slices()
+        total, done = len(slices) * int(moved.sum()), 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress(what, done, total)
+
+        parts = [(share, self._around(part, choice, moved, step)) for share, part in slices]
+        return Measured(
+            interaction=mean_interaction([(share, part.interaction) for share, part in parts]),
+            kl=np.sum([share * part.kl for share, part in parts], axis=0),
+        )
+
+    def _around(
+        self, reference: Reference, choice: np.ndarray | None, moved: np.ndarray, step: Callable[[], None]
+    ) -> Measured:
+        """`around` for some of the samples."""
+        layers, options = moved.shape
+        model = self._model if choice is None else self._model.with_weights(self._weights(choice))
+        centre = reference.outputs if choice is None else self._centre(model, reference)
         builder = InteractionBuilder(
             reference.readout,
             reference.outputs,
@@ -290,20 +307,23 @@ class _Bench:
                 for option in np.flatnonzero(moved[index]).tolist():
                     yield layer.name, option, self._quantized(index, option)
 
-        total = int(moved.sum())
-        for done, (name, option, outputs) in enumerate(model.sweep(reference.inputs, candidates()), start=1):
+        for name, option, outputs in model.sweep(reference.inputs, candidates()):
             reference.checked(outputs, f"the model with layer {name} at {self._widths[option]} bits")
             builder.add(position[name], option, outputs.minus(centre))
             kl[position[name], option] = reference.damage(outputs)
-            progress(what, done, total)
+            step()
         return Measured(interaction=builder.build(), kl=kl)
 
-    def _run(self, choice: np.ndarray) -> Batch:
-        outputs = self._model.with_weights(self._weights(choice)).run(self._reference.inputs)
-        return self._reference.checked(outputs, "the quantized model")
+    def _damage(self, choice: np.ndarray) -> float:
+        model = self._model.with_weights(self._weights(choice))
+        return sum(
+            share * part.damage(part.checked(model.run(part.inputs), "the quantized model"))
+            for share, part in self._reference.slices()
+        )
 
-    def _centre(self, choice: np.ndarray) -> Batch:
-        return self._reference.readout.reference(self._run(choice), self._reference.inputs)
+    def _centre(self, model: Model, reference: Reference) -> Batch:
+        outputs = reference.checked(model.run(reference.inputs), "the quantized model")
+        return reference.readout.reference(outputs, reference.inputs)
 
     def _weights(self, choice: np.ndarray) -> Mapping[str, np.ndarray | Setting]:
         for index, (layer, option) in enumerate(zip(self._layers, choice.tolist(), strict=True)):
