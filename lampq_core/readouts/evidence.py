@@ -52,18 +52,21 @@ class Evidence:
 
     @property
     def dims(self) -> tuple[int | None, ...] | None:
-        """Its shape without further axes of length 1 behind the second; None where unknown."""
-        dims = self.spec.shape
-        if dims is None:
-            return None
-        while len(dims) > 2 and dims[-1] == 1:
-            dims = dims[:-1]
-        return dims
+        """Its shape; the first two axes alone where all others have length 1; None where unknown."""
+        shape = self.spec.shape
+        if shape is None or len(shape) < 3 or any(dim != 1 for dim in shape[2:]):
+            return shape
+        return shape[:2]
 
     @property
     def axes(self) -> int | None:
         """Number of those axes."""
         return None if self.dims is None else len(self.dims)
+
+    @property
+    def last_axis(self) -> int:
+        """The last of those axes; -1 where it is the last of the output as well."""
+        return -1 if self.dims is None or self.dims == self.spec.shape else len(self.dims) - 1
 
     @property
     def others(self) -> list[OutputSpec]:

@@ -14,20 +14,25 @@ from lampq.core.readouts.evidence import Evidence, words
 from lampq.core.readouts.vocabulary import (
     CACHE,
     CLASS,
+    CLASS_TASKS,
     COMPARISON,
     DIRECT,
     DISCONTINUOUS,
+    EMBEDDER,
     EMBEDDING,
     FEATURE,
     INNER,
     LINEAR,
+    LOGITS,
     NORMALIZING,
     NUMBER,
     NUMBER_MODEL,
     RECOGNIZER,
+    SEGMENTER,
     SIGMOID,
     SIZES,
     SOFTMAX,
+    SPAN,
     YES_NO,
 )
 from lampq.core.values.head import CLASSES, DIRECTION, IGNORE, PROBABILITIES, VALUES, Head
@@ -152,7 +157,9 @@ def _comparisons(e: Evidence) -> Verdict | None:
 def _softmax(e: Evidence) -> Verdict | None:
     if e.spec.producer not in SOFTMAX:
         return None
-    axis = -1 if e.spec.axis is None else e.spec.axis
+    axis = e.last_axis if e.spec.axis is None else e.spec.axis
+    if e.spec.shape is not None and axis % len(e.spec.shape) == 0:
+        return Verdict(role=VALUES, reason="a softmax over the samples")
     if e.spec.shape is not None and e.spec.shape[axis] == 1:
         return Verdict(role=IGNORE, reason="a softmax over one entry is always 1", doubtful=True)
     activated = e.spec.producer == "Softmax"
@@ -161,7 +168,7 @@ def _softmax(e: Evidence) -> Verdict | None:
 
 def _normalized(e: Evidence) -> Verdict | None:
     if e.spec.producer in NORMALIZING:
-        axis = -1 if e.spec.axis is None else e.spec.axis
+        axis = e.spec.axis or e.last_axis
         return Verdict(role=DIRECTION, axis=axis, reason="normalised to unit length")
     return None
 
@@ -187,39 +194,44 @@ def _one_number(e: Evidence) -> Verdict | None:
 
 
 def _dense_task(e: Evidence) -> Verdict | None:
-    if e.made_for("semanticsegmentation", "imagesegmentation") and (e.axes or 0) >= 4:
-        return Verdict(role=CLASSES, reason="classes of pixels by its task")
+    lone_map = not e.others and not e.model.isdisjoint(SEGMENTER)
+    if (e.made_for("semanticsegmentation", "imagesegmentation") or lone_map) and (e.axes or 0) >= 4:
+        one = (e.spec.shape or ())[e.channel_axis] == 1
+        what = "yes or no" if one else "classes"
+        return Verdict(role=PROBABILITIES if one else CLASSES, reason=f"{what} for pixels by what it is for")
     if e.made_for("depthestimation"):
         return Verdict(role=VALUES, reason="depths by its task")
     return None
 
 
 def _span_task(e: Evidence) -> Verdict | None:
-    if e.made_for("questionanswering") and e.axes == 2 and e.named(frozenset({"start", "end"})):
+    if e.made_for("questionanswering") and e.axes == 2 and e.named(SPAN):
         return Verdict(role=CLASSES, axis=-1, reason="one position of the text by its task")
     return None
 
 
 def _class_task(e: Evidence) -> Verdict | None:
-    tasks = ("classification", "objectdetection", "maskedlm", "fillmask", "causallm", "lmheadmodel")
-    tasks += ("conditionalgeneration", "textgeneration", "seq2seqlm", "forctc", "speechrecognition")
-    alone = not e.others or e.named(frozenset({"logits"}))
-    if e.made_for(*tasks) and alone and e.axes in (None, 2, 3):
+    if e.axes not in (None, 2, 3) or e.named(FEATURE | EMBEDDING):
+        return None
+    if e.made_for(*CLASS_TASKS) and (not e.others or e.named(LOGITS)):
+        return Verdict(role=CLASSES, axis=e.last_axis, reason="classes by its task")
+    if e.made_for("objectdetection") and e.named(LOGITS):
         return Verdict(role=CLASSES, axis=-1, reason="classes by its task")
     return None
 
 
 def _named_yes_no(e: Evidence) -> Verdict | None:
-    if e.named(YES_NO) and e.spec.producer not in DIRECT:
+    classifier = e.axes == 2 and not e.others and e.spec.producer in LINEAR
+    if e.named(YES_NO) and e.spec.producer not in DIRECT and not classifier:
         return Verdict(role=PROBABILITIES, reason="scores by name")
     return None
 
 
 def _named_embedding(e: Evidence) -> Verdict | None:
     made = e.made_for("featureextraction", "sentencesimilarity") and not e.named(FEATURE)
-    model = not e.model.isdisjoint(EMBEDDING) and not e.named(CLASS | FEATURE)
+    model = not e.model.isdisjoint(EMBEDDING | EMBEDDER) and not e.named(CLASS | FEATURE)
     if (e.named(EMBEDDING) or made or model) and e.axes in (None, 2):
-        return Verdict(role=DIRECTION, axis=-1, reason="an embedding by name")
+        return Verdict(role=DIRECTION, axis=e.last_axis, reason="an embedding by name")
     if e.named(EMBEDDING | FEATURE):
         return Verdict(role=VALUES, reason="features by name")
     return None
@@ -232,7 +244,7 @@ def _named_classes(e: Evidence) -> Verdict | None:
         return Verdict(role=CLASSES, reason="classes of pixels by name")
     if e.axes == 3:
         return Verdict(role=CLASSES, axis=e.channel_axis, reason="classes by name")
-    return Verdict(role=CLASSES, axis=-1, reason="classes by name")
+    return Verdict(role=CLASSES, axis=e.last_axis, reason="classes by name")
 
 
 def _model_of_numbers(e: Evidence) -> Verdict | None:
@@ -255,7 +267,7 @@ def _recognizer(e: Evidence) -> Verdict | None:
 
 def _classifier(e: Evidence) -> Verdict | None:
     if e.axes in (None, 2) and e.spec.producer in LINEAR:
-        return Verdict(role=CLASSES, axis=-1, reason="one row of logits per sample")
+        return Verdict(role=CLASSES, axis=e.last_axis, reason="one row of logits per sample")
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lampq.core.readouts.role import Embedding
-from lampq.core.values.batch import Batch
+from lampq.core.values.batch import Batch, Group
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
 
@@ -60,7 +60,7 @@ class JointEmbedding:
         return column
 
 
-def _checked(name: str, group: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def _checked(name: str, group: Group, shape: tuple[int, ...]) -> np.ndarray:
     if name not in group:
         raise RecordError(f"no difference of output {name}")
     array = np.asarray(group[name], dtype=np.float32)

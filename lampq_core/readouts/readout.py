@@ -192,13 +192,12 @@ def _with_masks(heads: Sequence[Head], outputs: Batch, inputs: Batch | None) -> 
     masks = list(dict.fromkeys(head.mask for head in heads if head.mask))
     if not masks:
         return judged
-    names = judged.names
     for mask in masks:
         if inputs is None or mask not in inputs.names:
             raise RecordError(f"positions are counted by the input {mask!r}, which is missing")
-        if mask in names:
+        if mask in judged.names:
             raise RecordError(f"{mask!r} is the name of an output and of the input that masks it; rename one")
-    return judged.beside(inputs.only(masks))
+    return judged.beside(inputs.only(masks)) if inputs is not None else judged
 
 
 def _mask(group: Group, head: Head) -> np.ndarray | None:

@@ -35,7 +35,8 @@ CLASS = frozenset(
 YES_NO = frozenset(
     {
         *("score", "scores", "conf", "confidence", "confidences", "obj", "objectness", "heatmap", "heatmaps"),
-        *("hm", "presence", "centerness", "ctrness", "iou", "visibility"),
+        *("hm", "presence", "centerness", "ctrness", "iou", "visibility", "classificator", "classificators"),
+        *("mask", "masks"),
     }
 )
 NUMBER = frozenset(
@@ -54,13 +55,27 @@ FEATURE = frozenset(
         *("pooling", "encoded", "memory", "tokens"),
     }
 )
-# Words of file names.
+LOGITS = frozenset({"logits"})
+SPAN = frozenset({"start", "end"})
+# What models are made for, letters alone.
+CLASS_TASKS = (
+    *("classification", "maskedlm", "fillmask", "causallm", "lmheadmodel", "conditionalgeneration"),
+    *("textgeneration", "seq2seqlm", "forctc", "speechrecognition"),
+)
+# Words of file names. `face`, `hand` and `iris` are none: classifiers are called so as well.
 NUMBER_MODEL = frozenset(
     {
-        *("landmark", "landmarks", "pose", "iris", "palm", "mesh", "hand", "face", "facemesh", "keypoint"),
-        *("keypoints", "movenet", "blazeface", "blazepose", "posenet", "depth", "midas", "pfld", "pipnet"),
+        *("landmark", "landmarks", "pose", "palm", "mesh", "facemesh", "keypoint", "keypoints", "movenet"),
+        *("blazeface", "blazepose", "posenet", "depth", "midas", "pfld", "pipnet"),
+    }
+)
+EMBEDDER = frozenset(
+    {
+        *("arcface", "facenet", "mobilefacenet", "sface", "w600", "glint", "osnet", "reid", "minilm"),
+        *("sbert", "mpnet", "clip", "ecapa", "speaker"),
     }
 )
 RECOGNIZER = frozenset({"ocr", "rec", "crnn", "ctc", "ddddocr", "recognition", "parseq", "svtr"})
+SEGMENTER = frozenset({"seg", "segmentation", "segformer", "deeplab", "deeplabv", "fcn", "bisenet", "pspnet"})
 # Coordinates of the usual sets of landmarks: MediaPipe's face, attention, pose, hand and iris, 68 and 106 points.
 SIZES = frozenset({1404, 1434, 195, 165, 117, 99, 63, 42, 213, 15, 136, 212})
