@@ -141,7 +141,9 @@ def _checked(truth: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
             "the empirical Fisher information needs labels; give labelled data or use true labels"
         )
     truth = np.asarray(truth)
-    if truth.shape != shape[:1] or truth.min() < 0 or truth.max() >= shape[1]:
+    if truth.shape != shape[:1]:
+        raise AdapterError(f"{truth.size} labels for {shape[0]} samples; there must be one for each")
+    if truth.min() < 0 or truth.max() >= shape[1]:
         raise AdapterError(
             f"labels run from {truth.min()} to {truth.max()}, but the model has {shape[1]} classes"
         )
