@@ -1,6 +1,7 @@
 """Damage of outputs in nats: definitions, second order, directions. The oracles are written out entry by entry."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -371,7 +372,7 @@ def test_probes_of_all_heads_together_agree_with_the_embedding():
     heads, one, step, masks = joint(3)
     readout = Readout.fit(heads, one, masks)
     reference = readout.reference(one, masks)
-    draws, total = 4000, 0.0
+    draws, total = 600, 0.0
     for vectors in readout.directions(reference, labels="probe", draws=draws, seed=0):
         for group, moved in zip(vectors.groups, step.groups, strict=True):
             along = sum(
@@ -379,7 +380,7 @@ def test_probes_of_all_heads_together_agree_with_the_embedding():
             )
             total += np.square(along).sum()
     second = np.square(readout.embedding(reference)(step).astype(np.float64)).sum()
-    np.testing.assert_allclose(total / (2 * one.samples), second, rtol=0.05)
+    np.testing.assert_allclose(total / (2 * one.samples), second, rtol=0.15)
 
 
 def lone(samples=4, classes=5, seed=0):
@@ -574,8 +575,24 @@ def test_a_signature_tells_samples_apart_whatever_else_is_in_the_batch():
     assert not np.isclose(readout.signature(other), signature).all(axis=1).any()
 
 
-def test_large_outputs_are_judged_in_blocks_of_samples(monkeypatch):
-    readout, batch = lone(samples=7)
-    whole = readout.damage(batch, batch.map(lambda array: array[:, ::-1]))
+def test_large_outputs_are_judged_a_few_samples_at_a_time(monkeypatch):
+    heads, one, other, masks = joint()
+    readout = Readout.fit(heads, one, masks)
+    reference = readout.reference(one, masks)
+
+    def figures():
+        embedding, linear = readout.embedding(reference), readout.linear(reference, other)
+        return readout.damage(reference, other), embedding(other), embedding.importance, linear(one)
+
+    whole = figures()
     monkeypatch.setattr("lampq.core.readouts.rows._BLOCK", 10)
-    np.testing.assert_array_equal(readout.damage(batch, batch.map(lambda array: array[:, ::-1])), whole)
+    for blocks, all_at_once in zip(figures(), whole, strict=True):
+        np.testing.assert_allclose(blocks, all_at_once, rtol=1e-12)
+
+
+def test_a_readout_goes_to_other_processes():
+    heads, one, other, masks = joint()
+    readout = Readout.fit(heads, one, masks)
+    copy = pickle.loads(pickle.dumps(readout))
+    reference = readout.reference(one, masks)
+    np.testing.assert_array_equal(copy.damage(reference, other), readout.damage(reference, other))

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from lampq.core.readouts.parts import mask_of
 from lampq.core.readouts.role import Role
 from lampq.core.readouts.rows import from_rows, to_rows
 from lampq.core.readouts.softmax import log_softmax
@@ -107,9 +108,7 @@ def _probes(
             for head, role in zip(heads, roles, strict=True):
                 output = group[head.name]
                 uniform = _uniform(own, role.signs_shape(output.shape)[1:])
-                probe = role.probe(
-                    output, group[head.mask] if head.mask else None, np.where(uniform < 0.5, -1.0, 1.0)
-                )
+                probe = role.probe(output, mask_of(group, head), np.where(uniform < 0.5, -1.0, 1.0))
                 vectors[head.name] = probe * (head.weight / draws) ** 0.5
             groups.append(vectors)
             start += size

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lampq.core.readouts.role import Embedding
-from lampq.core.values.batch import Batch, Group
+from lampq.core.readouts.parts import Part, fit, parts_of
+from lampq.core.readouts.role import Role
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JointEmbedding:
     """Differences of all judged outputs to one column whose squares add up to the mean damage to second order.
 
-    Attributes:
+    Args:
         heads: The judged heads.
-        embeddings: One per group of samples and head, scaled by weight over samples.
-        shapes: Shape of each output, group by group.
+        roles: Their roles.
+        centre: Outputs with masks, around which the damage is expanded.
+
+    Attributes:
         importance: How much each entry may matter, float64, shape (size,), >= 0.
     """
 
-    heads: Sequence[Head]
-    embeddings: Sequence[Sequence[Embedding]]
-    shapes: Sequence[Sequence[tuple[int, ...]]]
-    importance: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        weighted = [
-            head.weight * embedding.importance.ravel()
-            for group in self.embeddings
-            for head, embedding in zip(self.heads, group, strict=True)
-        ]
-        object.__setattr__(self, "importance", np.concatenate(weighted))
+    def __init__(self, heads: Sequence[Head], roles: Sequence[Role], centre: Batch) -> None:
+        self._centre = centre
+        self._parts: list[tuple[Part, Callable[[np.ndarray], np.ndarray]]] = []
+        importance = []
+        for part in parts_of(heads, roles, centre):
+            scale = part.head.weight / centre.samples
+            embedding = part.role.embedding(part.of(centre), part.mask, scale)
+            self._parts.append((part, embedding.apply))
+            importance.append(part.head.weight * embedding.importance.ravel())
+        self.importance = np.concatenate(importance)
 
     @property
     def size(self) -> int:
@@ -46,27 +45,18 @@ class JointEmbedding:
         """The column of a difference, float32, shape (size,).
 
         Raises:
-            RecordError: An array has another shape than the centre's, or is not finite.
+            RecordError: An array is missing, has another shape than the centre's, or is not finite.
         """
-        if len(difference.groups) != len(self.shapes):
-            raise RecordError(f"differences in {len(difference.groups)} groups; expected {len(self.shapes)}")
+        fit(self._centre, difference)
         column = np.empty(self.size, dtype=np.float32)
         start = 0
-        for group, shapes, embeddings in zip(difference.groups, self.shapes, self.embeddings, strict=True):
-            for head, shape, embedding in zip(self.heads, shapes, embeddings, strict=True):
-                array = _checked(head.name, group, shape)
-                column[start : start + array.size] = embedding.apply(array).ravel()
-                start += array.size
+        for part, embed in self._parts:
+            moved = part.of(difference).astype(np.float32, copy=False)
+            if not np.isfinite(moved).all():
+                raise RecordError(
+                    f"a difference of output {part.head.name} is not finite "
+                    f"(first for sample {part.samples.start + int(np.argwhere(~np.isfinite(moved))[0, 0])})"
+                )
+            column[start : start + moved.size].reshape(moved.shape)[...] = embed(moved)
+            start += moved.size
         return column
-
-
-def _checked(name: str, group: Group, shape: tuple[int, ...]) -> np.ndarray:
-    if name not in group:
-        raise RecordError(f"no difference of output {name}")
-    array = np.asarray(group[name], dtype=np.float32)
-    if array.shape != shape:
-        raise RecordError(f"a difference of output {name} has shape {array.shape}; expected {shape}")
-    if not np.isfinite(array).all():
-        sample = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise RecordError(f"a difference of output {name} is not finite (first for sample {sample})")
-    return array

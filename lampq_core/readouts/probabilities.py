@@ -59,8 +59,8 @@ class Probabilities:
         return from_rows(root * to_rows(signs, self.axis), output.shape, self.axis)
 
     def decisions(self, output: np.ndarray) -> np.ndarray:
-        """Yes (1) where the logit is above zero, int64, in the shape of the output."""
-        return (output > 0).astype(np.int64)
+        """Yes (1) where the logit is above zero, int8, in the shape of the output."""
+        return (output > 0).astype(np.int8)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

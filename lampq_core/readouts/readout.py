@@ -10,10 +10,10 @@ import numpy as np
 from lampq.core.readouts.directions import directions
 from lampq.core.readouts.fitting import fit_role, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
+from lampq.core.readouts.parts import fit, output_of, parts_of
 from lampq.core.readouts.role import Role
-from lampq.core.readouts.rows import sample_blocks
 from lampq.core.readouts.signature import decisions, signature
-from lampq.core.values.batch import Batch, Group
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
 from lampq.core.values.messages import listed
@@ -81,7 +81,7 @@ class Readout:
         start = 0
         for group, size in zip(outputs.groups, outputs.sizes, strict=True):
             for head in self.heads:
-                bad = unusable(head, _array(group, head))
+                bad = unusable(head, output_of(group, head))
                 if bad.any():
                     raise RecordError(
                         f"{whose} gives NaN or infinite values in output {head.name} "
@@ -96,17 +96,13 @@ class Readout:
         Raises:
             RecordError: The outputs do not fit the reference.
         """
-        _fit(self.heads, reference, outputs)
-        pairs = zip(reference.groups, outputs.groups, strict=True)
-        return np.concatenate([self._damage(mine, theirs) for mine, theirs in pairs])
-
-    def _damage(self, reference: Group, outputs: Group) -> np.ndarray:
-        total = np.zeros(len(outputs[self.heads[0].name]))
-        for head, role in zip(self.heads, self.roles, strict=True):
-            one, other, mask = reference[head.name], outputs[head.name], _mask(reference, head)
-            for block in sample_blocks(one):
-                part = None if mask is None else mask[block]
-                total[block] += head.weight * role.damage(one[block], other[block], part)
+        fit(reference, outputs)
+        total = np.zeros(reference.samples)
+        starts = np.cumsum((0, *reference.sizes))
+        for part in parts_of(self.heads, self.roles, reference):
+            nats = part.role.damage(part.of(reference), part.of(outputs), part.mask)
+            start = starts[part.group] + part.samples.start
+            total[start : start + len(nats)] += part.head.weight * nats
         return total
 
     def embedding(self, centre: Batch) -> JointEmbedding:
@@ -114,16 +110,7 @@ class Readout:
 
         |embedding(centre)(difference)|^2 is the mean over samples of the weighted sum of dz^T M dz / 2.
         """
-        scale = 1 / centre.samples
-        embeddings = [
-            [
-                role.embedding(group[head.name], _mask(group, head), scale * head.weight)
-                for head, role in zip(self.heads, self.roles, strict=True)
-            ]
-            for group in centre.groups
-        ]
-        shapes = [[group[head.name].shape for head in self.heads] for group in centre.groups]
-        return JointEmbedding(heads=self.heads, embeddings=embeddings, shapes=shapes)
+        return JointEmbedding(self.heads, self.roles, centre)
 
     def linear(self, reference: Batch, centre: Batch) -> Callable[[Batch], float]:
         """First-order change of the mean damage, for differences from a centre.
@@ -134,21 +121,16 @@ class Readout:
         Raises:
             RecordError: The centre does not fit the reference.
         """
-        _fit(self.heads, reference, centre)
-        slopes = [
-            [
-                role.slope(mine[head.name], theirs[head.name], _mask(mine, head))
-                * (head.weight / reference.samples)
-                for head, role in zip(self.heads, self.roles, strict=True)
-            ]
-            for mine, theirs in zip(reference.groups, centre.groups, strict=True)
-        ]
+        fit(reference, centre)
+        slopes = []
+        for part in parts_of(self.heads, self.roles, reference):
+            slope = part.role.slope(part.of(reference), part.of(centre), part.mask)
+            slopes.append((part, (slope * (part.head.weight / reference.samples)).ravel()))
 
         def change(difference: Batch) -> float:
+            fit(reference, difference)
             return sum(
-                float(np.einsum("i,i->", slope.ravel(), _array(group, head).ravel()))
-                for group, row in zip(difference.groups, slopes, strict=True)
-                for head, slope in zip(self.heads, row, strict=True)
+                float(np.einsum("i,i->", slope, part.of(difference).ravel())) for part, slope in slopes
             )
 
         return change
@@ -198,25 +180,3 @@ def _with_masks(heads: Sequence[Head], outputs: Batch, inputs: Batch | None) -> 
         if mask in judged.names:
             raise RecordError(f"{mask!r} is the name of an output and of the input that masks it; rename one")
     return judged.beside(inputs.only(masks)) if inputs is not None else judged
-
-
-def _mask(group: Group, head: Head) -> np.ndarray | None:
-    return group[head.mask] if head.mask else None
-
-
-def _array(group: Group, head: Head) -> np.ndarray:
-    if head.name not in group:
-        raise RecordError(f"no output is called {head.name!r}; there are {listed(list(group))}")
-    return group[head.name]
-
-
-def _fit(heads: Sequence[Head], reference: Batch, outputs: Batch) -> None:
-    if reference.sizes != outputs.sizes:
-        raise RecordError(
-            f"outputs of {outputs.samples} samples do not fit a reference of {reference.samples}"
-        )
-    for mine, theirs in zip(reference.groups, outputs.groups, strict=True):
-        for head in heads:
-            one, other = _array(mine, head), _array(theirs, head)
-            if one.shape != other.shape:
-                raise RecordError(f"output {head.name} has shape {other.shape}; expected {one.shape}")

@@ -24,9 +24,16 @@ def to_rows(array: np.ndarray, axis: int) -> np.ndarray:
 
 
 def from_rows(rows: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    """Back from `to_rows` to an output of this shape; rows of one sample or position stand for all of them."""
+    """Back from `to_rows` to an output of this shape.
+
+    Rows of one sample, position or channel stand for all of them; where they do, nothing is copied.
+    """
     if len(shape) < 2:
         return np.broadcast_to(rows, (*shape, 1, 1)).reshape(shape)
+    if rows.shape[:2] == (1, 1):
+        channels = [1] * len(shape)
+        channels[axis] = rows.shape[2]
+        return np.broadcast_to(rows.reshape(channels), shape)
     first, *others = (*np.delete(shape, axis), shape[axis])
     full = np.broadcast_to(rows, (first, int(np.prod(others[:-1])), others[-1]))
     return np.moveaxis(full.reshape(first, *others), -1, axis)
@@ -57,4 +64,4 @@ def sample_blocks(array: np.ndarray) -> Iterator[slice]:
     """Slices of samples, small enough for a handful of float64 copies of each to fit in memory."""
     step = max(1, _BLOCK // max(1, array[0].size))
     for start in range(0, len(array), step):
-        yield slice(start, start + step)
+        yield slice(start, min(start + step, len(array)))
