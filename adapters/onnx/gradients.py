@@ -24,7 +24,7 @@ from lampq.core.values.progress import Progress, quiet
 if TYPE_CHECKING:
     import torch
 
-    from lampq.adapters.onnx.torch_ops import Call
+    from lampq.adapters.onnx.torch_call import Call
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # What the runtime computes in half precision is computed in single here.
@@ -80,9 +80,7 @@ def fisher_traces(
     chunks = [
         Batch([chunk.arrays])
         for group in checked.groups
-        for chunk in batches.split(
-            group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True
-        )
+        for chunk in batches.split(group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True)
     ]
     half = any(site.dtype in _HALF for site in opened.sites)
     reason = disagreement(
@@ -134,7 +132,8 @@ class TorchGraph:
     def __init__(self, variant: Variant) -> None:
         import torch
 
-        from lampq.adapters.onnx.torch_ops import OPERATORS, Call
+        from lampq.adapters.onnx.torch_call import Call
+        from lampq.adapters.onnx.torch_ops import OPERATORS
 
         opened = self._opened = variant.opened
         self._operators = OPERATORS
@@ -200,7 +199,7 @@ def _needed(flow: Flow) -> list[ir.Node]:
 def _tensor(stored: ir.TensorProtocol) -> torch.Tensor:
     import torch
 
-    from lampq.adapters.onnx.torch_ops import TYPES
+    from lampq.adapters.onnx.torch_call import TYPES
     from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
     kind = TYPES.get(stored.dtype.value)

@@ -9,14 +9,12 @@ from lampq.adapters.onnx import outputs
 from lampq.adapters.onnx.flow import Flow, trace
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.sites import Site
+from lampq.core.readouts.choice import chosen_head
 from lampq.core.readouts.inference import infer_heads
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, IGNORE, PROBABILITIES, Head, HeadChoice
+from lampq.core.values.head import IGNORE, Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.output_spec import OutputSpec
-
-# The operator that makes probabilities of what a role judges.
-_PROBABILITIES_BY = {CLASSES: "Softmax", PROBABILITIES: "Sigmoid"}
 
 
 def infer(
@@ -47,6 +45,7 @@ def choose(opened: Opened, choices: Sequence[HeadChoice]) -> Opened:
 
     Raises:
         AdapterError: No output or tensor is so called, or it cannot be judged.
+        RecordError: It cannot have that role.
     """
     specs = {spec.name: spec for spec in opened.outputs}
     heads = {head.name: head for head in opened.heads}
@@ -55,7 +54,8 @@ def choose(opened: Opened, choices: Sequence[HeadChoice]) -> Opened:
             if choice.name not in specs:
                 (value,) = trace(opened.flow.model, [choice.name]).outputs
                 specs[choice.name] = outputs.spec_of(opened.flow, value)
-            heads[choice.name] = _head(specs[choice.name], choice, opened.all_specs)
+            spec, known = specs[choice.name], heads.get(choice.name)
+            heads[choice.name] = chosen_head(choice, spec, opened.all_specs, known)
         except AdapterError as err:
             raise AdapterError(f"{opened.container.path}: {err}") from err
     ordered = tuple(heads[name] for name in specs)
@@ -64,17 +64,3 @@ def choose(opened: Opened, choices: Sequence[HeadChoice]) -> Opened:
     except AdapterError as err:
         raise AdapterError(f"{opened.container.path}: {err}") from err
     return dataclasses.replace(opened, flow=flow, outputs=tuple(specs.values()), heads=ordered)
-
-
-def _head(spec: OutputSpec, choice: HeadChoice, inputs: Sequence[InputSpec]) -> Head:
-    """A head of the role that was chosen; axis, mask and activation as they would be inferred."""
-    if choice.role != IGNORE and "float" not in spec.dtype:
-        raise AdapterError(f"output {spec.name} holds {spec.dtype}, no floats: it cannot be {choice.role}")
-    (inferred,) = infer_heads([dataclasses.replace(spec, stands_for=())], inputs)
-    return dataclasses.replace(
-        inferred,
-        role=choice.role,
-        activated=_PROBABILITIES_BY.get(choice.role) == spec.producer,
-        weight=choice.weight,
-        reason="",
-    )

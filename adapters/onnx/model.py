@@ -22,6 +22,7 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
+from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
@@ -75,6 +76,15 @@ class OnnxModel:
         model = copy.copy(self)
         model._judge(heads.choose(self._opened, choices))
         return model
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+            AdapterError: There are several.
+        """
+        return only_input(self.input_specs, str(self.path))
 
     @property
     def digest(self) -> str:

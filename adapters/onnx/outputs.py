@@ -87,11 +87,8 @@ def describe(flow: Flow, sites: Sequence[Site]) -> Outputs:
         if reason:
             reasons[value.name or ""] = reason
     judged = {value for value in graph.outputs if value.name not in reasons}
-    standing: dict[ir.Value, list[str]] = {}
-    for value in graph.outputs:
-        if paths.jumped(value) or (value.name in reasons and value in paths.moving):
-            for inner in paths.in_front_of(value, judged):
-                standing.setdefault(inner, []).append(value.name or "")
+    behind = [v for v in dict.fromkeys(graph.outputs) if v.name in reasons and v in paths.moving]
+    standing = paths.standing_for(behind, judged)
     specs = [spec_of(flow, value) for value in dict.fromkeys(graph.outputs)]
     specs += [spec_of(flow, value, stands_for=names) for value, names in standing.items()]
     return Outputs(specs=tuple(specs), reasons=reasons)
@@ -157,14 +154,39 @@ class _Paths:
         """The discontinuous operator that a value is behind, or empty."""
         return self._jumps.get(value, "")
 
-    def in_front_of(self, value: ir.Value, judged: set[ir.Value]) -> list[ir.Value]:
-        """The last float tensors that move with the weights before a value that jumps or is no float.
+    def standing_for(self, outputs: Sequence[ir.Value], judged: set[ir.Value]) -> dict[ir.Value, list[str]]:
+        """The last float tensors that move with the weights before outputs that jump or are no floats.
 
         Those that are functions of the others, or of judged outputs, are left out.
+
+        Returns:
+            The tensors, each with the names of the outputs that it stands for.
         """
-        front = [v for v in self._front(value) if v not in judged]
-        last = set(front)
-        return [v for v in front if not self._follows(v, (last - {v}) | judged)]
+        fronts = {output: self._front(output) for output in outputs}
+        kept = set().union(*fronts.values()) - judged
+        for value in list(dict.fromkeys(v for front in fronts.values() for v in front)):
+            if value in kept and self._follows(value, (kept - {value}) | judged):
+                kept.remove(value)
+        standing: dict[ir.Value, list[str]] = {}
+        for output in outputs:
+            for value in self._sources(output, kept):
+                standing.setdefault(value, []).append(output.name or "")
+        return standing
+
+    def _sources(self, value: ir.Value, among: set[ir.Value]) -> list[ir.Value]:
+        """Those of some values that a value is computed from, with none of the others between."""
+        sources: dict[ir.Value, None] = {}
+        stack, seen = [value], {value}
+        while stack:
+            value = stack.pop()
+            producer = value.producer()
+            if value in among:
+                sources[value] = None
+            elif producer is not None:
+                fresh = [v for v in self._flow.reads[producer] if v in self.moving and v not in seen]
+                seen.update(fresh)
+                stack += reversed(fresh)
+        return list(sources)
 
     def _front(self, value: ir.Value) -> list[ir.Value]:
         front: dict[ir.Value, None] = {}

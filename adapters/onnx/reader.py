@@ -71,7 +71,7 @@ def read(
         raise AdapterError(f"{path} holds a graph that cannot be understood: {one_line(err)}") from err
     names = [site.name for site in found]
     by_place = [
-        infer_kind(site.name, convolution=site.form.startswith("conv"), position=position)
+        infer_kind(site.name, convolution="Conv" in site.uses[0].node.op_type, position=position)
         for site, position in zip(found, positions, strict=True)
     ]
     return OnnxModel(

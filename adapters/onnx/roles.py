@@ -80,7 +80,7 @@ class _Roles:
                 found[site] = "patch_embed"
             elif not region.isdisjoint(self._flow.outputs):
                 found[site] = "head"
-            elif site.form.startswith("conv"):
+            elif "Conv" in site.uses[0].node.op_type:
                 found[site] = "conv"
             elif not linear:
                 continue
