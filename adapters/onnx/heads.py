@@ -5,25 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lampq.adapters.onnx import outputs
 from lampq.adapters.onnx.flow import Flow, trace
 from lampq.adapters.onnx.opened import Opened
-from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.outputs import Outputs, spec_of
 from lampq.core.readouts.choice import chosen_head
 from lampq.core.readouts.inference import infer_heads
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import IGNORE, Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec
-from lampq.core.values.output_spec import OutputSpec
 
 
-def infer(
-    flow: Flow, sites: Sequence[Site], specs: Sequence[InputSpec], model_name: str
-) -> tuple[tuple[OutputSpec, ...], tuple[Head, ...]]:
-    """The outputs of a graph and what they mean."""
-    described = outputs.describe(flow, sites)
+def infer(described: Outputs, specs: Sequence[InputSpec], model_name: str) -> tuple[Head, ...]:
+    """What the outputs of a graph mean."""
     heads = infer_heads(described.specs, specs, model_name=model_name)
-    return described.specs, tuple(
+    return tuple(
         Head(name=head.name, role=IGNORE, reason=described.reasons[head.name])
         if head.name in described.reasons
         else head
@@ -53,7 +48,7 @@ def choose(opened: Opened, choices: Sequence[HeadChoice]) -> Opened:
         try:
             if choice.name not in specs:
                 (value,) = trace(opened.flow.model, [choice.name]).outputs
-                specs[choice.name] = outputs.spec_of(opened.flow, value)
+                specs[choice.name] = spec_of(opened.flow, value)
             spec, known = specs[choice.name], heads.get(choice.name)
             heads[choice.name] = chosen_head(choice, spec, opened.all_specs, known)
         except AdapterError as err:

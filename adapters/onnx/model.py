@@ -228,7 +228,7 @@ class OnnxModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
         from lampq.adapters.onnx import size
-        from lampq.adapters.onnx.write import Recipe
+        from lampq.adapters.onnx.recipe import Recipe
 
         names = [site.name for site in self.sites]
         # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
@@ -301,11 +301,11 @@ class OnnxModel:
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
-        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        Ranges of inputs are in the plan: calibration inputs are looked at only where the model does not run with noise.
         """
         from lampq.adapters.onnx.write import write
 
-        write(self, plan, path)
+        write(self, plan, path, batch=calibration)
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
         return self._engine.split(batches.check(batch, self.input_specs, str(self.path)))

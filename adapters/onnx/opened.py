@@ -31,6 +31,7 @@ class Opened:
         constants: Values of the inputs that are fixed, by name.
         outputs: Its outputs, and the inner tensors that stand for some of them.
         heads: What they mean.
+        jumping: Names of the outputs behind discontinuous operators.
         runtime: How sessions are opened.
         embeddings: Whether tables that are looked up count as layers.
         requantize: Whether weights that are quantized already count, as the floats that they stand for.
@@ -45,6 +46,7 @@ class Opened:
     constants: Mapping[str, np.ndarray]
     outputs: tuple[OutputSpec, ...]
     heads: tuple[Head, ...]
+    jumping: frozenset[str]
     runtime: Runtime
     embeddings: bool = True
     requantize: bool = False

@@ -66,10 +66,12 @@ class Outputs:
     Attributes:
         specs: Its outputs in their order, then the inner tensors that stand for some of them.
         reasons: Why outputs are not judged, by name.
+        jumping: Names of the outputs behind discontinuous operators.
     """
 
     specs: tuple[OutputSpec, ...]
     reasons: dict[str, str]
+    jumping: frozenset[str]
 
 
 def describe(flow: Flow, sites: Sequence[Site]) -> Outputs:
@@ -91,7 +93,8 @@ def describe(flow: Flow, sites: Sequence[Site]) -> Outputs:
     standing = paths.standing_for(behind, judged)
     specs = [spec_of(flow, value) for value in dict.fromkeys(graph.outputs)]
     specs += [spec_of(flow, value, stands_for=names) for value, names in standing.items()]
-    return Outputs(specs=tuple(specs), reasons=reasons)
+    jumping = frozenset(v.name or "" for v in graph.outputs if paths.jumped(v))
+    return Outputs(specs=tuple(specs), reasons=reasons, jumping=jumping)
 
 
 def spec_of(flow: Flow, value: ir.Value, *, stands_for: Sequence[str] = ()) -> OutputSpec:

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir.passes.common as passes
 
 from lampq.adapters.kinds import infer_kind, override_kinds
-from lampq.adapters.onnx import flow, heads, inputs, probe, roles, sites
+from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, sites
 from lampq.adapters.onnx.container import Container, one_line, silence
 from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.opened import Opened
@@ -59,7 +59,8 @@ def read(
         _, fixed = inputs.fix(specs, constants)
         found, skipped = sites.find(graph, embeddings=embeddings)
         probe.infer_types(graph)
-        output_specs, inferred = heads.infer(graph, found, specs, path.stem)
+        described = outputs.describe(graph, found)
+        inferred = heads.infer(described, specs, path.stem)
         graph = heads.judge(graph, inferred)
         positions = roles.positions(graph, found)
     except LampqError as err:
@@ -83,8 +84,9 @@ def read(
             skipped=skipped,
             all_specs=specs,
             constants=fixed,
-            outputs=output_specs,
+            outputs=described.specs,
             heads=inferred,
+            jumping=described.jumping,
             runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
             embeddings=embeddings,
             requantize=requantize,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,11 @@ class Variant:
     opened: Opened
     records: Records
     replaced: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The .onnx file."""
+        return self.opened.container.path
 
     def weight(self, name: str) -> np.ndarray:
         """The array of a layer, float32, in the shape of its record.
