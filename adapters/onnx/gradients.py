@@ -19,6 +19,7 @@ from lampq.adapters.onnx.variant import Variant, Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import NoGradientsError
+from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -83,8 +84,14 @@ def fisher_traces(
         for chunk in batches.split(group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True)
     ]
     half = any(site.dtype in _HALF for site in opened.sites)
+    # As logits, probabilities next to 1 differ by much where they differ by nothing.
+    sigmoids = [h for h in opened.judged if h.activated and h.role == PROBABILITIES]
+    plain = model.with_heads([HeadChoice(name=h.name, role=VALUES) for h in sigmoids]) if sigmoids else model
     reason = disagreement(
-        graph, chunks[0], model.run(chunks[0]), tolerance=_HALF_AGREEMENT if half else AGREEMENT
+        TorchGraph(plain.variant) if sigmoids else graph,
+        chunks[0],
+        plain.run(chunks[0]),
+        tolerance=_HALF_AGREEMENT if half else AGREEMENT,
     )
     if reason:
         raise NoGradientsError(reason)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
+_CHECKED_SAMPLES = 2
 
 
 class OnnxModel:
@@ -301,11 +302,15 @@ class OnnxModel:
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
-        Ranges of inputs are in the plan: calibration inputs are looked at only where the model does not run with noise.
+        Ranges of inputs are in the plan: of calibration inputs two samples are looked at, to verify with.
         """
         from lampq.adapters.onnx.write import write
 
-        write(self, plan, path, batch=calibration)
+        few = None
+        if calibration is not None:
+            checked = batches.check(calibration, self.input_specs, str(self.path))
+            few = checked.take(range(min(_CHECKED_SAMPLES, checked.samples)))
+        write(self, plan, path, batch=few)
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
         return self._engine.split(batches.check(batch, self.input_specs, str(self.path)))

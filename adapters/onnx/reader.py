@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lampq.adapters.kinds import infer_kind, override_kinds
@@ -52,8 +53,7 @@ def read(
     container = Container(path)
     try:
         model = flow.normalize(container.parse())
-        with silence():
-            passes.CheckerPass()(model)
+        _check(model)
         graph = flow.trace(model)
         specs = inputs.describe(graph)
         _, fixed = inputs.fix(specs, constants)
@@ -92,3 +92,18 @@ def read(
             requantize=requantize,
         )
     )
+
+
+def _check(model: ir.Model) -> None:
+    """Let onnx look for what cannot be; inputs of unknown rank are none of it.
+
+    Raises:
+        ValidationError: The model breaks the standard.
+    """
+    shapeless = [value for value in model.graph.inputs if value.shape is None]
+    for value in shapeless:
+        value.shape = ir.Shape(())
+    with silence():
+        passes.CheckerPass()(model)
+    for value in shapeless:
+        value.shape = None

@@ -246,7 +246,7 @@ def _judge(
     shape, size = _shape(origin), _size(origin)
     if len(shape) < 2:
         return f"a bias or scale of {size} numbers" if size >= SMALLEST_TABLE else None
-    if index not in places(node) and node.op_type in RECURRENT:
+    if index not in places(node) and node.op_type.removeprefix("DynamicQuantize") in RECURRENT:
         return f"a bias or first state of {size} numbers" if size >= SMALLEST_TABLE else None
     if index not in places(node):
         return elsewhere(node, index, shape, flow.active) if size >= SMALLEST_TABLE else None

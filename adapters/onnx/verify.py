@@ -58,7 +58,7 @@ def check(
         written: The file.
         recipe: What was done to it.
         weights: The quantized weights by layer name.
-        batch: Inputs, samples first, for models that do not run with noise; None: there are none.
+        batch: Inputs, samples first; None makes some of noise.
 
     Returns:
         The largest difference of any output, relative to the largest magnitude of that output.
@@ -174,7 +174,10 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     differ = found != expected
     if not (np.isfinite(found[differ]).all() and np.isfinite(expected[differ]).all()):
         return float("inf")
-    scale = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    finite = np.isfinite(expected)
+    scale = np.abs(expected[finite]).max(initial=0.0)
+    if scale == 0 and not finite.all():
+        return float("inf")
     largest = np.abs(found[differ] - expected[differ]).max(initial=0.0)
     return float(largest / scale) if scale > 0 else float(largest)
 
@@ -209,15 +212,15 @@ def _first_run(
 
 
 def _feeds(variant: Variant, batch: BatchLike | None) -> Iterator[Arrays]:
-    """Noise of several shapes, then the first samples of a batch, as many as the model takes at once."""
+    """The first samples of a batch, as many as the model takes at once, or noise of several shapes."""
     opened = variant.opened
-    yield from inputs.noise(opened.flow, opened.all_specs, opened.constants)
-    if batch is not None:
-        group = batches.check(batch, opened.specs, str(variant.path)).groups[0]
-        samples = len(next(iter(group.values())))
-        size = opened.batch or min(samples, _MOST_SAMPLES)
-        first = batches.split(group, size, fixed=True)[0]
-        yield {**first.arrays, **opened.fixed(first.size)}
+    if batch is None:
+        yield from inputs.noise(opened.flow, opened.all_specs, opened.constants)
+        return
+    group = batches.check(batch, opened.specs, str(variant.path)).groups[0]
+    samples = len(next(iter(group.values())))
+    first = batches.split(group, opened.batch or min(samples, _MOST_SAMPLES), fixed=True)[0]
+    yield {**first.arrays, **opened.fixed(first.size)}
 
 
 def _check_conversion(variant: Variant, names: Sequence[str], feed: Arrays, folder: Path) -> None:

@@ -63,7 +63,7 @@ def write(
         model: The float model.
         plan: Widths by layer name; layers it does not list stay float.
         path: The file to write. Above 1.5 GB the tensors go to a second file beside it.
-        batch: Inputs to check the file with, where it does not run with noise; None: there are none.
+        batch: Inputs to check the file with; None makes some of noise.
         output_ranges: Smallest and largest output of convolutions by layer name. A convolution with quantized
             inputs is computed with integers if its output is quantized too: by this range, or because all its
             readers quantize what they read. Otherwise its inputs stay float.
