@@ -8,10 +8,10 @@ import pytest
 import torch
 import torchvision_ops  # noqa: F401
 import transformers
+from torch_models import fisher_of
 
 from lampq import adapters
 from lampq.adapters.torch import hugging_face, load_quantized
-from lampq.adapters.torch.fisher import fisher_sums
 from lampq.core.allocating.allocation import build_plan
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.values.errors import AdapterError
@@ -103,7 +103,7 @@ def test_directories_run_as_the_library_runs_them(folders, name):
 def test_fisher_traces_of_windows_and_of_padded_text(folders, name):
     model = adapters.read(folders / name)
     batch = make_batch(name)
-    found = fisher_sums(model, batch, labels="exact", batch_size=2).traces()
+    found = fisher_of(model, batch, labels="exact", batch_size=2).traces()
     module = plain(folders / name, name)
     parameters = {layer: module.get_parameter(p) for layer, p in model.parameters.items()}
     expected = dict.fromkeys(parameters, 0.0)
