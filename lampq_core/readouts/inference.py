@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from lampq.core.readouts.evidence import Evidence, words
 from lampq.core.readouts.vocabulary import (
@@ -33,6 +34,7 @@ from lampq.core.readouts.vocabulary import (
     SIZES,
     SOFTMAX,
     SPAN,
+    STATE,
     YES_NO,
 )
 from lampq.core.values.head import CLASSES, DIRECTION, IGNORE, PROBABILITIES, VALUES, Head
@@ -80,7 +82,9 @@ def infer_heads(
     """
     letters = "".join(char for char in (task or "").lower() if char.isalpha())
     views = [
-        Evidence(spec=spec, outputs=outputs, inputs=inputs, task=letters, model=words(model_name))
+        Evidence(
+            spec=spec, outputs=outputs, inputs=inputs, task=letters, model=words(PurePath(model_name).name)
+        )
         for spec in outputs
     ]
     verdicts = [judge(view) for view in views]
@@ -141,7 +145,8 @@ def _cache(e: Evidence) -> Verdict | None:
 
 
 def _inner_states(e: Evidence) -> Verdict | None:
-    if e.named(INNER) and any(words(other.name).isdisjoint(INNER | CACHE) for other in e.others):
+    result = any(words(other.name).isdisjoint(INNER | CACHE) for other in e.others)
+    if (e.named(INNER) and result) or (e.named(STATE) and e.beside(LOGITS)):
         return Verdict(role=IGNORE, reason="inner states beside the result", doubtful=True)
     return None
 
@@ -194,8 +199,9 @@ def _one_number(e: Evidence) -> Verdict | None:
 
 
 def _dense_task(e: Evidence) -> Verdict | None:
-    lone_map = not e.others and not e.model.isdisjoint(SEGMENTER)
-    if (e.made_for("semanticsegmentation", "imagesegmentation") or lone_map) and (e.axes or 0) >= 4:
+    lone = not e.others and not e.model.isdisjoint(SEGMENTER)
+    segments = e.made_for("semanticsegmentation", "imagesegmentation") or lone
+    if segments and (e.axes or 0) >= 4 and not e.named(YES_NO):
         one = (e.spec.shape or ())[e.channel_axis] == 1
         what = "yes or no" if one else "classes"
         return Verdict(role=PROBABILITIES if one else CLASSES, reason=f"{what} for pixels by what it is for")
