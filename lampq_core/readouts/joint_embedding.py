@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lampq.core.readouts.parts import Part, fit, output_of, parts_of
+from lampq.core.readouts.parts import Part, check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
@@ -50,7 +50,7 @@ class JointEmbedding:
         Raises:
             RecordError: An array is missing, has another shape than the centre's, or is not finite.
         """
-        fit(self._centre, difference)
+        check_samples(self._centre, difference)
         column = np.empty(self.size, dtype=np.float32)
         start = 0
         for part, embed in self._parts:
