@@ -79,6 +79,11 @@ CLASSIFIERS = [
         "ignore classes:-1*",
     ),
     case("an unknown operator", [out("y", N, 1000)], "classes:-1"),
+    case("MobileNet, channels last", [out("Logits", 1, 1, 1, 1001, by="Conv")], "classes:-1"),
+    case("one logit, four axes", [out("y", N, 1, 1, 1, by="Conv")], "probabilities:1"),
+    case("a softmax over an axis that is not there", [out("y", N, 10, by="Softmax", axis=3)], "classes:-1*"),
+    case("ViT by its task", [out("output", N, 10)], "classes:-1", task="ViTForImageClassification"),
+    case("tokens of a classifier", [out("output", N, 197, 384)], "values", task="image-classification"),
 ]
 MEDIAPIPE = [
     case(
@@ -356,5 +361,15 @@ TEXTS = [
     case("one sure class", [out("y", N, 1, by="Softmax", axis=1)], "values"),
     case("softmax over samples", [out("y", N, by="Softmax", axis=0)], "values"),
     case("nothing in it", [out("y", N, 0), out("z", N, 10, by="Gemm")], "ignore classes:-1"),
+    case("characters", [out("output", N, N, 97, by="Add")], "classes:-1", file="crnn.onnx"),
+    case(
+        "tokens in TensorFlow's names",
+        [out("StatefulPartitionedCall:0", N, 128, 312, by="Add")],
+        "values@serving_default_attention_mask:0",
+        inputs=(
+            InputSpec(name="serving_default_input_ids:0", shape=(N, 128), dtype="int32"),
+            InputSpec(name="serving_default_attention_mask:0", shape=(N, 128), dtype="int32"),
+        ),
+    ),
 ]
 CASES = [*CLASSIFIERS, *MEDIAPIPE, *DETECTORS, *DENSE, *TEXTS]

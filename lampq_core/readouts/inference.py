@@ -15,7 +15,6 @@ from lampq.core.readouts.evidence import Evidence, words
 from lampq.core.readouts.vocabulary import (
     CACHE,
     CLASS,
-    CLASS_TASKS,
     COMPARISON,
     DIRECT,
     DISCONTINUOUS,
@@ -35,6 +34,7 @@ from lampq.core.readouts.vocabulary import (
     SOFTMAX,
     SPAN,
     STATE,
+    TOKEN_TASKS,
     YES_NO,
 )
 from lampq.core.values.head import CLASSES, DIRECTION, IGNORE, PROBABILITIES, VALUES, Head
@@ -162,10 +162,10 @@ def _comparisons(e: Evidence) -> Verdict | None:
 def _softmax(e: Evidence) -> Verdict | None:
     if e.spec.producer not in SOFTMAX:
         return None
-    axis = e.last_axis if e.spec.axis is None else e.spec.axis
-    if e.spec.shape is not None and axis % len(e.spec.shape) == 0:
+    axis, shape = e.run_axis, e.spec.shape
+    if shape and axis % len(shape) == 0:
         return Verdict(role=VALUES, reason="a softmax over the samples")
-    if e.spec.shape is not None and e.spec.shape[axis] == 1:
+    if shape and shape[axis] == 1:
         return Verdict(role=IGNORE, reason="a softmax over one entry is always 1", doubtful=True)
     activated = e.spec.producer == "Softmax"
     return Verdict(role=CLASSES, axis=axis, activated=activated, reason=f"behind {e.spec.producer}")
@@ -173,8 +173,7 @@ def _softmax(e: Evidence) -> Verdict | None:
 
 def _normalized(e: Evidence) -> Verdict | None:
     if e.spec.producer in NORMALIZING:
-        axis = e.spec.axis or e.last_axis
-        return Verdict(role=DIRECTION, axis=axis, reason="normalised to unit length")
+        return Verdict(role=DIRECTION, axis=e.run_axis or e.last_axis, reason="normalised to unit length")
     return None
 
 
@@ -219,7 +218,8 @@ def _span_task(e: Evidence) -> Verdict | None:
 def _class_task(e: Evidence) -> Verdict | None:
     if e.axes not in (None, 2, 3) or e.named(FEATURE | EMBEDDING):
         return None
-    if e.made_for(*CLASS_TASKS) and (not e.others or e.named(LOGITS)):
+    tasks = TOKEN_TASKS if e.axes == 3 else (*TOKEN_TASKS, "classification")
+    if e.made_for(*tasks) and (not e.others or e.named(LOGITS)):
         return Verdict(role=CLASSES, axis=e.last_axis, reason="classes by its task")
     if e.made_for("objectdetection") and e.named(LOGITS):
         return Verdict(role=CLASSES, axis=-1, reason="classes by its task")

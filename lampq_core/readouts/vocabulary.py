@@ -70,9 +70,9 @@ FEATURE = frozenset(
 )
 LOGITS = frozenset({"logits"})
 SPAN = frozenset({"start", "end"})
-# What models are made for, letters alone.
-CLASS_TASKS = (
-    *("classification", "maskedlm", "fillmask", "causallm", "lmheadmodel", "conditionalgeneration"),
+# Tasks, letters alone, that choose a class for every token.
+TOKEN_TASKS = (
+    *("tokenclassification", "maskedlm", "fillmask", "causallm", "lmheadmodel", "conditionalgeneration"),
     *("textgeneration", "seq2seqlm", "forctc", "speechrecognition"),
 )
 # Words of file names. `face`, `hand` and `iris` are none: classifiers are called so as well.
