@@ -359,6 +359,7 @@ TEXTS = [
         "no more than hidden states", [out("hidden_states.0", N, N, 64)], "values@attention_mask", inputs=TEXT
     ),
     case("one sure class", [out("y", N, 1, by="Softmax", axis=1)], "values"),
+    case("unit length of samples", [out("y", N, 128, by="LpNormalization", axis=-2)], "direction:-1"),
     case("softmax over samples", [out("y", N, by="Softmax", axis=0)], "values"),
     case("nothing in it", [out("y", N, 0), out("z", N, 10, by="Gemm")], "ignore classes:-1"),
     case("characters", [out("output", N, N, 97, by="Add")], "classes:-1", file="crnn.onnx"),

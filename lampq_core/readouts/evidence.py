@@ -80,7 +80,7 @@ class Evidence:
         axis, shape = self.spec.axis, self.spec.shape
         if axis is None or (shape is not None and not -len(shape) <= axis < len(shape)):
             return self.last_axis
-        return axis
+        return axis % len(shape) if shape else axis
 
     @property
     def others(self) -> list[OutputSpec]:
