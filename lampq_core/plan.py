@@ -16,6 +16,7 @@ from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import LampqError, PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.option import Option
+from lampq.core.outputs import Output, refuse_clashes
 
 _SCHEMA = "lampq.plan/1"
 
@@ -239,7 +240,7 @@ class Plan:
             OutputExistsError: The file exists and `force` is false.
         """
         path = Path(path)
-        files.refuse_existing(path, force=force)
+        refuse_clashes([Output(path=path)], force=force)
         files.write_json(path, self.to_json())
 
     @classmethod

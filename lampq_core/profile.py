@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core import files, schema
+from lampq.core import files, schema, staging
 from lampq.core.blocks import check_block
 from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
+from lampq.core.messages import reason
 from lampq.core.option import Option
+from lampq.core.outputs import Output, refuse_clashes
+from lampq.core.publishing import writing
 from lampq.core.shard import Shard
+from lampq.core.side_files import SideNames, publish_pair
 
 _SCHEMA = "lampq.profile/1"
+# How often a profile that changes while it is read is read again.
+_TRIES = 20
+# What NumPy and zipfile raise, depending on where an archive is damaged.
+_DAMAGE = (
+    ValueError, OSError, KeyError, TypeError, EOFError, OverflowError, MemoryError, NotImplementedError, RuntimeError,
+    SyntaxError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 # Arrays that a profile may lack.
 _OPTIONAL = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
@@ -162,22 +176,35 @@ class Profile:
         return dataclasses.replace(self, options=tuple(self.options[column] for column in keep), **arrays)
 
     def write(self, path: Path, *, force: bool = False) -> None:
-        """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
+        """Write `path` (JSON) and, beside it, the arrays in a file named by its content: `NAME.0123456789ab.npz`.
+
+        Whoever reads while this goes on, or after it was killed, has the old profile or the new one. The arrays of
+        the old one are removed last.
 
         Raises:
-            OutputExistsError: One of the two exists and `force` is false.
+            OutputExistsError: The file exists and `force` is false.
+            OutputError: It cannot be written, or its name does not end in .json.
         """
         path = Path(path)
-        arrays_path = path.with_suffix(".npz")
-        for output in (path, arrays_path):
-            files.refuse_existing(output, force=force)
+        refuse_clashes([Output.profile(path)], force=force)
         arrays: dict[str, Any] = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
         for name in _OPTIONAL:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        with files.atomic_path(arrays_path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **arrays)
-        data = {
+        names = SideNames(stem=path.stem, ending=".npz")
+        with (
+            writing(path),
+            staging.temporary(path.parent, suffix=".npz") as arrays_file,
+            staging.temporary(path.parent, suffix=".json") as file,
+        ):
+            with arrays_file.open("wb") as handle:
+                np.savez(handle, **arrays)
+            digest = files.sha256(arrays_file)
+            file.write_text(files.json_text(self._to_json({"file": names.of(digest), "sha256": digest})))
+            publish_pair(file, path, (arrays_file, digest), names, former=_former_arrays(path))
+
+    def _to_json(self, arrays: Mapping[str, str]) -> dict[str, Any]:
+        return {
             "schema": _SCHEMA,
             "provenance": dict(self.provenance),
             "samples": self.samples,
@@ -188,10 +215,9 @@ class Profile:
             "rest_bytes": self.rest_bytes,
             "per_token": self.per_token,
             "options": [dataclasses.asdict(option) for option in self.options],
-            "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
+            "arrays": dict(arrays),
             "layers": [layer.to_json() for layer in self.layers],
         }
-        files.write_json(path, data)
 
     @classmethod
     def read(cls, path: Path) -> Profile:
@@ -202,6 +228,19 @@ class Profile:
         """
         path = Path(path)
         data = files.read_json(path, "profile")
+        for _ in range(_TRIES):
+            try:
+                return cls._from_json(data, path)
+            except RecordError:
+                # Another run may have replaced the profile since, and removed these arrays.
+                newer = files.read_json(path, "profile")
+                if newer == data:
+                    raise
+                data = newer
+        raise RecordError(f"profile {path}: it is being replaced all the time; try again")
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any], path: Path) -> Profile:
         if data.get("schema") != _SCHEMA:
             raise RecordError(f"profile {path}: schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
         try:
@@ -229,17 +268,32 @@ class Profile:
             raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
 
 
+def _former_arrays(path: Path) -> dict[str, str]:
+    """NAME.npz -> its SHA-256, where the profile at `path` is of the time when arrays had that name."""
+    try:
+        arrays = files.read_json(path, "profile")["arrays"]
+        name, digest = str(arrays["file"]), str(arrays["sha256"])
+    except (RecordError, KeyError, TypeError):
+        return {}
+    own = name == f"{path.stem}.npz" and re.fullmatch("[0-9a-f]{64}", digest)
+    return {name: digest} if own else {}
+
+
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     try:
         content = path.read_bytes()
-    except OSError as err:
+    except (OSError, ValueError) as err:
         raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
     if hashlib.sha256(content).hexdigest() != digest:
         raise RecordError(
             f"its arrays {path.name} have changed since it was written; profile the model again"
         )
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as err:
-        raise RecordError(f"its arrays {path.name} are damaged ({err})") from err
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Archives are written uncompressed; one that unfolds to more than it has is made to do harm.
+            if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                raise ValueError("they unfold to more than the file holds")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except _DAMAGE as err:
+        raise RecordError(f"its arrays {path.name} are damaged ({reason(err)})") from err

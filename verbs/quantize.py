@@ -15,12 +15,12 @@ from lampq.core.allocation import build_plan, uniform_choice
 from lampq.core.coding import INPUTS, Coding, with_rounding
 from lampq.core.divergence import kl_divergence
 from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.files import refuse_existing_pair
 from lampq.core.lampq_update import update
 from lampq.core.limits import Budget
 from lampq.core.measure import Progress, check_logits, quiet
 from lampq.core.model import Model, rounds_activations
 from lampq.core.option import neighbours as near_options
+from lampq.core.outputs import Output
 from lampq.core.plan import Neighbour, Plan
 from lampq.core.profile import Profile
 from lampq.core.recentre import refine
@@ -29,7 +29,7 @@ from lampq.core.scores import SUPERPOSITION, lampq_scores
 from lampq.core.setting import profile_rule, profile_setting
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import read_written, refuse_existing_output
+from lampq.verbs.formats import read_written, refuse_model_clashes
 from lampq.verbs.neighbours import neighbours
 from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
@@ -101,9 +101,8 @@ def quantize(
         LampqError: Any step's bad input; nothing is written then.
     """
     out = Path(out)
-    refuse_existing_output(model, out, force=force)
-    if profile_out is not None:
-        refuse_existing_pair(Path(profile_out), force=force)
+    more = () if profile_out is None else (Output.profile(Path(profile_out)),)
+    refuse_model_clashes(model, out, *more, force=force)
     if block is not None and measurement.get("act_bits") is not None and model.format == "onnx":
         raise PlanError(
             "in ONNX files blocks of weights go with float inputs: integer products want one scale per channel; "

@@ -9,7 +9,8 @@ import numpy as np
 
 from lampq.core.coding import INPUTS
 from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.files import refuse_existing, write_text
+from lampq.core.files import write_text
+from lampq.core.outputs import Output, refuse_clashes
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
 from lampq.core.scores import MODES, SUPERPOSITION
@@ -39,7 +40,7 @@ def report(
         PlanError: The profile is of another model, or lacks a width that the plan uses.
     """
     out = Path(out)
-    refuse_existing(out, force=force)
+    refuse_clashes([Output(path=out)], force=force)
     around = None if profile is None else surroundings(plan, profile, seed=seed)
     write_text(out, render(Findings(plan=plan, around=around)))
     return out

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.packed import Record
 from lampq.core.coding import coded_for, encoder
 from lampq.core.errors import AdapterError
-from lampq.core.files import atomic_path
 from lampq.core.plan import Plan, PlanLayer
+from lampq.core.publishing import atomic_folder, atomic_path
 from lampq.core.quantizer import Quantized, from_rows
 
 # Rounding of float32 in another order.
@@ -52,7 +49,7 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     }
     expected = model.with_weights(values)
     if directory:
-        with _new_directory(path) as temporary:
+        with atomic_folder(path) as temporary:
             compressed.write(model, plan, weights, temporary)
             _compare(model, expected, compressed.read_back(temporary), path)
         return
@@ -136,24 +133,3 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
             f"of their range; nothing was kept"
         )
 
-
-@contextlib.contextmanager
-def _new_directory(path: Path) -> Iterator[Path]:
-    """A directory that appears whole or not at all; one that is there is replaced when the new one is complete."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        # A folder cannot take the place of a full one: the old one steps aside, and back if the new one fails.
-        if path.is_dir():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if old.is_dir():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
