@@ -68,7 +68,9 @@ def refuse_clashes(outputs: Sequence[Output], reads: Iterable[Path] = (), *, for
 
 def _refuse_pair(first: Path, second: Path) -> None:
     if _same(first, second):
-        raise OutputExistsError(f"{first} and {second} are one file, and both are to be written; name another")
+        raise OutputExistsError(
+            f"{first} and {second} are one file, and both are to be written; name another"
+        )
     for inner, outer in ((first, second), (second, first)):
         if _within(inner, outer):
             raise OutputExistsError(f"{inner} lies in {outer}, and both are to be written; name another")
@@ -82,16 +84,17 @@ def _refuse_replacing(output: Output, sources: Sequence[Path], *, force: bool) -
         if _same(path, source):
             raise OutputExistsError(f"{path} is what is read; name another file")
         if _within(path, source):
-            raise OutputExistsError(f"{path} lies in {source}, which is read; name another file, or remove it")
+            raise OutputExistsError(
+                f"{path} lies in {source}, which is read; name another file, or remove it"
+            )
         if path.is_dir() and _within(source, path):
             raise OutputExistsError(f"{path} holds {source}, which is read; name another")
     if not force:
         raise OutputExistsError(f"{path} exists; pass --force (force=True) to overwrite it")
     if path.is_dir() and output.marker is None:
         raise OutputExistsError(f"{path} is a folder; name a file")
-    if path.is_dir() and output.marker is not None and any(path.iterdir()):
-        if not (path / output.marker).is_file():
-            raise OutputExistsError(f"{path} is a folder without {output.marker}, and is kept; name another")
+    if path.is_dir() and any(path.iterdir()) and not (path / str(output.marker)).is_file():
+        raise OutputExistsError(f"{path} is a folder without {output.marker}, and is kept; name another")
 
 
 def _refuse_impossible(output: Output) -> None:
@@ -115,7 +118,7 @@ def _longest_name(folder: Path) -> int:
 def _same(first: Path, second: Path) -> bool:
     """Whether two paths are one file: by name, through links, or as hard links."""
     try:
-        return os.path.samefile(first, second)
+        return first.samefile(second)
     except OSError:
         return os.path.realpath(first) == os.path.realpath(second)
 

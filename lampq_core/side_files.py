@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,10 +74,10 @@ def publish_pair(
 
 def _remove_outdated(path: Path, names: SideNames, former: Mapping[str, str]) -> None:
     digests = dict(former)
-    for entry in os.listdir(path.parent):
-        digits = names.digits(entry)
+    for file in path.parent.iterdir():
+        digits = names.digits(file.name)
         if digits is not None:
-            digests[entry] = digits
+            digests[file.name] = digits
     candidates = [entry for entry in digests if not _is_named(entry, path)]
     # A file of that name which does not hold that content is somebody else's.
     outdated = [entry for entry in candidates if _holds(path.with_name(entry), digests[entry])]
@@ -105,14 +104,18 @@ def _is_named(entry: str, path: Path) -> bool:
     # Only the end is sure to be written out as it is: JSON escapes what is not ASCII.
     words = ".".join(entry.split(".")[-2:]).encode("ascii", "ignore")
     return any(
-        _contains(path.with_name(other), words)
-        for other in os.listdir(path.parent)
-        if other.endswith(path.suffix) and not other.startswith(".lampq-")
+        _contains(other, words)
+        for other in path.parent.iterdir()
+        if other.suffix == path.suffix and not other.name.startswith(".lampq-")
     )
 
 
 def _contains(file: Path, words: bytes) -> bool:
     if not file.is_file() or file.stat().st_size == 0:
         return False
-    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(words) >= 0
+    try:
+        with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(words) >= 0
+    except OSError:
+        # Unreadable: it may.
+        return True

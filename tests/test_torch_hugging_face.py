@@ -13,8 +13,7 @@ from lampq import adapters
 from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.core.allocation import build_plan
-from lampq.core.errors import AdapterError
-from lampq.core.files import OutputExistsError
+from lampq.core.errors import AdapterError, OutputExistsError
 from lampq.core.measure import quantized_weights
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile

@@ -71,4 +71,3 @@ def tensor_bytes(model: ir.Model) -> int:
     """Bytes of all initializers."""
     tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
     return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
-

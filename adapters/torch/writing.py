@@ -132,4 +132,3 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
             f"{path}: what was written does not compute what it should: logits are off by {error:.2g} "
             f"of their range; nothing was kept"
         )
-

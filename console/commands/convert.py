@@ -9,7 +9,7 @@ from lampq import adapters
 from lampq.console import flags, given, render
 from lampq.conversions import FORMATS
 from lampq.core.errors import PlanError
-from lampq.core.files import refuse_existing, write_text
+from lampq.core.files import write_text
 from lampq.core.model import Model
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
@@ -53,7 +53,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
     if args.weights is not None and args.model is None:
         raise PlanError("--weights goes with --model")
     model = (
