@@ -59,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _leave(who, "interrupted", _INTERRUPTED)
             if isinstance(err, OSError | MemoryError):
                 return _leave(who, _from_system(err), _BAD_INPUT)
+            if isinstance(err, UnicodeEncodeError) and all(
+                map(_is_raw_byte, err.object[err.start : err.end])
+            ):
+                return _leave(who, f"the name {err.object!r} is no text; rename the file", _BAD_INPUT)
             raise
     return 0
 
@@ -78,6 +82,11 @@ def _from_system(err: OSError | MemoryError) -> str:
         return "there is not enough memory"
     place = "" if err.filename is None else f"{os.fsdecode(err.filename)}: "
     return f"{place}{err.strerror or err}"
+
+
+def _is_raw_byte(character: str) -> bool:
+    """Whether a character stands for a byte of a file name that is no text."""
+    return "\udc80" <= character <= "\udcff"
 
 
 def _discard_output() -> None:

@@ -111,6 +111,9 @@ class Budget:
             raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
 
 
+_LARGEST = 2**63 - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Limit:
     """One sum over the layers and the most it may be.
@@ -130,6 +133,10 @@ class Limit:
     asked: str
     show: Callable[[int], str]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        # No sum of 64-bit integers exceeds what they hold, and solvers take no more.
+        object.__setattr__(self, "most", min(self.most, _LARGEST))
 
 
 def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:

@@ -38,14 +38,17 @@ class SideNames:
 
     def of(self, digest: str) -> str:
         """The name of the part with this SHA-256 (hexadecimal)."""
-        # Main files say it in UTF-8, which not every file name is.
-        stem = self.stem.encode("utf-8", "replace").decode("utf-8")
-        return f"{stem}.{digest[:DIGITS]}{self.ending}"
+        return f"{as_text(self.stem)}.{digest[:DIGITS]}{self.ending}"
 
     def digits(self, name: str) -> str | None:
         """The digits in a name of this form, None in others."""
         match = re.fullmatch(r"(.+)\.([0-9a-f]+)(\.\w+)", name, re.DOTALL)
         return match[2] if match and len(match[2]) == DIGITS and name == self.of(match[2]) else None
+
+
+def as_text(name: str) -> str:
+    """A file name as UTF-8 can say it, which is what main files and other tools take."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def publish_pair(

@@ -51,6 +51,7 @@ def run(words, at):
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         # Small models get a data file too.
+        save._EXTERNAL_FROM = 100
         save.staged.__wrapped__.__kwdefaults__["single_file_bytes"] = 1000
         if at:
             count_down(at)

@@ -146,3 +146,8 @@ def test_a_run_killed_anywhere_leaves_every_output_old_or_new_and_whole(verb, ma
     # The run that was not killed has swept what all others left.
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert len(list(tmp_path.iterdir())) == files
+
+
+def test_the_models_of_these_tests_are_pairs_of_files(made, runs, tmp_path):
+    assert runs(commands(made, tmp_path)["apply"][0]) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".data", ".onnx"]

@@ -18,7 +18,7 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.unpack import Unpacker
 from lampq.adapters.onnx.write import Recipe, write
-from lampq.core.errors import AdapterError, PlanError
+from lampq.core.errors import AdapterError, LampqError, PlanError
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.quantizer import as_rows, quantize
 
@@ -160,7 +160,8 @@ def test_names_that_are_taken_are_not_taken_again(tmp_path):
     assert read_bits(written.path) == {"fc": (3, "bitplane")}
 
 
-def test_large_models_get_a_data_file(tmp_path):
+def test_large_models_get_a_data_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(save, "_EXTERNAL_FROM", 100)
     model = read(transformer(tmp_path / "float.onnx"))
     plan = make_plan(model, 4)
     graph, _ = writer.build(

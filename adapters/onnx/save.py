@@ -12,7 +12,7 @@ import onnx_ir as ir
 from lampq.core import staging
 from lampq.core.files import sha256
 from lampq.core.publishing import writing
-from lampq.core.side_files import SideNames, publish_pair
+from lampq.core.side_files import SideNames, as_text, publish_pair
 
 # A protocol buffer ends at 2 GiB, and is held in memory more than once while it is written and read.
 LARGEST_SINGLE_FILE = 1_500_000_000
@@ -41,7 +41,7 @@ def staged(model: ir.Model, path: Path, *, single_file_bytes: int = LARGEST_SING
         value.type = value.shape = None
     names = SideNames(stem=path.name, ending=".data")
     with writing(path), staging.temporary(path.parent, directory=True) as folder:
-        file = folder / path.name
+        file = folder / as_text(path.name)
         side = None
         if tensor_bytes(model) <= single_file_bytes:
             file.write_bytes(ir.to_proto(model).SerializeToString())
@@ -51,12 +51,15 @@ def staged(model: ir.Model, path: Path, *, single_file_bytes: int = LARGEST_SING
         publish_pair(file, path, side, names)
 
 
-def _save_pair(model: ir.Model, file: Path, names: SideNames) -> tuple[Path, str]:
-    """Write a model and its data file; returns the latter and its SHA-256."""
+def _save_pair(model: ir.Model, file: Path, names: SideNames) -> tuple[Path, str] | None:
+    """Write a model and its data file; returns the latter and its SHA-256, or None if all tensors are small."""
     # The name follows from data whose places the model must hold before: one of equal length keeps them.
     provisional = names.of(secrets.token_hex(32))
     ir.save(model, file, external_data=provisional, size_threshold_bytes=_EXTERNAL_FROM)
     data = file.with_name(provisional)
+    if data.stat().st_size == 0:
+        data.unlink()
+        return None
     digest = sha256(data)
     file.write_bytes(file.read_bytes().replace(provisional.encode(), names.of(digest).encode()))
     return data.rename(file.with_name(names.of(digest))), digest
