@@ -13,10 +13,10 @@ import numpy as np
 import lampq
 from lampq.core.coding import Coding, coded_for, encoder
 from lampq.core.errors import AdapterError
-from lampq.core.files import atomic_path
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
 from lampq.core.packing import pack, payload_bytes, unpack
+from lampq.core.publishing import atomic_path
 
 
 class NpzModel:

@@ -17,8 +17,8 @@ from lampq.adapters.tflite.weights import MATMUL, Site, Weight
 from lampq.core.activation_grid import ActivationGrid
 from lampq.core.coding import encoder
 from lampq.core.errors import AdapterError, PlanError
-from lampq.core.files import atomic_path
 from lampq.core.plan import Plan, PlanLayer
+from lampq.core.publishing import atomic_path
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.model import TfliteModel
