@@ -11,6 +11,8 @@ from typing import Any
 from lampq.core.errors import RecordError
 from lampq.core.publishing import atomic_path
 
+_LARGEST_INTEGER, _LONGEST_INTEGER = 2**63 - 1, 20
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, UTF-8; parts of file names that are no text are escaped."""
@@ -46,7 +48,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         hint = _hint(Path(path))
         raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
     except (ValueError, RecursionError) as err:
         raise RecordError(f"{what} {path}: not valid JSON ({err})") from err
     if not isinstance(data, dict):
@@ -76,6 +78,14 @@ def _digest(handle: Any) -> str:
     while block := handle.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def _integer(text: str) -> int:
+    # Long ones take time that grows with the square of their length, and no array holds them.
+    value = int(text) if len(text) <= _LONGEST_INTEGER else _LARGEST_INTEGER + 1
+    if abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"{text[:_LONGEST_INTEGER]} is beyond 64 bits")
+    return value
 
 
 def _refuse_constant(text: str) -> float:

@@ -62,8 +62,8 @@ class Budget:
             ("BOPs", self.max_bops, "bit operations"),
             ("largest layer input", self.max_activation_bytes, "bytes"),
         ):
-            if value is not None and value <= 0:
-                raise BudgetError(f"{name} {value}: must be above 0 {unit}")
+            if value is not None and not 0 < value <= _LARGEST:
+                raise BudgetError(f"{name} {value}: must be above 0 {unit}, and below 2^63")
         if self.max_kl is not None and not 0 < self.max_kl < math.inf:
             raise BudgetError(f"largest KL {self.max_kl}: must be above 0 nats")
         for text in self.at_most:
@@ -135,7 +135,7 @@ class Limit:
     note: str = ""
 
     def __post_init__(self) -> None:
-        # No sum of 64-bit integers exceeds what they hold, and solvers take no more.
+        # A huge average limits nothing; solvers take 64-bit integers.
         object.__setattr__(self, "most", min(self.most, _LARGEST))
 
 

@@ -6,9 +6,7 @@ import dataclasses
 import hashlib
 import io
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from lampq.core import files, schema, staging
 from lampq.core.blocks import check_block
 from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import RecordError
-from lampq.core.layer import Layer
+from lampq.core.layer import LARGEST_COUNT, Layer
 from lampq.core.messages import reason
 from lampq.core.option import Option
 from lampq.core.outputs import Output, refuse_clashes
@@ -31,11 +29,6 @@ from lampq.core.side_files import SideNames, publish_pair
 _SCHEMA = "lampq.profile/1"
 # How often a profile that changes while it is read is read again.
 _TRIES = 20
-# What NumPy and zipfile raise, depending on where an archive is damaged.
-_DAMAGE = (
-    ValueError, OSError, KeyError, TypeError, EOFError, OverflowError, MemoryError, NotImplementedError, RuntimeError,
-    SyntaxError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 # Arrays that a profile may lack.
 _OPTIONAL = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
@@ -132,6 +125,9 @@ class Profile:
             )
             raise RecordError(f"profile: {name} is not finite at {place}")
         least = {"weight_error": 0, "kl": 0, "joint_fisher": 0, "payload_bytes": -1}.get(name)
+        if name == "payload_bytes" and (array > LARGEST_COUNT).any():
+            place = self.layers[int(np.argwhere(array > LARGEST_COUNT)[0, 0])].name
+            raise RecordError(f"profile: payload_bytes is impossibly large at layer {place}; it is damaged")
         if least is not None and (array < least).any():
             place = self.layers[int(np.argwhere(array < least)[0, 0])].name
             raise RecordError(f"profile: {name} is negative at layer {place}")
@@ -295,5 +291,6 @@ def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
                 raise ValueError("they unfold to more than the file holds")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except _DAMAGE as err:
+    # NumPy, zipfile and the parsers of headers raise whatever the damage makes them stumble over.
+    except Exception as err:
         raise RecordError(f"its arrays {path.name} are damaged ({reason(err)})") from err
