@@ -94,7 +94,9 @@ sys.exit(main({words!r}))
 
 
 @pytest.mark.parametrize("then", ["raise", "raise ImportError('broken')", "raise SystemError('C API')"])
-@pytest.mark.parametrize("name", ["lampq.console.arguments", "numpy", "rich.console", "onnxruntime"])
+@pytest.mark.parametrize(
+    "name", ["lampq.console.program", "lampq.console.arguments", "numpy", "rich.console", "onnxruntime"]
+)
 def test_an_interrupt_during_an_import_is_one_line(name, then, made, tmp_path):
     words = ["profile", str(made / "m.onnx"), "--no-data", "-o", str(tmp_path / "o.json")]
     code = INTERRUPTED_IMPORT.format(name=name, then=then, words=words)
