@@ -30,12 +30,13 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, *, bounded: bool = False) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
         path: The file.
         what: What it should be ("plan", "profile"), for the message.
+        bounded: Refuse integers beyond 64 bits, which other tools' files may hold.
 
     Raises:
         RecordError: It is missing, unreadable, no JSON, or no object.
@@ -48,7 +49,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         hint = _hint(Path(path))
         raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded if bounded else None)
     except (ValueError, RecursionError) as err:
         raise RecordError(f"{what} {path}: not valid JSON ({err})") from err
     if not isinstance(data, dict):
@@ -80,7 +81,7 @@ def _digest(handle: Any) -> str:
     return digest.hexdigest()
 
 
-def _integer(text: str) -> int:
+def _bounded(text: str) -> int:
     # Long ones take time that grows with the square of their length, and no array holds them.
     value = int(text) if len(text) <= _LONGEST_INTEGER else _LARGEST_INTEGER + 1
     if abs(value) > _LARGEST_INTEGER:

@@ -251,7 +251,7 @@ class Plan:
             PlanError: It is missing, damaged or no plan.
         """
         try:
-            return cls.from_json(files.read_json(Path(path), "plan"))
+            return cls.from_json(files.read_json(Path(path), "plan", bounded=True))
         except PlanError as err:
             raise PlanError(f"plan {path}: {err}") from err
         except LampqError as err:

@@ -223,13 +223,13 @@ class Profile:
             RecordError: Either file is missing, damaged, or the two do not belong together.
         """
         path = Path(path)
-        data = files.read_json(path, "profile")
+        data = files.read_json(path, "profile", bounded=True)
         for _ in range(_TRIES):
             try:
                 return cls._from_json(data, path)
             except RecordError:
                 # Another run may have replaced the profile since, and removed these arrays.
-                newer = files.read_json(path, "profile")
+                newer = files.read_json(path, "profile", bounded=True)
                 if newer == data:
                     raise
                 data = newer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
 from lampq.adapters.sources import model_files
+from lampq.core import staging
 from lampq.core.errors import AdapterError
 from lampq.core.model import Model
 from lampq.core.outputs import Output, refuse_clashes
@@ -43,8 +44,8 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
         raise AdapterError(f"{model.path.name}: {model.format} models cannot be converted to {to} here")
     from lampq.adapters.torch.onnx_export import export_onnx
 
-    with tempfile.TemporaryDirectory(prefix="lampq-") as folder:
-        path = Path(folder) / f"{model.path.stem or 'model'}.onnx"
+    with staging.temporary(Path(tempfile.gettempdir()), directory=True) as folder:
+        path = folder / f"{model.path.stem or 'model'}.onnx"
         export_onnx(cast("TorchModel", model), path)
         yield adapters.read(path)
 
