@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Budget": "lampq.core.limits",
-    "Gaussian": "lampq.core.gaussian",
-    "LampqError": "lampq.core.errors",
-    "Layer": "lampq.core.layer",
-    "Plan": "lampq.core.plan",
-    "Problem": "lampq.core.problem",
-    "Profile": "lampq.core.profile",
-    "Solution": "lampq.core.solution",
+    "Budget": "lampq.core.allocating.limits",
+    "Gaussian": "lampq.core.values.gaussian",
+    "LampqError": "lampq.core.values.errors",
+    "Layer": "lampq.core.values.layer",
+    "Plan": "lampq.core.values.plan",
+    "Problem": "lampq.core.values.problem",
+    "Profile": "lampq.core.values.profile",
+    "Solution": "lampq.core.values.solution",
     "apply": "lampq.verbs.apply",
     "compare": "lampq.verbs.compare",
     "convert": "lampq.verbs.convert",
@@ -38,14 +38,14 @@ _EXPORTS = {
     "fake_quantize": "lampq.verbs.fake_quantize",
     "inspect": "lampq.verbs.inspect",
     "match": "lampq.verbs.match",
-    "merge": "lampq.core.merge",
+    "merge": "lampq.core.values.merge",
     "plan": "lampq.verbs.plan",
     "profile": "lampq.verbs.profile",
     "quantize": "lampq.verbs.quantize",
     "read": "lampq.adapters",
     "read_data": "lampq.adapters.data",
     "report": "lampq.verbs.report",
-    "schema": "lampq.core.schema",
+    "schema": "lampq.core.values.schema",
     "solve": "lampq.solvers",
     "sweep": "lampq.verbs.sweep",
     "why": "lampq.verbs.why",
@@ -69,16 +69,16 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
-    from lampq.core.errors import LampqError as LampqError
-    from lampq.core.gaussian import Gaussian as Gaussian
-    from lampq.core.layer import Layer as Layer
-    from lampq.core.limits import Budget as Budget
-    from lampq.core.merge import merge as merge
-    from lampq.core.plan import Plan as Plan
-    from lampq.core.problem import Problem as Problem
-    from lampq.core.profile import Profile as Profile
-    from lampq.core.schema import schema as schema
-    from lampq.core.solution import Solution as Solution
+    from lampq.core.allocating.limits import Budget as Budget
+    from lampq.core.values.errors import LampqError as LampqError
+    from lampq.core.values.gaussian import Gaussian as Gaussian
+    from lampq.core.values.layer import Layer as Layer
+    from lampq.core.values.merge import merge as merge
+    from lampq.core.values.plan import Plan as Plan
+    from lampq.core.values.problem import Problem as Problem
+    from lampq.core.values.profile import Profile as Profile
+    from lampq.core.values.schema import schema as schema
+    from lampq.core.values.solution import Solution as Solution
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import apply as apply
     from lampq.verbs.compare import compare as compare

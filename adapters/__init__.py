@@ -6,11 +6,11 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 if TYPE_CHECKING:
-    from lampq.core.model import Model
-    from lampq.core.stored import StoredWeight
+    from lampq.core.measuring.model import Model
+    from lampq.core.values.stored import StoredWeight
 
 # Format -> the package whose `read` reads it.
 _READERS = {

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 
-from lampq.core.errors import AdapterError
-from lampq.core.layer import KINDS
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.layer import KINDS
 
 _ATTENTION = r"(?:\w*attn\w*|\w*attention\w*|mha|mixer)"
 

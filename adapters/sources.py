@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from lampq.core.errors import LampqError
+from lampq.core.values.errors import LampqError
 
 _INDEX = ".index.json"
 _PREPROCESSING = "preprocessor_config.json"

@@ -19,16 +19,16 @@ import report
 
 import lampq
 from lampq import solvers
-from lampq.core.allocation import Budget, build_problem, uniform_choice
-from lampq.core.divergence import kl_divergence
-from lampq.core.interaction import profile_interaction
-from lampq.core.lampq_update import update
-from lampq.core.measure import measure_plan, quantized_weights
-from lampq.core.model import Model
-from lampq.core.profile import Profile
-from lampq.core.recentre import refine
-from lampq.core.scores import predicted_damage
-from lampq.core.superposition import allocate
+from lampq.core.allocating.allocation import Budget, build_problem, uniform_choice
+from lampq.core.allocating.scores import predicted_damage
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.measuring.measure import measure_plan, quantized_weights
+from lampq.core.measuring.model import Model
+from lampq.core.searching.lampq_update import update
+from lampq.core.searching.recentre import refine
+from lampq.core.searching.superposition import allocate
+from lampq.core.values.profile import Profile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,16 @@ import report
 
 import lampq
 from lampq import solvers
-from lampq.core.allocation import Budget, build_problem, uniform_choice
-from lampq.core.coding import with_rounding
-from lampq.core.divergence import kl_divergence
-from lampq.core.interaction import Interaction, profile_interaction
-from lampq.core.measure import quantized_weights
-from lampq.core.model import Model
-from lampq.core.profile import Profile
-from lampq.core.recentre import refine
-from lampq.core.scores import predicted_damage
-from lampq.core.superposition import allocate
+from lampq.core.allocating.allocation import Budget, build_problem, uniform_choice
+from lampq.core.allocating.scores import predicted_damage
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.interaction import Interaction, profile_interaction
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.measuring.model import Model
+from lampq.core.searching.recentre import refine
+from lampq.core.searching.superposition import allocate
+from lampq.core.values.profile import Profile
 
 COLUMNS = (
     "budget (bits)",

@@ -24,7 +24,7 @@ from peers.subjects import Subject, cifar, digits
 import lampq
 from lampq.adapters.torch import read
 from lampq.adapters.torch.model import TorchModel
-from lampq.core.divergence import kl_divergence
+from lampq.core.measuring.divergence import kl_divergence
 
 JUDGES = (COMMON, MAX)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.model import Model
+from lampq.core.measuring.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

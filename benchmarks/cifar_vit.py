@@ -20,8 +20,8 @@ import report
 
 import lampq
 from lampq import adapters
-from lampq.core.coding import with_rounding
-from lampq.core.limits import Budget
+from lampq.core.allocating.limits import Budget
+from lampq.core.measuring.encoding import with_rounding
 from lampq.verbs.quantize import best_plan
 
 MODES = ("lampq", "fisher", "kl", "superposition")

@@ -31,7 +31,7 @@ from lampq.adapters import torch as torch_adapter
 from lampq.conversions import find
 from lampq.conversions.imports import given_plan
 from lampq.conversions.target import Target
-from lampq.core.plan import Plan
+from lampq.core.values.plan import Plan
 from lampq.verbs.convert import convert
 
 WIDTH, LAYERS = 32, 5

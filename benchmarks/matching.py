@@ -29,8 +29,8 @@ from lampq.adapters import torch as torch_adapter
 from lampq.adapters.torch.onnx_export import export_onnx
 from lampq.conversions.imports import given_plan
 from lampq.conversions.target import Target
-from lampq.core.fingerprint import Fingerprint, distances, to_table
-from lampq.core.match import match
+from lampq.core.values.fingerprint import Fingerprint, distances, to_table
+from lampq.core.values.match import match
 from lampq.verbs.apply import fit_to
 
 SIZES = {"ViT-S": (384, 12), "ViT-B": (768, 12)}

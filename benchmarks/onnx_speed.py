@@ -27,8 +27,8 @@ from lampq.adapters.onnx import verify
 from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
-from lampq.core.measure import measure_activations
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.measuring.measure import measure_activations
+from lampq.core.values.plan import Plan, PlanLayer
 
 # Widths dealt to the layers in turn.
 MIXED = (2, 3, 4, 5, 6, 7, 8)

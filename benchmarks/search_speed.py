@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import report
 
-from lampq.core.interaction import Interaction, InteractionBuilder
-from lampq.core.problem import Problem
-from lampq.core.relaxation import lower_bound
-from lampq.core.search import search
+from lampq.core.measuring.interaction import Interaction, InteractionBuilder
+from lampq.core.searching.relaxation import lower_bound
+from lampq.core.searching.search import search
+from lampq.core.values.problem import Problem
 from lampq.solvers import solve
 
 BITS = np.arange(2, 9)

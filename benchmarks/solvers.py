@@ -20,9 +20,9 @@ from functools import partial
 import numpy as np
 import report
 
-from lampq.core.pareto import pareto
-from lampq.core.problem import Problem
-from lampq.core.solution import Solution
+from lampq.core.allocating.pareto import pareto
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution
 from lampq.solvers import SOLVERS, solve
 
 BITS = np.arange(2, 9)

@@ -18,8 +18,8 @@ import lampq
 from lampq import adapters
 from lampq.adapters import torch as torch_adapter
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.match import match
-from lampq.core.measure import measure_plan
+from lampq.core.measuring.measure import measure_plan
+from lampq.core.values.match import match
 from lampq.verbs.apply import fit_to
 
 WIDTHS = (2, 4, 8)

@@ -20,7 +20,7 @@ from ai_edge_quantizer import quantizer
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import write_recipe
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan, PlanLayer
 
 
 def main() -> None:

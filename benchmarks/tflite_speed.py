@@ -22,7 +22,7 @@ import report
 from ai_edge_litert.interpreter import Interpreter
 
 from lampq.adapters.tflite import read
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan, PlanLayer
 
 KINDS = {
     "all 8": lambda index: 8,
@@ -95,7 +95,7 @@ def rewrite(model_path: Path, kind: str, out: str) -> dict[str, float]:
     from lampq.adapters.tflite.edit import Draft
     from lampq.adapters.tflite.flatbuffer import encode
     from lampq.adapters.tflite.quantize import Rewriter, code
-    from lampq.core.quantizer import Quantized, as_rows
+    from lampq.core.quantizing.quantizer import Quantized, as_rows
 
     began = time.perf_counter()
     model = read(model_path)

@@ -22,8 +22,8 @@ import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
 from lampq.adapters.torch.onnx_export import export_onnx
-from lampq.core.match import match
-from lampq.core.traces import measure_traces
+from lampq.core.measuring.traces import measure_traces
+from lampq.core.values.match import match
 
 WIDTHS = (2, 3, 4, 6, 8)
 
@@ -70,7 +70,7 @@ def main() -> None:
     )
 
 
-def scores(models: dict[str, lampq.core.model.Model], batch: np.ndarray) -> str:
+def scores(models: dict[str, lampq.core.measuring.model.Model], batch: np.ndarray) -> str:
     """Layers matched and rank correlations of the scores, as a table."""
     module, export = models.values()
     pairs = match(module.layers(), export.layers()).pairs

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lampq.adapters.sources import data_files, model_files, weight_files
-from lampq.core.errors import RecordError
-from lampq.core.files import read_json
-from lampq.core.outputs import Output, refuse_clashes
+from lampq.core.values.errors import RecordError
+from lampq.core.values.files import read_json
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.verbs.formats import MARKER
 
 Written: TypeAlias = Callable[[Path], Sequence[Output]]
@@ -82,7 +82,7 @@ def refuse(args: Namespace) -> None:
     """Stop before any work when the outputs of a command clash with its inputs or each other, or cannot be written.
 
     Raises:
-        OutputError: They do; see `lampq.core.outputs.refuse_clashes`.
+        OutputError: They do; see `lampq.core.values.outputs.refuse_clashes`.
     """
     values = vars(args)
     outputs: list[Output] = []

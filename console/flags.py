@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from lampq.console import clashes
-from lampq.core.budget import parse_bops, parse_size
-from lampq.core.coding import NEAREST, ROUNDINGS
-from lampq.core.errors import LampqError
-from lampq.core.option import parse_bits
-from lampq.core.recipe import PUBLISHED, TYPE_SCALES
-from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.shard import Shard
-from lampq.core.traces import KINDS, TRUE
+from lampq.core.allocating.budget import parse_bops, parse_size
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.measuring.traces import KINDS, TRUE
+from lampq.core.values.errors import LampqError
+from lampq.core.values.option import parse_bits
+from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.shard import Shard
 from lampq.verbs.formats import FORMATS
 
 CALIBRATION_SAMPLES = 256

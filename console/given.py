@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
 from lampq.adapters.data import Dataset, preprocess_for, read_data
-from lampq.core.cost_csv import read_cost_table
-from lampq.core.errors import AdapterError, BudgetError
-from lampq.core.layer import KINDS
-from lampq.core.limits import Budget
-from lampq.core.recipe import Recipe
-from lampq.core.traces import EMPIRICAL
+from lampq.core.allocating.cost_csv import read_cost_table
+from lampq.core.allocating.limits import Budget
+from lampq.core.measuring.traces import EMPIRICAL
+from lampq.core.values.errors import AdapterError, BudgetError
+from lampq.core.values.layer import KINDS
+from lampq.core.values.recipe import Recipe
 
 if TYPE_CHECKING:
-    from lampq.core.model import Model
+    from lampq.core.measuring.model import Model
 
 
 def read_model(args: Namespace) -> Model:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from lampq.core.errors import LampqError
+from lampq.core.values.errors import LampqError
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
 

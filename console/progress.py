@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lampq.core.measure import Progress as Report
-from lampq.core.measure import quiet
+from lampq.core.values.progress import Progress as Report
+from lampq.core.values.progress import quiet
 
 _PATIENCE_S = 2.0
 

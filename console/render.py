@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lampq.console.tables import facts, table
-from lampq.core.plan import Neighbour, Plan
+from lampq.core.values.plan import Neighbour, Plan
 from lampq.verbs.demo import DemoRow
 from lampq.verbs.evaluate import Evaluation
 from lampq.verbs.inspect import Listing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, cast
 
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 if TYPE_CHECKING:
     from lampq.conversions.entry import Format

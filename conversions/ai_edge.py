@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.model import TfliteModel

@@ -16,8 +16,8 @@ from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.modules import CONVOLUTION, LINEAR, module_path
 from lampq.conversions.onnx_nodes import initializer
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
-from lampq.core.layer import Layer
+from lampq.core.values.errors import PlanError
+from lampq.core.values.layer import Layer
 
 TITLE = "AIMET encodings"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)

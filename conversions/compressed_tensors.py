@@ -10,7 +10,7 @@ from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.modules import EMBEDDING, LINEAR, module_path
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 TITLE = "compressed-tensors config_groups"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)

@@ -10,7 +10,7 @@ from typing import Any
 from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 TITLE = "CSV"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)

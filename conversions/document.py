@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 
 def parse(text: str, title: str) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from lampq.core.errors import PlanError
-from lampq.core.layer import Layer
-from lampq.core.plan import PlanLayer
+from lampq.core.values.errors import PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.plan import PlanLayer
 
 if TYPE_CHECKING:
     from lampq.conversions.target import Target

@@ -7,10 +7,10 @@ from typing import Any
 from lampq.conversions import find
 from lampq.conversions.entry import AnyLayer, Entry, Format, NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.blocks import row_block
-from lampq.core.errors import PlanError
-from lampq.core.messages import listed
-from lampq.core.plan import Plan
+from lampq.core.values.blocks import row_block
+from lampq.core.values.errors import PlanError
+from lampq.core.values.messages import listed
+from lampq.core.values.plan import Plan
 
 KEPT = "foreign"
 """Under this name a plan's provenance holds, by tool, what a configuration said beyond widths."""

@@ -9,10 +9,10 @@ from lampq.conversions import find
 from lampq.conversions.entry import AnyLayer, NoPlaceError, Widths
 from lampq.conversions.exports import KEPT
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
-from lampq.core.layer import Layer
-from lampq.core.messages import listed
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.values.errors import PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.messages import listed
+from lampq.core.values.plan import Plan, PlanLayer
 
 MODE = "given"
 """Mode of a plan whose widths were read, not found."""

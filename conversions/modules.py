@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lampq.conversions.entry import AnyLayer, NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 LINEAR, CONVOLUTION, EMBEDDING = "Linear", "Conv2d", "Embedding"
 # nn.MultiheadAttention keeps q, k and v in a parameter of its own, which is no module.

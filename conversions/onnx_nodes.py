@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from lampq.conversions.entry import AnyLayer, NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

@@ -9,13 +9,13 @@ import numpy as np
 from lampq.conversions.entry import AnyLayer
 from lampq.conversions.imports import MODE, given_plan
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
-from lampq.core.fingerprint import Fingerprint
-from lampq.core.layer import Layer
-from lampq.core.match import match
-from lampq.core.messages import listed
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.stored import StoredWeight
+from lampq.core.values.errors import PlanError
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.layer import Layer
+from lampq.core.values.match import match
+from lampq.core.values.messages import listed
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.stored import StoredWeight
 
 # Rounding moves a sum by chance; this many standard deviations still pass.
 _SIGMAS = 6.0

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lampq.conversions.entry import AnyLayer
-from lampq.core import packing
-from lampq.core.blocks import scale_count
-from lampq.core.coding import Coding
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.profile import Profile
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values import packing
+from lampq.core.values.blocks import scale_count
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.profile import Profile
 
 if TYPE_CHECKING:
-    from lampq.core.model import Model
+    from lampq.core.measuring.model import Model
 
 _SCALE_BYTES = 4
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.input_spec import InputSpec
 
 _FOLDER = Path(__file__).resolve().parent
 

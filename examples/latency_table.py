@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 import lampq
-from lampq.core.cost_csv import read_cost_table
+from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.demo_data import MODEL_PATH, calibration
 
 BYTES_PER_US = 800

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 import lampq
-from lampq.core.coding import Coding, coded_for, encoder
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
-from lampq.core.layer import Layer
-from lampq.core.packing import pack, payload_bytes, unpack
-from lampq.core.publishing import atomic_path
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
+from lampq.core.values.packing import pack, payload_bytes, unpack
+from lampq.core.values.publishing import atomic_path
 
 
 class NpzModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan, PlanLayer
 
 _KINDS = 24
 

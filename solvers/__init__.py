@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass, replace
 from types import ModuleType
 
-from lampq.core.certify import certify
-from lampq.core.errors import BudgetError, MissingExtraError, SolverError
-from lampq.core.problem import Problem, Reduction
-from lampq.core.solution import Solution, Status
+from lampq.core.allocating.certify import certify
+from lampq.core.values.errors import BudgetError, MissingExtraError, SolverError
+from lampq.core.values.problem import Problem, Reduction
+from lampq.core.values.solution import Solution, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.solution import Stop
+from lampq.core.values.solution import Stop
 from lampq.solvers.backtrack import options_taken
 
 # States made per second on a slow machine, to keep a stage within the time that is left.

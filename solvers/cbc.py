@@ -8,9 +8,9 @@ import mip
 import numpy as np
 from mip import OptimizationStatus
 
-from lampq.core.errors import SolverError
-from lampq.core.problem import Problem
-from lampq.core.solution import Solution, Stop
+from lampq.core.values.errors import SolverError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution, Stop
 from lampq.solvers.milp import Answer, Programme, solve_with
 from lampq.solvers.quiet import quiet_stdout
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.hull import lower_hull
-from lampq.core.solution import Stop
-from lampq.core.weights import undominated
+from lampq.core.allocating.hull import lower_hull
+from lampq.core.allocating.knapsack import undominated
+from lampq.core.values.solution import Stop
 from lampq.solvers.backtrack import options_taken
 from lampq.solvers.open_options import OpenOptions
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from lampq.core.problem import Problem
-from lampq.core.solution import Solution
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution
 from lampq.solvers.knapsack import minimise
 from lampq.solvers.minimum import to_solution
 from lampq.solvers.normal_form import normal_form, trivial

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from lampq.core.errors import SolverError
-from lampq.core.problem import Problem
-from lampq.core.solution import Solution, Stop
+from lampq.core.values.errors import SolverError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution, Stop
 from lampq.solvers.milp import Answer, Programme, solve_with
 from lampq.solvers.quiet import quiet_stdout
 

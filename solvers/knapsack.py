@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lampq.core.hull import lower_hull, relax
-from lampq.core.solution import PROOF_TOLERANCE, Stop
+from lampq.core.allocating.hull import lower_hull, relax
+from lampq.core.values.solution import PROOF_TOLERANCE, Stop
 from lampq.solvers.dynamic import search
 from lampq.solvers.minimum import ROUNDING, Minimum
 from lampq.solvers.open_options import open_options

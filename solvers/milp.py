@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lampq.core.problem import Problem, unit_of
-from lampq.core.solution import Solution, Stop
+from lampq.core.values.problem import Problem, unit_of
+from lampq.core.values.solution import Solution, Stop
 from lampq.solvers.minimum import ROUNDING, Minimum, to_solution
 from lampq.solvers.normal_form import NormalForm, normal_form, trivial
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.problem import Problem
-from lampq.core.solution import PROOF_TOLERANCE, Solution, Status, Stop
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import PROOF_TOLERANCE, Solution, Status, Stop
 
 # Relative rounding error allowed to sums of costs; smaller differences are no differences.
 ROUNDING = 1e-12

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.errors import SolverError
-from lampq.core.problem import Problem
-from lampq.core.solution import Stop
-from lampq.core.weights import lighten
+from lampq.core.allocating.knapsack import lighten
+from lampq.core.values.errors import SolverError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Stop
 from lampq.solvers.minimum import Minimum
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.solution import Stop
+from lampq.core.values.solution import Stop
 from lampq.solvers import breadth, lagrange
 from lampq.solvers.knapsack import minimise
 from lampq.solvers.minimum import ROUNDING, Minimum

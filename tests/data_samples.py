@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from lampq.adapters.data import read_data
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.input_spec import InputSpec
 
 TINY = InputSpec(name="x", shape=(None, 3, 8, 8))
 

@@ -106,13 +106,13 @@ def use_onnx(path):
 
 
 def use_plan(path):
-    from lampq.core.plan import Plan
+    from lampq.core.values.plan import Plan
 
     assert Plan.read(path).average_bits > 0
 
 
 def use_profile(path):
-    from lampq.core.profile import Profile
+    from lampq.core.values.profile import Profile
 
     assert len(Profile.read(path).layers) > 0
 
@@ -135,7 +135,7 @@ def use_configuration(tool, path):
 @functools.cache
 def _reference(path):
     from lampq import adapters
-    from lampq.core.profile import Profile
+    from lampq.core.values.profile import Profile
 
     return Profile.read(path) if path.suffix == ".json" else adapters.read(path)
 
@@ -154,7 +154,7 @@ USES = {
 def survive(kind, path):
     """`read` where the file could be used, `refused` where it was an error of one line; anything else is
     raised."""
-    from lampq.core.errors import LampqError
+    from lampq.core.values.errors import LampqError
 
     try:
         if kind.startswith("config-"):

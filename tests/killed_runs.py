@@ -17,7 +17,7 @@ from lampq.adapters.onnx import save
 from lampq.adapters.onnx.reader import read  # noqa: F401
 from lampq.cli import main
 from lampq.console.arguments import build_parser
-from lampq.core import publishing
+from lampq.core.values import publishing
 
 
 def count_down(at):

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
+from lampq.core.values.plan import Plan, PlanLayer
 
 
 class Graph:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.problem import Problem
-from lampq.core.solution import Status
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Status
 
 INF = np.inf
 WIDTHS = np.arange(2, 9)

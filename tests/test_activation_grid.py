@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.errors import RecordError
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import RecordError
 
 reals = st.floats(-1e4, 1e4, width=32)
 

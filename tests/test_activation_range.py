@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from lampq.core.activation_grid import ActivationGrid, TokenGrid
-from lampq.core.activation_range import BINS, Histogram
-from lampq.core.errors import RecordError
+from lampq.core.quantizing.activation_range import BINS, Histogram
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
+from lampq.core.values.errors import RecordError
 
 
 def histogram(values):

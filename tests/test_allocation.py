@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from records import make_profile
 
 import lampq
-from lampq.core.allocation import build_problem, uniform_choice
-from lampq.core.allowed import allowed_options
-from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget
-from lampq.core.plan import Plan
+from lampq.core.allocating.allocation import build_problem, uniform_choice
+from lampq.core.allocating.allowed import allowed_options
+from lampq.core.allocating.limits import Budget
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
+from lampq.core.values.plan import Plan
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
 
@@ -36,7 +36,7 @@ def test_a_plan_is_optimal_and_within_its_budget(seed, bits, mode):
     profile = make_profile(seed, **SMALL)
     plan = lampq.plan(profile, average_bits=bits, mode=mode)
     assert plan.average_bits <= float(bits)
-    cost = profile.kl if mode == "kl" else lampq.core.scores.fisher_scores(profile)
+    cost = profile.kl if mode == "kl" else lampq.core.allocating.scores.fisher_scores(profile)
     resource = profile.sizes[:, None] * profile.weight_bits
     limit = float(bits) * profile.sizes.sum()
     assert plan.predicted_kl == pytest.approx(brute_force(profile, cost, limit, resource))
@@ -106,12 +106,11 @@ def test_the_uniform_plan_is_the_widest_that_fits():
 
 
 def test_options_a_format_cannot_store_are_never_taken():
-    import dataclasses
 
     profile = make_profile(widths=(2, 4, 8))
     payload = profile.payload_bytes.copy()
     payload[3, 0] = -1
-    profile = dataclasses.replace(profile, payload_bytes=payload)
+    profile = profile.with_tables(payload_bytes=payload)
     plan = lampq.plan(profile, average_bits=2.7)
     assert plan.layers[3].weight_bits >= 4
     assert plan.average_bits <= 2.7

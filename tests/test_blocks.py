@@ -16,14 +16,14 @@ from lampq.adapters.onnx.reader import read as read_onnx
 from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.cli import main
-from lampq.core.allocation import build_plan
-from lampq.core.blocks import row_block, scale_count
-from lampq.core.coding import Coding
-from lampq.core.errors import AdapterError, PlanError, RecordError
-from lampq.core.measure import quantized_weights
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.allocating.allocation import build_plan
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
+from lampq.core.values.blocks import row_block, scale_count
+from lampq.core.values.errors import AdapterError, PlanError, RecordError
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.apply import apply
 from lampq.verbs.plan import plan as make_plan
 from lampq.verbs.profile import profile

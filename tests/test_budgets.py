@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from records import make_profile, pair_profile, with_inputs
 
 import lampq
-from lampq.core.allocation import build_problem
-from lampq.core.clash import refuse_clash
-from lampq.core.cost_table import CostRow, CostTable
-from lampq.core.errors import BudgetError, LampqError, PlanError, RecordError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget, bit_operations, input_elements
-from lampq.core.option import Option
+from lampq.core.allocating.allocation import build_problem
+from lampq.core.allocating.clash import refuse_clash
+from lampq.core.allocating.cost_table import CostRow, CostTable
+from lampq.core.allocating.limits import Budget, bit_operations, input_elements
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
+from lampq.core.values.option import Option
 from lampq.solvers import solve
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
@@ -322,7 +322,7 @@ def test_what_a_format_cannot_store_is_left_out_under_every_limit(budget):
     profile = make_profile(2, **SMALL)
     payload = profile.payload_bytes.copy()
     payload[1, 0] = payload[2, 3] = payload[3, 1] = -1
-    profile = dataclasses.replace(profile, payload_bytes=payload)
+    profile = profile.with_tables(payload_bytes=payload)
     plans = [
         (sum(int(payload[i, j]) for i, j in enumerate(c)), sum(profile.kl[i, j] for i, j in enumerate(c)), c)
         for c in itertools.product(range(4), repeat=4)
@@ -355,7 +355,7 @@ def test_damage_that_is_no_number_is_refused_by_name(value):
     kl = profile.kl.copy()
     kl[2, 3] = value
     with pytest.raises(RecordError, match=r"blocks\.2\.proj"):
-        dataclasses.replace(profile, kl=kl)
+        profile.with_tables(kl=kl)
 
 
 def test_a_limit_is_given_once():

@@ -15,9 +15,9 @@ from lampq.cli import main
 from lampq.console import clashes
 from lampq.console.arguments import build_parser
 from lampq.console.commands import VERBS
-from lampq.core.errors import OutputError, OutputExistsError
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.profile import Profile
+from lampq.core.values.errors import OutputError, OutputExistsError
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.profile import Profile
 
 # What arguments that name files are called in the help.
 NAMES_OF_FILES = {"MODEL", "FILE", "DATA", "PROFILE", "PLAN", "CSV", "PNG", "P", "FOLDER"}

@@ -75,7 +75,7 @@ def test_the_written_payload_is_what_the_plan_says(work, tmp_path, capfd):
 
 
 def test_stock_onnxruntime_runs_the_file_as_the_plan_says(work, tmp_path, capfd):
-    from lampq.core.measure import quantized_weights
+    from lampq.core.measuring.measure import quantized_weights
 
     out = tmp_path / "q.onnx"
     run(capfd, "apply", MODEL, work / "plan.json", "-o", out)

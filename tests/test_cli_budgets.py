@@ -6,7 +6,7 @@ import pytest
 
 import lampq
 from lampq.cli import main
-from lampq.core.limits import bit_operations
+from lampq.core.allocating.limits import bit_operations
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, calibration
 
 PIXELS = ["--mean", "0.305", "--std", "0.376"]

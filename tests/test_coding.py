@@ -15,13 +15,14 @@ from lampq.adapters.onnx.reader import read as read_onnx
 from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import load_quantized
 from lampq.cli import main
-from lampq.core.coding import Coding, coded_for, with_rounding
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import PlanError, RecordError
-from lampq.core.measure import quantized_weights
-from lampq.core.merge import merge
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.encoding import coded_for, with_rounding
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import PlanError, RecordError
+from lampq.core.values.merge import merge
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.apply import apply
 from lampq.verbs.plan import plan as make_plan
 from lampq.verbs.profile import profile
@@ -68,7 +69,7 @@ def test_quantize_rounds_to_inputs_unless_told(case, tmp_path):
 
 
 def test_codes_of_the_profile_are_chosen_once(case, monkeypatch):
-    from lampq.core import rounding
+    from lampq.core.quantizing import rounding
 
     calls = []
     exact = rounding.InputRounding.quantize

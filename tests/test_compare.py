@@ -11,8 +11,8 @@ import lampq
 from lampq.cli import main
 from lampq.conversions.imports import given_plan
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
-from lampq.core.layer import Layer
+from lampq.core.values.errors import PlanError
+from lampq.core.values.layer import Layer
 
 
 def plan_of(widths, seed=0, rename=None):

@@ -19,8 +19,8 @@ from torch_models import read_named
 from lampq import adapters
 from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
-from lampq.core.blocks import row_block
-from lampq.core.errors import PlanError
+from lampq.core.values.blocks import row_block
+from lampq.core.values.errors import PlanError
 from lampq.verbs.convert import convert
 from lampq.verbs.plan import plan as make_best
 

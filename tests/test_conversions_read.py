@@ -18,8 +18,8 @@ from lampq import adapters
 from lampq.cli import main
 from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
-from lampq.core.errors import PlanError
-from lampq.core.plan import Plan
+from lampq.core.values.errors import PlanError
+from lampq.core.values.plan import Plan
 from lampq.verbs.convert import convert, read_foreign
 
 

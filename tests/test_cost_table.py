@@ -7,10 +7,10 @@ import pytest
 from records import make_profile, pair_profile
 
 import lampq
-from lampq.core.cost_csv import read_cost_table
-from lampq.core.cost_table import CostTable, decimal
-from lampq.core.errors import BudgetError
-from lampq.core.limits import Budget
+from lampq.core.allocating.cost_csv import read_cost_table
+from lampq.core.allocating.cost_table import CostTable, decimal
+from lampq.core.allocating.limits import Budget
+from lampq.core.values.errors import BudgetError
 
 PROFILE = make_profile(kinds=("qkv", "fc1", "head"), widths=(2, 4))
 EVERYTHING = np.ones((3, 2), dtype=bool)

@@ -16,7 +16,7 @@ from lampq.adapters.data import (
 from lampq.adapters.data.batch import Batch, fill_batches, rebatch
 from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.select import choose_samples
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lampq.adapters.data import (
     from_arrays,
     read_data,
 )
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 @pytest.fixture
@@ -196,8 +196,8 @@ WITHOUT_PILLOW = """
 import sys, numpy as np
 sys.modules["PIL"] = None
 from lampq.adapters.data import from_arrays, read_data
-from lampq.core.errors import MissingExtraError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import MissingExtraError
+from lampq.core.values.input_spec import InputSpec
 spec = InputSpec(name="x", shape=(None, 3, 8, 8))
 pixels = np.zeros((2, 8, 8), np.uint8)
 assert from_arrays(pixels, input_spec=spec).load().inputs.shape == (2, 3, 8, 8)

@@ -10,7 +10,7 @@ from lampq.adapters.data import (
     load_function,
     read_data,
 )
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 MODULE = """
 import numpy as np

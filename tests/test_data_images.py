@@ -14,7 +14,7 @@ from lampq.adapters.data import (
     from_arrays,
     read_data,
 )
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from lampq.adapters.data import (
     find_preprocess,
     preprocess_for,
 )
-from lampq.core.errors import AdapterError, RecordError
+from lampq.core.values.errors import AdapterError, RecordError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from lampq.core.divergence import kl_divergence
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.demo_data import (
     CALIBRATION_PATH,
     FLOAT_TOP1,

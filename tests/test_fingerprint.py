@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampq.core import fingerprint
-from lampq.core.errors import RecordError
-from lampq.core.fingerprint import Fingerprint
-from lampq.core.layer import Layer
-from lampq.core.match import match
+from lampq.core.values import fingerprint
+from lampq.core.values.errors import RecordError
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.layer import Layer
+from lampq.core.values.match import match
 
 weights = st.integers(0, 2**32 - 1).map(
     lambda seed: np.random.default_rng(seed).normal(0, 0.02, (48, 3, 5)).astype(np.float32)

@@ -6,8 +6,8 @@ from fuzz_sources import DEMO, configurations, quantized, records
 from fuzzing import judge, mutate, survive
 
 from lampq.conversions import FORMATS
-from lampq.core.errors import RecordError
-from lampq.core.profile import Profile
+from lampq.core.values.errors import RecordError
+from lampq.core.values.profile import Profile
 
 
 @pytest.mark.parametrize(("kind", "count"), [("profile", 400), ("plan", 400), ("onnx", 60)])

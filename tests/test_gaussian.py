@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampq.core.errors import RecordError
-from lampq.core.gaussian import Gaussian
+from lampq.core.values.errors import RecordError
+from lampq.core.values.gaussian import Gaussian
 
 sizes = st.integers(1, 40)
 

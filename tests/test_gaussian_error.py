@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lampq.core.errors import RecordError
-from lampq.core.gaussian_error import (
+from lampq.core.quantizing.quantizer import quantize
+from lampq.core.values.errors import RecordError
+from lampq.core.values.gaussian_error import (
     PAPER_ERRORS,
     WIDTHS,
     error_table,
@@ -17,7 +18,6 @@ from lampq.core.gaussian_error import (
     quantizer_moments,
     unclipped_levels,
 )
-from lampq.core.quantizer import quantize
 
 OPTIMAL_MSE = (0.3634, 0.1188, 0.03744, 0.01154, 3.495e-3, 1.040e-3, 3.043e-4, 8.769e-5)
 OPTIMAL_RANGE = (1.596, 1.991, 2.344, 2.682, 3.010, 3.330, 3.640, 3.938)

@@ -11,15 +11,15 @@ from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import AdapterError, BudgetError, RecordError
-from lampq.core.limits import Budget
-from lampq.core.merge import merge
-from lampq.core.profile import Profile
-from lampq.core.recipe import Recipe
-from lampq.core.scores import fisher_scores, lampq_scores
-from lampq.core.setting import profile_rule, profile_setting
-from lampq.core.shard import Shard
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import fisher_scores, lampq_scores
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.values.errors import AdapterError, BudgetError, RecordError
+from lampq.core.values.merge import merge
+from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import Recipe
+from lampq.core.values.shard import Shard
 from lampq.demo_data import MODEL_PATH
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.fake_quantize import fake_quantize
@@ -151,7 +151,7 @@ def test_the_published_recipe_pins_the_outer_layers(measured):
 
 def test_the_update_sees_rounded_inputs_of_the_quantized_network(measured):
     """Its first errors, by hand: W_hat X_hat - W X with X_hat from the quantized network, rounded."""
-    from lampq.core.lampq_update import _errors, _Weights
+    from lampq.core.searching.lampq_update import _errors, _Weights
 
     model, batch, found = measured
     equal = found.narrowed([i for i, o in enumerate(found.options) if o.weight_bits == o.activation_bits])

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from onnx_graphs import batch_for, transformer
 
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 
 BATCH = batch_for(8, 6, 16)
 # More than any command does; a run that goes on is a fault.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lampq.adapters.kinds import infer_kind, kind_from_name, override_kinds
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # Names as timm, transformers, torchvision and torch give them.
 KNOWN = {

@@ -12,7 +12,7 @@ from onnx_models import graph, normal, saved
 import lampq
 from lampq import adapters
 from lampq.cli import main
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 from lampq.demo_data import MODEL_PATH
 from lampq.verbs.apply import fit_to
 

@@ -15,7 +15,7 @@ from onnx_models import exported, if_model, mlp, normal, saved
 
 from lampq.adapters.onnx import read
 from lampq.adapters.onnx.outline import outline
-from lampq.core.errors import AdapterError, LampqError
+from lampq.core.values.errors import AdapterError, LampqError
 
 node = helper.make_node
 

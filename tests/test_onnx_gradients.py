@@ -15,8 +15,8 @@ from lampq.adapters.onnx.torch_ops import OPERATORS
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.runtime import Runtime
-from lampq.core.errors import NoGradientsError
-from lampq.core.traces import measure_traces
+from lampq.core.measuring.traces import measure_traces
+from lampq.core.values.errors import NoGradientsError
 
 
 def ints(*values):

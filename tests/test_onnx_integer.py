@@ -10,7 +10,7 @@ from onnx_graphs import Graph, batch_for, make_plan, network, optimized_ops, rou
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
-from lampq.core.activation_grid import ActivationGrid
+from lampq.core.values.activation_grid import ActivationGrid
 
 
 @pytest.mark.parametrize("batch_axis", ["n", 2])

@@ -12,8 +12,8 @@ from onnx_models import exported, graph, mlp, module, normal, saved
 from lampq import adapters
 from lampq.adapters.onnx import naming, read
 from lampq.adapters.onnx.container import Container
-from lampq.core.errors import AdapterError
-from lampq.core.fingerprint import Fingerprint
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.fingerprint import Fingerprint
 
 node = helper.make_node
 

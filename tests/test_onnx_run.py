@@ -16,7 +16,7 @@ from onnx_runs import EXPORTS, changed, images, read, reference, rewritten
 
 from lampq.adapters import onnx as adapter
 from lampq.adapters.onnx import batches
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 node = helper.make_node
 

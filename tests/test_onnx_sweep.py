@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnx_models import exported, graph, mlp, normal, saved
 from onnx_runs import EXPORTS, changed, images, read, reference, rewritten
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 node = helper.make_node
 

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_models import graph, if_model, normal, saved
 
 from lampq.adapters.onnx import read
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 node = helper.make_node
 

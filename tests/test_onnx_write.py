@@ -18,9 +18,9 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.unpack import Unpacker
 from lampq.adapters.onnx.write import Recipe, write
-from lampq.core.errors import AdapterError, LampqError, PlanError
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import as_rows, quantize
+from lampq.core.quantizing.quantizer import as_rows, quantize
+from lampq.core.values.errors import AdapterError, LampqError, PlanError
+from lampq.core.values.plan import Plan, PlanLayer
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20])

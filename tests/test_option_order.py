@@ -1,6 +1,5 @@
 """Options of two widths: their order, repaired damage, uniform plans and rules, against definitions written out."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -10,14 +9,14 @@ from hypothesis import strategies as st
 from records import pair_profile
 
 import lampq
-from lampq.core.allocation import build_problem, uniform_choice
-from lampq.core.allowed import allowed_options
-from lampq.core.errors import BudgetError, LampqError, RecordError
-from lampq.core.limits import Budget, bit_operations
-from lampq.core.option import Option
-from lampq.core.option_order import cover_table, next_options, running_minimum
-from lampq.core.scores import predicted_damage
-from lampq.core.width import parse_width
+from lampq.core.allocating.allocation import build_problem, uniform_choice
+from lampq.core.allocating.allowed import allowed_options
+from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.scores import predicted_damage
+from lampq.core.values.errors import BudgetError, LampqError, RecordError
+from lampq.core.values.option import Option
+from lampq.core.values.option_order import cover_table, next_options, running_minimum
+from lampq.core.values.width import parse_width
 
 steady = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -85,7 +84,7 @@ def test_damage_that_rises_along_one_width_only_is_repaired_and_named():
     # w4a8 of layer 1 measures worse than w4a4 but better than w2a8: only the former is wrong.
     kl[1, 3] = 0.5 * (kl[1, 2] + max(kl[1, 1], 1.5 * kl[1, 2]))
     assert kl[1, 3] > kl[1, 2]
-    profile = dataclasses.replace(profile, kl=kl)
+    profile = profile.with_tables(kl=kl)
     smooth, repaired = predicted_damage(profile, "kl")
     assert smooth[1, 3] == min(kl[1, [0, 1, 2, 3]])
     assert repaired == ("blocks.1.qkv",)

@@ -53,7 +53,7 @@ FOREIGN = {
 
 def test_importing_the_library_loads_numpy_alone():
     loaded = imported_by(
-        "import lampq, lampq.core.profile, lampq.core.plan, lampq.core.scores, lampq.core.allocation"
+        "import lampq, lampq.core.values.profile, lampq.core.searching.why, lampq.core.allocating.allocation"
     )
     assert "numpy" in loaded
     assert not loaded & FOREIGN
@@ -87,6 +87,28 @@ def test_imports_point_one_way(package):
                 assert parts[1] == package or parts[1] in ALLOWED[package], f"{path} imports {module}"
             if package == "core":
                 assert parts[0] in {"lampq", "numpy", *sys.stdlib_module_names}, f"{path} imports {module}"
+
+
+# The rooms of the core, from the ground up: each may import those before it.
+ROOMS = ("values", "quantizing", "readouts", "measuring", "allocating", "searching")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_the_core_import_those_below_alone(room):
+    below = ROOMS[: ROOMS.index(room) + 1]
+    for path in (ROOT / "lampq_core" / room).glob("*.py"):
+        for module in imports_of(path):
+            if module.startswith("lampq."):
+                assert module.split(".")[:2] == ["lampq", "core"] and module.split(".")[2] in below, (
+                    f"{path}: {module}"
+                )
+
+
+def test_the_core_has_no_other_rooms():
+    assert {path.name for path in (ROOT / "lampq_core").iterdir()} - {"__pycache__"} == {
+        "__init__.py",
+        *ROOMS,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +149,7 @@ def test_every_package_ships(wheel):
             assert f"lampq/{package}/{path.relative_to(ROOT / folder)}" in shipped
     assert "lampq/py.typed" in names
     assert {"lampq/page/style.css", "lampq/page/script.js"} <= set(names)
-    assert {f"lampq/core/schemas/{name}.schema.json" for name in ("plan", "profile")} <= set(names)
+    assert {f"lampq/core/values/schemas/{name}.schema.json" for name in ("plan", "profile")} <= set(names)
     assert {name for name in shipped if name.count("/") == 1} == {"lampq/__init__.py", "lampq/cli.py"}
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampq.core import packing
-from lampq.core.errors import RecordError
-from lampq.core.quantizer import quantize
+from lampq.core.quantizing.quantizer import quantize
+from lampq.core.values import packing
+from lampq.core.values.errors import RecordError
 
 
 @given(bits=st.integers(1, 8), count=st.integers(0, 70), seed=st.integers(0, 2**32 - 1))

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solver_cases import random_sizes, vit
 
-from lampq.core import pareto as module
-from lampq.core.errors import BudgetError, RecordError
-from lampq.core.frontier import Lists, Table
-from lampq.core.hull import lower_hull, relax
-from lampq.core.pareto import pareto
-from lampq.core.problem import Problem
-from lampq.core.smallest import smallest
-from lampq.core.weights import lighten, undominated
+from lampq.core.allocating import pareto as module
+from lampq.core.allocating.frontier import Lists, Table
+from lampq.core.allocating.hull import lower_hull, relax
+from lampq.core.allocating.knapsack import lighten, undominated
+from lampq.core.allocating.pareto import pareto
+from lampq.core.allocating.smallest import smallest
+from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.problem import Problem
 from lampq.solvers import solve
 
 steady = settings(max_examples=150, deadline=None, derandomize=True)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampq.core.budget import average_bits_limit, parse_size
-from lampq.core.errors import BudgetError, PlanError
-from lampq.core.layer import Layer
-from lampq.core.patterns import parse_rule, select, tie_groups
-from lampq.core.width import Width
+from lampq.core.allocating.budget import average_bits_limit, parse_size
+from lampq.core.values.errors import BudgetError, PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.patterns import parse_rule, select, tie_groups
+from lampq.core.values.width import Width
 
 NAMES = [f"blocks.{i}.attn.{part}" for i in range(2) for part in "qkv"] + ["blocks.1.mlp.fc1", "head"]
 KINDS = ["q", "k", "v"] * 2 + ["fc1", "head"]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lampq.core.certify import certify
-from lampq.core.errors import BudgetError, RecordError, SolverError
-from lampq.core.infeasible import explain_infeasible
-from lampq.core.problem import Problem, unit_of
-from lampq.core.solution import Solution, Status, Stop
+from lampq.core.allocating.certify import certify
+from lampq.core.allocating.infeasible import explain_infeasible
+from lampq.core.values.errors import BudgetError, RecordError, SolverError
+from lampq.core.values.problem import Problem, unit_of
+from lampq.core.values.solution import Solution, Status, Stop
 from lampq.solvers import solve
 
 COST = [[0.9, 0.3, 0.0], [0.8, 0.5, 0.1], [0.7, 0.2, 0.1]]

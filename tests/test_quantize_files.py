@@ -8,9 +8,9 @@ import pytest
 import lampq
 from lampq.cli import main
 from lampq.conversions.quantized import is_rounded
-from lampq.core.fingerprint import Fingerprint
-from lampq.core.plan import Neighbour, Plan
-from lampq.core.profile import Profile
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.profile import Profile
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
 from lampq.verbs.quantize import _beside
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lampq.core.errors import RecordError
-from lampq.core.quantizer import GRIDS, as_rows, from_rows, quantize
+from lampq.core.quantizing.quantizer import GRIDS, as_rows, from_rows, quantize
+from lampq.core.values.errors import RecordError
 
 
 def exhaustive_error(row, bits, grid):

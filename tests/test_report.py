@@ -15,10 +15,10 @@ from records import make_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.errors import PlanError
-from lampq.core.gaussian import Gaussian
-from lampq.core.option import Option
-from lampq.core.plan import Neighbour
+from lampq.core.values.errors import PlanError
+from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.option import Option
+from lampq.core.values.plan import Neighbour
 from lampq.page import markup
 from lampq.page.axis import linear, logarithmic
 from lampq.page.document import MOST_BYTES, render
@@ -391,9 +391,9 @@ def test_pairs_of_widths(profile, tmp_path):
 
 
 def test_another_rounding_is_told(plan, profile):
-    assert surroundings(plan, dataclasses.replace(profile, logit_delta=None)).caveat == ""
+    assert surroundings(plan, profile.with_tables(logit_delta=None)).caveat == ""
     fitted = dataclasses.replace(plan, rounding="inputs", mode="kl")
-    around = surroundings(fitted, dataclasses.replace(profile, logit_delta=None))
+    around = surroundings(fitted, profile.with_tables(logit_delta=None))
     assert "fitted to the layers’ inputs" in render(Findings(plan=fitted, around=around))
 
 

@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy_model import NumpyModel
 
-from lampq.core.coding import Coding, encoder, with_rounding
-from lampq.core.errors import RecordError
-from lampq.core.layer import Layer
-from lampq.core.measure import measure_plan
-from lampq.core.moments import input_moments
-from lampq.core.quantizer import as_rows, quantize
-from lampq.core.rounding import round_to_inputs
+from lampq.core.measuring.encoding import encoder, with_rounding
+from lampq.core.measuring.measure import measure_plan
+from lampq.core.measuring.moments import input_moments
+from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.quantizer import as_rows, quantize
+from lampq.core.quantizing.rounding import round_to_inputs
+from lampq.core.values.errors import RecordError
+from lampq.core.values.layer import Layer
 
 
 def inputs_of(seed, columns, samples=200):
@@ -184,7 +185,7 @@ def test_scales_of_blocks_are_refitted_to_the_least_output_error():
 
 def test_too_large_moments_are_refused(monkeypatch):
     model = NumpyModel.random(0)
-    monkeypatch.setattr("lampq.core.moments._MOST_BYTES", 100)
+    monkeypatch.setattr("lampq.core.measuring.moments._MOST_BYTES", 100)
     with pytest.raises(RecordError, match="--rounding nearest"):
         input_moments(model, model.layers(), np.ones((2, 8), np.float32))
 

@@ -11,10 +11,10 @@ from format_tables import DOCUMENT, tables
 from records import make_profile
 
 import lampq
-from lampq.core.errors import LampqError, PlanError, RecordError
-from lampq.core.gaussian import Gaussian
-from lampq.core.schema import check
-from lampq.core.shard import Shard
+from lampq.core.values.errors import LampqError, PlanError, RecordError
+from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.schema import check
+from lampq.core.values.shard import Shard
 
 WORDS = {"type", "const", "enum", "minimum", "maximum", "minLength", "pattern", "minItems", "maxItems"}
 STRUCTURE = {

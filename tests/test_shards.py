@@ -12,10 +12,10 @@ from torch_models import read_named
 
 import lampq
 from lampq.cli import main
-from lampq.core.errors import RecordError
-from lampq.core.merge import merge
-from lampq.core.profile import Profile
-from lampq.core.shard import Shard
+from lampq.core.values.errors import RecordError
+from lampq.core.values.merge import merge
+from lampq.core.values.profile import Profile
+from lampq.core.values.shard import Shard
 
 NET = """
 import torch

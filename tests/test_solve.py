@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from solver_cases import CASES, two_budgets
 
-from lampq.core.errors import BudgetError, SolverError
-from lampq.core.problem import Problem
-from lampq.core.solution import Status
+from lampq.core.values.errors import BudgetError, SolverError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Status
 from lampq.solvers import SOLVERS, cbc, exact, highs, solve
 from lampq.solvers.quiet import quiet_stdout
 
@@ -65,7 +65,7 @@ def test_a_missing_package_is_named_with_its_extra(solver, package):
     said = run_without(
         [package],
         f"""
-        from lampq.core.errors import MissingExtraError
+        from lampq.core.values.errors import MissingExtraError
         from lampq.solvers import solve
         from solver_cases import CASES
         try:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from solver_cases import CASES, HAWQ_V3, Case, brute_force, random_sizes, resnet18, two_budgets, vit
 
-from lampq.core.problem import Problem
-from lampq.core.solution import Solution, Status, Stop
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution, Status, Stop
 from lampq.solvers import SOLVERS, exact, solve
 
 NAMES = ("auto", *SOLVERS)

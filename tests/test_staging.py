@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core import publishing, staging
-from lampq.core.errors import OutputError, RecordError
-from lampq.core.files import write_text
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.profile import Profile
+from lampq.core.values import publishing, staging
+from lampq.core.values.errors import OutputError, RecordError
+from lampq.core.values.files import write_text
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.profile import Profile
 
 OTHER_HOST = ".lampq-00000000-abcdefgh.json"
 

@@ -16,7 +16,7 @@ from torch_models import read_named
 import lampq
 from lampq import adapters
 from lampq.cli import main
-from lampq.core.errors import AdapterError, PlanError
+from lampq.core.values.errors import AdapterError, PlanError
 from lampq.verbs.compare import compare
 from lampq.verbs.convert import convert, read_quantized
 

@@ -9,14 +9,14 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lampq.core.errors import BudgetError, RecordError
-from lampq.core.interaction import Interaction, build_interaction
-from lampq.core.landscape import Landscape
-from lampq.core.problem import Problem
-from lampq.core.relaxation import lower_bound
-from lampq.core.search import search
-from lampq.core.solution import Status, Stop
-from lampq.core.superposition import allocate, explain
+from lampq.core.measuring.interaction import Interaction, build_interaction
+from lampq.core.searching.landscape import Landscape
+from lampq.core.searching.relaxation import lower_bound
+from lampq.core.searching.search import search
+from lampq.core.searching.superposition import allocate, explain
+from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Status, Stop
 
 
 def interaction_of(seed, layers=5, options=4, rows=9, linear=0.0):

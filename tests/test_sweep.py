@@ -9,9 +9,9 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.errors import BudgetError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget, bit_operations
+from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import BudgetError
 from lampq.verbs.sweep import sweep, write_csv
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}

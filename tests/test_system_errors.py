@@ -12,7 +12,7 @@ from onnx_graphs import transformer
 from records import make_profile
 
 from lampq.cli import main
-from lampq.core.plan import Plan
+from lampq.core.values.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def interrupted(name, *rest):
             {then}
     return imported(name, *rest)
 from lampq.cli import main
-from lampq.core.plan import Plan
+from lampq.core.values.plan import Plan
 builtins.__import__ = interrupted
 sys.exit(main({words!r}))
 """

@@ -8,8 +8,8 @@ from tflite_models import Builder, fixture, inputs_for, relative, run_directly
 
 from lampq.adapters.tflite import read
 from lampq.cli import main
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 
 
 def run(capfd, *words):

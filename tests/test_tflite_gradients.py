@@ -10,9 +10,9 @@ from tflite_models import Builder, fixture, inputs_for, linear, run_directly
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.gradients import TorchGraph, fisher_traces, obstacle
 from lampq.adapters.tflite.torch_ops import OPERATORS, UnsupportedOperatorError
-from lampq.core.divergence import log_softmax
-from lampq.core.fisher import forward_fisher
-from lampq.core.traces import measure_traces
+from lampq.core.measuring.divergence import log_softmax
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.traces import measure_traces
 
 
 def ints(*values):

@@ -8,8 +8,8 @@ from tflite_models import NAMES, Builder, convolution, fixture, linear, matmul, 
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.names import module_path
-from lampq.core.errors import AdapterError
-from lampq.core.fingerprint import Fingerprint
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.fingerprint import Fingerprint
 
 VIT = [
     ("patch_embed.proj", "patch_embed", (32, 4, 4, 3)),

@@ -10,10 +10,10 @@ from tflite_models import NAMES, Builder, fixture, inputs_for, linear, matmul, r
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.cuts import Cuts
 from lampq.adapters.tflite.runtime import choose
-from lampq.core.errors import AdapterError, MissingExtraError
-from lampq.core.fisher import forward_fisher
-from lampq.core.measure import measure_activations, measure_damage
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.measure import measure_activations, measure_damage
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
+from lampq.core.values.errors import AdapterError, MissingExtraError
 
 
 def fake_quantized(model, layer, bits):

@@ -11,7 +11,7 @@ from tflite_models import NAMES, fixture
 
 from lampq.adapters.tflite.flatbuffer import Record, blob_bytes, decode, encode, padded_table_bytes
 from lampq.adapters.tflite.schema import schema
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 def camel(name):

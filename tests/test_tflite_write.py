@@ -25,11 +25,11 @@ from tflite_models import (
 from lampq.adapters.tflite import containers, quantize, read, verify, weights
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import encode
-from lampq.core.errors import AdapterError, PlanError
-from lampq.core.fingerprint import Fingerprint
-from lampq.core.measure import measure_weight_error
-from lampq.core.quantizer import as_rows
-from lampq.core.quantizer import quantize as quantize_rows
+from lampq.core.measuring.measure import measure_weight_error
+from lampq.core.quantizing.quantizer import as_rows
+from lampq.core.quantizing.quantizer import quantize as quantize_rows
+from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.fingerprint import Fingerprint
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -8,8 +8,8 @@ import torch
 from torch_models import MODELS, make_batch, read_named
 
 from lampq import adapters
-from lampq.core.errors import AdapterError
-from lampq.core.match import match
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.match import match
 
 
 def export(path, name="windows", dynamic=True, count=2):

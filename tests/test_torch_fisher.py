@@ -7,8 +7,8 @@ from torch_models import MODELS, make_batch, read_named, seeded
 from lampq.adapters.torch import read
 from lampq.adapters.torch.fisher import FisherSums, fisher_sums
 from lampq.adapters.torch.labels import SquareRoot, directions
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.fisher import forward_fisher
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.values.errors import AdapterError, RecordError
 
 
 def naive(name, batch, weights_of):

@@ -12,9 +12,9 @@ import transformers
 from lampq import adapters
 from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.adapters.torch.fisher import fisher_sums
-from lampq.core.allocation import build_plan
-from lampq.core.errors import AdapterError, OutputExistsError
-from lampq.core.measure import quantized_weights
+from lampq.core.allocating.allocation import build_plan
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.values.errors import AdapterError, OutputExistsError
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
 

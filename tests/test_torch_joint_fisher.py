@@ -6,9 +6,9 @@ from torch_models import MODELS, read_named, seeded
 
 from lampq.adapters.torch import read
 from lampq.adapters.torch.joint_fisher import joint_fisher
-from lampq.core.activation_grid import TokenGrid
-from lampq.core.divergence import kl_divergence
-from lampq.core.setting import Setting, rounded_weight
+from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.setting import Setting, rounded_weight
+from lampq.core.values.activation_grid import TokenGrid
 from lampq.verbs.profile import profile
 
 

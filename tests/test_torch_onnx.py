@@ -10,10 +10,10 @@ from torch_models import read_named
 from lampq import adapters
 from lampq.adapters.torch.onnx_export import export_onnx
 from lampq.cli import main
-from lampq.core.errors import AdapterError
-from lampq.core.match import match
-from lampq.core.measure import measure_damage, quantized_weights
-from lampq.core.plan import Plan
+from lampq.core.measuring.measure import measure_damage, quantized_weights
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.match import match
+from lampq.core.values.plan import Plan
 from lampq.demo_data import MODEL_PATH
 from lampq.verbs.apply import apply, fit_to
 from lampq.verbs.formats import converted

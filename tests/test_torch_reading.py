@@ -13,7 +13,7 @@ from lampq import adapters
 from lampq.adapters.torch import read
 from lampq.adapters.torch.checkpoint import load_state
 from lampq.adapters.torch.outputs import to_logits
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 FACTORY = """
 import torch

@@ -8,9 +8,9 @@ from torch.nn import functional
 from torch_models import MODELS, make_batch, read_named
 
 from lampq.adapters.torch import read
-from lampq.core.activation_grid import ActivationGrid, TokenGrid
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.setting import Setting
+from lampq.core.measuring.setting import Setting
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
+from lampq.core.values.errors import AdapterError, RecordError
 
 # isort: split
 import timm

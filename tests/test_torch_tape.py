@@ -10,7 +10,7 @@ from torch_models import MODELS, make_batch, read_named, seeded
 from lampq.adapters.torch import read
 from lampq.adapters.torch.layout import find_layout
 from lampq.adapters.torch.recorder import record
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 def recorded(name, batch, grad=False):

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from lampq import adapters
 from lampq.adapters.torch import read
-from lampq.core.allocation import build_plan
-from lampq.core.errors import AdapterError
-from lampq.core.measure import quantized_weights
+from lampq.core.allocating.allocation import build_plan
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.values.errors import AdapterError
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
 

@@ -9,10 +9,10 @@ from torch_models import MODELS, make_batch, read_named
 
 from lampq import adapters
 from lampq.adapters.torch import load_quantized, packed, read
-from lampq.core.allocation import build_plan
-from lampq.core.errors import AdapterError
-from lampq.core.measure import quantized_weights
-from lampq.core.packing import payload_bytes
+from lampq.core.allocating.allocation import build_plan
+from lampq.core.measuring.measure import quantized_weights
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.packing import payload_bytes
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
 

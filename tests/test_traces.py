@@ -8,9 +8,9 @@ from torch_models import read_named
 import lampq
 from lampq import adapters
 from lampq.adapters.torch.fisher import fisher_sums
-from lampq.core.errors import RecordError
-from lampq.core.fisher import forward_fisher
-from lampq.core.traces import measure_traces
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.traces import measure_traces
+from lampq.core.values.errors import RecordError
 
 
 def test_profiles_hold_the_traces_of_gradients_where_there_are_some():

@@ -10,10 +10,10 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.errors import PlanError
-from lampq.core.interaction import profile_interaction
-from lampq.core.limits import Budget, bit_operations
-from lampq.core.option_order import cover_table
+from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.errors import PlanError
+from lampq.core.values.option_order import cover_table
 from lampq.verbs.why import why
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}

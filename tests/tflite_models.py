@@ -9,9 +9,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import as_rows, from_rows
-from lampq.core.quantizer import quantize as quantize_rows
+from lampq.core.quantizing.quantizer import as_rows, from_rows
+from lampq.core.quantizing.quantizer import quantize as quantize_rows
+from lampq.core.values.plan import Plan, PlanLayer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = (

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq.core.coding import with_rounding
-from lampq.core.errors import PlanError
-from lampq.core.layer import Layer
-from lampq.core.match import left_over, match
-from lampq.core.messages import listed
-from lampq.core.model import Model
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.match import left_over, match
+from lampq.core.values.messages import listed
+from lampq.core.values.plan import Plan, PlanLayer
 from lampq.verbs.formats import refuse_model_clashes
 
 # Names of a message.

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampq.core.errors import PlanError
-from lampq.core.match import match
-from lampq.core.option import Option
-from lampq.core.plan import Plan, PlanLayer
+from lampq.core.values.errors import PlanError
+from lampq.core.values.match import match
+from lampq.core.values.option import Option
+from lampq.core.values.plan import Plan, PlanLayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

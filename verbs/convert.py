@@ -12,16 +12,16 @@ from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.coding import Coding
-from lampq.core.errors import AdapterError, PlanError
-from lampq.core.layer import Layer
-from lampq.core.limits import Budget
-from lampq.core.match import match
-from lampq.core.messages import listed, printable
-from lampq.core.model import Model
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.measuring.model import Model
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.layer import Layer
+from lampq.core.values.match import match
+from lampq.core.values.messages import listed, printable
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
 
@@ -200,12 +200,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
                 f"({', '.join(map(str, sorted(widths)))}); profile them too"
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
-    return dataclasses.replace(
-        profile,
-        layers=tuple(profile.layers[i] for i in keep),
-        weight_error=profile.weight_error[keep],
-        payload_bytes=np.ascontiguousarray(payload[keep]),
-        rest_bytes=profile.rest_bytes + floats,
-        kl=None if profile.kl is None else profile.kl[keep],
-        logit_delta=None if profile.logit_delta is None else profile.logit_delta[keep],
-    )
+    part = profile.part(keep).with_tables(payload_bytes=np.ascontiguousarray(payload[keep]))
+    return dataclasses.replace(part, rest_bytes=profile.rest_bytes + floats)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from lampq import adapters
-from lampq.core.allocation import Budget
-from lampq.core.coding import INPUTS, with_rounding
-from lampq.core.errors import MissingExtraError
-from lampq.core.measure import Progress, quiet
-from lampq.core.model import Model
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.plan import Plan
+from lampq.core.allocating.allocation import Budget
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import MissingExtraError
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan import Plan
+from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.demo_data import MODEL_PATH, calibration, validation
 from lampq.verbs.apply import apply
 from lampq.verbs.evaluate import evaluate

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lampq.core.coding import with_rounding
-from lampq.core.errors import AdapterError
-from lampq.core.model import Model, rounds_activations
-from lampq.core.plan import Plan
-from lampq.core.setting import plan_settings
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.setting import plan_settings
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.plan import Plan
 from lampq.verbs.apply import fit_to
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
 from lampq.adapters.sources import model_files
-from lampq.core import staging
-from lampq.core.errors import AdapterError
-from lampq.core.model import Model
-from lampq.core.outputs import Output, refuse_clashes
+from lampq.core.measuring.model import Model
+from lampq.core.values import staging
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.outputs import Output, refuse_clashes
 
 if TYPE_CHECKING:
     from lampq.adapters.torch import TorchModel

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
-from lampq.core.errors import AdapterError, LampqError
-from lampq.core.files import read_json
-from lampq.core.limits import budget_summary
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.allocating.limits import budget_summary
+from lampq.core.values.errors import AdapterError, LampqError
+from lampq.core.values.files import read_json
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.convert import read_quantized
 
 
@@ -136,7 +136,7 @@ def _profile(profile: Profile) -> Listing:
         "samples": profile.samples,
         "container": profile.container,
         "other bytes": profile.rest_bytes,
-        "interactions": profile.logit_delta is not None,
+        "interactions": profile.interacts,
         "provenance": dict(profile.provenance),
     }
     columns = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampq.core.match import Matching, left_over
-from lampq.core.match import match as match_layers
+from lampq.core.values.match import Matching, left_over
+from lampq.core.values.match import match as match_layers
 from lampq.verbs.sources import Source, layers_of, read_source
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq import solvers
-from lampq.core.errors import BudgetError
-from lampq.core.limits import BITS, BYTES
-from lampq.core.pareto import pareto
-from lampq.core.plan import Neighbour
-from lampq.core.problem import Problem
-from lampq.core.smallest import limited, smallest
-from lampq.core.solution import Solution
-from lampq.core.superposition import allocate
+from lampq.core.allocating.limits import BITS, BYTES
+from lampq.core.allocating.pareto import pareto
+from lampq.core.allocating.smallest import limited, smallest
+from lampq.core.searching.superposition import allocate
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.plan import Neighbour
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution
 
 if TYPE_CHECKING:
     from lampq.verbs.plan import Search

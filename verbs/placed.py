@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lampq.core.errors import PlanError
-from lampq.core.match import match
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.values.errors import PlanError
+from lampq.core.values.match import match
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 
 
 def places(plan: Plan, profile: Profile) -> list[int]:

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from lampq import solvers
-from lampq.core.allocation import build_plan, build_problem, uniform_choice
-from lampq.core.clash import refuse_clash
-from lampq.core.coding import INPUTS
-from lampq.core.errors import BudgetError, RecordError
-from lampq.core.interaction import Interaction, profile_interaction
-from lampq.core.limits import BYTES, Budget, limits_of
-from lampq.core.plan import Plan
-from lampq.core.problem import Problem
-from lampq.core.profile import Profile
-from lampq.core.recipe import PUBLISHED, Recipe
-from lampq.core.scores import SUPERPOSITION, automatic_mode, predicted_damage
-from lampq.core.smallest import limited
-from lampq.core.solution import Solution
-from lampq.core.superposition import allocate
-from lampq.core.why import next_changes, sentences
+from lampq.core.allocating.allocation import build_plan, build_problem, uniform_choice
+from lampq.core.allocating.clash import refuse_clash
+from lampq.core.allocating.limits import BYTES, Budget, limits_of
+from lampq.core.allocating.scores import SUPERPOSITION, automatic_mode, predicted_damage
+from lampq.core.allocating.smallest import limited
+from lampq.core.measuring.interaction import Interaction, profile_interaction
+from lampq.core.searching.superposition import allocate
+from lampq.core.searching.why import next_changes, sentences
+from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.plan import Plan
+from lampq.core.values.problem import Problem
+from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import PUBLISHED, Recipe
+from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.solution import Solution
 from lampq.verbs.neighbours import neighbours
 from lampq.verbs.smallest import shrink
 

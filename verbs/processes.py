@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from lampq.core.errors import MissingExtraError
-from lampq.core.profile import Profile
-from lampq.core.shard import Shard
+from lampq.core.values.errors import MissingExtraError
+from lampq.core.values.profile import Profile
+from lampq.core.values.shard import Shard
 
 # What a launcher tells each process; all of it, or the process stands alone.
 _TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -11,22 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.allocation import build_plan, uniform_choice
-from lampq.core.coding import INPUTS, Coding, with_rounding
-from lampq.core.divergence import kl_divergence
-from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.lampq_update import update
-from lampq.core.limits import Budget
-from lampq.core.measure import Progress, check_logits, quiet
-from lampq.core.model import Model, rounds_activations
-from lampq.core.option import neighbours as near_options
-from lampq.core.outputs import Output
-from lampq.core.plan import Neighbour, Plan
-from lampq.core.profile import Profile
-from lampq.core.recentre import refine
-from lampq.core.recipe import PUBLISHED, Recipe
-from lampq.core.scores import SUPERPOSITION, lampq_scores
-from lampq.core.setting import profile_rule, profile_setting
+from lampq.core.allocating.allocation import build_plan, uniform_choice
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import SUPERPOSITION, lampq_scores
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference, input_batch, measure_reference
+from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.quantizing.coding import Coding
+from lampq.core.searching.lampq_update import update
+from lampq.core.searching.recentre import refine
+from lampq.core.values.batch import BatchLike
+from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.option import neighbours as near_options
+from lampq.core.values.outputs import Output
+from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.profile import Profile
+from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.recipe import PUBLISHED, Recipe
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import read_written, refuse_model_clashes
@@ -42,7 +45,7 @@ _FEW_SAMPLES = 256
 
 def quantize(
     model: Model,
-    batch: np.ndarray,
+    batch: BatchLike,
     out: str | Path,
     *,
     average_bits: float | None = None,
@@ -109,7 +112,7 @@ def quantize(
             "leave out --block or --act-bits"
         )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    model = model.with_coding(Coding(block=block))
+    model, batch = model.with_coding(Coding(block=block)), input_batch(model, batch)
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
     model = with_rounding(model, rounding, block, batch)
     found = make_profile(
@@ -137,15 +140,15 @@ def quantize(
         # What was written holds the weights; with its inputs rounded the model was measured before.
         return chosen
     # What counts is the file as its runtime runs it, inputs quantized and all.
-    logits = check_logits(read_written(model, out).run(batch), "the written model")
-    reference = model.run(batch) if found.logits is None else found.logits
-    return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
+    reference = measure_reference(model, batch)
+    outputs = reference.checked(read_written(model, out).run(batch), "the written model")
+    return dataclasses.replace(chosen, measured_kl=reference.damage(outputs))
 
 
 def best_plan(
     model: Model,
     profile: Profile,
-    batch: np.ndarray,
+    batch: BatchLike,
     budget: Budget,
     *,
     mode: str = "auto",
@@ -155,7 +158,7 @@ def best_plan(
     time_limit_s: float | None = None,
     recipe: Recipe = PUBLISHED,
     rounds: int = 3,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Plan:
@@ -173,7 +176,7 @@ def best_plan(
         time_limit_s: See `lampq.plan`.
         recipe: See `lampq.plan`; its update follows unless `rounds` is 0.
         rounds: See `quantize`.
-        reference: Logits of `batch` that count as the truth; None takes those of `model`. Others are wanted where
+        reference: What counts as the truth of `batch`; None takes what `model` makes of it. Another is wanted where
             `model` is not the float one, having the factors of its attention rounded already, for example.
         seed: Of every random choice.
         progress: Told what is being done.
@@ -186,9 +189,8 @@ def best_plan(
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
     model = with_rounding(model, profile.rounding, profile.block, batch)
-    reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
-    if profile.logits is not None:
-        _check_same_data(profile.logits, reference)
+    reference = measure_reference(model, batch) if reference is None else reference
+    _check_same_data(profile, reference)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)
     profile = search.profile
     rounds_inputs = rounds_activations(model) and profile.options[0].activation_bits is not None
@@ -235,9 +237,10 @@ def best_plan(
     notes = list(predicted.notes)
     if uniform is not None and (refined.choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
-    if profile.rounding == INPUTS and len(batch) < _FEW_SAMPLES:
+    if profile.rounding == INPUTS and reference.inputs.samples < _FEW_SAMPLES:
         notes.append(
-            f"codes were chosen for {len(batch)} samples: expect more damage on others than was measured on these"
+            f"codes were chosen for {reference.inputs.samples} samples: expect more damage on others than was "
+            "measured on these"
         )
     # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     recentred = math.isfinite(refined.predicted)
@@ -301,10 +304,15 @@ def _equal_plans(
     return [columns[plan] for plan in plans]
 
 
-def _check_same_data(profiled: np.ndarray, reference: np.ndarray) -> None:
+def _check_same_data(profile: Profile, reference: Reference) -> None:
     """Predictions and measurements compare only on the same samples in the same order."""
-    same = profiled.shape == reference.shape
-    if not same or np.linalg.norm(profiled - reference) > 0.01 * np.linalg.norm(reference):
+    profiled, found = profile.array("signature"), reference.readout.signature(reference.outputs)
+    if profiled is None:
+        profiled, found = profile.array("logits"), np.asarray(reference.outputs)
+    if profiled is None:
+        return
+    same = profiled.shape == found.shape
+    if not same or np.linalg.norm(profiled - found) > 0.01 * np.linalg.norm(found):
         raise RecordError(
             "the profile was made with other calibration data, or in another order; profile again"
         )

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq.core.coding import INPUTS
-from lampq.core.errors import BudgetError, PlanError, RecordError
-from lampq.core.files import write_text
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.why import next_changes
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.searching.why import next_changes
+from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.files import write_text
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
 from lampq.verbs.placed import placed_choice, places
@@ -115,7 +115,7 @@ def _search(
     Where their patterns do not speak of this profile's names, or the plan was changed since, they are left out.
     """
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and profile.logit_delta is None:
+    if mode == SUPERPOSITION and not profile.interacts:
         mode = "auto"
     rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq import solvers
-from lampq.core.errors import BudgetError
-from lampq.core.limits import BYTES
-from lampq.core.pareto import Curve, pareto
-from lampq.core.problem import Problem
-from lampq.core.smallest import first_within, limited, smallest
-from lampq.core.solution import Solution
+from lampq.core.allocating.limits import BYTES
+from lampq.core.allocating.pareto import Curve, pareto
+from lampq.core.allocating.smallest import first_within, limited, smallest
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.problem import Problem
+from lampq.core.values.solution import Solution
 
 if TYPE_CHECKING:
     from lampq.verbs.plan import Search

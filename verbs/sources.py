@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lampq import adapters
-from lampq.core.errors import RecordError
-from lampq.core.files import read_json
-from lampq.core.layer import Layer
-from lampq.core.model import Model
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.profile import Profile
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import RecordError
+from lampq.core.values.files import read_json
+from lampq.core.values.layer import Layer
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.profile import Profile
 
 Source: TypeAlias = Model | Profile | Plan
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq import solvers
-from lampq.core import files
-from lampq.core.errors import BudgetError, MissingExtraError, RecordError
-from lampq.core.limits import Budget, bit_operations, weight_bits
-from lampq.core.option import Option
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.pareto import pareto
-from lampq.core.problem import Problem
-from lampq.core.profile import Profile
-from lampq.core.smallest import limited
-from lampq.core.superposition import allocate
+from lampq.core.allocating.limits import Budget, bit_operations, weight_bits
+from lampq.core.allocating.pareto import pareto
+from lampq.core.allocating.smallest import limited
+from lampq.core.searching.superposition import allocate
+from lampq.core.values import files
+from lampq.core.values.errors import BudgetError, MissingExtraError, RecordError
+from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.problem import Problem
+from lampq.core.values.profile import Profile
 from lampq.verbs.plan import Search, prepare
 
 if TYPE_CHECKING:

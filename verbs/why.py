@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lampq.core.errors import BudgetError
-from lampq.core.limits import Budget
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
-from lampq.core.scores import MODES, SUPERPOSITION
-from lampq.core.why import next_changes
+from lampq.core.allocating.limits import Budget
+from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq.core.searching.why import next_changes
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import Listing
 from lampq.verbs.placed import placed_choice, places
 from lampq.verbs.plan import prepare
@@ -43,7 +43,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and profile.logit_delta is None:
+    if mode == SUPERPOSITION and not profile.interacts:
         mode = "auto"
     budget, most_damage = _limits(plan.budget)
     search = prepare(

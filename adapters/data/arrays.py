@@ -16,9 +16,9 @@ import numpy as np
 from lampq.adapters.data.batch import Batch, fill_batches
 from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.preprocess import Preprocess
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import CHANNELS, FLOATING, InputSpec
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import CHANNELS, FLOATING, InputSpec
+from lampq.core.values.messages import reason
 
 _MAX_RATIO = 300
 _MAX_EXPANDED_BYTES = 1 << 31

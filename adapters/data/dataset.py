@@ -17,8 +17,8 @@ from lampq.adapters.data.function import FunctionReader, load_function
 from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.preprocess import Preprocess
 from lampq.adapters.data.select import choose_samples
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 
 class Reader(Protocol):

@@ -12,8 +12,8 @@ import numpy as np
 
 from lampq.adapters.data.batch import Batch, fill_batches
 from lampq.adapters.data.images import SUFFIXES, ImageTransform, pillow, read_file
-from lampq.core.errors import AdapterError, MissingExtraError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError, MissingExtraError
+from lampq.core.values.messages import reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,8 +17,8 @@ import numpy as np
 from lampq.adapters.data.arrays import ArrayReader, check_labels, prepare
 from lampq.adapters.data.batch import Batch, join, rebatch
 from lampq.adapters.data.preprocess import Preprocess
-from lampq.core.errors import AdapterError, LampqError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError, LampqError
+from lampq.core.values.input_spec import InputSpec
 
 
 def load_function(text: str) -> Callable[[], Any]:

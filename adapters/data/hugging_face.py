@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lampq.adapters.data.preprocess import INTERPOLATIONS, Preprocess
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.files import read_json
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.files import read_json
+from lampq.core.values.input_spec import InputSpec
 
 FILE_NAME = "preprocessor_config.json"
 

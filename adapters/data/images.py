@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lampq.adapters.data.preprocess import INTERPOLATIONS, Preprocess
-from lampq.core.errors import AdapterError, MissingExtraError
+from lampq.core.values.errors import AdapterError, MissingExtraError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

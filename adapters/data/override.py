@@ -8,8 +8,8 @@ from typing import Any
 
 from lampq.adapters.data.hugging_face import find_preprocess
 from lampq.adapters.data.preprocess import PRESETS, Preprocess
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 
 def preprocess_for(

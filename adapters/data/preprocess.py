@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import CHANNELS, FLOATING, LAYOUTS, InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import CHANNELS, FLOATING, LAYOUTS, InputSpec
 
 RESIZES = ("shortest", "plain")
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")

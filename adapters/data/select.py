@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 def choose_samples(

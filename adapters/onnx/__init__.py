@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampq.core.errors import MissingExtraError
+from lampq.core.values.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel
-    from lampq.core.stored import StoredWeight
+    from lampq.core.values.stored import StoredWeight
 
 
 def read(path: str | Path, **options: Any) -> OnnxModel:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 # Multiply-accumulates per run where the model takes any number of samples: enough to fill the processor, few
 # enough for its caches.

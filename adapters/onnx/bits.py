@@ -12,7 +12,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
 from lampq.adapters.onnx.write import PLAN_KEY
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:

@@ -16,8 +16,8 @@ import onnx
 import onnx_ir as ir
 
 from lampq.adapters.onnx.outline import outline
-from lampq.core.errors import AdapterError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 
 # First bytes of files that people give by mistake.
 _STRANGERS = (

@@ -19,9 +19,9 @@ from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.adapters.onnx.sites import Site
-from lampq.core.errors import AdapterError, LampqError
-from lampq.core.input_spec import InputSpec
-from lampq.core.layer import Layer
+from lampq.core.values.errors import AdapterError, LampqError
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

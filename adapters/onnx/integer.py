@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.sites import Site, Use
-from lampq.core.activation_grid import ActivationGrid
+from lampq.core.values.activation_grid import ActivationGrid
 
 # Operators that runtimes try to absorb into the quantized layer before them.
 _CLIPPING = ("Relu", "Clip")

@@ -10,7 +10,7 @@ from onnx import version_converter
 from lampq.adapters.onnx import flow, sites
 from lampq.adapters.onnx.container import one_line
 from lampq.adapters.onnx.sites import Site
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

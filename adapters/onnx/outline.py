@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # A tensor below this many bytes stays in the outline: shape arithmetic and biases are wanted at once.
 LARGE_BYTES = 1024

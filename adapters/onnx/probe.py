@@ -15,8 +15,8 @@ from lampq.adapters.onnx import parts
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.adapters.onnx.sites import Site, Use
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 # A number of samples that nobody exports with, and those that people do.
 _UNUSUAL = 3

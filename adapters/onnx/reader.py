@@ -16,8 +16,8 @@ from lampq.adapters.onnx.container import Container, one_line, silence
 from lampq.adapters.onnx.engine import Opened
 from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.session import Runtime
-from lampq.core.errors import AdapterError, LampqError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError, LampqError
+from lampq.core.values.input_spec import InputSpec
 
 
 def read(

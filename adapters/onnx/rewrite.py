@@ -19,8 +19,8 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.activation_grid import ActivationGrid
 
 
 class Rewriter:

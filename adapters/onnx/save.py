@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from lampq.core import staging
-from lampq.core.files import sha256
-from lampq.core.publishing import writing
-from lampq.core.side_files import SideNames, as_text, publish_pair
+from lampq.core.values import staging
+from lampq.core.values.files import sha256
+from lampq.core.values.publishing import writing
+from lampq.core.values.side_files import SideNames, as_text, publish_pair
 
 # A protocol buffer ends at 2 GiB, and is held in memory more than once while it is written and read.
 LARGEST_SINGLE_FILE = 1_500_000_000

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from lampq.adapters.onnx.container import one_line
 from lampq.adapters.onnx.parts import Part
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 _FATAL_ONLY = 4
 # On a CPU this fused operator takes longer than the Add and the LayerNormalization that it replaces: up to a

@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.write import Recipe, build
-from lampq.core import packing
-from lampq.core.blocks import scale_count
-from lampq.core.quantizer import Quantized
+from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.values import packing
+from lampq.core.values.blocks import scale_count
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

@@ -20,11 +20,11 @@ from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
-from lampq.core import packing
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.layer import Layer
-from lampq.core.messages import reason
-from lampq.core.stored import StoredWeight
+from lampq.core.values import packing
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.layer import Layer
+from lampq.core.values.messages import reason
+from lampq.core.values.stored import StoredWeight
 
 # Operator -> the input its weight comes in by.
 _WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "Gather": 0}

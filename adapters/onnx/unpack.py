@@ -1,6 +1,6 @@
 """Quantized weights as initializers, and the standard nodes that make them int8 again when a model is loaded.
 
-A plane of packed codes (see `lampq.core.packing`) is read by looking up each byte in a table whose rows hold
+A plane of packed codes (see `lampq.core.values.packing`) is read by looking up each byte in a table whose rows hold
 the integers, sign included, that the byte stands for: Cast, Gather, and BitwiseOr where there are several
 fields. All inputs are initializers, so constant folding leaves an int8 initializer and nothing else.
 The tables are computed by the graph too: in a small model their bytes would count.
@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx.emit import Emitter
-from lampq.core import packing
-from lampq.core.packing import Field
+from lampq.core.values import packing
+from lampq.core.values.packing import Field
 
 # The first operator set with bitwise operators; before it, fields are added as int32 instead.
 _BITWISE_OPSET = 18

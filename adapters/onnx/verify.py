@@ -15,10 +15,10 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.session import to_value
 from lampq.adapters.onnx.sites import Site
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

@@ -16,12 +16,12 @@ from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.sources import model_files
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.coding import coded_for, encoder
-from lampq.core.errors import PlanError
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.quantizer import Quantized
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import PlanError
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan import Plan, PlanLayer
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.model import OnnxModel

@@ -13,7 +13,7 @@ from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.weights import survey
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 __all__ = ["TfliteModel", "read"]
 

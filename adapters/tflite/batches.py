@@ -9,7 +9,7 @@ import numpy as np
 
 from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.runtime import Session
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # Samples at once where the model takes any number.
 _MANY = 16

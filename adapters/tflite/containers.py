@@ -13,8 +13,8 @@ import numpy as np
 
 from lampq.adapters.tflite.flatbuffer import blob_bytes
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, FULLY_CONNECTED, MATMUL, Weight
-from lampq.core import packing
-from lampq.core.errors import AdapterError
+from lampq.core.values import packing
+from lampq.core.values.errors import AdapterError
 
 DENSE, BYTES = "bitplane", "int8"
 """Names of containers as plans have them: as few bits as the format allows, or one byte each."""

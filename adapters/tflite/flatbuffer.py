@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lampq.adapters.tflite.schema import SCALAR_BYTES, VECTOR_DTYPES, Field, schema
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 IDENTIFIER = b"TFL3"
 # A large language model has some 200,000 tables; a vector of garbage can claim a billion.

@@ -12,8 +12,8 @@ import numpy as np
 
 from lampq.adapters.tflite.flatbuffer import Record, decode
 from lampq.adapters.tflite.schema import schema
-from lampq.core.errors import AdapterError
-from lampq.core.messages import printable
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import printable
 
 BITS = {
     "FLOAT32": 32, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT64": 64, "COMPLEX64": 64, "COMPLEX128": 128,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.adapters.tflite.graph import DTYPES, Graph, Subgraph, label, text
-from lampq.core.errors import AdapterError
-from lampq.core.input_spec import InputSpec
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
 
 _QUANTIZED = ("INT8", "UINT8", "INT16")
 _ACCEPTED = ("FLOAT32", "INT32", "INT64", *_QUANTIZED)

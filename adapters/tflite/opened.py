@@ -20,9 +20,9 @@ from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.probe import probe
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.weights import Survey, Weight, to_float
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.fingerprint import Fingerprint
-from lampq.core.layer import Layer
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.layer import Layer
 
 
 class Opened:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # The child needs only the runtime, not this package. Memory is bounded where the system can.
 _CHILD = """

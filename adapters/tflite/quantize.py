@@ -13,8 +13,8 @@ from lampq.adapters.tflite.flatbuffer import Record
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.schema import schema
 from lampq.adapters.tflite.weights import DEPTHWISE, FULLY_CONNECTED, MATMUL, Site, Weight
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.activation_grid import ActivationGrid
 
 # Runtimes store activations as int8; the core's codes start at 0.
 _INT8_SHIFT = 128

@@ -15,10 +15,10 @@ from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.graph import text
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.weights import MATMUL, Site, Weight
-from lampq.core import files
-from lampq.core.errors import AdapterError, PlanError
-from lampq.core.outputs import Output, refuse_clashes
-from lampq.core.plan import Plan
+from lampq.core.values import files
+from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan import Plan
 
 _ALGORITHM = "min_max_uniform_quantize"
 

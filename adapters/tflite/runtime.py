@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.errors import AdapterError, MissingExtraError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError, MissingExtraError
+from lampq.core.values.messages import reason
 
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 # More threads than this gain nothing on models of this kind.

@@ -10,9 +10,9 @@ from lampq.adapters.kinds import infer_kind
 from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.flatbuffer import blob_bytes
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, channel_axis
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.layer import Layer
-from lampq.core.stored import StoredWeight
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.layer import Layer
+from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.model import TfliteModel

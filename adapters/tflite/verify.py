@@ -19,7 +19,7 @@ from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.quantize import Coded
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.opened import Opened

@@ -14,11 +14,11 @@ from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
 from lampq.adapters.tflite.quantize import Coded, Rewriter, code
 from lampq.adapters.tflite.weights import MATMUL, Site, Weight
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.coding import encoder
-from lampq.core.errors import AdapterError, PlanError
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.publishing import atomic_path
+from lampq.core.measuring.encoding import encoder
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_path
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.model import TfliteModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampq.core.errors import MissingExtraError
+from lampq.core.values.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lampq.core.errors import AdapterError, LampqError, MissingExtraError
-from lampq.core.files import read_json
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError, LampqError, MissingExtraError
+from lampq.core.values.files import read_json
+from lampq.core.values.messages import reason
 
 State = dict[str, torch.Tensor]
 

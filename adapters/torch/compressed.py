@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lampq.adapters.torch import hugging_face
-from lampq.core.blocks import row_block, scale_count
-from lampq.core.errors import AdapterError
-from lampq.core.layer import Layer
-from lampq.core.plan import Plan
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.blocks import row_block, scale_count
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.layer import Layer
+from lampq.core.values.plan import Plan
 
 if TYPE_CHECKING:
     from lampq.adapters.torch.model import TorchModel

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from lampq.core.errors import AdapterError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 
 _OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims?|quantized_decomposed|higher_order)\.\w+(?:\.\w+)?"

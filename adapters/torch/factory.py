@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 
 def build(source: str) -> torch.nn.Module:

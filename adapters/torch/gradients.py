@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from lampq.adapters.torch.uses import Box, Use
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # Per-sample gradients are made for so many samples at a time that they take about this many bytes.
 _CHUNK_BYTES = 1 << 26

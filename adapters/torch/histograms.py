@@ -9,8 +9,8 @@ import torch
 
 from lampq.adapters.torch.rounding import Rounding, sites
 from lampq.adapters.torch.runtime import Runtime, Weights
-from lampq.core.activation_range import BINS, Histogram
-from lampq.core.errors import RecordError
+from lampq.core.quantizing.activation_range import BINS, Histogram
+from lampq.core.values.errors import RecordError
 
 
 def histograms(

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch.runtime import Arguments
-from lampq.core.errors import AdapterError, LampqError
-from lampq.core.files import read_json
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError, LampqError
+from lampq.core.values.files import read_json
+from lampq.core.values.messages import reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from lampq.core.errors import AdapterError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 
 _SIDES = (224, 32, 28, 64, 384, 256, 96, 128, 160, 192, 240, 288, 299, 320, 336, 448, 512)
 _TOKENS = 16

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from lampq.adapters.torch.packed import PackedFile
-from lampq.core.activation_grid import ActivationGrid
+from lampq.core.values.activation_grid import ActivationGrid
 
 # What torch._int_mm asks of a GPU: more rows than this, and other sizes in multiples of 8.
 _ROWS, _MULTIPLE = 17, 8

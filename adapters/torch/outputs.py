@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 _NAMES = ("logits", "last_hidden_state")
 

@@ -1,7 +1,7 @@
 """Quantized weights in a safetensors file with exactly b bits each.
 
 Beside the tensors that stay as they are, each quantized weight has its codes (`NAME.codes`, uint8, see
-`lampq.core.packing`) and one float32 scale per output channel or block of it (`NAME.scale`); what the codes
+`lampq.core.values.packing`) and one float32 scale per output channel or block of it (`NAME.scale`); what the codes
 mean is in the file's metadata. The file is a checkpoint like any other: a factory can be filled from it.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.checkpoint import State
-from lampq.core import packing
-from lampq.core.activation_grid import ActivationGrid
-from lampq.core.blocks import check_block, scale_count
-from lampq.core.errors import AdapterError, LampqError, MissingExtraError
-from lampq.core.messages import reason
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values import packing
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.blocks import check_block, scale_count
+from lampq.core.values.errors import AdapterError, LampqError, MissingExtraError
+from lampq.core.values.messages import reason
 
 _KEY, _VERSION = "lampq", 1
 _CODES, _SCALE = ".codes", ".scale"
@@ -46,7 +46,7 @@ class Record:
         offset: Minus the smallest integer.
         shape: Shape of the weight.
         channel_axis: Axis with one scale per entry.
-        block: Weights that share a scale where the shape allows it (`core.blocks`), or None.
+        block: Weights that share a scale where the shape allows it (`core.values.blocks`), or None.
         container: `bitplane` (exactly `bits` bits a code) or `int8` (one byte).
         activation_bits: Width of the layer's input, or None.
         activation_range: Its range, or None.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch.distributed as dist
 
-from lampq.core.merge import merge
-from lampq.core.profile import Profile
+from lampq.core.values.merge import merge
+from lampq.core.values.profile import Profile
 
 
 def gather(profile: Profile) -> Profile:

@@ -13,7 +13,7 @@ from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.runtime import Arguments, Runtime
 from lampq.adapters.torch.state_dict import fill
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 _TIMM = "timm:"
 

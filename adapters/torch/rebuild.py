@@ -12,8 +12,8 @@ from lampq.adapters.torch import factory, hugging_face, packed
 from lampq.adapters.torch.int8_linear import use_int8
 from lampq.adapters.torch.packed import PackedFile
 from lampq.adapters.torch.state_dict import fill
-from lampq.core.errors import AdapterError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 
 
 def load_quantized(

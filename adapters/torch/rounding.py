@@ -14,7 +14,7 @@ import torch
 
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Call, Operation, Tape, Values
-from lampq.core.activation_grid import ActivationGrid, ActivationRule
+from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
 
 _PRODUCTS = frozenset({"aten::bmm", "aten::baddbmm", "aten::mm"})
 _SOFTMAX = frozenset({"aten::_softmax", "aten::_safe_softmax"})

@@ -19,8 +19,8 @@ from lampq.adapters.torch.recorder import record
 from lampq.adapters.torch.survey import Survey, places_of, survey
 from lampq.adapters.torch.tape import Tape
 from lampq.adapters.torch.uses import Use
-from lampq.core.errors import AdapterError
-from lampq.core.messages import reason
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 
 Weights = Mapping[str, torch.Tensor]
 Arguments = Callable[[torch.Tensor], tuple[tuple[Any, ...], dict[str, Any]]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lampq.adapters.torch.checkpoint import State
-from lampq.core.errors import AdapterError
+from lampq.core.values.errors import AdapterError
 
 # Buffers that modules compute themselves and that come and go between versions of libraries.
 _COMPUTED = (

@@ -9,10 +9,10 @@ import torch
 
 from lampq.adapters.kinds import infer_kind
 from lampq.adapters.torch import hugging_face, packed
-from lampq.core import packing
-from lampq.core.errors import AdapterError, RecordError
-from lampq.core.layer import Layer
-from lampq.core.stored import StoredWeight
+from lampq.core.values import packing
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.layer import Layer
+from lampq.core.values.stored import StoredWeight
 
 _SCALE_BYTES = 4
 _Stored = Mapping[str, tuple[int, int | None]]

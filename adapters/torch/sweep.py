@@ -12,7 +12,7 @@ import torch
 from lampq.adapters.torch.rounding import NOTHING, Rounding
 from lampq.adapters.torch.runtime import Recording, Runtime, Weights
 from lampq.adapters.torch.tape import Values
-from lampq.core.activation_grid import ActivationRule
+from lampq.core.values.activation_grid import ActivationRule
 
 Key = TypeVar("Key")
 

@@ -12,11 +12,11 @@ import torch
 from lampq.adapters.torch import compressed, packed
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.packed import Record
-from lampq.core.coding import coded_for, encoder
-from lampq.core.errors import AdapterError
-from lampq.core.plan import Plan, PlanLayer
-from lampq.core.publishing import atomic_folder, atomic_path
-from lampq.core.quantizer import Quantized, from_rows
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_folder, atomic_path
 
 # Rounding of float32 in another order.
 _TOLERANCE = 1e-4

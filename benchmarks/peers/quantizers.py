@@ -12,7 +12,7 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer, register_quant_backend
 
 from lampq.adapters.torch.model import TorchModel
-from lampq.core.quantizer import as_rows, from_rows, quantize
+from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 
 COMMON, MAX, MSE = "common", "max", "mse"
 NAMES = {

@@ -19,9 +19,9 @@ from torch import nn
 import lampq
 from lampq import solvers
 from lampq.adapters.torch.model import TorchModel
-from lampq.core.allocation import Budget, build_problem, uniform_choice
-from lampq.core.recentre import measure_interaction, refine
-from lampq.core.superposition import allocate
+from lampq.core.allocating.allocation import Budget, build_problem, uniform_choice
+from lampq.core.searching.recentre import measure_interaction, refine
+from lampq.core.searching.superposition import allocate
 from lampq.verbs.quantize import best_plan
 
 WIDTHS = tuple(range(2, 9))

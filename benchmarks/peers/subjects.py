@@ -21,7 +21,7 @@ from torch import nn
 from lampq import adapters, demo_data
 from lampq.adapters.data import Preprocess, read_data
 from lampq.adapters.torch import read
-from lampq.core.quantizer import as_rows
+from lampq.core.quantizing.quantizer import as_rows
 
 _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

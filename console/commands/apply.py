@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import clashes, flags, given, tables
-from lampq.core.coding import ROUNDINGS
-from lampq.core.plan import Plan
+from lampq.core.values.plan import Plan
+from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply, fit_to
 from lampq.verbs.formats import converted, size_bytes
 

@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import tables
-from lampq.core.errors import PlanError
-from lampq.core.plan import Plan
+from lampq.core.values.errors import PlanError
+from lampq.core.values.plan import Plan
 from lampq.verbs.compare import compare
 
 NAME = "compare"

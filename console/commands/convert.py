@@ -8,11 +8,11 @@ from pathlib import Path
 from lampq import adapters
 from lampq.console import flags, given, render
 from lampq.conversions import FORMATS
-from lampq.core.errors import PlanError
-from lampq.core.files import write_text
-from lampq.core.model import Model
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import PlanError
+from lampq.core.values.files import write_text
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.convert import convert, read_foreign, read_quantized
 
 NAME = "convert"

@@ -10,7 +10,7 @@ from typing import Any
 from lampq import adapters
 from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.plan import Plan
+from lampq.core.values.plan import Plan
 from lampq.verbs.evaluate import evaluate
 
 NAME = "eval"

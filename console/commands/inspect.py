@@ -7,9 +7,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import given, render
-from lampq.core.errors import PlanError
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.values.errors import PlanError
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
 from lampq.verbs.why import why
 

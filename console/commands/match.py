@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from lampq.console import given, tables
-from lampq.core.errors import PlanError
+from lampq.core.values.errors import PlanError
 from lampq.verbs.match import match
 from lampq.verbs.sources import Source, read_source
 

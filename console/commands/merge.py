@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import clashes, flags, given, render
-from lampq.core.merge import merge
-from lampq.core.profile import Profile
+from lampq.core.values.merge import merge
+from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
 
 NAME = "merge"

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.profile import Profile
+from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
 NAME = "plan"

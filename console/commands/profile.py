@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.errors import RecordError
+from lampq.core.values.errors import RecordError
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile

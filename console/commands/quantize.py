@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.coding import INPUTS
+from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
 

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.plan import Plan
-from lampq.core.profile import Profile
+from lampq.core.values.plan import Plan
+from lampq.core.values.profile import Profile
 from lampq.verbs.report import report
 
 NAME = "report"

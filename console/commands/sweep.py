@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.profile import Profile
+from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
 
 NAME = "sweep"

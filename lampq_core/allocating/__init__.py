@@ -1,0 +1,1 @@
+"""Budgets and scores into a problem, and the checks of its solution."""

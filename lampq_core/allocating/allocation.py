@@ -1,0 +1,161 @@
+"""From a profile and budgets to a solver's problem, and from its answer back to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lampq.core.allocating.allowed import allowed_options, tied_layers
+from lampq.core.allocating.limits import BYTES, Budget, Limit, limits_of
+from lampq.core.measuring.setting import input_range
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.option_order import cover_table
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.problem import Problem
+from lampq.core.values.profile import Profile
+
+
+def build_problem(
+    profile: Profile,
+    cost: np.ndarray,
+    budget: Budget | None,
+    *,
+    pins: Sequence[str] = (),
+    ties: Sequence[str] = (),
+) -> Problem:
+    """The optimization problem of a profile under a budget.
+
+    Args:
+        profile: L layers, J options.
+        cost: Predicted damage, nats, shape (L, J).
+        budget: Limits; None sets none. A largest KL is left to the search (`core.allocating.smallest`), which needs
+            the bytes as a resource: they are added, limited to what the largest options take, as they are without
+            any limit.
+        pins: `PATTERN=BITS` texts; a later one overrides an earlier one.
+        ties: Patterns whose layers take one option together.
+
+    Raises:
+        BudgetError: A limit lies below what the cheapest allowed options take, and names that floor; or rules
+            about single layers leave one without an option.
+        PlanError: A pattern matches nothing, or pins a width that was not profiled.
+    """
+    allowed = allowed_options(profile, budget, pins=pins, ties=ties)
+    limits = limits_of(profile, budget, allowed)
+    if budget is None or not limits or (budget.max_kl is not None and budget.size_bytes is None):
+        limits.append(_no_limit(profile, allowed))
+    single = allowed.sum(axis=1) == 1
+    free = Problem.build(
+        cost=np.where(allowed, cost, np.inf),
+        resources=np.stack([limit.use for limit in limits]),
+        limits=None,
+        resource_names=[limit.name for limit in limits],
+        layer_names=[layer.name for layer in profile.layers],
+        ties=[group for _, group in tied_layers(profile, ties)],
+        pins={layer: int(allowed[layer].argmax()) for layer in np.flatnonzero(single).tolist()},
+    )
+    held = int((single & (profile.available.sum(axis=1) > 1)).sum())
+    for limit, floor in zip(limits, free.floors().tolist(), strict=True):
+        if floor > limit.most:
+            raise BudgetError(
+                f"{limit.asked} is below the floor of {limit.show(floor)}"
+                f"{f' with {held} layers held at one width' if held else ''}; "
+                f"ask for more, profile narrower widths, or pin less"
+            )
+    return replace(free, limits=np.array([limit.most for limit in limits], dtype=np.int64))
+
+
+def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
+    """Options of the best uniform plan within the limits, shape (L,), or None if not even the narrowest fits.
+
+    A layer that cannot take the uniform option (the format, a pin, a tie, a floor) takes the next wider one that
+    it can, or else its widest. With one input width the best is the widest; with several it is the one of least
+    predicted damage.
+    """
+    reduction = problem.reduced()
+    allowed = np.isfinite(reduction.problem.cost)
+    best, least = None, np.inf
+    for row in cover_table(profile.options).T[::-1]:
+        wider = allowed & row
+        widest = allowed.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
+        choice = reduction.expand(np.where(wider.any(axis=1), wider.argmax(axis=1), widest))
+        damage = problem.objective(choice)
+        if damage < least and (problem.usage(choice) <= problem.limits).all():
+            best, least = choice, damage
+    return best
+
+
+def build_plan(
+    profile: Profile,
+    choice: Sequence[int] | np.ndarray,
+    *,
+    mode: str,
+    budget: Mapping[str, Any],
+    cost: np.ndarray | None = None,
+    predicted_kl: float | None = None,
+    bound: float | None = None,
+    measured_kl: float | None = None,
+    solver: str = "",
+    history: Sequence[Mapping[str, object]] = (),
+    notes: Sequence[str] = (),
+    why: Sequence[str] = (),
+) -> Plan:
+    """The plan that takes option `choice[i]` for layer i.
+
+    Args:
+        profile: L layers, J options.
+        choice: Option indices, shape (L,).
+        mode: Score that made it.
+        budget: What was asked for.
+        cost: Damage per option in nats, shape (L, J), for the per-layer figures; None leaves them out.
+        predicted_kl: Damage of the whole plan, nats.
+        bound: Lower bound of that prediction within the budget.
+        measured_kl: Measured damage, nats.
+        solver: Who found it.
+        history: Rounds of the search.
+        notes: Remarks.
+        why: A sentence per layer, or nothing.
+    """
+    layers = []
+    for index, (layer, option_index) in enumerate(
+        zip(profile.layers, np.asarray(choice).tolist(), strict=True)
+    ):
+        option = profile.options[option_index]
+        layers.append(
+            PlanLayer(
+                name=layer.name,
+                kind=layer.kind,
+                fingerprint=layer.fingerprint,
+                shape=layer.shape,
+                size=layer.size,
+                weight_bits=option.weight_bits,
+                activation_bits=option.activation_bits,
+                activation_range=input_range(profile, index, option_index),
+                payload_bytes=int(profile.payload_bytes[index, option_index]),
+                predicted_kl=None if cost is None else float(cost[index, option_index]),
+                why=why[index] if why else "",
+            )
+        )
+    return Plan(
+        layers=tuple(layers),
+        mode=mode,
+        budget=dict(budget),
+        container=profile.container,
+        block=profile.block,
+        rounding=profile.rounding,
+        rest_bytes=profile.rest_bytes,
+        predicted_kl=predicted_kl,
+        bound=bound,
+        measured_kl=measured_kl,
+        solver=solver,
+        history=tuple(history),
+        notes=tuple(notes),
+        provenance=profile.provenance,
+    )
+
+
+def _no_limit(profile: Profile, allowed: np.ndarray) -> Limit:
+    use = np.where(allowed, profile.payload_bytes, 0)
+    return Limit(name=BYTES, use=use, most=int(use.max(axis=1).sum()), asked="", show=str)

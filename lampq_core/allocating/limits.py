@@ -1,0 +1,308 @@
+"""What a plan may cost: every kind of limit, as exact integers on the options of a profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from lampq.core.allocating.budget import AtMost, average_bits_limit, parse_at_most, parse_number
+from lampq.core.allocating.cost_table import CostTable, decimal
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.messages import listed
+from lampq.core.values.patterns import parse_rule
+from lampq.core.values.profile import Profile
+
+BITS, INPUT_BITS, BYTES, BOPS = "bits", "input bits", "bytes", "BOPs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a plan may cost. Any combination, at least one limit; all hold together, in exact integers.
+
+    Attributes:
+        average_bits: Weight width averaged over all weights of the profile.
+        size_bytes: Bytes of the whole model: codes, scales and everything that stays as it is.
+        max_kl: Predicted damage in nats. The plan is then the smallest in bytes that keeps it.
+        max_bops: Bit operations per sample: the sum of multiply-accumulates x weight bits x input bits, 32 for
+            a float input.
+        tables: Latencies or energies, each with its own limit.
+        at_most: How many layers may have a width: `4@8`, `4@6+` (6 bits or more), `4@3-` (3 bits or less).
+        floors: Least widths, `PATTERN=BITS`.
+        ceilings: Largest widths, `PATTERN=BITS`.
+        max_activation_bytes: Bytes of the largest quantized layer input of one sample; see `input_elements`.
+        average_input_bits: Input width averaged over all values that the layers read of a sample (32 for float).
+    """
+
+    average_bits: float | str | None = None
+    size_bytes: int | None = None
+    max_kl: float | None = None
+    max_bops: int | None = None
+    tables: tuple[CostTable, ...] = ()
+    at_most: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    ceilings: tuple[str, ...] = ()
+    max_activation_bytes: int | None = None
+    average_input_bits: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if not any(_is_set(getattr(self, field.name)) for field in fields(self)):
+            raise BudgetError(
+                "no budget: give average bits, a size, a largest KL, BOPs, a latency table or another limit"
+            )
+        for average in (self.average_bits, self.average_input_bits):
+            if average is not None:
+                average_bits_limit(average, 1)
+        for name, value, unit in (
+            ("size", self.size_bytes, "bytes"),
+            ("BOPs", self.max_bops, "bit operations"),
+            ("largest layer input", self.max_activation_bytes, "bytes"),
+        ):
+            if value is not None and not 0 < value <= _LARGEST:
+                raise BudgetError(f"{name} {value}: must be above 0 {unit}, and below 2^63")
+        if self.max_kl is not None and not 0 < self.max_kl < math.inf:
+            raise BudgetError(f"largest KL {self.max_kl}: must be above 0 nats")
+        for text in self.at_most:
+            parse_at_most(text)
+        for what, rules in (("floor", self.floors), ("ceiling", self.ceilings)):
+            for text in rules:
+                parse_rule(text, what)
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits that are set, as plain values."""
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "tables":
+                value = tuple(table.to_json() for table in value)
+            if _is_set(value):
+                found[field.name] = list(value) if isinstance(value, tuple) else value
+        if self.max_kl is not None:
+            found["max_kl"] = float(self.max_kl)
+        for name in ("average_bits", "average_input_bits"):
+            if getattr(self, name) is not None:
+                found[name] = float(parse_number(getattr(self, name), "average bits"))
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Budget:
+        """The inverse of `to_json`; other keys are passed over.
+
+        Raises:
+            BudgetError: A limit is malformed, or there is none.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        try:
+            for name in ("at_most", "floors", "ceilings"):
+                values[name] = tuple(str(text) for text in values.get(name, ()))
+            values["tables"] = tuple(CostTable.from_json(table) for table in values.get("tables", ()))
+            for name in ("size_bytes", "max_bops", "max_activation_bytes"):
+                if values.get(name) is not None:
+                    values[name] = int(values[name])
+            return cls(**values)
+        except (TypeError, ValueError, OverflowError) as err:
+            if isinstance(err, BudgetError):
+                raise
+            raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
+
+
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Limit:
+    """One sum over the layers and the most it may be.
+
+    Attributes:
+        name: Short name, unique among the limits of a problem.
+        use: What each option of each layer takes, int64, shape (L, J), >= 0; 0 where it is not allowed.
+        most: The most that all layers together may take.
+        asked: The limit as the user put it.
+        show: From an amount to a text in the user's units that, given as the limit, allows that amount.
+        note: How the numbers were rounded, if they were.
+    """
+
+    name: str
+    use: np.ndarray
+    most: int
+    asked: str
+    show: Callable[[int], str]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        # A huge average limits nothing; solvers take 64-bit integers.
+        object.__setattr__(self, "most", min(self.most, _LARGEST))
+
+
+def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:
+    """The sums that a budget limits, in the order of its fields.
+
+    Floors, ceilings and the largest layer input limit single layers, not sums: see `core.allocating.allowed`.
+
+    Args:
+        profile: L layers, J options.
+        budget: Limits, or None.
+        allowed: Options that the plan may take, bool, shape (L, J).
+
+    Raises:
+        BudgetError: A table lacks a layer or width, or layers lack multiply-accumulates; names them.
+    """
+    found: list[Limit] = []
+    if budget is None:
+        return found
+    weights = int(profile.sizes.sum())
+    if budget.average_bits is not None:
+        found.append(
+            Limit(
+                name=BITS,
+                use=weight_bits(profile),
+                most=average_bits_limit(budget.average_bits, weights),
+                asked=f"average bits {budget.average_bits}",
+                show=lambda amount: f"{_rounded_up(Fraction(amount, weights), 4)} average bits",
+            )
+        )
+    if budget.average_input_bits is not None:
+        elements = input_elements(profile)
+        values = int(elements.sum())
+        widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
+        found.append(
+            Limit(
+                name=INPUT_BITS,
+                use=elements[:, None] * widths[None, :],
+                most=average_bits_limit(budget.average_input_bits, values),
+                asked=f"average input bits {budget.average_input_bits}",
+                show=lambda amount: f"{_rounded_up(Fraction(amount, values), 4)} average input bits",
+            )
+        )
+    if budget.size_bytes is not None:
+        found.append(
+            Limit(
+                name=BYTES,
+                use=profile.payload_bytes,
+                most=budget.size_bytes - profile.rest_bytes,
+                asked=f"size {budget.size_bytes:,} bytes",
+                show=lambda amount: f"{amount + profile.rest_bytes:,} bytes",
+            )
+        )
+    if budget.max_bops is not None:
+        found.append(
+            Limit(
+                name=BOPS,
+                use=bit_operations(profile),
+                most=budget.max_bops,
+                asked=f"{budget.max_bops:,} BOPs",
+                show=lambda amount: f"{amount:,} BOPs",
+            )
+        )
+    found += [_table_limit(profile, table, allowed) for table in budget.tables]
+    found += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
+    return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in found]
+
+
+def weight_bits(profile: Profile) -> np.ndarray:
+    """Bits of all weights of a layer, int64, shape (L, J)."""
+    return profile.sizes[:, None] * profile.weight_bits[None, :]
+
+
+def bit_operations(profile: Profile) -> np.ndarray:
+    """Multiply-accumulates x weight bits x input bits per sample, int64, shape (L, J).
+
+    A float input counts 32 bits.
+
+    Raises:
+        BudgetError: Layers without multiply-accumulates; names them.
+    """
+    lacking = [layer.name for layer in profile.layers if layer.macs is None]
+    if lacking:
+        raise BudgetError(
+            f"BOPs need the multiply-accumulates of every layer; {listed(lacking, most=3)} "
+            f"{'has' if len(lacking) == 1 else 'have'} none: profile the model with --data"
+        )
+    macs = np.array([layer.macs for layer in profile.layers], dtype=np.int64)
+    pairs = [option.weight_bits * option.input_bits for option in profile.options]
+    return macs[:, None] * np.array(pairs, dtype=np.int64)[None, :]
+
+
+def input_elements(profile: Profile) -> np.ndarray:
+    """Input values of each layer per sample, int64, shape (L,).
+
+    Counted while the inputs were measured: all values that the layer read, over the samples. A weight that the
+    model uses several times reads several inputs; they are counted together, as if they were alive at once. What
+    else is alive beside the input (residual branches, the output) is not counted: that depends on the runtime.
+
+    Raises:
+        BudgetError: The inputs of a layer were not measured, or not for whole samples; names it.
+    """
+    lacking = [layer.name for layer in profile.layers if layer.activation is None]
+    if lacking or not profile.samples:
+        raise BudgetError(
+            f"a limit on layer inputs needs their measured size; profile the model with --data"
+            f"{f' (nothing known of {listed(lacking, most=3)})' if lacking else ''}"
+        )
+    values = [0 if layer.activation is None else layer.activation.count for layer in profile.layers]
+    counts, rest = np.divmod(np.array(values, dtype=np.int64), profile.samples)
+    if rest.any():
+        uneven = profile.layers[int(np.argmax(rest > 0))].name
+        raise BudgetError(
+            f"layer {uneven}: its input values over all samples do not divide by {profile.samples:,} samples; its "
+            f"inputs vary in size, so no limit on them can be kept"
+        )
+    return counts
+
+
+def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan was asked for, short enough to read: tables by their limit and name. Takes any plain values."""
+    found: dict[str, Any] = {}
+    for name, value in asked.items():
+        if name == "tables" and isinstance(value, list):
+            for table in value:
+                known = table if isinstance(table, dict) else {}
+                found[str(known.get("name", "table"))] = (
+                    f"{known.get('limit', '?')} {known.get('unit', '')} by {known.get('source') or 'a table'}"
+                )
+        elif isinstance(value, list):
+            found[name] = ", ".join(map(str, value))
+        else:
+            found[name] = value
+    return found
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and not (isinstance(value, tuple) and not value)
+
+
+def _table_limit(profile: Profile, table: CostTable, allowed: np.ndarray) -> Limit:
+    use, resolution = table.integers(profile.layers, profile.options, allowed)
+    note = ""
+    if not table.is_exact(resolution):
+        note = f"{table.name} of {table.source} is rounded up to {decimal(resolution)} {table.unit} per layer"
+    return Limit(
+        name=table.name,
+        use=use,
+        most=math.floor(table.limit / resolution),
+        asked=f"{table.name} {decimal(table.limit)} {table.unit}",
+        show=lambda amount: f"{decimal(amount * resolution)} {table.unit} of {table.name}",
+        note=note,
+    )
+
+
+def _count_limit(profile: Profile, limit: AtMost) -> Limit:
+    test = {"=": limit.width.is_of, "+": limit.width.is_floor_of, "-": limit.width.is_ceiling_of}
+    counted = [test[limit.direction](option) for option in profile.options]
+    width = limit.to_text().partition(" at ")[2]
+    return Limit(
+        name=f"layers at {width}",
+        use=np.tile(np.array(counted, dtype=np.int64), (len(profile.layers), 1)),
+        most=limit.layers,
+        asked=f"at most {limit.to_text()}",
+        show=lambda amount: f"{amount} layers at {width}",
+    )
+
+
+def _rounded_up(value: Fraction, digits: int) -> str:
+    return f"{math.ceil(value * 10**digits) / 10**digits:.{digits}f}"

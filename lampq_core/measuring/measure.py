@@ -1,0 +1,223 @@
+"""Measurements of a model on calibration data: activations, single-layer damage, Fisher traces.
+
+Everything here asks a `Model` for arrays and gives arrays back, so it works the same for every framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from lampq.core.measuring.encoding import encoder
+from lampq.core.measuring.interaction import MOST_GRAM_BYTES, InteractionBuilder
+from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, input_batch, measure_reference
+from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.errors import RecordError
+from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.layer import Layer
+from lampq.core.values.progress import Progress, quiet
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Damage:
+    """Single-layer measurements. L layers, J widths.
+
+    Attributes:
+        weight_error: ||W_hat - W||^2, float64, shape (L, J).
+        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data.
+        changed: Share of the decisions that change, float64, shape (L, J), or None where outputs decide nothing.
+        gram: Inner products of the outputs' differences (`core.measuring.interaction`), float64, shape (L, J, L, J),
+            or None where there is no room for it.
+    """
+
+    weight_error: np.ndarray
+    kl: np.ndarray | None = None
+    changed: np.ndarray | None = None
+    gram: np.ndarray | None = None
+
+
+def measure_weight_error(
+    model: Model, layers: Sequence[Layer], widths: Sequence[int], *, progress: Progress = quiet
+) -> Damage:
+    """Squared quantization error of every layer at every width; needs no data."""
+    error = np.zeros((len(layers), len(widths)))
+    for index, layer in enumerate(layers):
+        encode = encoder(model, layer.name, layer.channel_axis)
+        for column, bits in enumerate(widths):
+            error[index, column] = encode(bits).squared_error.sum()
+        progress("quantization errors", index + 1, len(layers))
+    return Damage(weight_error=error)
+
+
+def measure_damage(
+    model: Model,
+    layers: Sequence[Layer],
+    widths: Sequence[int],
+    batch: BatchLike,
+    *,
+    available: np.ndarray | None = None,
+    reference: Reference | None = None,
+    progress: Progress = quiet,
+) -> Damage:
+    """Quantize one layer at a time and measure how the outputs move.
+
+    Args:
+        model: The float model.
+        layers: Its layer records, in model order.
+        widths: Weight widths to try.
+        batch: Calibration inputs, samples first.
+        available: Which widths to measure, bool, shape (L, J); the others are left at zero. None measures all.
+        reference: What the float model makes of `batch`; None runs it.
+        progress: Told after every layer and width.
+
+    Raises:
+        RecordError: The model's own outputs, or those with a layer quantized, are not finite; names the layer.
+    """
+    reference = measure_reference(model, batch) if reference is None else reference
+    table = (len(layers), len(widths))
+    error = np.zeros(table)
+    position = {layer.name: index for index, layer in enumerate(layers)}
+
+    def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
+        for index, layer in enumerate(layers):
+            encode = encoder(model, layer.name, layer.channel_axis)
+            for column, bits in enumerate(widths):
+                if available is not None and not available[index, column]:
+                    continue
+                quantized = encode(bits)
+                error[index, column] = quantized.squared_error.sum()
+                yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+
+    slices = reference.slices()
+    total = len(slices) * (error.size if available is None else int(available.sum()))
+    parts, done = [], 0
+    for share, part in slices:
+        collector = Collector(part, table)
+        for name, column, outputs in model.sweep(part.inputs, candidates()):
+            part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
+            collector.add(position[name], column, outputs)
+            done += 1
+            progress("measuring layers", done, total)
+        parts.append((share, collector.damage(error)))
+    return averaged(parts)
+
+
+def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
+    """The damage on all samples, from that on parts of them, each with its share."""
+
+    def mean(name: str) -> np.ndarray | None:
+        if getattr(parts[0][1], name) is None:
+            return None
+        return sum(share * getattr(part, name) for share, part in parts)
+
+    if len(parts) == 1:
+        return parts[0][1]
+    return Damage(
+        weight_error=parts[0][1].weight_error, kl=mean("kl"), changed=mean("changed"), gram=mean("gram")
+    )
+
+
+class Collector:
+    """Takes in the outputs of one option after the other and keeps what a profile needs of them.
+
+    Args:
+        reference: The float model's outputs.
+        table: Numbers of layers and options.
+
+    Attributes:
+        kl: Damage so far, nats, shape (L, J).
+    """
+
+    def __init__(self, reference: Reference, table: tuple[int, int]) -> None:
+        self._reference = reference
+        self._decided = reference.readout.decisions(reference.outputs)
+        self.kl = np.zeros(table)
+        self._changed = np.zeros(table)
+        keep = 8 * (table[0] * table[1]) ** 2 <= MOST_GRAM_BYTES
+        self._builder = (
+            InteractionBuilder(reference.readout, reference.outputs, layers=table[0], options=table[1])
+            if keep
+            else None
+        )
+
+    def add(self, layer: int, option: int, outputs: Batch) -> None:
+        """Take in the outputs with a layer at an option."""
+        self.kl[layer, option] = self._reference.damage(outputs)
+        if self._decided:
+            self._changed[layer, option] = changed_share(
+                self._decided, self._reference.readout.decisions(outputs)
+            )
+        if self._builder is not None:
+            self._builder.add(layer, option, outputs.minus(self._reference.outputs))
+
+    def damage(self, weight_error: np.ndarray) -> Damage:
+        """All of it."""
+        return Damage(
+            weight_error=weight_error,
+            kl=self.kl,
+            changed=self._changed if self._decided else None,
+            gram=None if self._builder is None else self._builder.build().gram,
+        )
+
+
+def changed_share(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> float:
+    """Share of decisions that differ, averaged over the outputs that decide something."""
+    return float(np.mean([(before[name] != after[name]).mean() for name in before]))
+
+
+def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike) -> tuple[Layer, ...]:
+    """Records completed with the statistics of each layer's input and its multiply-accumulates per sample.
+
+    Raises:
+        RecordError: An activation is not finite; names the layer.
+    """
+    found: dict[str, tuple[Gaussian, int]] = {}
+    for name, values, positions in model.taps(input_batch(model, batch)):
+        try:
+            statistics = Gaussian.from_array(values)
+        except RecordError as err:
+            raise RecordError(f"the input of layer {name}: {err}") from err
+        if name in found:
+            statistics = found[name][0].merge(statistics)
+        found[name] = (statistics, positions)
+    return tuple(
+        dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)
+        if layer.name in found
+        else layer
+        for layer in layers
+    )
+
+
+def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The values that layers take at given widths, in the stored shape, float32.
+
+    Args:
+        model: The float model.
+        widths: Layer name -> weight bits; other layers are left out.
+    """
+    values = {}
+    for layer in model.layers():
+        if layer.name in widths:
+            quantized = encoder(model, layer.name, layer.channel_axis)(widths[layer.name])
+            values[layer.name] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+    return values
+
+
+def measure_plan(
+    model: Model, widths: Mapping[str, int], batch: BatchLike, reference: Reference | None = None
+) -> float:
+    """Measured damage of quantizing many layers together, mean nats over the batch.
+
+    Args:
+        model: The float model.
+        widths: Layer name -> weight bits.
+        batch: Inputs, samples first.
+        reference: What the float model makes of them; None runs it.
+    """
+    reference = measure_reference(model, batch) if reference is None else reference
+    outputs = model.with_weights(quantized_weights(model, widths)).run(reference.inputs)
+    return reference.damage(reference.checked(outputs, "the quantized model"))

@@ -1,0 +1,157 @@
+"""What the core asks of a model, whatever framework it lives in. Adapters provide it; nothing inherits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from lampq.core.quantizing.activation_range import Histogram
+    from lampq.core.quantizing.coding import Coding
+    from lampq.core.readouts.readout import Readout
+    from lampq.core.values.activation_grid import ActivationRule
+    from lampq.core.values.batch import Batch, BatchLike
+    from lampq.core.values.head import Head, HeadChoice
+    from lampq.core.values.input_spec import InputSpec
+    from lampq.core.values.layer import Layer
+    from lampq.core.values.output_spec import OutputSpec
+    from lampq.core.values.plan import Plan
+
+
+class Model(Protocol):
+    """A readable, runnable model.
+
+    Attributes:
+        path: Where it was read from.
+        format: "onnx", "torch" or "tflite".
+        grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizing.quantizer).
+        coding: Blocks and rounding of its weights (see core.quantizing.coding).
+        heads: What its outputs mean (see core.readouts), judged or not, in the order of its outputs.
+    """
+
+    path: Path
+    format: str
+    grid: str
+    coding: Coding
+    heads: tuple[Head, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its content, to tie profiles and plans to it."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of weights that stay as they are."""
+
+    @property
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """Names, shapes and types of the inputs that must be fed."""
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs, and the inner tensors that stand for outputs behind discontinuous operators."""
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> Self:
+        """The same model with some outputs judged another way; a name may be that of any inner tensor.
+
+        Raises:
+            AdapterError: No output or tensor is so called; lists the outputs.
+            RecordError: The role cannot be.
+        """
+
+    def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
+        """Stored bytes of a layer's codes and scales at a width; None where the format has no such width."""
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the quantizable weights in the order the model uses them, measured once and cached."""
+
+    def weight(self, name: str) -> np.ndarray:
+        """The stored array of a layer, float32, in the shape of its record (read on demand, not cached)."""
+
+    def run(self, batch: BatchLike) -> Batch:
+        """The judged outputs of preprocessed inputs, float32, samples first, by name.
+
+        They are canonical: logits where the file ends in a softmax or sigmoid (`core.readouts.canonical`). Samples
+        of several shapes are run group by group; a lone array goes to the only input.
+
+        Raises:
+            AdapterError: The inputs do not fit, or the runtime fails.
+        """
+
+    def with_weights(self, weights: Mapping[str, Any]) -> Self:
+        """The same model with some weights replaced (arrays in the shape of the layer's record).
+
+        An adapter that rounds activations also takes a `core.measuring.setting.Setting` for an array,
+        here and in `sweep`.
+        """
+
+    def with_coding(self, coding: Coding) -> Self:
+        """The same model with its weights turned into codes another way.
+
+        Raises:
+            AdapterError: The format stores one scale per channel alone, and blocks are asked for.
+        """
+
+    def sweep(
+        self, batch: BatchLike, candidates: Iterable[tuple[str, int, Any]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        """Outputs with one weight replaced at a time: (layer, option, array) in, (layer, option, outputs) out.
+
+        Candidates come in layer order and are drawn one by one, so that they need not fit in memory together;
+        an adapter may reuse the activations in front of the replaced layer.
+        """
+
+    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
+        """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
+
+    def rest_bytes(self, *, activations: bool = False) -> int:
+        """Bytes of a quantized file, at most, beside the payload of its layers, which may include quantized inputs."""
+
+    def file_bytes(self) -> int:
+        """Size of the file or files."""
+
+    def stored_bits(self) -> Mapping[str, tuple[int, str | int | None]]:
+        """Width of weights that are quantized already, by name, where the file tells them, and with it their
+        container, or the width of their input.
+        """
+
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+        """Write the model quantized by `plan` in its own format, then run and verify what was written.
+
+        Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
+        """
+
+
+class RoundingModel(Model, Protocol):
+    """A model whose activations can be rounded as well: it takes settings where others take weights."""
+
+    def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
+        """Values of every layer's input, and where wanted of the factors of attention, by name."""
+
+    def joint_fisher(
+        self,
+        batch: BatchLike,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        truth: np.ndarray | None,
+        draws: int,
+        seed: int,
+        samples: np.ndarray | None,
+        progress: Callable[[str, int, int], None],
+    ) -> dict[str, np.ndarray]:
+        """E_n[(sum g dY)^2] / 2 of every pair of weights and rule of a layer's input, nats, shape (W, A).
+
+        Raises:
+            AdapterError: Gradients of single samples cannot be taken.
+        """
+
+
+def rounds_activations(model: Model) -> TypeGuard[RoundingModel]:
+    """Whether a model is a `RoundingModel`."""
+    return hasattr(model, "calibrate")

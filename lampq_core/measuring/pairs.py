@@ -1,0 +1,191 @@
+"""Damage of every pair of a weight width and an input width, with as few runs as superposition allows.
+
+With W weight widths and A input widths a layer has W * A options. Rounding the weights moves the logits by one
+difference, rounding the input by another, and both together by nearly their sum: what the sum leaves out is the
+product of the two errors, which matters at the narrowest widths alone. So the W + A single differences are measured,
+then pairs from the narrowest upwards, and where the sum predicts the damage of a pair to within a tolerance, the
+pairs above it are taken from the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from lampq.core.measuring.encoding import encoder
+from lampq.core.measuring.measure import Collector, Damage
+from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.setting import Setting
+from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option
+from lampq.core.values.progress import Progress, quiet
+
+Rules: TypeAlias = Callable[[int, int], ActivationRule | None]
+"""How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
+
+# Below this many nats a difference of two damages is rounding of the logits.
+_NOISE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairDamage:
+    """Single-layer measurements at pairs of widths.
+
+    Attributes:
+        damage: As `measure_damage` gives it, one column per option.
+        measured: Which options were run, the others taken from sums, bool, shape (L, J).
+        deviation: Relative error of the sum's damage at the options that were run, shape (L, J), NaN elsewhere.
+        runs: Candidates run in all.
+        tolerance: Error that was accepted.
+    """
+
+    damage: Damage
+    measured: np.ndarray
+    deviation: np.ndarray
+    runs: int
+    tolerance: float
+
+    def summary(self) -> dict[str, float | int]:
+        """For the provenance: runs, options in all, and the largest relative error of a sum that was accepted."""
+        checked = self.deviation[np.isfinite(self.deviation)]
+        accepted = checked[checked <= self.tolerance]
+        return {
+            "runs": self.runs,
+            "options": int(self.measured.size),
+            "summed": int((~self.measured).sum()),
+            "largest_accepted_error": float(accepted.max(initial=0.0)),
+        }
+
+
+def measure_pairs(
+    model: Model,
+    layers: Sequence[Layer],
+    options: Sequence[Option],
+    batch: BatchLike,
+    rules: Rules,
+    *,
+    available: np.ndarray | None = None,
+    tolerance: float = 0.1,
+    reference: Reference | None = None,
+    progress: Progress = quiet,
+) -> PairDamage:
+    """Round the weights and the input of one layer at a time and measure how the predictions move.
+
+    Args:
+        model: The float model; it takes settings.
+        layers: Its L records, in model order.
+        options: J pairs of widths, increasing, all with an input width.
+        batch: Calibration inputs, samples first.
+        rules: How inputs are rounded.
+        available: Which options count, bool, shape (L, J); None: all.
+        tolerance: Relative error of a predicted damage that is accepted; 0 measures every pair.
+        reference: What the float model makes of `batch`; None runs it.
+        progress: Told after every layer.
+
+    Raises:
+        RecordError: Logits are not finite; names the layer.
+    """
+    float_model = measure_reference(model, batch) if reference is None else reference
+    table = (len(layers), len(options))
+    allowed = np.ones(table, dtype=bool) if available is None else available
+    error, collector = np.zeros(table), Collector(float_model, table)
+    kl = collector.kl
+    measured, deviation = np.zeros(table, dtype=bool), np.full(table, np.nan)
+    search = _Order(options, tolerance)
+    position = {layer.name: index for index, layer in enumerate(layers)}
+    # Differences of the outputs with the layer at hand: by weight width, by input width.
+    held: dict[tuple[int | None, int | None], Batch] = {}
+
+    def summed(column: int) -> Batch:
+        """Outputs moved by both differences of a pair."""
+        option = options[column]
+        both = held[option.weight_bits, None].plus(held[None, option.activation_bits])
+        return float_model.outputs.plus(both)
+
+    def candidates() -> Iterator[tuple[str, int, Setting]]:
+        for index, layer in enumerate(layers):
+            held.clear()
+            columns = np.flatnonzero(allowed[index]).tolist()
+            encode = encoder(model, layer.name, layer.channel_axis)
+            weights: dict[int | None, np.ndarray | None] = {None: None}
+            for bits in sorted({options[column].weight_bits for column in columns}):
+                quantized = encode(bits)
+                weights[bits] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+                same = [column for column in columns if options[column].weight_bits == bits]
+                error[index, same] = quantized.squared_error.sum()
+            for number, (weight_bits, input_bits) in enumerate(search.singles(columns), start=1):
+                activation = None if input_bits is None else rules(index, input_bits)
+                yield layer.name, -number, Setting(weight=weights[weight_bits], activation=activation)
+            for column in columns:
+                if search.wants(column, columns, measured[index], deviation[index]):
+                    option = options[column]
+                    activation = rules(index, option.activation_bits or 8)
+                    setting = Setting(weight=weights[option.weight_bits], activation=activation)
+                    yield layer.name, column, setting
+                else:
+                    collector.add(index, column, summed(column))
+            progress("measuring layers", index + 1, len(layers))
+
+    runs = 0
+    # Candidates are drawn one by one, so each may depend on what the ones before it measured.
+    for name, column, outputs in model.sweep(float_model.inputs, candidates()):
+        index, runs = position[name], runs + 1
+        float_model.checked(outputs, f"the model with layer {name} quantized")
+        if column < 0:
+            single = search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]
+            held[single] = outputs.minus(float_model.outputs)
+            continue
+        collector.add(index, column, outputs)
+        measured[index, column] = True
+        if held:
+            predicted = float_model.damage(summed(column))
+            slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
+            deviation[index, column] = slack / max(kl[index, column], _NOISE)
+    return PairDamage(
+        damage=collector.damage(error), measured=measured, deviation=deviation, runs=runs, tolerance=tolerance
+    )
+
+
+class _Order:
+    """Which singles and pairs to run, narrow pairs first."""
+
+    def __init__(self, options: Sequence[Option], tolerance: float) -> None:
+        self._options = options
+        self._tolerance = tolerance
+
+    def singles(self, columns: Sequence[int]) -> list[tuple[int | None, int | None]]:
+        """(weight bits, None) and (None, input bits) to run; none where running all pairs is no dearer."""
+        chosen = [self._options[column] for column in columns]
+        weights = sorted({option.weight_bits for option in chosen})
+        inputs = sorted({option.activation_bits for option in chosen if option.activation_bits})
+        # Besides the singles at least one pair has to be run to know how good their sums are.
+        if self._tolerance <= 0 or len(weights) + len(inputs) + 1 >= len(chosen):
+            return []
+        return [*((bits, None) for bits in weights), *((None, bits) for bits in inputs)]
+
+    def wants(self, column: int, columns: Sequence[int], measured: np.ndarray, deviation: np.ndarray) -> bool:
+        """Whether a pair is run: no next narrower pair exists, or one of them the sums predict badly."""
+        if not self.singles(columns):
+            return True
+        option = self._options[column]
+        by_weight = [
+            c
+            for c in columns
+            if self._options[c].activation_bits == option.activation_bits
+            and self._options[c].weight_bits < option.weight_bits
+        ]
+        by_input = [
+            c
+            for c in columns
+            if self._options[c].weight_bits == option.weight_bits
+            and (self._options[c].activation_bits or 0) < (option.activation_bits or 0)
+        ]
+        narrower = [group[-1] for group in (by_weight, by_input) if group]
+        return not narrower or any(measured[c] and deviation[c] > self._tolerance for c in narrower)

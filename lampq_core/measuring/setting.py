@@ -1,0 +1,82 @@
+"""What a quantized layer computes with: its rounded weights, and how its input is rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lampq.core.measuring.encoding import encoder
+from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+
+if TYPE_CHECKING:
+    from lampq.core.measuring.model import Model
+    from lampq.core.values.layer import Layer
+    from lampq.core.values.plan import Plan, PlanLayer
+    from lampq.core.values.profile import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setting:
+    """A layer as a quantized model has it.
+
+    Attributes:
+        weight: Dequantized weights in the shape of the layer's record, or None: as they are.
+        activation: How the layer's input is rounded, or None: it stays float.
+    """
+
+    weight: np.ndarray | None = None
+    activation: ActivationRule | None = None
+
+
+def rounded_weight(model: Model, layer: Layer, bits: int) -> np.ndarray:
+    """A layer's weight at a width, dequantized, in the shape of its record."""
+    quantized = encoder(model, layer.name, layer.channel_axis)(bits)
+    return from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+
+
+def input_range(profile: Profile, layer: int, option: int) -> tuple[float, float] | None:
+    """Ends of the grid of a layer's input at an option (both by index); None where there is none beforehand."""
+    seen = profile.layers[layer].activation
+    if profile.options[option].activation_bits is None or seen is None or profile.per_token:
+        return None
+    if profile.activation_range is None:
+        return float(seen.min[0]), float(seen.max[0])
+    low, high = profile.activation_range[layer, option].tolist()
+    return low, high
+
+
+def profile_rule(profile: Profile, layer: int, option: int) -> ActivationRule | None:
+    """How the input of a layer is rounded at an option (both by index); None: it stays float."""
+    return _rule(profile.options[option].activation_bits, input_range(profile, layer, option))
+
+
+def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> Setting:
+    """A layer at an option (both by index)."""
+    weight = rounded_weight(model, profile.layers[layer], profile.options[option].weight_bits)
+    return Setting(weight=weight, activation=profile_rule(profile, layer, option))
+
+
+def plan_rule(decision: PlanLayer) -> ActivationRule | None:
+    """How a plan rounds the input of a layer: without a range, every token on its own grid."""
+    return _rule(decision.activation_bits, decision.activation_range)
+
+
+def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
+    """Layer -> its setting in a plan that has the model's own layer names."""
+    layers = {layer.name: layer for layer in model.layers()}
+    return {
+        decision.name: Setting(
+            weight=rounded_weight(model, layers[decision.name], decision.weight_bits),
+            activation=plan_rule(decision),
+        )
+        for decision in plan.layers
+    }
+
+
+def _rule(bits: int | None, ends: tuple[float, float] | None) -> ActivationRule | None:
+    if bits is None:
+        return None
+    return TokenGrid(bits=bits) if ends is None else ActivationGrid.from_range(*ends, bits)

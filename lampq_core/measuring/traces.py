@@ -1,0 +1,133 @@
+"""Fisher traces of a model: from gradients where it has them, from forward passes where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import NoGradientsError, RecordError
+from lampq.core.values.progress import Progress, quiet
+
+TRUE, EMPIRICAL, FORWARD = "true", "empirical", "forward"
+KINDS = (TRUE, EMPIRICAL, FORWARD)
+"""Labels drawn from the model's predictions, labels of the data, and no labels and no gradients at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traces:
+    """Fisher traces of all layers, nats, averaged over samples.
+
+    Attributes:
+        kind: One of `KINDS`; `true` and `empirical` come from gradients.
+        weight: Layer name -> trace of the weights' Fisher information.
+        activation: Layer name -> the same of the layer's input, where it was measured.
+        note: Why there are no gradients where they were asked for, or empty.
+    """
+
+    kind: str
+    weight: Mapping[str, float]
+    activation: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """What a model has beside the protocol `Model` where gradients of its logits can be taken."""
+
+    def fisher(
+        self,
+        batch: Batch,
+        readout: Readout,
+        *,
+        truth: np.ndarray | None,
+        draws: int,
+        seed: int,
+        samples: np.ndarray,
+        progress: Progress,
+    ) -> Traces:
+        """Traces from gradients.
+
+        Args:
+            batch: Inputs, samples first.
+            readout: What the outputs mean.
+            truth: Labels of the data, shape (S,), or None: labels are drawn from the predictions.
+            draws: Backward passes per sample where labels are drawn.
+            seed: Seeds the draws.
+            samples: Number of each sample in the whole data set, shape (S,): a sample draws the same in
+                whatever shard it is.
+            progress: Told how far it is.
+
+        Raises:
+            NoGradientsError: This model has none after all; says why.
+        """
+
+
+def measure_traces(
+    model: Model,
+    reference: Reference,
+    *,
+    kind: str = TRUE,
+    draws: int = 2,
+    seed: int = 0,
+    truth: np.ndarray | None = None,
+    samples: np.ndarray | None = None,
+    progress: Progress = quiet,
+) -> Traces:
+    """Fisher traces of a model's layers.
+
+    Averages over samples: traces of shards, weighted by their samples, add up to those of all.
+
+    Args:
+        model: The float model.
+        reference: What the float model makes of the inputs.
+        kind: `true`, from gradients or, where the model has none, from forward passes; `empirical`, from
+            gradients alone; `forward`.
+        draws: Random directions per sample, or with forward passes per layer.
+        seed: Seeds them.
+        truth: Labels of the data, shape (S,), for `empirical`.
+        samples: Number of each sample in the whole data set, shape (S,); None counts from 0.
+        progress: Told how far it is.
+
+    Raises:
+        RecordError: The kind is unknown, labels are missing, or logits are not finite.
+        AdapterError: Gradients are not finite, or `empirical` is wanted of a model without gradients.
+    """
+    if kind not in KINDS:
+        raise RecordError(f"Fisher information {kind!r} is none of {', '.join(KINDS)}")
+    if kind == EMPIRICAL and truth is None:
+        raise RecordError(
+            "the empirical Fisher information needs labelled data, such as a folder with one sub-folder per "
+            "class; take the true one for data without labels"
+        )
+    note = ""
+    if kind != FORWARD:
+        numbers = np.arange(reference.inputs.samples) if samples is None else samples
+        try:
+            if not isinstance(model, Differentiable):
+                raise NoGradientsError(f"{model.format} models have none here")
+            return model.fisher(
+                reference.inputs,
+                reference.readout,
+                truth=truth if kind == EMPIRICAL else None,
+                draws=draws,
+                seed=seed,
+                samples=numbers,
+                progress=progress,
+            )
+        except NoGradientsError as err:
+            if kind == EMPIRICAL:
+                raise NoGradientsError(
+                    f"the empirical Fisher information needs gradients, and {model.path.name} has none "
+                    f"({err}); take the true or the forward one"
+                ) from err
+            note = f"no gradients ({err}): traces from forward passes"
+    values = forward_fisher(model, reference, draws=draws, seed=seed, progress=progress)
+    return Traces(kind=FORWARD, weight=values, note=note)

@@ -1,0 +1,1 @@
+"""Tensors into codes: grids, clipping, rounding, ranges of activations."""

@@ -1,0 +1,1 @@
+"""Plans whose layers interact: search, bounds, rounds around a quantized plan."""

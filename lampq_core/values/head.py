@@ -1,0 +1,117 @@
+"""An output with a role: what it means decides how far it may move, in nats."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lampq.core.values.errors import RecordError
+
+CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE = (
+    "classes",
+    "probabilities",
+    "values",
+    "direction",
+    "ignore",
+)
+ROLES = (CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE)
+"""One of several along an axis; independent yes or no; numbers on a scale of their own; a vector whose length means
+nothing; and what is not judged.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How one output is judged.
+
+    Attributes:
+        name: The output, or an inner tensor of the graph.
+        role: One of `ROLES`.
+        axis: Axis of the classes, channels or coordinates in the output, samples first; negative counts from the
+            end, and 0 (the samples) is none. All further axes are positions.
+        activated: The output is a probability already: behind a softmax (`classes`) or a sigmoid (`probabilities`).
+        mask: Input of shape (samples, positions) that says which positions count, or None: all.
+        weight: Factor of its damage in the total.
+        reason: Why it has this role, one phrase; empty where the user said so.
+    """
+
+    name: str
+    role: str
+    axis: int = -1
+    activated: bool = False
+    mask: str | None = None
+    weight: float = 1.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise RecordError(f"output {self.name}: role {self.role!r} is none of {', '.join(ROLES)}")
+        if self.axis == 0:
+            raise RecordError(f"output {self.name}: axis 0 holds the samples")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise RecordError(
+                f"output {self.name}: weight {self.weight} is not above 0; leave it out as `ignore`"
+            )
+
+    @property
+    def judged(self) -> bool:
+        """Whether it counts at all."""
+        return self.role != IGNORE
+
+    def to_json(self) -> dict[str, Any]:
+        """For profiles and plans."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Head:
+        """Back from `to_json`; fields of later versions are left out.
+
+        Raises:
+            RecordError: It is no head.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{key: value for key, value in data.items() if key in known})
+        except TypeError as err:
+            raise RecordError(f"malformed output ({err})") from err
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadChoice:
+    """What a user says of one output, `NAME=ROLE[:WEIGHT]`.
+
+    Attributes:
+        name: The output or inner tensor.
+        role: One of `ROLES`.
+        weight: Factor of its damage.
+    """
+
+    name: str
+    role: str
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> HeadChoice:
+        """Read `NAME=ROLE[:WEIGHT]`; names may hold `=` and `:`.
+
+        Raises:
+            RecordError: It is of another form, or the role is unknown.
+
+        Example:
+            >>> HeadChoice.parse("boxes=values:0.5")
+            HeadChoice(name='boxes', role='values', weight=0.5)
+        """
+        name, equals, rest = text.rpartition("=")
+        role, colon, number = rest.partition(":")
+        if not equals or not name:
+            raise RecordError(f"output {text!r} is not of the form NAME=ROLE[:WEIGHT]")
+        if role not in ROLES:
+            raise RecordError(f"output {name}: role {role!r} is none of {', '.join(ROLES)}")
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError as err:
+            raise RecordError(f"output {name}: weight {number!r} is no number") from err
+        Head(name=name, role=role, weight=weight)
+        return cls(name=name, role=role, weight=weight)

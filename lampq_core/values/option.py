@@ -1,0 +1,94 @@
+"""The choices a layer has: how many bits its weights, and where wanted its input, get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lampq.core.values.errors import RecordError
+
+FLOAT_BITS = 32
+"""Width of an input that stays float."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One choice. Options sort by weight width, then by input width, where float is the widest.
+
+    Attributes:
+        weight_bits: 1 to 8.
+        activation_bits: 2 to 8, or None: the layer's input stays float.
+    """
+
+    weight_bits: int
+    activation_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.weight_bits <= 8:
+            raise RecordError(f"{self.weight_bits} weight bits: choose 1 to 8")
+        if self.activation_bits is not None and not 2 <= self.activation_bits <= 8:
+            raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8")
+
+    def __lt__(self, other: Option) -> bool:
+        return (self.weight_bits, self.input_bits) < (other.weight_bits, other.input_bits)
+
+    @property
+    def input_bits(self) -> int:
+        """Bits of an input value: `activation_bits`, or 32 where it stays float."""
+        return self.activation_bits or FLOAT_BITS
+
+    def covers(self, other: Option) -> bool:
+        """Whether weights and input are both at least as wide as the other's; an option covers itself."""
+        return self.weight_bits >= other.weight_bits and self.input_bits >= other.input_bits
+
+    def to_text(self) -> str:
+        """`w4` or `w4a8`."""
+        return f"w{self.weight_bits}" + (f"a{self.activation_bits}" if self.activation_bits else "")
+
+
+def all_options(bits: Sequence[int], act_bits: int | Sequence[int] | None = None) -> tuple[Option, ...]:
+    """Every weight width with every input width, increasing.
+
+    >>> [option.to_text() for option in all_options((4, 2), (8, 4))]
+    ['w2a4', 'w2a8', 'w4a4', 'w4a8']
+    """
+    inputs: Sequence[int | None] = (
+        [act_bits] if act_bits is None or isinstance(act_bits, int) else sorted(set(act_bits))
+    )
+    return tuple(
+        Option(weight_bits=weight_bits, activation_bits=activation_bits)
+        for weight_bits in sorted(set(bits))
+        for activation_bits in inputs
+    )
+
+
+def neighbours(options: Sequence[Option], reach: int = 1) -> np.ndarray:
+    """Which options lie at most `reach` steps apart, a step being one width of weights or of inputs, bool, (J, J)."""
+    places = []
+    for widths in ([o.weight_bits for o in options], [o.input_bits for o in options]):
+        places.append(np.searchsorted(sorted(set(widths)), widths))
+    return sum(np.abs(place[:, None] - place) for place in places) <= reach
+
+
+def parse_bits(text: str) -> tuple[int, ...]:
+    """Widths from `2-8`, `4` or `2,4,8`, increasing.
+
+    Raises:
+        RecordError: The text names no width, or one outside 1 to 8.
+
+    >>> parse_bits("2-4,8")
+    (2, 3, 4, 8)
+    """
+    widths: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        try:
+            first, last = int(low), int(high if dash else low)
+        except ValueError as err:
+            raise RecordError(f"bits {text!r}: write widths like 2-8 or 2,4,8") from err
+        if not 1 <= first <= last <= 8:
+            raise RecordError(f"bits {text!r}: widths run from 1 to 8")
+        widths.update(range(first, last + 1))
+    return tuple(sorted(widths))

@@ -1,0 +1,289 @@
+"""The result: how many bits each layer gets, why, and what it costs. A plan file is enough to reproduce a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lampq.core.values import files, schema
+from lampq.core.values.blocks import check_block
+from lampq.core.values.errors import LampqError, PlanError
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+
+_SCHEMA = "lampq.plan/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLayer:
+    """The decision for one layer.
+
+    Attributes:
+        name: Layer name in the model the plan was made from.
+        kind: Layer kind.
+        fingerprint: Identity of its weight, so that the plan applies to other files of the model.
+        shape: Shape of the stored weight.
+        size: Number of weights.
+        weight_bits: Width of the weights.
+        activation_bits: Width of the input, or None for float.
+        activation_range: Smallest and largest input seen in calibration, or None.
+        payload_bytes: Bytes of codes and scales.
+        predicted_kl: Damage predicted for this layer alone, nats; None without data.
+        why: One sentence.
+    """
+
+    name: str
+    kind: str
+    fingerprint: Fingerprint
+    shape: tuple[int, ...]
+    size: int
+    weight_bits: int
+    payload_bytes: int
+    activation_bits: int | None = None
+    activation_range: tuple[float, float] | None = None
+    predicted_kl: float | None = None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        Option(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
+        if self.size <= 0 or self.payload_bytes < 0 or self.size != int(np.prod(self.shape, dtype=np.int64)):
+            raise PlanError(f"layer {self.name}: size {self.size} or payload {self.payload_bytes} cannot be")
+        if self.fingerprint.count != self.size:
+            raise PlanError(f"layer {self.name}: the fingerprint is of {self.fingerprint.count} weights")
+        if self.activation_range is not None:
+            low, high = self.activation_range
+            if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+                raise PlanError(f"layer {self.name}: activation range {self.activation_range} cannot be")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A plan beside a plan, without its layers.
+
+    Attributes:
+        total_bytes: Bytes of the whole model.
+        average_bits: Weight width averaged over all weights.
+        predicted_kl: Damage predicted for it, nats.
+    """
+
+    total_bytes: int
+    average_bits: float
+    predicted_kl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Bits for every layer of a model.
+
+    Attributes:
+        layers: Decisions in model order.
+        mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
+        budget: What was asked for: the limits (`core.allocating.limits.Budget.to_json`), pins and ties, for example
+            {"average_bits": 3.0, "pins": ["head=8"]}.
+        container: How codes are stored: `bitplane` or `int8`.
+        block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
+            (`core.quantizing.rounding`).
+        rest_bytes: Bytes of the model that the plan does not touch.
+        predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
+        bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
+        measured_kl: Measured damage on the calibration data, nats, or None.
+        cheaper: The best smaller plan, all limits but those on bits and bytes kept, or None.
+        dearer: The smallest plan that is predicted to lose less, the same limits kept, or None.
+        solver: Solver that found it.
+        history: One entry per round of search: what was tried, measured, and kept.
+        notes: Remarks a reader should see.
+        provenance: Model digest, versions, seed, calibration source.
+    """
+
+    layers: tuple[PlanLayer, ...]
+    mode: str
+    budget: Mapping[str, Any]
+    container: str
+    rest_bytes: int
+    block: int | None = None
+    rounding: str = NEAREST
+    predicted_kl: float | None = None
+    bound: float | None = None
+    measured_kl: float | None = None
+    cheaper: Neighbour | None = None
+    dearer: Neighbour | None = None
+    solver: str = ""
+    history: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise PlanError("a plan needs at least one layer")
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise PlanError(f"two layers of the plan are called {twice}")
+        if self.container not in ("bitplane", "int8"):
+            raise PlanError(f"container {self.container!r} is neither bitplane nor int8")
+        check_block(self.block)
+        if self.rounding not in ROUNDINGS:
+            raise PlanError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Weight width of each layer by name."""
+        return {layer.name: layer.weight_bits for layer in self.layers}
+
+    @property
+    def average_bits(self) -> float:
+        """Weight width averaged over all weights."""
+        return sum(layer.size * layer.weight_bits for layer in self.layers) / sum(
+            layer.size for layer in self.layers
+        )
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all codes and scales."""
+        return sum(layer.payload_bytes for layer in self.layers)
+
+    @property
+    def total_bytes(self) -> int:
+        """Payload and everything else in the model."""
+        return self.payload_bytes + self.rest_bytes
+
+    @property
+    def gap(self) -> float | None:
+        """How far, at most, the predicted damage lies above the best possible, as a fraction."""
+        if self.predicted_kl is None or self.bound is None:
+            return None
+        return max(0.0, (self.predicted_kl - self.bound) / max(self.predicted_kl, 1e-300))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        layers = []
+        for layer in self.layers:
+            record = dataclasses.asdict(layer)
+            record["fingerprint"] = layer.fingerprint.to_text()
+            record["shape"] = list(layer.shape)
+            record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
+            layers.append(record)
+        return {
+            "schema": _SCHEMA,
+            "mode": self.mode,
+            "budget": dict(self.budget),
+            "average_bits": self.average_bits,
+            "payload_bytes": self.payload_bytes,
+            "rest_bytes": self.rest_bytes,
+            "container": self.container,
+            "block": self.block,
+            "rounding": self.rounding,
+            "predicted_kl": self.predicted_kl,
+            "bound": self.bound,
+            "gap": self.gap,
+            "measured_kl": self.measured_kl,
+            "cheaper": None if self.cheaper is None else dataclasses.asdict(self.cheaper),
+            "dearer": None if self.dearer is None else dataclasses.asdict(self.dearer),
+            "solver": self.solver,
+            "history": [dict(entry) for entry in self.history],
+            "notes": list(self.notes),
+            "provenance": dict(self.provenance),
+            "layers": layers,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`; totals are recomputed and must agree with the file.
+
+        Raises:
+            PlanError: A field is missing, impossible, or contradicts another.
+        """
+        if data.get("schema") != _SCHEMA:
+            raise PlanError(f"schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
+        try:
+            schema.check(data, "plan")
+            plan = cls(
+                layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
+                mode=str(data["mode"]),
+                budget={str(key): value for key, value in data["budget"].items()},
+                container=str(data["container"]),
+                block=None if data.get("block") is None else int(data["block"]),
+                rounding=str(data.get("rounding", NEAREST)),
+                rest_bytes=int(data["rest_bytes"]),
+                predicted_kl=_number(data.get("predicted_kl")),
+                bound=_number(data.get("bound")),
+                measured_kl=_number(data.get("measured_kl")),
+                cheaper=_neighbour(data.get("cheaper")),
+                dearer=_neighbour(data.get("dearer")),
+                solver=str(data.get("solver", "")),
+                history=tuple(dict(entry) for entry in data.get("history", ())),
+                notes=tuple(str(note) for note in data.get("notes", ())),
+                provenance=dict(data.get("provenance", {})),
+            )
+            stated = int(data.get("payload_bytes", plan.payload_bytes))
+        except PlanError:
+            raise
+        except LampqError as err:
+            raise PlanError(str(err)) from err
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+            raise PlanError(f"malformed ({type(err).__name__}: {err})") from err
+        if stated != plan.payload_bytes:
+            raise PlanError(f"payload_bytes says {stated}, its layers add up to {plan.payload_bytes}")
+        return plan
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write the plan as JSON.
+
+        Raises:
+            OutputExistsError: The file exists and `force` is false.
+        """
+        path = Path(path)
+        refuse_clashes([Output(path=path)], force=force)
+        files.write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            PlanError: It is missing, damaged or no plan.
+        """
+        try:
+            return cls.from_json(files.read_json(Path(path), "plan", bounded=True))
+        except PlanError as err:
+            raise PlanError(f"plan {path}: {err}") from err
+        except LampqError as err:
+            raise PlanError(str(err)) from err
+
+
+def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
+    known = {f.name for f in dataclasses.fields(PlanLayer)}
+    values = {key: value for key, value in data.items() if key in known}
+    values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
+    values["shape"] = tuple(int(d) for d in values["shape"])
+    for key in ("size", "weight_bits", "payload_bytes"):
+        if isinstance(values[key], bool) or int(values[key]) != values[key]:
+            raise PlanError(f"layer {values.get('name')}: {key} is {values[key]!r}, expected an integer")
+        values[key] = int(values[key])
+    if values.get("activation_range") is not None:
+        low, high = values["activation_range"]
+        values["activation_range"] = (float(low), float(high))
+    values["predicted_kl"] = _number(values.get("predicted_kl"))
+    return PlanLayer(**values)
+
+
+def _neighbour(data: Mapping[str, Any] | None) -> Neighbour | None:
+    if data is None:
+        return None
+    return Neighbour(
+        total_bytes=int(data["total_bytes"]),
+        average_bits=float(data["average_bits"]),
+        predicted_kl=float(data["predicted_kl"]),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

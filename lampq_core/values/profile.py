@@ -1,0 +1,326 @@
+"""All that allocation needs to know of a model: records, error table, measured damage. No model, no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lampq.core.values import files, schema, staging
+from lampq.core.values.blocks import check_block
+from lampq.core.values.errors import RecordError
+from lampq.core.values.head import Head
+from lampq.core.values.layer import LARGEST_COUNT, Layer
+from lampq.core.values.messages import reason
+from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.publishing import writing
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.shard import Shard
+from lampq.core.values.side_files import SideNames, publish_pair
+from lampq.core.values.tables import KINDS, LAYERS, OPTIONS, SAMPLES, Table, TableKind, known_tables
+
+_SCHEMAS = ("lampq.profile/2", "lampq.profile/1")
+# How often a profile that changes while it is read is read again.
+_TRIES = 20
+# How a version tells its arrays: version 1 had the tables of these names alone, and did not describe them.
+_FIRST = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Profile:
+    """Measurements of one model. L layers, J options, S calibration samples.
+
+    Attributes:
+        layers: L records in the order the model uses them.
+        options: J choices, the same for every layer, increasing in weight bits.
+        rest_bytes: Bytes of the model that no plan changes.
+        tables: Arrays by name (`core.values.tables`). `weight_error` (||W_hat - W||^2) and `payload_bytes` (codes and
+            scales; -1 where the format cannot store the layer that way, which rules the option out) are always there.
+        container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
+        block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
+            (`core.quantizing.rounding`).
+        per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
+        heads: The outputs that were judged, and how.
+        samples: Calibration samples behind the measurements, 0 without data.
+        shard: Which part of the samples this is, or None: all.
+        provenance: Model digest and name, versions, seed, calibration source.
+    """
+
+    layers: tuple[Layer, ...]
+    options: tuple[Option, ...]
+    rest_bytes: int
+    tables: Mapping[str, Table]
+    container: str = "bitplane"
+    block: int | None = None
+    rounding: str = NEAREST
+    per_token: bool = False
+    heads: tuple[Head, ...] = ()
+    samples: int = 0
+    shard: Shard | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise RecordError("a profile needs at least one layer")
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RecordError(f"profile: two layers are called {twice}")
+        if not self.options or list(self.options) != sorted(set(self.options)):
+            raise RecordError("profile: options must be distinct and increasing")
+        check_block(self.block)
+        if self.rounding not in ROUNDINGS:
+            raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
+        if self.rest_bytes < 0 or self.samples < 0:
+            raise RecordError("profile: rest_bytes and samples cannot be negative")
+        lengths = {LAYERS: len(self.layers), OPTIONS: len(self.options), SAMPLES: self.samples}
+        for name in ("weight_error", "payload_bytes"):
+            if name not in self.tables:
+                raise RecordError(f"profile: {name} is missing")
+        tables = {name: table.checked(name, lengths, names) for name, table in self.tables.items()}
+        object.__setattr__(self, "tables", tables)
+        if (self.payload_bytes > LARGEST_COUNT).any():
+            place = names[int(np.argwhere(self.payload_bytes > LARGEST_COUNT)[0, 0])]
+            raise RecordError(f"profile: payload_bytes is impossibly large at layer {place}; it is damaged")
+        if not self.available.any(axis=1).all():
+            stuck = names[int(np.argmin(self.available.any(axis=1)))]
+            raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
+        ends = self.activation_range
+        if ends is not None and (np.diff(ends) < 0).any():
+            raise RecordError("profile: an activation_range ends before it begins")
+        if "logit_delta" in tables and "logits" not in tables:
+            raise RecordError("profile: logit differences need the logits they differ from")
+
+    def array(self, name: str) -> np.ndarray | None:
+        """The numbers of a table, or None where the profile has no such table."""
+        table = self.tables.get(name)
+        return None if table is None else table.array
+
+    @property
+    def weight_error(self) -> np.ndarray:
+        """||W_hat - W||^2 per layer and option, float64, shape (L, J)."""
+        return self.tables["weight_error"].array
+
+    @property
+    def payload_bytes(self) -> np.ndarray:
+        """Stored bytes (codes and scales) per layer and option, int64, shape (L, J); -1 where there is no such form."""
+        return self.tables["payload_bytes"].array
+
+    @property
+    def kl(self) -> np.ndarray | None:
+        """Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None."""
+        return self.array("kl")
+
+    @property
+    def joint_fisher(self) -> np.ndarray | None:
+        """Second-order damage of rounding weights and input of one layer together, E_n[(sum g dY)^2] / 2 with
+        dY = W_hat X_hat - W X, nats, shape (L, J), or None.
+        """
+        return self.array("joint_fisher")
+
+    @property
+    def activation_range(self) -> np.ndarray | None:
+        """Ends of the grid that a layer's input is rounded on, float64, shape (L, J, 2), or None: the smallest and
+        largest input in calibration.
+        """
+        return self.array("activation_range")
+
+    @property
+    def interacts(self) -> bool:
+        """Whether it knows how the errors of layers act together (`core.measuring.interaction`)."""
+        return "gram" in self.tables or "logit_delta" in self.tables
+
+    def with_tables(self, **arrays: np.ndarray | None) -> Profile:
+        """The same with some tables replaced, added, or left out where they are None.
+
+        Raises:
+            RecordError: No table is so called, or one does not fit.
+        """
+        others = {name: table for name, table in self.tables.items() if name not in arrays}
+        return dataclasses.replace(self, tables=others | known_tables(**arrays))
+
+    @property
+    def available(self) -> np.ndarray:
+        """Which options the format can store, bool, shape (L, J)."""
+        return self.payload_bytes >= 0
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Weights per layer, int64, shape (L,)."""
+        return np.array([layer.size for layer in self.layers], dtype=np.int64)
+
+    @property
+    def weight_bits(self) -> np.ndarray:
+        """Weight width of each option, int64, shape (J,)."""
+        return np.array([option.weight_bits for option in self.options], dtype=np.int64)
+
+    def option_text(self, index: int) -> str:
+        """How people call an option: `4 bits` where all inputs have one width, else `w4a8`."""
+        option = self.options[index]
+        if len({other.input_bits for other in self.options}) == 1:
+            return f"{option.weight_bits} bits"
+        return option.to_text()
+
+    def narrowed(self, columns: Sequence[int]) -> Profile:
+        """The same with some of the options, by index, in rising order."""
+        return dataclasses.replace(
+            self,
+            options=tuple(self.options[column] for column in columns),
+            tables={name: table.take(OPTIONS, columns) for name, table in self.tables.items()},
+        )
+
+    def part(self, layers: Sequence[int]) -> Profile:
+        """The same with some of the layers, by index, in rising order."""
+        return dataclasses.replace(
+            self,
+            layers=tuple(self.layers[index] for index in layers),
+            tables={name: table.take(LAYERS, layers) for name, table in self.tables.items()},
+        )
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write `path` (JSON) and, beside it, the arrays in a file named by its content: `NAME.0123456789ab.npz`.
+
+        Whoever reads while this goes on, or after it was killed, has the old profile or the new one. The arrays of
+        the old one are removed last.
+
+        Raises:
+            OutputExistsError: The file exists and `force` is false.
+            OutputError: It cannot be written, or its name does not end in .json.
+        """
+        path = Path(path)
+        refuse_clashes([Output.profile(path)], force=force)
+        arrays: dict[str, Any] = {name: table.array for name, table in self.tables.items()}
+        names = SideNames(stem=path.stem, ending=".npz")
+        with (
+            writing(path),
+            staging.temporary(path.parent, suffix=".npz") as arrays_file,
+            staging.temporary(path.parent, suffix=".json") as file,
+        ):
+            with arrays_file.open("wb") as handle:
+                np.savez(handle, **arrays)
+            digest = files.sha256(arrays_file)
+            file.write_text(files.json_text(self._to_json({"file": names.of(digest), "sha256": digest})))
+            publish_pair(file, path, (arrays_file, digest), names, former=_former_arrays(path))
+
+    def _to_json(self, arrays: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "schema": _SCHEMAS[0],
+            "provenance": dict(self.provenance),
+            "samples": self.samples,
+            "shard": None if self.shard is None else str(self.shard),
+            "container": self.container,
+            "block": self.block,
+            "rounding": self.rounding,
+            "rest_bytes": self.rest_bytes,
+            "per_token": self.per_token,
+            "heads": [head.to_json() for head in self.heads],
+            "options": [dataclasses.asdict(option) for option in self.options],
+            "tables": {name: table.kind.to_json() for name, table in self.tables.items()},
+            "arrays": dict(arrays),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """Read a profile and its arrays, of this or an earlier version.
+
+        Raises:
+            RecordError: Either file is missing, damaged, or the two do not belong together.
+        """
+        path = Path(path)
+        data = files.read_json(path, "profile", bounded=True)
+        for _ in range(_TRIES):
+            try:
+                return cls._from_json(data, path)
+            except RecordError:
+                # Another run may have replaced the profile since, and removed these arrays.
+                newer = files.read_json(path, "profile", bounded=True)
+                if newer == data:
+                    raise
+                data = newer
+        raise RecordError(f"profile {path}: it is being replaced all the time; try again")
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any], path: Path) -> Profile:
+        if data.get("schema") not in _SCHEMAS:
+            raise RecordError(
+                f"profile {path}: schema is {data.get('schema')!r}, expected {' or '.join(_SCHEMAS)}"
+            )
+        try:
+            schema.check(data, "profile")
+            arrays_path = path.parent / Path(str(data["arrays"]["file"])).name
+            arrays = _read_arrays(arrays_path, str(data["arrays"]["sha256"]))
+            return cls(
+                layers=tuple(Layer.from_json(layer) for layer in data["layers"]),
+                options=tuple(Option(**option) for option in data["options"]),
+                rest_bytes=int(data["rest_bytes"]),
+                tables=_tables(data, arrays),
+                container=str(data["container"]),
+                block=None if data.get("block") is None else int(data["block"]),
+                rounding=str(data.get("rounding", NEAREST)),
+                per_token=bool(data.get("per_token", False)),
+                heads=tuple(Head.from_json(head) for head in data.get("heads", ())),
+                samples=int(data["samples"]),
+                shard=None if data.get("shard") is None else Shard.parse(str(data["shard"])),
+                provenance=dict(data["provenance"]),
+            )
+        except RecordError as err:
+            raise RecordError(f"profile {path}: {err}") from err
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
+            raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
+
+
+def _former_arrays(path: Path) -> dict[str, str]:
+    """NAME.npz -> its SHA-256, where the profile at `path` is of the time when arrays had that name."""
+    try:
+        arrays = files.read_json(path, "profile")["arrays"]
+        name, digest = str(arrays["file"]), str(arrays["sha256"])
+    except (RecordError, KeyError, TypeError):
+        return {}
+    own = name == f"{path.stem}.npz" and re.fullmatch("[0-9a-f]{64}", digest)
+    return {name: digest} if own else {}
+
+
+def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Table]:
+    """The tables of a profile file."""
+    if "tables" not in data:
+        named = ("weight_error", "payload_bytes", *_FIRST)
+        return known_tables(**{name: arrays[name] for name in named if name in arrays})
+    lacking = next((name for name in data["tables"] if name not in arrays), None)
+    if lacking is not None:
+        raise RecordError(f"its arrays lack {lacking}; profile the model again")
+    return {
+        name: Table(array=arrays[name], kind=KINDS.get(name) or TableKind.from_json(kind))
+        for name, kind in data["tables"].items()
+    }
+
+
+def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as err:
+        raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise RecordError(
+            f"its arrays {path.name} have changed since it was written; profile the model again"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Archives are written uncompressed; one that unfolds to more than it has is made to do harm.
+            if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                raise ValueError("they unfold to more than the file holds")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    # NumPy, zipfile and the parsers of headers raise whatever the damage makes them stumble over.
+    except Exception as err:
+        raise RecordError(f"its arrays {path.name} are damaged ({reason(err)})") from err

@@ -1,0 +1,12 @@
+"""How long work reports on itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """A progress report nobody sees."""
