@@ -15,12 +15,12 @@ from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.head import CLASSES, Head
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.packing import pack, payload_bytes, unpack
+from lampq.core.values.publishing import atomic_path
 
 
 class NpzModel:

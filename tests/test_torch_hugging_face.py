@@ -14,8 +14,7 @@ from lampq import adapters
 from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.core.allocating.allocation import build_plan
 from lampq.core.measuring.measure import quantized_weights
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import OutputExistsError
+from lampq.core.values.errors import AdapterError, OutputExistsError
 from lampq.verbs.apply import apply
 from lampq.verbs.profile import profile
 

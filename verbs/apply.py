@@ -15,7 +15,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.match import left_over, match
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
-from lampq.verbs.formats import refuse_existing_output
+from lampq.verbs.formats import refuse_model_clashes
 
 # Names of a message.
 
@@ -50,7 +50,7 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
-    refuse_existing_output(model, out, force=force)
+    refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
     fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name)
     model.write(fitted, out, calibration=batch)

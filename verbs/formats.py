@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
+from lampq.adapters.sources import model_files
 from lampq.core.measuring.model import Model
+from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import OutputExistsError, refuse_existing
+from lampq.core.values.outputs import Output, refuse_clashes
 
 if TYPE_CHECKING:
     from lampq.adapters.torch import TorchModel
@@ -42,8 +44,8 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
         raise AdapterError(f"{model.path.name}: {model.format} models cannot be converted to {to} here")
     from lampq.adapters.torch.onnx_export import export_onnx
 
-    with tempfile.TemporaryDirectory(prefix="lampq-") as folder:
-        path = Path(folder) / f"{model.path.stem or 'model'}.onnx"
+    with staging.temporary(Path(tempfile.gettempdir()), directory=True) as folder:
+        path = folder / f"{model.path.stem or 'model'}.onnx"
         export_onnx(cast("TorchModel", model), path)
         yield adapters.read(path)
 
@@ -67,11 +69,17 @@ def size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
-    """`refuse_existing` for a quantized model, whose name must say its format: Hugging Face models may be folders.
+def refuse_model_clashes(model: Model, out: Path, *others: Output, force: bool) -> None:
+    """`refuse_clashes` for a quantized model, whose name must say its format: Hugging Face models may be folders.
+
+    Args:
+        model: The model that is read.
+        out: Where the quantized one goes.
+        others: What is written beside it.
+        force: Whether outputs may replace what is there.
 
     Raises:
-        OutputExistsError: The output cannot be written, or is the model itself.
+        OutputExistsError: An output cannot be written, or is the model itself.
         AdapterError: The name says another format than the model's.
     """
     folder = getattr(model, "hugging_face", False) and out.suffix == ""
@@ -79,6 +87,5 @@ def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
     if not folder and endings and out.suffix.lower() not in endings:
         convert = ", or pass --to onnx" if model.format == "torch" else ""
         raise AdapterError(f"{out}: this model is written as {endings[0]}; name such a file{convert}")
-    if out.exists() and out.resolve() == model.path.resolve():
-        raise OutputExistsError(f"{out} is the model itself; name another file")
-    refuse_existing(out, force=force, marker=MARKER if folder else None)
+    written = Output(path=out, marker=MARKER if folder else None)
+    refuse_clashes([written, *others], model_files(model.path), force=force)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,8 @@ from lampq.adapters.torch.packed import Record
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_folder, atomic_path
 
 # Rounding of float32 in another order.
 _TOLERANCE = 1e-4
@@ -52,7 +49,7 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     }
     expected = model.with_weights(values)
     if directory:
-        with _new_directory(path) as temporary:
+        with atomic_folder(path) as temporary:
             compressed.write(model, plan, weights, temporary)
             _compare(model, expected, compressed.read_back(temporary), path)
         return
@@ -135,25 +132,3 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
             f"{path}: what was written does not compute what it should: logits are off by {error:.2g} "
             f"of their range; nothing was kept"
         )
-
-
-@contextlib.contextmanager
-def _new_directory(path: Path) -> Iterator[Path]:
-    """A directory that appears whole or not at all; one that is there is replaced when the new one is complete."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        # A folder cannot take the place of a full one: the old one steps aside, and back if the new one fails.
-        if path.is_dir():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if old.is_dir():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
