@@ -47,7 +47,7 @@ def main() -> None:
     with torch.no_grad():
         logits = loaded(torch.from_numpy(images)).numpy()
     print(
-        f"loaded again: {np.mean(logits.argmax(1) == model.run(images).argmax(1)):.0%} of classes as before"
+        f"loaded again: {np.mean(logits.argmax(1) == before.argmax(1)):.0%} of classes as before"
     )
 
     export_onnx(model, Path("vit.onnx"))

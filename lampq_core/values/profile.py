@@ -298,7 +298,7 @@ def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[s
         return known_tables(**{name: arrays[name] for name in named if name in arrays})
     lacking = next((name for name in data["tables"] if name not in arrays), None)
     if lacking is not None:
-        raise RecordError(f"its arrays lack {lacking}; profile the model again")
+        raise RecordError(f"its arrays lack {printable(lacking)}; profile the model again")
     return {
         name: Table(array=arrays[name], kind=KINDS.get(name) or TableKind.from_json(kind))
         for name, kind in data["tables"].items()
