@@ -19,7 +19,7 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
-from lampq.core.values.messages import reason
+from lampq.core.values.messages import printable, reason
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.publishing import writing
