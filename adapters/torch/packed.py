@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lampq.adapters.torch.checkpoint import State
+from lampq.adapters.torch.checkpoint import State, check_header
 from lampq.core import packing
 from lampq.core.activation_grid import ActivationGrid
 from lampq.core.blocks import check_block, scale_count
@@ -255,6 +255,7 @@ def _header(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except FileNotFoundError as err:
