@@ -20,7 +20,7 @@ _ATEN = frozenset(
     adaptive_max_pool2d add addbmm addcdiv addcmul addmm addmv alias all alpha_dropout amax amin aminmax any
     arange argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d
     baddbmm batch_norm bitwise_and bitwise_not bitwise_or bitwise_xor bmm broadcast_tensors broadcast_to bucketize
-    cat cdist ceil celu channel_shuffle chunk clamp clamp_max clamp_min clip clone column_stack concat
+    cat cdist ceil celu channel_shuffle chunk clamp clamp_max clamp_min clip clone col2im column_stack concat
     constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution
     copy cos cosh cosine_similarity cross cummax cummin cumprod cumsum
     deg2rad detach detach_ diag diag_embed diagonal diff div divide dot dropout dstack

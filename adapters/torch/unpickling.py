@@ -72,6 +72,21 @@ def load_pickle(path: Path) -> Any:
         raise AdapterError(f"weights {path}: no readable PyTorch checkpoint ({reason(err)})") from err
 
 
+def check_pickle(path: Path) -> None:
+    """Refuse a checkpoint, before another library reads it, for what `load_pickle` would refuse it for.
+
+    Raises:
+        AdapterError: It is too long, damaged, or fills memory.
+    """
+    if not zipfile.is_zipfile(path):
+        load_pickle(path)
+        return
+    try:
+        _check_zip(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as err:
+        raise AdapterError(f"weights {path}: no readable PyTorch checkpoint ({reason(err)})") from err
+
+
 class _Counted(io.BufferedReader):
     """A file that may be read from so many times, for pickles without a stated length."""
 
