@@ -147,9 +147,9 @@ def _has_tensors(content: Any) -> bool:
     """Whether a dict, or one within it, holds a tensor; each is looked at once, however often it occurs."""
     level, seen = [content], set()
     for _ in range(_DEEPEST):
-        level = [each for each in level if isinstance(each, Mapping) and id(each) not in seen]
-        seen.update(map(id, level))
-        level = [value for each in level for value in each.values()]
+        dicts = {id(each): each for each in level if isinstance(each, Mapping) and id(each) not in seen}
+        seen.update(dicts)
+        level = [value for each in dicts.values() for value in each.values()]
         if any(isinstance(value, torch.Tensor) for value in level):
             return True
     return False

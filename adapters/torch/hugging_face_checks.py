@@ -68,9 +68,13 @@ def check_config(source: Path, config: Mapping[str, Any], *, most_layers: int = 
                 f"{source.parent}: config.json asks to run code of its own (auto_map); refused, it is never run"
             )
         if key == "transformers_weights":
-            raise AdapterError(f"{source}: names a file of weights of its own ({key}); name it model.safetensors")
+            raise AdapterError(
+                f"{source}: names a file of weights of its own ({key}); name it model.safetensors"
+            )
         if key == "quant_method" and value != "compressed-tensors":
-            raise AdapterError(f"{source}: is quantized by {str(value)[:40]}; compressed-tensors alone is read")
+            raise AdapterError(
+                f"{source}: is quantized by {str(value)[:40]}; compressed-tensors alone is read"
+            )
         if _KERNELS.fullmatch(key) and "/" in json.dumps(value):
             raise AdapterError(f"{source}: {key} names code to download; refused. Take the line out")
         _check_size(source, key, value, most_layers)

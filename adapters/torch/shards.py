@@ -26,7 +26,8 @@ def read_index(path: Path) -> tuple[Mapping[str, str], tuple[Path, ...]]:
     except (KeyError, TypeError, AttributeError) as err:
         raise AdapterError(f"index {path}: has no weight_map") from err
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name.endswith(INDEX):
+        plain = isinstance(name, str) and Path(name).name == name and name not in ("", "..")
+        if not plain or name.endswith(INDEX):
             raise AdapterError(f"index {path}: the shard {name!r:.100} lies outside the folder; refused")
         if not (path.parent / name).is_file():
             raise AdapterError(

@@ -26,7 +26,9 @@ from lampq.core.errors import AdapterError
 from lampq.core.messages import listed, reason
 
 # torch's unpickler takes about a microsecond for each byte; a state dict has some 120 bytes for each tensor.
-LARGEST_PICKLE = 2 << 20
+LARGEST_PICKLE = 1 << 20
+# The old format states no length; an operation is read in one or two pieces.
+_MOST_READS = 1 << 19
 _STAND_INS = frozenset(
     {"argparse.Namespace", "numpy.dtype", "numpy.ndarray"}
     | {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
@@ -92,7 +94,7 @@ class _Counted(io.BufferedReader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left = LARGEST_PICKLE
+        self._left = _MOST_READS
         super().__init__(io.FileIO(path))
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -123,7 +125,7 @@ def _refuse_bytearray(path: Path) -> None:
 
 def _too_long(path: Path) -> AdapterError:
     return AdapterError(
-        f"weights {path}: its pickle is longer than {LARGEST_PICKLE >> 20} MiB, tensors apart; save the weights "
+        f"weights {path}: its pickle is longer than {LARGEST_PICKLE >> 20} MiB or half a million steps; save the weights "
         f"alone with torch.save(model.state_dict(), ...) or as safetensors"
     )
 
@@ -161,7 +163,7 @@ def _legacy_globals(path: Path) -> set[str]:
     with contextlib.suppress(ValueError), path.open("rb") as file:
         # The old format is a few pickles one after the other; the interesting one may be any of them, and raw
         # tensors follow.
-        for operation, value, _ in itertools.islice(_operations(file), LARGEST_PICKLE >> 2):
+        for operation, value, _ in itertools.islice(_operations(file), _MOST_READS >> 1):
             if operation.name == "GLOBAL":
                 names.add(str(value).replace(" ", "."))
             elif operation.name == "STACK_GLOBAL" and len(texts) >= 2:
