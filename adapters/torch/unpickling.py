@@ -125,8 +125,8 @@ def _refuse_bytearray(path: Path) -> None:
 
 def _too_long(path: Path) -> AdapterError:
     return AdapterError(
-        f"weights {path}: its pickle is longer than {LARGEST_PICKLE >> 20} MiB or half a million steps; save the weights "
-        f"alone with torch.save(model.state_dict(), ...) or as safetensors"
+        f"weights {path}: its pickle is longer than {LARGEST_PICKLE >> 20} MiB or half a million steps; save the "
+        f"weights alone with torch.save(model.state_dict(), ...) or as safetensors"
     )
 
 
