@@ -195,6 +195,7 @@ def programs(program, canary):
         *("torch.ops.aten.from_file.default", "torch.ops.aten.conv2d.__class__", "torch.ops.load_library"),
         *("torch.ops.higher_order.aoti_call_delegate", "torch.ops.higher_order.trace_wrapped", "#x:y", code),
         *("torch.ops.aten._nested_view_from_buffer.default", "torch.hub.load", "torch.ops.aten.conv2d.op"),
+        "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default",
     ):
         yield f"target {target}", _editing(_JSON, lambda d, t=target: _node(d).update(target=t)), ()
     for formula in (

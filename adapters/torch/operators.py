@@ -15,7 +15,7 @@ _ATEN = frozenset(
     """
     __and__ __or__ __xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_scalar _assert_tensor_metadata
     _conj _euclidean_dist _log_softmax _native_batch_norm_legit _native_batch_norm_legit_no_training
-    _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_view _weight_norm
+    _softmax _to_copy _unsafe_view _weight_norm
     abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
     adaptive_max_pool2d add addbmm addcdiv addcmul addmm addmv alias all alpha_dropout amax amin aminmax any
     arange argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d

@@ -22,7 +22,8 @@ from lampq.core.messages import listed
 
 _LARGEST_LIST = 1 << 28
 _WORD = re.compile(r"[\w.\-]{0,500}")
-_PLAIN = re.compile(r"[\w.\-:,>|*/ ]{0,500}")
+# Dividing whole numbers with rounding to zero ends the process where the quotient is too large.
+_PLAIN = re.compile(r"(?!trunc$)[\w.\-:,>|*/ ]{0,500}")
 _VERIFIERS = frozenset({"TRAINING", "ATEN", ""})
 # Fields whose text becomes the name of a Python variable.
 _VARIABLES = frozenset({"name", "as_name", "forward_arg_names"})
