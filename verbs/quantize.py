@@ -29,7 +29,13 @@ from lampq.core.scores import SUPERPOSITION, lampq_scores
 from lampq.core.setting import profile_rule, profile_setting
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import read_written, refuse_existing_output
+from lampq.verbs.formats import (
+    read_written,
+    refuse_existing_output,
+    refuse_unwritable,
+    stored_as,
+    unpacked_note,
+)
 from lampq.verbs.neighbours import neighbours
 from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
@@ -110,8 +116,11 @@ def quantize(
             "leave out --block or --act-bits"
         )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    model = model.with_coding(Coding(block=block))
+    packed = stored_as(model, out)
+    notes = unpacked_note(model, packed)
+    model = packed.with_coding(Coding(block=block))
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
+    refuse_unwritable(model, out)
     model = with_rounding(model, rounding, block, batch)
     found = make_profile(
         model, batch, rounding=rounding, block=block, seed=seed, progress=progress, **measurement
@@ -131,6 +140,7 @@ def quantize(
         seed=seed,
         progress=progress,
     )
+    chosen = dataclasses.replace(chosen, notes=(*chosen.notes, *notes))
     apply(model, chosen, out, batch=batch, force=force)
     if profile_out is not None:
         found.write(Path(profile_out), force=force)

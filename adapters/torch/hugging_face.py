@@ -19,6 +19,9 @@ from lampq.adapters.torch.runtime import Arguments
 from lampq.core.errors import AdapterError
 from lampq.core.messages import reason
 
+# Models that do not say their images' size take any; this much is left after five halvings, and some to spare.
+_ANY_SIZE = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loaded:
@@ -67,7 +70,7 @@ def load(path: Path) -> Loaded:
             if config.get("quantization_config"):
                 # Packed weights become ordinary ones on the first run. (Asking for that on loading,
                 # dequantize=True, gives wrong values where widths are mixed, as of transformers 5.23.)
-                _run_once(module, _image_shape(config))
+                _run_once(module, config)
         except AdapterError:
             raise
         # The library raises whatever a damaged directory makes it stumble over.
@@ -151,8 +154,11 @@ def _check_sizes(path: Path, cls: Any) -> None:
         check_model(path, cls(cls.config_class.from_pretrained(path, local_files_only=True)))
 
 
-def _run_once(module: torch.nn.Module, image_shape: tuple[int, ...] | None) -> None:
-    batch = torch.zeros(1, 2, dtype=torch.long) if image_shape is None else torch.zeros(1, *image_shape)
+def _run_once(module: Any, config: dict[str, Any]) -> None:
+    shape = _image_shape(config)
+    if shape is None and module.main_input_name == "pixel_values":
+        shape = (int(config.get("num_channels", 3)), _ANY_SIZE, _ANY_SIZE)
+    batch = torch.zeros(1, 2, dtype=torch.long) if shape is None else torch.zeros(1, *shape)
     with torch.no_grad():
         module(batch)
 
