@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lampq.adapters.torch.shards import INDEX, read_index
+from lampq.adapters.torch.shards import INDEX, read_index, refuse_link_out
 from lampq.adapters.torch.unpickling import load_pickle
 from lampq.core.errors import AdapterError, MissingExtraError
 from lampq.core.messages import listed, reason
@@ -47,6 +47,7 @@ def load_state(path: Path) -> State:
         found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
         if found is None:
             raise AdapterError(f"weights {path}: the folder holds none of {', '.join(_IN_FOLDERS)}")
+        refuse_link_out(found)
         path = found
     if not path.is_file():
         raise AdapterError(f"weights {path}: no such file")
