@@ -146,7 +146,7 @@ def _refuse_strange(tensors: State, path: Path) -> None:
 
 def _has_tensors(content: Any) -> bool:
     """Whether a dict, or one within it, holds a tensor; each is looked at once, however often it occurs."""
-    level, seen = [content], set()
+    level, seen = [content], set[int]()
     for _ in range(_DEEPEST):
         dicts = {id(each): each for each in level if isinstance(each, Mapping) and id(each) not in seen}
         seen.update(dicts)

@@ -59,7 +59,7 @@ def load_pickle(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     try:
         _check_zip(path) if zipped else _refuse_bytearray(path)
-        stand_ins = [(_StandIn, name) for name in sorted(_STAND_INS)]
+        stand_ins: list[Any] = [(_StandIn, name) for name in sorted(_STAND_INS)]
         with torch.serialization.safe_globals(stand_ins), _quiet():
             if zipped:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
