@@ -131,11 +131,12 @@ def test_a_quantized_directory_is_reloaded_by_the_library_alone(folders, tmp_pat
     plan = mixed_plan(model)
     path = apply(model, plan, tmp_path / "quantized")
     batch = make_batch(name)
-    expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
+    # A folder has no place for convolutions: they stay as they are.
+    linear = {n: w for n, w in plan.widths.items() if not n.endswith("projection")}
+    expected = model.with_weights(quantized_weights(model, linear)).run(batch)
     np.testing.assert_allclose(logits(plain(path, name), name, batch), expected, rtol=1e-5, atol=1e-6)
     again = adapters.read(path)
     np.testing.assert_allclose(again.run(batch), expected, rtol=1e-5, atol=1e-6)
-    linear = {n: w for n, w in plan.widths.items() if not n.endswith("projection")}
     assert again.stored_bits() == {layer: (bits, None) for layer, bits in linear.items()}
     weights = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     assert abs(weights - plan.total_bytes) < 0.1 * weights
@@ -184,7 +185,7 @@ def test_damaged_directories(tmp_path):
     with pytest.raises(AdapterError, match="not valid JSON"):
         adapters.read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "model_type": "vit"}))
-    with pytest.raises(AdapterError, match="cannot load"):
+    with pytest.raises(AdapterError, match="holds no weights"):
         adapters.read(tmp_path)
 
 

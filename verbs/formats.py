@@ -13,6 +13,7 @@ from lampq.adapters.sources import model_files
 from lampq.core.measuring.model import Model
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import listed
 from lampq.core.values.outputs import Output, refuse_clashes
 
 if TYPE_CHECKING:
@@ -61,6 +62,41 @@ def read_written(model: Model, out: Path) -> Model:
     if out.suffix == ".safetensors" and ":" in source and not source.startswith("timm:"):
         return adapters.read(source, weights=out, input_shape=model.input_spec.shape[1:])
     return adapters.read(out)
+
+
+def stored_as(model: Model, out: Path) -> Model:
+    """The model with the layers alone that `out` can hold packed: a Hugging Face folder has no place for some.
+
+    Raises:
+        AdapterError: It has a place for none.
+    """
+    if getattr(model, "hugging_face", False) and out.suffix == "":
+        return cast("Model", cast("TorchModel", model).for_folder())
+    return model
+
+
+def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
+    """One line about the layers of a model that stay float in what is written, if there are any."""
+    if stored is model:
+        return ()
+    names = {layer.name for layer in stored.layers()}
+    left = [layer for layer in model.layers() if layer.name not in names]
+    return (
+        f"{len(left)} layers of {sum(layer.size for layer in left):,} weights stay float and are not counted, as "
+        f"folders cannot pack them ({listed([layer.name for layer in left])}); a .safetensors file can",
+    )
+
+
+def refuse_unwritable(model: Model, out: Path) -> None:
+    """Write a Hugging Face folder on trial, before anything is measured, where `out` is one.
+
+    Raises:
+        AdapterError: It cannot be read back.
+    """
+    if getattr(model, "hugging_face", False) and out.suffix == "":
+        from lampq.adapters.torch.writing import rehearse_folder
+
+        rehearse_folder(cast("TorchModel", model), out)
 
 
 def size_bytes(path: Path) -> int:

@@ -32,7 +32,13 @@ from lampq.core.values.recipe import PUBLISHED, Recipe
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import read_written, refuse_model_clashes
+from lampq.verbs.formats import (
+    read_written,
+    refuse_model_clashes,
+    refuse_unwritable,
+    stored_as,
+    unpacked_note,
+)
 from lampq.verbs.neighbours import neighbours
 from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
@@ -112,8 +118,11 @@ def quantize(
             "leave out --block or --act-bits"
         )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    model, batch = model.with_coding(Coding(block=block)), input_batch(model, batch)
+    packed = stored_as(model, out)
+    notes = unpacked_note(model, packed)
+    model, batch = packed.with_coding(Coding(block=block)), input_batch(packed, batch)
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
+    refuse_unwritable(model, out)
     model = with_rounding(model, rounding, block, batch)
     found = make_profile(
         model, batch, rounding=rounding, block=block, seed=seed, progress=progress, **measurement
@@ -133,6 +142,7 @@ def quantize(
         seed=seed,
         progress=progress,
     )
+    chosen = dataclasses.replace(chosen, notes=(*chosen.notes, *notes))
     apply(model, chosen, out, batch=batch, force=force)
     if profile_out is not None:
         found.write(Path(profile_out), force=force)

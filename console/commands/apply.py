@@ -46,7 +46,7 @@ def run(args: Namespace) -> None:
     if args.rounding:
         plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
     with converted(given.read_model(args), args.to) as model:
-        fitted = fit_to(model, plan, partial=args.partial, widest=args.widest, by_name=args.by_name)
+        fitted = fit_to(model, plan, args.out, partial=args.partial, widest=args.widest, by_name=args.by_name)
         batch = given.read_dataset(args, model).inputs() if args.data else None
         apply(model, fitted, args.out, partial=args.partial, batch=batch, force=args.force)
     facts = {"bytes": size_bytes(args.out), "notes": list(fitted.notes[len(plan.notes) :])}
