@@ -106,7 +106,6 @@ def test_the_uniform_plan_is_the_widest_that_fits():
 
 
 def test_options_a_format_cannot_store_are_never_taken():
-    import dataclasses
 
     profile = make_profile(widths=(2, 4, 8))
     payload = profile.payload_bytes.copy()

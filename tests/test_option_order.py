@@ -1,6 +1,5 @@
 """Options of two widths: their order, repaired damage, uniform plans and rules, against definitions written out."""
 
-import dataclasses
 import itertools
 
 import numpy as np

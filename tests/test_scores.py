@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from records import make_profile
