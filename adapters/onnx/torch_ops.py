@@ -315,7 +315,6 @@ OPERATORS: dict[str, Function] = {
     "ReduceProd": _product,
     "Clip": _clip,
     "Celu": lambda call: functional.celu(call.tensor(0), call.get("alpha", 1.0)),
-    "Swish": lambda call: call.tensor(0) * torch.sigmoid(call.get("alpha", 1.0) * call.tensor(0)),
     "ThresholdedRelu": lambda call: functional.threshold(call.tensor(0), call.get("alpha", 1.0), 0.0),
     "Elu": lambda call: functional.elu(call.tensor(0), call.get("alpha", 1.0)),
     "LeakyRelu": lambda call: functional.leaky_relu(call.tensor(0), call.get("alpha", 0.01)),

@@ -21,7 +21,8 @@ class Slot:
     """An input of an operator that takes a weight.
 
     Attributes:
-        form: `linear`, `conv`, `conv_transpose`, `lookup`, `recurrent` or `other`.
+        form: `linear`, `conv` and `conv_transpose`; `product` for any other one with a weight; `recurrent`;
+            `lookup` for a table that rows are taken of; `other` for what is added or part of a formula.
         channel_axis: Axis of the weight, as the operator sees it, with one entry per output channel.
         in_features: Weights that enter one output value.
         data: Index of the input that carries the activation.
@@ -91,14 +92,14 @@ def match(node: ir.Node, index: int, shape: tuple[int, ...]) -> Slot | str:
         if len(shape) < 3:
             return f"a {op} weight of {len(shape)} axes"
         features = math.prod(shape[1:])
-        form = "other" if op == "DeformConv" else "conv"
+        form = "product" if op == "DeformConv" else "conv"
         return Slot(form=form, channel_axis=0, in_features=features, data=0, per_position=shape[0])
     if op == "ConvTranspose":
         # With groups, output channels have no axis of their own; what each input channel gives has.
         axis = 1 if _integer(node, "group", 1) == 1 else 0
         features = math.prod((shape[0], *shape[2:]))
         return Slot(
-            form="conv_transpose" if axis else "other",
+            form="conv_transpose" if axis else "product",
             channel_axis=axis,
             in_features=features,
             data=0,
@@ -160,7 +161,7 @@ def _match_matmul(node: ir.Node, index: int, shape: tuple[int, ...]) -> Slot | s
     if any(d != 1 for d in shape[:-2]) or _flag(node, "transBatchA") or _flag(node, "transBatchB"):
         # A matrix for each of several positions or heads: one input is not multiplied by all of it.
         return Slot(
-            form="other", channel_axis=axis, in_features=shape[summed], data=1 - index, per_position=0
+            form="product", channel_axis=axis, in_features=shape[summed], data=1 - index, per_position=0
         )
     return _linear(axis, shape[summed], 1 - index, contraction)
 
@@ -195,7 +196,7 @@ def _match_einsum(node: ir.Node, index: int, shape: tuple[int, ...]) -> Slot | s
     letters = terms[index]
     if "." in equation or len(letters) != len(shape) or not result:
         return Slot(
-            form="other",
+            form="product",
             channel_axis=_table_axis(shape),
             in_features=math.prod(shape) // shape[_table_axis(shape)],
             data=1 - min(index, 1),
@@ -205,7 +206,7 @@ def _match_einsum(node: ir.Node, index: int, shape: tuple[int, ...]) -> Slot | s
     own = [axis for axis, c in enumerate(letters) if c in result and c not in others]
     axis = max(own, key=lambda a: shape[a]) if own else _table_axis(shape)
     summed = math.prod(length for length, c in zip(shape, letters, strict=True) if c not in result)
-    return Slot(form="other", channel_axis=axis, in_features=summed, data=1 - min(index, 1), per_position=0)
+    return Slot(form="product", channel_axis=axis, in_features=summed, data=1 - min(index, 1), per_position=0)
 
 
 def _linear(axis: int, in_features: int, data: int, contraction: int) -> Slot:
