@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from lampq.adapters.onnx import stream
 from lampq.core.files import refuse_existing
 
 # A protocol buffer ends at 2 GiB, and is held in memory more than once while it is written and read.
@@ -48,7 +49,7 @@ def staged(
     try:
         file = folder / path.name
         if single:
-            file.write_bytes(ir.to_proto(model).SerializeToString())
+            stream.write(model, file)
         else:
             ir.save(model, file, external_data=data.name, size_threshold_bytes=_EXTERNAL_FROM)
         yield file
