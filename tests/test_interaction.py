@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from lampq.core.interaction import (
     Interaction,
     InteractionBuilder,
     build_interaction,
+    peak_bytes,
     profile_interaction,
 )
 
@@ -154,12 +157,34 @@ def test_bad_differences_are_named():
         builder.add(2, 1, bad)
     with pytest.raises(RecordError, match=r"expected \(samples, classes\) = \(5, 6\)"):
         builder.add(2, 1, delta[0, 0][:3])
-    with pytest.raises(RecordError, match="2 GiB; profile fewer widths"):
+    with pytest.raises(RecordError, match=r"146\.3 GiB .* at most 2 GiB are taken; choose mode kl"):
         InteractionBuilder(target, layers=20_000, options=7)
     with pytest.raises(RecordError, match="centre"):
         InteractionBuilder(target, layers=1, options=1, centre=target[:2])
     with pytest.raises(RecordError, match="layers, options, samples, classes"):
         build_interaction(target, delta[0])
+
+
+def test_building_an_interaction_takes_no_more_memory_than_is_said():
+    """NumPy's own; the matrix alone is 8 * 2,800^2 bytes."""
+    target, rng = np.zeros((64, 10), np.float32), np.random.default_rng(0)
+    builder = InteractionBuilder(target, layers=400, options=7)
+    tracemalloc.start()
+    try:
+        interaction = builder.build()
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak + builder._factor.nbytes <= 1.01 * peak_bytes(2800, 640)
+        tracemalloc.reset_peak()
+        choices = rng.integers(0, 7, (16, 400))
+        interaction.predict(choices)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 2 * interaction.gram.nbytes
+        tracemalloc.reset_peak()
+        grouped = interaction.grouped(np.minimum(np.arange(400), 398))
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 1.05 * (interaction.gram.nbytes + grouped.gram.nbytes)
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_interaction_is_a_plain_value():
