@@ -145,18 +145,17 @@ class _Search:
         for count in np.intersect1d(self.left_table[:, 0], self.right_table[:, 0]):
             lefts = _classes(self.left_table, np.flatnonzero(self.left_table[:, 0] == count))
             rights = _classes(self.right_table, np.flatnonzero(self.right_table[:, 0] == count))
-            apart = fingerprint.distances(
+            rows, columns, apart = fingerprint.close_pairs(
                 self.left_table[[members[0] for members in lefts]],
                 self.right_table[[members[0] for members in rights]],
             )
-            rows, columns = np.nonzero(apart <= 1)
             used_rows, used_columns = set(), set()
-            for k in np.argsort(apart[rows, columns], kind="stable"):
+            for k in np.argsort(apart, kind="stable"):
                 row, column = int(rows[k]), int(columns[k])
                 if row not in used_rows and column not in used_columns:
                     used_rows.add(row)
                     used_columns.add(column)
-                    self._pair_classes(lefts[row], rights[column], float(apart[row, column]))
+                    self._pair_classes(lefts[row], rights[column], float(apart[k]))
 
     def _pair_classes(self, left: list[int], right: list[int], distance: float) -> None:
         if len(left) != len(right) and 1 in (len(left), len(right)):
@@ -220,10 +219,9 @@ class _Search:
 
 def _classes(table: np.ndarray, members: np.ndarray) -> list[list[int]]:
     """Members whose weights are equal, together; in order of their first."""
-    same = fingerprint.equal(table[members], table[members])
-    # The first layer that each one equals.
-    first = same.argmax(axis=1)
-    return [members[first == k].tolist() for k in np.unique(first)]
+    first = fingerprint.first_equals(table[members])
+    order = np.argsort(first, kind="stable")
+    return [part.tolist() for part in np.split(members[order], np.flatnonzero(np.diff(first[order])) + 1)]
 
 
 def _parts(whole: np.ndarray, table: np.ndarray, free: Sequence[int]) -> tuple[tuple[int, ...], float] | None:

@@ -105,21 +105,22 @@ def sweep(
     damages = np.array([search.predict(choice) for choice in choices])
     kept = _unbeaten(costs, damages)
     knee = _knee(costs[kept], damages[kept])
-    rows = np.arange(len(profile.layers))
+    rows, sizes, widths = np.arange(len(profile.layers)), profile.sizes, profile.weight_bits
+    inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
+    weights = int(sizes.sum())
     varied = _inputs_vary(profile)
     bops = bit_operations(profile) if all(layer.macs is not None for layer in profile.layers) else None
     points = []
     for place, index in enumerate(kept.tolist()):
         choice = choices[index]
-        options = [profile.options[option] for option in choice.tolist()]
         points.append(
             Point(
-                average_bits=int(profile.sizes @ profile.weight_bits[choice]) / int(profile.sizes.sum()),
+                average_bits=int(sizes @ widths[choice]) / weights,
                 size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, choice].sum()),
                 predicted_kl=float(damages[index]),
-                widths=tuple(option.weight_bits for option in options),
+                widths=tuple(widths[choice].tolist()),
                 knee=place == knee,
-                input_widths=tuple(option.activation_bits for option in options) if varied else (),
+                input_widths=tuple(inputs[choice].tolist()) if varied else (),
                 bops=None if bops is None else int(bops[rows, choice].sum()),
             )
         )
