@@ -150,8 +150,8 @@ class TorchModel:
         return self._layers
 
     def weight(self, name: str) -> np.ndarray:
-        """The stored array of a layer, float32, in the shape of its record."""
-        return self.tensors[self._parameter(name)].float().cpu().numpy()
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will."""
+        return self.tensors[self._parameter(name)].detach().cpu().to(torch.float32, copy=True).numpy()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
