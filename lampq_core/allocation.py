@@ -15,6 +15,7 @@ from lampq.core.option_order import cover_table
 from lampq.core.plan import Plan, PlanLayer
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
+from lampq.core.recipe import Recipe
 from lampq.core.setting import input_range
 
 
@@ -96,6 +97,7 @@ def build_plan(
     predicted_kl: float | None = None,
     bound: float | None = None,
     measured_kl: float | None = None,
+    recipe: Recipe | None = None,
     solver: str = "",
     history: Sequence[Mapping[str, object]] = (),
     notes: Sequence[str] = (),
@@ -112,6 +114,7 @@ def build_plan(
         predicted_kl: Damage of the whole plan, nats.
         bound: Lower bound of that prediction within the budget.
         measured_kl: Measured damage, nats.
+        recipe: Choices of mode lampq; not noted in other modes.
         solver: Who found it.
         history: Rounds of the search.
         notes: Remarks.
@@ -148,6 +151,7 @@ def build_plan(
         predicted_kl=predicted_kl,
         bound=bound,
         measured_kl=measured_kl,
+        recipe=recipe if mode == "lampq" else None,
         solver=solver,
         history=tuple(history),
         notes=tuple(notes),

@@ -42,7 +42,8 @@ def merge(profiles: Sequence[Profile]) -> Profile:
 
     def joined(name: str, axis: int) -> np.ndarray | None:
         parts = [getattr(profile, name) for profile in profiles]
-        if any(part is None for part in parts):
+        # All have it or none: `_check` has seen to that.
+        if parts[0] is None:
             return None
         whole = np.concatenate(parts, axis=axis)
         return whole[order] if axis == 0 else whole[:, :, order]
@@ -76,6 +77,11 @@ def _check(first: Profile, other: Profile) -> None:
     for name in ("kl", "logits", "joint_fisher", "activation_range"):
         if (getattr(first, name) is None) != (getattr(other, name) is None):
             raise RecordError(f"profiles to merge: only some have {name}")
+    if (first.logit_delta is None) != (other.logit_delta is None):
+        raise RecordError(
+            "profiles to merge: only some have logit differences (others had no room for them), and without all of "
+            "them mode superposition is lost; profile the others again, in smaller shards"
+        )
     ranges, others = first.activation_range, other.activation_range
     alike = ranges is None or others is None or np.array_equal(ranges, others)
     if first.per_token != other.per_token or not alike:

@@ -16,6 +16,7 @@ from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import LampqError, PlanError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.option import Option
+from lampq.core.recipe import Recipe
 
 _SCHEMA = "lampq.plan/1"
 
@@ -93,6 +94,8 @@ class Plan:
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
+        recipe: The choices of mode lampq, by which its damage is predicted; None in other modes, and in
+            plans of versions that did not note them: then the published ones.
         cheaper: The best smaller plan, all limits but those on bits and bytes kept, or None.
         dearer: The smallest plan that is predicted to lose less, the same limits kept, or None.
         solver: Solver that found it.
@@ -111,6 +114,7 @@ class Plan:
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
+    recipe: Recipe | None = None
     cheaper: Neighbour | None = None
     dearer: Neighbour | None = None
     solver: str = ""
@@ -183,6 +187,7 @@ class Plan:
             "bound": self.bound,
             "gap": self.gap,
             "measured_kl": self.measured_kl,
+            "recipe": None if self.recipe is None else dataclasses.asdict(self.recipe),
             "cheaper": None if self.cheaper is None else dataclasses.asdict(self.cheaper),
             "dearer": None if self.dearer is None else dataclasses.asdict(self.dearer),
             "solver": self.solver,
@@ -214,6 +219,7 @@ class Plan:
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),
+                recipe=None if data.get("recipe") is None else _recipe(data["recipe"]),
                 cheaper=_neighbour(data.get("cheaper")),
                 dearer=_neighbour(data.get("dearer")),
                 solver=str(data.get("solver", "")),
@@ -281,6 +287,15 @@ def _neighbour(data: Mapping[str, Any] | None) -> Neighbour | None:
         average_bits=float(data["average_bits"]),
         predicted_kl=float(data["predicted_kl"]),
     )
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    """A recipe; what it does not say is as published, what this version does not know is left out."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+    for key in {"probes", "beta", "most_swaps"} & set(values):
+        values[key] = int(values[key])
+    return Recipe(**values)
 
 
 def _number(value: Any) -> float | None:

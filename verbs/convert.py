@@ -21,6 +21,7 @@ from lampq.core.messages import listed, printable
 from lampq.core.model import Model
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
@@ -160,6 +161,7 @@ def _solved_again(
     solved = make_plan(
         _restricted(profile, allowed),
         budget=Budget.from_json(asked),
+        recipe=plan.recipe or PUBLISHED,
         mode=plan.mode if plan.mode in (SUPERPOSITION, *MODES) else "auto",
         pins=(*asked.get("pins", ()), *pins),
         ties=(*asked.get("ties", ()), *ties),

@@ -12,6 +12,7 @@ from lampq.core.errors import BudgetError, PlanError, RecordError
 from lampq.core.files import refuse_existing, write_text
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.core.why import next_changes
 from lampq.page.document import render
@@ -50,7 +51,7 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
     search, pins, ties = _search(plan, profile, order, choice)
-    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
+    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, recipe=search.recipe, seed=seed)
     rows = np.arange(len(choice))
     # Uniform plans are compared at the input width that most layers of the plan have.
     inputs = Counter(layer.activation_bits for layer in plan.layers).most_common(1)[0][0]
@@ -116,15 +117,16 @@ def _search(
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
     if mode == SUPERPOSITION and profile.logit_delta is None:
         mode = "auto"
+    recipe = plan.recipe or PUBLISHED
     rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
         rules = [[], []]
     try:
-        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1])
+        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1], recipe=recipe)
         next_changes(profile, search.problem, choice, search.interaction)
     except (PlanError, RecordError, BudgetError):
         rules = [[], []]
-        search = prepare(profile, None, mode=mode)
+        search = prepare(profile, None, mode=mode, recipe=recipe)
     return search, rules[0], rules[1]
 
 

@@ -20,6 +20,7 @@ from lampq.core.option import Option
 from lampq.core.pareto import pareto
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED, Recipe
 from lampq.core.smallest import limited
 from lampq.core.superposition import allocate
 from lampq.verbs.plan import Search, prepare
@@ -73,6 +74,7 @@ def sweep(
     ties: Sequence[str] = (),
     budget: Budget | None = None,
     against: str | None = None,
+    recipe: Recipe = PUBLISHED,
     seed: int = 0,
 ) -> tuple[Point, ...]:
     """The whole trade-off between what a plan costs and its predicted damage, cheapest first.
@@ -90,6 +92,7 @@ def sweep(
         budget: Limits that every plan keeps.
         against: What is swept: `bits` (average weight bits), `bytes` or `bops`. None: BOPs where input widths vary
             and multiply-accumulates are known, else bits.
+        recipe: Choices of mode lampq.
         seed: Of the search in mode superposition.
 
     Raises:
@@ -97,7 +100,7 @@ def sweep(
     """
     if budget is not None and budget.max_kl is not None:
         raise BudgetError("a sweep shows every damage; leave out the largest KL")
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe)
     profile = search.profile
     problem = _swept(search, against)
     choices = _candidates(search, problem, seed)

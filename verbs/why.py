@@ -10,6 +10,7 @@ from lampq.core.errors import BudgetError
 from lampq.core.limits import Budget
 from lampq.core.plan import Plan
 from lampq.core.profile import Profile
+from lampq.core.recipe import PUBLISHED
 from lampq.core.scores import MODES, SUPERPOSITION
 from lampq.core.why import next_changes
 from lampq.verbs.inspect import Listing
@@ -47,7 +48,12 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         mode = "auto"
     budget, most_damage = _limits(plan.budget)
     search = prepare(
-        profile, budget, mode=mode, pins=_texts(plan.budget, "pins"), ties=_texts(plan.budget, "ties")
+        profile,
+        budget,
+        mode=mode,
+        pins=_texts(plan.budget, "pins"),
+        ties=_texts(plan.budget, "ties"),
+        recipe=plan.recipe or PUBLISHED,
     )
     changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())

@@ -70,8 +70,9 @@ def _head(value: ir.Value) -> bytes:
 
 
 def _copy(value: ir.Value, file: BinaryIO) -> None:
-    assert value.const_value is not None
-    value.const_value.tofile(file)
+    tensor = value.const_value
+    assert tensor is not None
+    file.write(tensor.tobytes())
 
 
 def _field(number: int, length: int) -> bytes:
