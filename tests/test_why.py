@@ -38,7 +38,8 @@ def test_a_plan_of_mode_lampq_is_explained_by_the_choices_it_was_made_with(tmp_p
     assert made.predicted_kl != pytest.approx(published.predicted_kl)
     made.write(tmp_path / "plan.json")
     read = lampq.Plan.read(tmp_path / "plan.json")
-    assert read.recipe == recipe and read == made
+    assert read.recipe == recipe
+    assert read.to_json() == made.to_json()
     for plan in (published, made, read):
         assert why(plan, profile).facts["predicted KL"] == pytest.approx(plan.predicted_kl)
         assert surroundings(plan, profile).here.damage == pytest.approx(plan.predicted_kl)
