@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from lampq.core.errors import RecordError
 from lampq.core.fingerprint import Fingerprint
 from lampq.core.gaussian import Gaussian
+
+# Below this many weights the scales outweigh what fewer bits save.
+SMALLEST = 64
 
 KINDS = ("qkv", "q", "k", "v", "proj", "fc1", "fc2", "patch_embed", "head", "embedding", "conv", "linear")
 
@@ -147,3 +151,14 @@ class Layer:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"malformed layer record: {type(err).__name__}: {err}") from err
+
+
+def worth_quantizing(shape: Sequence[int]) -> bool:
+    """Whether a weight of a shape is large enough for fewer bits to save more than its scales take.
+
+    All adapters ask this, so that a model has the same layers in every format.
+
+    >>> worth_quantizing((8, 8)), worth_quantizing((7, 9))
+    (True, False)
+    """
+    return math.prod(shape) >= SMALLEST

@@ -22,6 +22,8 @@ from lampq.core.option import Option
 from lampq.core.shard import Shard
 
 _SCHEMA = "lampq.profile/1"
+# Arrays with layers along the first axis and options along the second.
+_TABLES = ("weight_error", "payload_bytes", "kl", "joint_fisher", "activation_range", "logit_delta")
 # Arrays that a profile may lack.
 _OPTIONAL = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
@@ -148,18 +150,18 @@ class Profile:
     def narrowed(self, columns: Sequence[int]) -> Profile:
         """The same with some of the options, by index, in rising order."""
         keep = list(columns)
-        arrays: dict[str, Any] = {}
-        for name in (
-            "weight_error",
-            "payload_bytes",
-            "kl",
-            "joint_fisher",
-            "activation_range",
-            "logit_delta",
-        ):
-            array = getattr(self, name)
-            arrays[name] = None if array is None else array[:, keep]
+        arrays = {name: array[:, keep] for name, array in self._tables()}
         return dataclasses.replace(self, options=tuple(self.options[column] for column in keep), **arrays)
+
+    def part(self, rows: Sequence[int]) -> Profile:
+        """The same with some of the layers, by index, in rising order."""
+        keep = list(rows)
+        arrays = {name: array[keep] for name, array in self._tables()}
+        return dataclasses.replace(self, layers=tuple(self.layers[row] for row in keep), **arrays)
+
+    def _tables(self) -> list[tuple[str, Any]]:
+        """The arrays of layers and options that there are, by name."""
+        return [(name, getattr(self, name)) for name in _TABLES if getattr(self, name) is not None]
 
     def write(self, path: Path, *, force: bool = False) -> None:
         """Write `path` (JSON) and, beside it with suffix .npz, the arrays.

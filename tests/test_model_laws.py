@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from onnx.helper import make_node
 from onnx_models import graph, normal, saved
 from tflite_models import Builder
@@ -9,6 +10,7 @@ from torch_models import read_named
 
 import lampq
 from lampq.adapters.padding import without_padding
+from lampq.adapters.torch import read as torch_read
 from lampq.core.moments import input_moments
 
 IN, HIDDEN = 12, 16
@@ -109,3 +111,31 @@ def test_a_weight_handed_out_is_not_the_models_own(tmp_path):
             variant.weight(layer.name)[...] = 0
             np.testing.assert_array_equal(variant.weight(layer.name), before * 2)
         np.testing.assert_array_equal(model.run(batch), logits)
+
+
+def small_layers(folder):
+    """One network of products in three formats; its second weight, 12 by 5, has less than 64 entries."""
+    first, second = normal(IN, 12, seed=1), normal(12, 5, seed=2)
+    nodes = [make_node("MatMul", ["x", "w"], ["h"]), make_node("MatMul", ["h", "v"], ["y"])]
+    made = graph(nodes, {"w": first, "v": second}, inputs={"x": ["n", IN]}, outputs={"y": ["n", 5]})
+    yield lampq.read(saved(made, folder))
+    b = Builder()
+    x, h, y = b.tensor("x", (1, IN)), b.tensor("h", (1, 12)), b.tensor("y", (1, 5))
+    w, v = (b.tensor(name, array.T.shape, array.T) for name, array in (("w", first), ("v", second)))
+    b.op("FULLY_CONNECTED", [x, w, -1], [h], "FullyConnectedOptions", version=6)
+    b.op("FULLY_CONNECTED", [h, v, -1], [y], "FullyConnectedOptions", version=6)
+    yield lampq.read(b.write(folder / "small.tflite", [x], [y]))
+    net = torch.nn.Sequential(torch.nn.Linear(IN, 12, bias=False), torch.nn.Linear(12, 5, bias=False))
+    with torch.no_grad():
+        net[0].weight[:], net[1].weight[:] = torch.from_numpy(first.T), torch.from_numpy(second.T)
+    yield torch_read(net.eval(), input_shape=(IN,))
+
+
+def test_a_model_has_the_same_layers_in_every_format(tmp_path):
+    opened = list(small_layers(tmp_path))
+    plan = lampq.plan(lampq.profile(opened[0]), average_bits=4)
+    for index, model in enumerate(opened):
+        (layer,) = model.layers()
+        assert layer.size == IN * 12
+        assert [reason for _, reason in model.skipped] == ["only 60 weights"]
+        lampq.apply(model, plan, tmp_path / f"out{index}{('.onnx', '.tflite', '.safetensors')[index]}")

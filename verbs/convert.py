@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
@@ -203,11 +201,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
     return dataclasses.replace(
-        profile,
-        layers=tuple(profile.layers[i] for i in keep),
-        weight_error=profile.weight_error[keep],
-        payload_bytes=np.ascontiguousarray(payload[keep]),
-        rest_bytes=profile.rest_bytes + floats,
-        kl=None if profile.kl is None else profile.kl[keep],
-        logit_delta=None if profile.logit_delta is None else profile.logit_delta[keep],
+        profile.part(keep), payload_bytes=payload[keep], rest_bytes=profile.rest_bytes + floats
     )
