@@ -31,6 +31,8 @@ class Layer:
         size: Number of weights.
         weight: Statistics per output channel.
         fingerprint: Identity of the weight across formats.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, as exporters do,
+            or None.
         macs: Multiply-accumulates per sample, or None where unknown.
         activation: Statistics of the layer's input (whole tensor), or None where not measured.
         fisher: Trace of the Fisher information of the weights, in nats, or None.
@@ -45,6 +47,7 @@ class Layer:
     size: int
     weight: Gaussian
     fingerprint: Fingerprint
+    folded: Fingerprint | None = None
     macs: int | None = None
     activation: Gaussian | None = None
     fisher: float | None = None
@@ -119,6 +122,7 @@ class Layer:
             "activation_fisher": self.activation_fisher,
             "shares": list(self.shares),
             "fingerprint": self.fingerprint.to_text(),
+            **({} if self.folded is None else {"folded": self.folded.to_text()}),
             "weight": self.weight.to_json(),
             "activation": self.activation.to_json() if self.activation else None,
         }
@@ -144,6 +148,7 @@ class Layer:
                 ),
                 shares=tuple(str(s) for s in data.get("shares", ())),
                 fingerprint=Fingerprint.from_text(str(data["fingerprint"])),
+                folded=None if data.get("folded") is None else Fingerprint.from_text(str(data["folded"])),
                 weight=Gaussian.from_json(data["weight"]),
                 activation=Gaussian.from_json(data["activation"]) if data.get("activation") else None,
             )

@@ -35,6 +35,7 @@ class PlanLayer:
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
         payload_bytes: Bytes of codes and scales.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
         why: One sentence.
     """
@@ -48,6 +49,7 @@ class PlanLayer:
     payload_bytes: int
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
 
@@ -170,6 +172,9 @@ class Plan:
         for layer in self.layers:
             record = dataclasses.asdict(layer)
             record["fingerprint"] = layer.fingerprint.to_text()
+            record.pop("folded")
+            if layer.folded is not None:
+                record["folded"] = layer.folded.to_text()
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
@@ -267,6 +272,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     known = {f.name for f in dataclasses.fields(PlanLayer)}
     values = {key: value for key, value in data.items() if key in known}
     values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
+    if values.get("folded") is not None:
+        values["folded"] = Fingerprint.from_text(str(values["folded"]))
     values["shape"] = tuple(int(d) for d in values["shape"])
     for key in ("size", "weight_bits", "payload_bytes"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:

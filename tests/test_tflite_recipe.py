@@ -16,6 +16,8 @@ from lampq.adapters.tflite.recipe import recipe, write_recipe
 from lampq.core.errors import AdapterError
 from lampq.core.files import OutputExistsError
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 def scopes(path):
     """(kind of operator, its outputs' names each with a semicolon, its weight's shape) by the generated

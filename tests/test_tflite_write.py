@@ -31,6 +31,8 @@ from lampq.core.measure import measure_weight_error
 from lampq.core.quantizer import as_rows
 from lampq.core.quantizer import quantize as quantize_rows
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("name", NAMES)

@@ -11,13 +11,11 @@ import numpy as np
 from lampq.core.coding import with_rounding
 from lampq.core.errors import PlanError
 from lampq.core.layer import Layer
-from lampq.core.match import left_over, match
+from lampq.core.match import left_over, match, same_names
 from lampq.core.messages import listed
 from lampq.core.model import Model
 from lampq.core.plan import Plan, PlanLayer
 from lampq.verbs.formats import refuse_existing_output
-
-# Names of a message.
 
 
 def apply(
@@ -79,9 +77,11 @@ def fit_to(
         if named.complete and len(folded) < len(named.matches):
             found, notes = named, (*notes, _folded_note(folded))
     if not found.matches:
+        named = same_names(found, plan.layers, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
             f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{f'; {named} have the same name and size: pass --by-name if they are the same layers' if named else ''}"
         )
     if not found.complete and not partial:
         raise PlanError(
@@ -161,6 +161,7 @@ def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> 
         shape=layer.shape,
         size=layer.size,
         fingerprint=layer.fingerprint,
+        folded=layer.folded,
         payload_bytes=decision.payload_bytes * layer.size // decision.size if stored is None else stored,
         # How the damage of a fused weight divides among its parts is not known.
         predicted_kl=decision.predicted_kl if whole else None,

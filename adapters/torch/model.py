@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from lampq.core.activation_range import Histogram
 from lampq.core.blocks import scale_count
 from lampq.core.coding import Coding
 from lampq.core.errors import AdapterError
+from lampq.core.fingerprint import Fingerprint
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
 from lampq.core.measure import Progress, quiet
@@ -143,9 +145,12 @@ class TorchModel:
                 main = next((use for use in uses if use.form != "lookup"), uses[0])
                 shares = tuple(use.module for use in uses if use is not main)
                 axis = main.channel_axis
-                found.append(
-                    Layer.from_weight(name, self.weight(name), kind=kind, channel_axis=axis, shares=shares)
-                )
+                weight = self.weight(name)
+                layer = Layer.from_weight(name, weight, kind=kind, channel_axis=axis, shares=shares)
+                scale = self.runtime.foldable.get(self._parameter(name))
+                if scale is not None:
+                    layer = dataclasses.replace(layer, folded=Fingerprint.from_array(weight * scale))
+                found.append(layer)
             self._layers = tuple(found)
         return self._layers
 
