@@ -30,7 +30,7 @@ _ROWS = 1 << 14
 # What the interactions of a profile may take in memory while they are worked out and searched.
 MOST_BYTES = 2 << 30
 # Columns of the factor and rows of the matrix that are multiplied at a time.
-_BLOCK, _STRIP = 1 << 11, 1 << 8
+_BLOCK, _STRIP = 1 << 9, 1 << 8
 # Entries of the matrix that are looked up at a time.
 _LOOKED_UP = 1 << 22
 

@@ -77,11 +77,11 @@ def fit_to(
         if named.complete and len(folded) < len(named.matches):
             found, notes = named, (*notes, _folded_note(folded))
     if not found.matches:
-        named = same_names(found, plan.layers, layers)
+        namesakes = same_names(found, plan.layers, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
             f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
-            f"{f'; {named} have the same name and size: pass --by-name if they are the same layers' if named else ''}"
+            f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
     if not found.complete and not partial:
         raise PlanError(
