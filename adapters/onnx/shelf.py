@@ -68,7 +68,8 @@ class Shelf:
     def put(self, quantized: Quantized) -> Shelved:
         """Lay codes down."""
         with self._lock:
-            start = self._file.seek(self._end)
+            start = self._end
+            self._file.seek(start)
             self._file.write(np.ascontiguousarray(quantized.codes).data)
             self._end += quantized.codes.nbytes
         return Shelved(

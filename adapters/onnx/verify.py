@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 
 from lampq.adapters.onnx import batches, integer, pieces, save
-from lampq.adapters.onnx.container import Container
+from lampq.adapters.onnx.container import Container, one_line
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.session import to_value
@@ -144,15 +146,30 @@ def run_graph(model: OnnxModel, graph: ir.Model, feed: np.ndarray, folder: Path)
 def run_file(model: OnnxModel, file: Path, feed: np.ndarray) -> dict[str, np.ndarray]:
     """All outputs of a file for one input; of a large one those that depend on it.
 
-    A large file is read as it lies on disk and run piece by piece: nobody else's session of the whole then is opened.
+    A large file is read as it lies on disk, held against the rules of ONNX, and run piece by piece: a session of the
+    whole, which others will open, is not.
     """
     if _is_large(model):
-        return pieces.run(Container(file).parse(), model._opened.runtime, _logits(model), feed)
+        written = Container(file).parse()
+        _check_rules(written, file)
+        return pieces.run(written, model._opened.runtime, _logits(model), feed)
     runtime = model._opened.runtime
     session = runtime.open_file(file)
     names = [output.name for output in session.get_outputs()]
     values = runtime.run(session, names, {model.input_spec.name: to_value(feed)})
     return {name: np.array(value.numpy()) for name, value in zip(names, values, strict=True)}
+
+
+def _check_rules(written: ir.Model, file: Path) -> None:
+    """That a file is a valid model, weights apart.
+
+    Raises:
+        AdapterError: It is none.
+    """
+    try:
+        passes.CheckerPass()(written)
+    except onnx.checker.ValidationError as err:
+        raise AdapterError(f"the quantized {file.name} is no valid ONNX model: {one_line(err)}") from err
 
 
 def _is_large(model: OnnxModel) -> bool:
