@@ -12,12 +12,10 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
-from lampq.core.values.match import left_over, match
+from lampq.core.values.match import left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.verbs.formats import refuse_model_clashes, stored_as, unpacked_note
-
-# Names of a message.
 
 
 def apply(
@@ -90,9 +88,11 @@ def fit_to(
         if named.complete and len(folded) < len(named.matches):
             found, notes = named, (*notes, _folded_note(folded))
     if not found.matches:
+        namesakes = same_names(found, plan.layers, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
             f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
     if not found.complete and not partial:
         raise PlanError(
@@ -176,6 +176,7 @@ def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> 
         shape=layer.shape,
         size=layer.size,
         fingerprint=layer.fingerprint,
+        folded=layer.folded,
         payload_bytes=decision.payload_bytes * layer.size // decision.size if stored is None else stored,
         # How the damage of a fused weight divides among its parts is not known.
         predicted_kl=decision.predicted_kl if whole else None,

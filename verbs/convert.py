@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
@@ -22,6 +20,7 @@ from lampq.core.values.match import match
 from lampq.core.values.messages import listed, printable
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import PUBLISHED
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
 
@@ -160,6 +159,7 @@ def _solved_again(
     solved = make_plan(
         _restricted(profile, allowed),
         budget=Budget.from_json(asked),
+        recipe=plan.recipe or PUBLISHED,
         mode=plan.mode if plan.mode in (SUPERPOSITION, *MODES) else "auto",
         pins=(*asked.get("pins", ()), *pins),
         ties=(*asked.get("ties", ()), *ties),
@@ -200,5 +200,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
                 f"({', '.join(map(str, sorted(widths)))}); profile them too"
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
-    part = profile.part(keep).with_tables(payload_bytes=np.ascontiguousarray(payload[keep]))
+    part = profile.part(keep).with_tables(payload_bytes=payload[keep])
     return dataclasses.replace(part, rest_bytes=profile.rest_bytes + floats)

@@ -47,6 +47,7 @@ class Search:
         cost: Damage of single layers, nats, shape (L, J); the start of the search in mode superposition.
         problem: Limits, ties, pins.
         interaction: Damage of whole plans, in mode superposition.
+        recipe: Choices of mode lampq.
         asked: The limits, pins and ties, as plans carry them.
         notes: Remarks for the plan.
     """
@@ -56,6 +57,7 @@ class Search:
     cost: np.ndarray
     problem: Problem
     interaction: Interaction | None
+    recipe: Recipe
     asked: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -180,6 +182,7 @@ def prepare(
         cost=cost,
         problem=problem,
         interaction=profile_interaction(profile) if mode == SUPERPOSITION else None,
+        recipe=recipe,
         asked={**({} if budget is None else budget.to_json()), **rules},
         notes=tuple(notes),
     )
@@ -242,6 +245,7 @@ def to_plan(search: Search, solution: Solution) -> Plan:
         predicted_kl=solution.objective if known else None,
         # Damage is never negative, which a relaxation does not know.
         bound=max(solution.bound, 0.0) if known and np.isfinite(solution.bound) else None,
+        recipe=search.recipe,
         solver=solution.solver,
         notes=notes,
         why=search.why(solution.chosen),

@@ -265,6 +265,7 @@ def best_plan(
         predicted_kl=expected if known else None,
         bound=None if recentred else predicted.bound,
         measured_kl=refined.kl,
+        recipe=search.recipe,
         solver=predicted.solver,
         history=history,
         notes=notes,

@@ -14,6 +14,7 @@ from lampq.core.values.files import write_text
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import PUBLISHED
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
@@ -51,7 +52,7 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
     search, pins, ties = _search(plan, profile, order, choice)
-    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
+    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, recipe=search.recipe, seed=seed)
     rows = np.arange(len(choice))
     # Uniform plans are compared at the input width that most layers of the plan have.
     inputs = Counter(layer.activation_bits for layer in plan.layers).most_common(1)[0][0]
@@ -117,15 +118,16 @@ def _search(
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
     if mode == SUPERPOSITION and not profile.interacts:
         mode = "auto"
+    recipe = plan.recipe or PUBLISHED
     rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
         rules = [[], []]
     try:
-        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1])
+        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1], recipe=recipe)
         next_changes(profile, search.problem, choice, search.interaction)
     except (PlanError, RecordError, BudgetError):
         rules = [[], []]
-        search = prepare(profile, None, mode=mode)
+        search = prepare(profile, None, mode=mode, recipe=recipe)
     return search, rules[0], rules[1]
 
 

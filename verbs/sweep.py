@@ -23,6 +23,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import PUBLISHED, Recipe
 from lampq.verbs.plan import Search, prepare
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def sweep(
     ties: Sequence[str] = (),
     budget: Budget | None = None,
     against: str | None = None,
+    recipe: Recipe = PUBLISHED,
     seed: int = 0,
 ) -> tuple[Point, ...]:
     """The whole trade-off between what a plan costs and its predicted damage, cheapest first.
@@ -91,6 +93,7 @@ def sweep(
         budget: Limits that every plan keeps.
         against: What is swept: `bits` (average weight bits), `bytes` or `bops`. None: BOPs where input widths vary
             and multiply-accumulates are known, else bits.
+        recipe: Choices of mode lampq.
         seed: Of the search in mode superposition.
 
     Raises:
@@ -98,7 +101,7 @@ def sweep(
     """
     if budget is not None and budget.max_kl is not None:
         raise BudgetError("a sweep shows every damage; leave out the largest KL")
-    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties)
+    search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe)
     profile = search.profile
     problem = _swept(search, against)
     choices = _candidates(search, problem, seed)
@@ -106,21 +109,22 @@ def sweep(
     damages = np.array([search.predict(choice) for choice in choices])
     kept = _unbeaten(costs, damages)
     knee = _knee(costs[kept], damages[kept])
-    rows = np.arange(len(profile.layers))
+    rows, sizes, widths = np.arange(len(profile.layers)), profile.sizes, profile.weight_bits
+    inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
+    weights = int(sizes.sum())
     varied = _inputs_vary(profile)
     bops = bit_operations(profile) if all(layer.macs is not None for layer in profile.layers) else None
     points = []
     for place, index in enumerate(kept.tolist()):
         choice = choices[index]
-        options = [profile.options[option] for option in choice.tolist()]
         points.append(
             Point(
-                average_bits=int(profile.sizes @ profile.weight_bits[choice]) / int(profile.sizes.sum()),
+                average_bits=int(sizes @ widths[choice]) / weights,
                 size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, choice].sum()),
                 predicted_kl=float(damages[index]),
-                widths=tuple(option.weight_bits for option in options),
+                widths=tuple(widths[choice].tolist()),
                 knee=place == knee,
-                input_widths=tuple(option.activation_bits for option in options) if varied else (),
+                input_widths=tuple(inputs[choice].tolist()) if varied else (),
                 bops=None if bops is None else int(bops[rows, choice].sum()),
             )
         )

@@ -12,6 +12,7 @@ from lampq.core.searching.why import next_changes
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import PUBLISHED
 from lampq.verbs.inspect import Listing
 from lampq.verbs.placed import placed_choice, places
 from lampq.verbs.plan import prepare
@@ -47,7 +48,12 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         mode = "auto"
     budget, most_damage = _limits(plan.budget)
     search = prepare(
-        profile, budget, mode=mode, pins=_texts(plan.budget, "pins"), ties=_texts(plan.budget, "ties")
+        profile,
+        budget,
+        mode=mode,
+        pins=_texts(plan.budget, "pins"),
+        ties=_texts(plan.budget, "ties"),
+        recipe=plan.recipe or PUBLISHED,
     )
     changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())

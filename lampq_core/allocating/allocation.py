@@ -16,6 +16,7 @@ from lampq.core.values.option_order import cover_table
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
+from lampq.core.values.recipe import Recipe
 
 
 def build_problem(
@@ -97,6 +98,7 @@ def build_plan(
     predicted_kl: float | None = None,
     bound: float | None = None,
     measured_kl: float | None = None,
+    recipe: Recipe | None = None,
     solver: str = "",
     history: Sequence[Mapping[str, object]] = (),
     notes: Sequence[str] = (),
@@ -113,6 +115,7 @@ def build_plan(
         predicted_kl: Damage of the whole plan, nats.
         bound: Lower bound of that prediction within the budget.
         measured_kl: Measured damage, nats.
+        recipe: Choices of mode lampq; not noted in other modes.
         solver: Who found it.
         history: Rounds of the search.
         notes: Remarks.
@@ -128,6 +131,7 @@ def build_plan(
                 name=layer.name,
                 kind=layer.kind,
                 fingerprint=layer.fingerprint,
+                folded=layer.folded,
                 shape=layer.shape,
                 size=layer.size,
                 weight_bits=option.weight_bits,
@@ -149,6 +153,7 @@ def build_plan(
         predicted_kl=predicted_kl,
         bound=bound,
         measured_kl=measured_kl,
+        recipe=recipe if mode == "lampq" else None,
         solver=solver,
         history=tuple(history),
         notes=tuple(notes),

@@ -16,6 +16,7 @@ from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.recipe import Recipe
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 
 _SCHEMA = "lampq.plan/1"
@@ -35,6 +36,7 @@ class PlanLayer:
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
         payload_bytes: Bytes of codes and scales.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
         why: One sentence.
     """
@@ -48,6 +50,7 @@ class PlanLayer:
     payload_bytes: int
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
 
@@ -95,6 +98,8 @@ class Plan:
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
+        recipe: The choices of mode lampq, by which its damage is predicted; None in other modes, and in
+            plans of versions that did not note them: then the published ones.
         cheaper: The best smaller plan, all limits but those on bits and bytes kept, or None.
         dearer: The smallest plan that is predicted to lose less, the same limits kept, or None.
         solver: Solver that found it.
@@ -113,6 +118,7 @@ class Plan:
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
+    recipe: Recipe | None = None
     cheaper: Neighbour | None = None
     dearer: Neighbour | None = None
     solver: str = ""
@@ -168,6 +174,9 @@ class Plan:
         for layer in self.layers:
             record = dataclasses.asdict(layer)
             record["fingerprint"] = layer.fingerprint.to_text()
+            record.pop("folded")
+            if layer.folded is not None:
+                record["folded"] = layer.folded.to_text()
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
@@ -185,6 +194,7 @@ class Plan:
             "bound": self.bound,
             "gap": self.gap,
             "measured_kl": self.measured_kl,
+            "recipe": None if self.recipe is None else dataclasses.asdict(self.recipe),
             "cheaper": None if self.cheaper is None else dataclasses.asdict(self.cheaper),
             "dearer": None if self.dearer is None else dataclasses.asdict(self.dearer),
             "solver": self.solver,
@@ -216,6 +226,7 @@ class Plan:
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),
+                recipe=None if data.get("recipe") is None else _recipe(data["recipe"]),
                 cheaper=_neighbour(data.get("cheaper")),
                 dearer=_neighbour(data.get("dearer")),
                 solver=str(data.get("solver", "")),
@@ -263,6 +274,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     known = {f.name for f in dataclasses.fields(PlanLayer)}
     values = {key: value for key, value in data.items() if key in known}
     values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
+    if values.get("folded") is not None:
+        values["folded"] = Fingerprint.from_text(str(values["folded"]))
     values["shape"] = tuple(int(d) for d in values["shape"])
     for key in ("size", "weight_bits", "payload_bytes"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:
@@ -283,6 +296,15 @@ def _neighbour(data: Mapping[str, Any] | None) -> Neighbour | None:
         average_bits=float(data["average_bits"]),
         predicted_kl=float(data["predicted_kl"]),
     )
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    """A recipe; what it does not say is as published, what this version does not know is left out."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {key: value for key, value in data.items() if key in known}
+    for key in {"probes", "beta", "most_swaps"} & set(values):
+        values[key] = int(values[key])
+    return Recipe(**values)
 
 
 def _number(value: Any) -> float | None:
