@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Budget": "lampq.core.allocating.limits",
+    "Budget": "lampq.core.values.budget",
     "Gaussian": "lampq.core.values.gaussian",
     "LampqError": "lampq.core.values.errors",
     "Layer": "lampq.core.values.layer",
@@ -65,7 +65,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
-    from lampq.core.allocating.limits import Budget as Budget
+    from lampq.core.values.budget import Budget as Budget
     from lampq.core.values.errors import LampqError as LampqError
     from lampq.core.values.gaussian import Gaussian as Gaussian
     from lampq.core.values.layer import Layer as Layer

@@ -20,8 +20,8 @@ import report
 
 import lampq
 from lampq import adapters
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.encoding import with_rounding
+from lampq.core.values.budget import Budget
 from lampq.verbs.quantize import best_plan
 
 MODES = ("lampq", "fisher", "kl", "superposition")

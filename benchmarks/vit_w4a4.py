@@ -18,8 +18,9 @@ import report
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.allocating.limits import Budget, bit_operations, input_elements
+from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
 from lampq.verbs.plan import equal_widths
 from lampq.verbs.quantize import best_plan

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lampq.core.allocating.budget import parse_bops, parse_size
 from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.measuring.traces import KINDS, TRUE
+from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.option import parse_bits
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lampq import adapters
 from lampq.adapters.data import Dataset, preprocess_for, read_data
 from lampq.core.allocating.cost_csv import read_cost_table
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.traces import EMPIRICAL
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
 from lampq.core.values.layer import KINDS
 from lampq.core.values.recipe import Recipe

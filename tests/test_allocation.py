@@ -11,8 +11,8 @@ from records import make_profile
 import lampq
 from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.allowed import allowed_options
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
 from lampq.core.values.plan import Plan
 

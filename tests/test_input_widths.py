@@ -11,10 +11,10 @@ from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import fisher_scores, lampq_scores
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.profile import Profile

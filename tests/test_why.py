@@ -10,8 +10,9 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.limits import bit_operations
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import PlanError
 from lampq.core.values.option_order import cover_table
 from lampq.verbs.why import why

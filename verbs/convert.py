@@ -12,10 +12,10 @@ from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.measuring.model import Model
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import match

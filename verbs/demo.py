@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lampq import adapters
-from lampq.core.allocating.allocation import Budget
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import MissingExtraError
 from lampq.core.values.files import refuse_existing
 from lampq.core.values.plan import Plan

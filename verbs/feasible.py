@@ -12,9 +12,9 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocating.allocation import build_problem
 from lampq.core.allocating.clash import refuse_clash
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.measure import measure_activations
 from lampq.core.measuring.model import Model
+from lampq.core.values.budget import Budget
 from lampq.core.values.option import all_options
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import CLASH_LIMIT_S, default_pins

@@ -13,12 +13,13 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocating.allocation import build_plan, build_problem, uniform_choice
 from lampq.core.allocating.clash import refuse_clash
-from lampq.core.allocating.limits import BYTES, Budget, limits_of
+from lampq.core.allocating.limits import BYTES, limits_of
 from lampq.core.allocating.scores import SUPERPOSITION, automatic_mode, predicted_damage
 from lampq.core.allocating.smallest import limited
 from lampq.core.measuring.interaction import Interaction, profile_interaction
 from lampq.core.searching.superposition import allocate
 from lampq.core.searching.why import next_changes, sentences
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.plan import Plan
 from lampq.core.values.problem import Problem

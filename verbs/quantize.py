@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lampq.core.allocating.allocation import build_plan, uniform_choice
-from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import SUPERPOSITION, lampq_scores
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
@@ -22,6 +21,7 @@ from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.quantizing.coding import Coding
 from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.files import refuse_existing_pair
 from lampq.core.values.option import neighbours as near_options

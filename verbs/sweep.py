@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq import solvers
-from lampq.core.allocating.limits import Budget, bit_operations, weight_bits
+from lampq.core.allocating.limits import bit_operations, weight_bits
 from lampq.core.allocating.pareto import pareto
 from lampq.core.allocating.smallest import limited
 from lampq.core.searching.superposition import allocate
 from lampq.core.values import files
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, MissingExtraError, RecordError
 from lampq.core.values.option import Option
 from lampq.core.values.problem import Problem

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.searching.why import next_changes
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile

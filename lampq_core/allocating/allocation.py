@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lampq.core.allocating.allowed import allowed_options, tied_layers
-from lampq.core.allocating.limits import BYTES, Budget, Limit, limits_of
+from lampq.core.allocating.limits import BYTES, Limit, limits_of
 from lampq.core.measuring.setting import input_range
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.option_order import cover_table
 from lampq.core.values.plan import Plan, PlanLayer

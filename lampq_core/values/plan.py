@@ -84,7 +84,7 @@ class Plan:
     Attributes:
         layers: Decisions in model order.
         mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
-        budget: What was asked for: the limits (`core.allocating.limits.Budget.to_json`), pins and ties, for example
+        budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
         container: How codes are stored: `bitplane` or `int8`.
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
