@@ -236,7 +236,7 @@ def test_a_largest_kl_is_kept_with_interactions_too():
 
 def test_measuring_on_other_data_than_the_profile_is_refused():
     from lampq.demo_data import MODEL_PATH, calibration
-    from lampq.verbs.quantize import best_plan
+    from lampq.verbs.best_plan import best_plan
 
     model, images = lampq.read(MODEL_PATH), calibration()[:16]
     profile = lampq.profile(model, images, bits=(2, 4), fisher_draws=0)

@@ -14,7 +14,7 @@ from lampq.core.values.budget import Budget
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
-from lampq.verbs.quantize import best_plan
+from lampq.verbs.best_plan import best_plan
 
 WIDTHS = (2, 3, 4, 6)
 MODES = ("superposition", "kl", "fisher", "lampq", "error")

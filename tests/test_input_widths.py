@@ -21,12 +21,13 @@ from lampq.core.values.profile import Profile
 from lampq.core.values.recipe import Recipe
 from lampq.core.values.shard import Shard
 from lampq.demo_data import MODEL_PATH
+from lampq.verbs.best_plan import best_plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.fake_quantize import fake_quantize
 from lampq.verbs.inspect import inspect
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
-from lampq.verbs.quantize import best_plan, quantize
+from lampq.verbs.quantize import quantize
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +225,7 @@ def test_recipes_that_cannot_be(fields, says):
 
 def test_widths_and_ranges_that_cannot_be(measured):
     model, batch, found = measured
-    with pytest.raises(AdapterError, match="activation range 'best' is none of"):
+    with pytest.raises(RecordError, match="activation range 'best' is none of"):
         profile(model, batch, act_bits=(4, 8), act_range="best")
     with pytest.raises(RecordError, match="--data"):
         profile(model, act_bits=(4, 8))

@@ -23,10 +23,10 @@ from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.demo_data import MODEL_PATH, calibration, validation
 from lampq.verbs.apply import apply
+from lampq.verbs.best_plan import best_plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
-from lampq.verbs.quantize import best_plan
 from lampq.verbs.sweep import sweep, write_csv, write_plot
 
 # Uniform widths, and budgets in average bits for LampQ: the same size, and one smaller still.
@@ -94,8 +94,8 @@ def demo(
         for done, (name, chosen) in enumerate(sorted(plans, key=lambda item: -item[1].payload_bytes)):
             stem = place / name.lower().replace(" ", "-")
             chosen.write(stem.with_suffix(stem.suffix + ".json"), force=force)
-            path = apply(model, chosen, stem.with_suffix(stem.suffix + ".onnx"), force=force)
-            rows.append(_row(name, adapters.read(path), inputs, labels, model, chosen))
+            applied = apply(model, chosen, stem.with_suffix(stem.suffix + ".onnx"), force=force)
+            rows.append(_row(name, adapters.read(applied.path), inputs, labels, model, chosen))
             progress("writing and judging", done + 1, len(plans))
         points = sweep(measured)
         write_csv(measured, points, curve_path, force=force)

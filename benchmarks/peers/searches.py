@@ -23,7 +23,7 @@ from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.searching.recentre import measure_interaction, refine
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.budget import Budget
-from lampq.verbs.quantize import best_plan
+from lampq.verbs.best_plan import best_plan
 
 WIDTHS = tuple(range(2, 9))
 GRADIENT, KL_DIV = "ModelOpt auto_quantize, gradient", "ModelOpt auto_quantize, kl_div"

@@ -26,10 +26,8 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    budget, recipe = given.budget(args), given.recipe(args)
+    request = given.request(args)
     refuse_existing(args.out, force=args.force, source=args.profile)
-    result = plan(
-        Profile.read(args.profile), budget=budget, **given.search(args), recipe=recipe, seed=args.seed
-    )
+    result = plan(Profile.read(args.profile), request)
     result.write(args.out, force=args.force)
     given.finish(args, result.to_json, lambda: render.plan(result))

@@ -95,15 +95,9 @@ def build_plan(
     mode: str,
     budget: Mapping[str, Any],
     cost: np.ndarray | None = None,
-    predicted_kl: float | None = None,
-    bound: float | None = None,
-    measured_kl: float | None = None,
-    solver: str = "",
-    history: Sequence[Mapping[str, object]] = (),
-    notes: Sequence[str] = (),
     why: Sequence[str] = (),
 ) -> Plan:
-    """The plan that takes option `choice[i]` for layer i.
+    """The plan that takes option `choice[i]` for layer i: widths and bytes, without what is known of it as a whole.
 
     Args:
         profile: L layers, J options.
@@ -111,12 +105,6 @@ def build_plan(
         mode: Score that made it.
         budget: What was asked for.
         cost: Damage per option in nats, shape (L, J), for the per-layer figures; None leaves them out.
-        predicted_kl: Damage of the whole plan, nats.
-        bound: Lower bound of that prediction within the budget.
-        measured_kl: Measured damage, nats.
-        solver: Who found it.
-        history: Rounds of the search.
-        notes: Remarks.
         why: A sentence per layer, or nothing.
     """
     layers = []
@@ -147,12 +135,6 @@ def build_plan(
         block=profile.block,
         rounding=profile.rounding,
         rest_bytes=profile.rest_bytes,
-        predicted_kl=predicted_kl,
-        bound=bound,
-        measured_kl=measured_kl,
-        solver=solver,
-        history=tuple(history),
-        notes=tuple(notes),
         provenance=profile.provenance,
     )
 

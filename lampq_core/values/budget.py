@@ -44,7 +44,9 @@ class Budget:
     average_input_bits: float | str | None = None
 
     def __post_init__(self) -> None:
-        if not any(_is_set(getattr(self, field.name)) for field in fields(self)):
+        for name in ("tables", "at_most", "floors", "ceilings"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not any(is_set(getattr(self, field.name)) for field in fields(self)):
             raise BudgetError(
                 "no budget: give average bits, a size, a largest KL, BOPs, a latency table or another limit"
             )
@@ -73,7 +75,7 @@ class Budget:
             value = getattr(self, field.name)
             if field.name == "tables":
                 value = tuple(table.to_json() for table in value)
-            if _is_set(value):
+            if is_set(value):
                 limits[field.name] = list(value) if isinstance(value, tuple) else value
         if self.max_kl is not None:
             limits["max_kl"] = float(self.max_kl)
@@ -105,5 +107,6 @@ class Budget:
             raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
 
 
-def _is_set(value: Any) -> bool:
-    return value is not None and not (isinstance(value, tuple) and not value)
+def is_set(value: Any) -> bool:
+    """Whether a limit limits anything: there is one, and it is no empty list of rules."""
+    return value is not None and not (isinstance(value, tuple | list) and not value)
