@@ -116,10 +116,10 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
         PlanError: Nothing in the file is quantized, or it was made from another model.
         AdapterError: It cannot be read.
     """
-    found = adapters.stored(path)
+    stored = adapters.stored(path)
     label = Path(path).name
     if reference is None:
-        return quantized.stored_plan(found, label=label, file_bytes=_size(Path(path)))
+        return quantized.stored_plan(stored, label=label, file_bytes=_size(Path(path)))
 
     def floats() -> Sequence[Layer]:
         try:
@@ -128,7 +128,7 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
             # All is quantized.
             return ()
 
-    return quantized.identified_plan(found, Target.of(reference), label=label, floats=floats)
+    return quantized.identified_plan(stored, Target.of(reference), label=label, floats=floats)
 
 
 def _size(path: Path) -> int:
@@ -179,9 +179,9 @@ def _allowed(to: str, profile: Profile, target: Target) -> list[set[int]]:
         except NoPlaceError:
             offered.append(set())
     widths: list[set[int]] = [set() for _ in profile.layers]
-    for found in match(profile.layers, target.layers).matches:
-        for i in found.left:
-            widths[i] = set.intersection(*(offered[j] for j in found.right))
+    for pairing in match(profile.layers, target.layers).matches:
+        for i in pairing.left:
+            widths[i] = set.intersection(*(offered[j] for j in pairing.right))
     return widths
 
 

@@ -54,12 +54,12 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
     Raises:
         BudgetError: A table lacks a layer or width, or layers lack multiply-accumulates; names them.
     """
-    found: list[Limit] = []
+    limits: list[Limit] = []
     if budget is None:
-        return found
+        return limits
     weights = int(profile.sizes.sum())
     if budget.average_bits is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BITS,
                 use=weight_bits(profile),
@@ -72,7 +72,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
         elements = input_elements(profile)
         values = int(elements.sum())
         widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
-        found.append(
+        limits.append(
             Limit(
                 name=INPUT_BITS,
                 use=elements[:, None] * widths[None, :],
@@ -82,7 +82,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.size_bytes is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BYTES,
                 use=profile.payload_bytes,
@@ -92,7 +92,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.max_bops is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BOPS,
                 use=bit_operations(profile),
@@ -101,9 +101,9 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
                 show=lambda amount: f"{amount:,} BOPs",
             )
         )
-    found += [_table_limit(profile, table, allowed) for table in budget.tables]
-    found += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
-    return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in found]
+    limits += [_table_limit(profile, table, allowed) for table in budget.tables]
+    limits += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
+    return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in limits]
 
 
 def weight_bits(profile: Profile) -> np.ndarray:
@@ -159,19 +159,19 @@ def input_elements(profile: Profile) -> np.ndarray:
 
 def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a plan was asked for, short enough to read: tables by their limit and name. Takes any plain values."""
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name, value in asked.items():
         if name == "tables" and isinstance(value, list):
             for table in value:
-                known = table if isinstance(table, dict) else {}
-                found[str(known.get("name", "table"))] = (
-                    f"{known.get('limit', '?')} {known.get('unit', '')} by {known.get('source') or 'a table'}"
+                entry = table if isinstance(table, dict) else {}
+                summary[str(entry.get("name", "table"))] = (
+                    f"{entry.get('limit', '?')} {entry.get('unit', '')} by {entry.get('source') or 'a table'}"
                 )
         elif isinstance(value, list):
-            found[name] = ", ".join(map(str, value))
+            summary[name] = ", ".join(map(str, value))
         else:
-            found[name] = value
-    return found
+            summary[name] = value
+    return summary
 
 
 def _table_limit(profile: Profile, table: CostTable, allowed: np.ndarray) -> Limit:

@@ -183,8 +183,8 @@ class Search:
         """The plan of a solution, with what the best uniform plan within the same limits is predicted to lose."""
         notes = list(self.notes)
         uniform = uniform_choice(self.profile, self.problem)
-        known = self.mode != ERROR
-        if uniform is not None and known:
+        predicts = self.mode != ERROR
+        if uniform is not None and predicts:
             width = self.profile.option_text(int(np.bincount(uniform).argmax()))
             notes.append(
                 f"uniform {width} within the same limits: predicted {self.predict(uniform):.4g} nats"
@@ -194,15 +194,15 @@ class Search:
             solution.chosen,
             mode=self.mode,
             budget=self.asked,
-            cost=self.cost if known else None,
+            cost=self.cost if predicts else None,
             why=self.why(solution.chosen),
         )
         return dataclasses.replace(
             plan,
             request=self.request,
-            predicted_kl=solution.objective if known else None,
+            predicted_kl=solution.objective if predicts else None,
             # Damage is never negative, which a relaxation does not know.
-            bound=max(solution.bound, 0.0) if known and np.isfinite(solution.bound) else None,
+            bound=max(solution.bound, 0.0) if predicts and np.isfinite(solution.bound) else None,
             solver=solution.solver,
             notes=tuple(notes),
         )
