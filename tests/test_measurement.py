@@ -7,6 +7,7 @@ import pytest
 from numpy_model import NumpyModel
 
 import lampq
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.errors import AdapterError, LampqError, RecordError
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.option import Option
@@ -72,7 +73,7 @@ def test_a_joint_score_that_cannot_be_taken_is_told():
     joint = measure_joint(
         model,
         model.layers(),
-        np.zeros((2, 8), np.float32),
+        measure_reference(model, np.ones((2, 8), np.float32)),
         Measurement(bits=(2, 4), act_bits=(4,)),
         ranges,
         samples=None,

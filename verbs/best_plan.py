@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from lampq import solvers
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference
 from lampq.core.planning import best
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
@@ -19,10 +19,10 @@ from lampq.core.values.request import Request
 def best_plan(
     model: Model,
     profile: Profile,
-    batch: np.ndarray,
+    batch: BatchLike,
     request: Request | Budget | None = None,
     *,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     progress: Progress = quiet,
     **choices: Any,
 ) -> Plan:
@@ -33,7 +33,7 @@ def best_plan(
         profile: Its profile, made with `batch`.
         batch: Calibration inputs, preprocessed, samples first.
         request: Limits and how to look for the plan; a budget alone is a request for it.
-        reference: Logits of `batch` that count as the truth; None takes those of `model`.
+        reference: What counts as the truth of `batch`; None takes what `model` makes of it.
         progress: Told what is being done.
         **choices: Fields of `lampq.Request` and `lampq.Budget` to set, such as `rounds=1`.
 

@@ -9,14 +9,17 @@ import numpy as np
 from lampq import solvers
 from lampq.core.measuring.measure import measure_activations
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import input_batch
 from lampq.core.planning.feasible import feasible_problem
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.tables import known_tables
 from lampq.verbs.profile import quantizable, stored_bytes
 
 
-def check_budget(model: Model, batch: np.ndarray, request: Request, measurement: Measurement) -> None:
+def check_budget(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> None:
     """Refuse a budget that no plan of a model can meet, from sizes alone.
 
     All limits but a largest KL need only what layers weigh and store. Where multiply-accumulates or the sizes of
@@ -36,19 +39,18 @@ def check_budget(model: Model, batch: np.ndarray, request: Request, measurement:
     feasible_problem(profile, profile.weight_error, request, solvers.solve, mode=request.mode)
 
 
-def _outline(model: Model, batch: np.ndarray, request: Request, measurement: Measurement) -> Profile:
+def _outline(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> Profile:
     """A profile of sizes alone: as if no layer lost anything."""
     model = model.with_coding(dataclasses.replace(model.coding, block=measurement.block))
     layers, options, budget = quantizable(model), measurement.options, request.limits
     samples = 0
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
-        layers, samples = measure_activations(model, layers, batch[:1]), 1
+        layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
     payload = stored_bytes(model, layers, options, measurement.container)
     return Profile(
         layers=layers,
         options=options,
-        weight_error=np.zeros(payload.shape),
-        payload_bytes=payload,
+        tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload),
         rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
         container=measurement.container,
         samples=samples,

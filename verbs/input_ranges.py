@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.layer import Layer
@@ -51,7 +53,7 @@ def input_ranges(
     model: Model,
     layers: Sequence[Layer],
     options: Sequence[Option],
-    batch: np.ndarray,
+    batch: Batch,
     method: str | None = None,
 ) -> InputRanges | None:
     """Choose the grid of every layer's input at every width.
@@ -124,7 +126,7 @@ class JointFisher:
 def measure_joint(
     model: Model,
     layers: Sequence[Layer],
-    batch: np.ndarray,
+    reference: Reference,
     measurement: Measurement,
     ranges: InputRanges,
     *,
@@ -136,7 +138,7 @@ def measure_joint(
     Args:
         model: The float model.
         layers: Its L records.
-        batch: Calibration inputs, samples first.
+        reference: What the float model makes of the calibration inputs.
         measurement: J options, all weight widths with all input widths; draws, and labels where they are empirical.
         ranges: How inputs are rounded.
         samples: Number of each sample in the whole data set, or None.
@@ -156,8 +158,9 @@ def measure_joint(
     }
     try:
         scores = model.joint_fisher(
-            batch,
+            reference.inputs,
             candidates,
+            reference.readout,
             truth=measurement.labels if measurement.fisher == EMPIRICAL else None,
             draws=measurement.fisher_draws,
             seed=measurement.seed,

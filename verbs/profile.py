@@ -15,7 +15,9 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.traces import Traces, measure_traces
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
@@ -23,12 +25,13 @@ from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.shard import Shard
+from lampq.core.values.tables import known_tables
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 
 
 def profile(
     model: Model,
-    batch: np.ndarray | None = None,
+    batch: BatchLike | None = None,
     measurement: Measurement | None = None,
     *,
     shard: Shard | None = None,
@@ -37,9 +40,9 @@ def profile(
 ) -> Profile:
     """Measure all that allocation needs.
 
-    With data, every layer is quantized alone at every width and the change of the predictions kept (damage, and
-    logit differences where they fit in memory), activations get their statistics, and Fisher traces come from
-    gradients where the model has them. Without data there are weight statistics and errors only.
+    With data, every layer is quantized alone at every width and the change of the outputs kept (damage, and how the
+    changes of layers act together where that fits in memory), activations get their statistics, and Fisher traces
+    come from gradients where the model has them. Without data there are weight statistics and errors only.
 
     Args:
         model: A readable model (`lampq.read`).
@@ -50,8 +53,8 @@ def profile(
         **choices: Fields of `lampq.Measurement` to set, such as `bits=(2, 3, 4)`.
 
     Raises:
-        RecordError: Weights, activations or logits are not finite (names the layer), or a choice is unknown.
-        AdapterError: The model's format has no such input widths or ranges.
+        RecordError: Weights, activations or outputs are not finite (names the layer), or a choice is unknown.
+        AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
     """
     measurement = Measurement.of(measurement, **choices)
     if measurement.act_bits is not None and batch is None:
@@ -59,39 +62,48 @@ def profile(
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
     layers, options = quantizable(model), measurement.options
-    ranges = None if batch is None else input_ranges(model, layers, options, batch, measurement.act_range)
+    reference = None if batch is None else measure_reference(model, batch)
+    ranges = (
+        None
+        if reference is None
+        else input_ranges(model, layers, options, reference.inputs, measurement.act_range)
+    )
     numbers = None
     if shard is not None:
-        if batch is None:
+        if reference is None:
             raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
-        numbers = shard.numbers(len(batch))
-        batch, measurement = batch[numbers], _of_samples(measurement, numbers)
+        numbers = shard.numbers(reference.inputs.samples)
+        reference, measurement = reference.take(numbers), _of_samples(measurement, numbers)
     payload = stored_bytes(model, layers, options, measurement.container)
-    if batch is None:
+    if reference is None:
         damage = measure_weight_error(model, layers, [o.weight_bits for o in options], progress=progress)
         sense = _Sensitivity()
         inputs: dict[str, Any] = {}
     else:
-        damage, inputs = _measure(model, layers, batch, measurement, payload >= 0, ranges, progress)
-        layers = measure_activations(model, layers, batch)
-        sense = _sensitivity(model, layers, batch, measurement, ranges, numbers, progress)
+        damage, inputs = _measure(model, layers, reference, measurement, payload >= 0, ranges, progress)
+        layers = measure_activations(model, layers, reference.inputs)
+        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     return Profile(
         layers=layers,
         options=options,
-        weight_error=damage.weight_error,
-        payload_bytes=payload,
         rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
         container=measurement.container,
         block=measurement.block,
         rounding=measurement.rounding,
-        kl=damage.kl,
-        logits=damage.logits,
-        logit_delta=damage.logit_delta,
-        joint_fisher=sense.joint.table,
-        activation_range=None if ranges is None else ranges.table,
+        tables=known_tables(
+            weight_error=damage.weight_error,
+            payload_bytes=payload,
+            kl=damage.kl,
+            changed=damage.changed,
+            gram=damage.gram,
+            joint_fisher=sense.joint.table,
+            activation_range=None if ranges is None else ranges.table,
+            signature=None if reference is None else reference.readout.signature(reference.outputs),
+        ),
         per_token=ranges is not None and ranges.per_token,
-        samples=0 if batch is None else len(batch),
+        heads=() if reference is None else reference.readout.heads,
+        samples=0 if reference is None else reference.inputs.samples,
         shard=shard,
         provenance={
             "model": model.path.name,
@@ -130,7 +142,7 @@ class _Sensitivity:
 def _sensitivity(
     model: Model,
     layers: Sequence[Layer],
-    batch: np.ndarray,
+    reference: Reference,
     measurement: Measurement,
     ranges: InputRanges | None,
     numbers: np.ndarray | None,
@@ -141,7 +153,7 @@ def _sensitivity(
         return _Sensitivity()
     traces = measure_traces(
         model,
-        batch,
+        reference,
         kind=measurement.fisher,
         draws=measurement.fisher_draws,
         seed=measurement.seed,
@@ -151,7 +163,7 @@ def _sensitivity(
     )
     if ranges is None:
         return _Sensitivity(traces=traces)
-    joint = measure_joint(model, layers, batch, measurement, ranges, samples=numbers, progress=progress)
+    joint = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
     return _Sensitivity(traces=traces, joint=joint)
 
 
@@ -181,7 +193,7 @@ def quantizable(model: Model) -> tuple[Layer, ...]:
 def _measure(
     model: Model,
     layers: Sequence[Layer],
-    batch: np.ndarray,
+    reference: Reference,
     measurement: Measurement,
     available: np.ndarray,
     ranges: InputRanges | None,
@@ -191,14 +203,24 @@ def _measure(
     options = measurement.options
     if ranges is None:
         widths = [option.weight_bits for option in options]
-        return measure_damage(model, layers, widths, batch, available=available, progress=progress), {}
+        damage = measure_damage(
+            model,
+            layers,
+            widths,
+            reference.inputs,
+            available=available,
+            reference=reference,
+            progress=progress,
+        )
+        return damage, {}
     pairs = measure_pairs(
         model,
         layers,
         options,
-        batch,
+        reference.inputs,
         ranges.rule,
         available=available,
+        reference=reference,
         tolerance=measurement.tolerance,
         progress=progress,
     )

@@ -7,20 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.measure import check_logits
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import input_batch, measure_reference
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import PlanError
 from lampq.core.values.files import refuse_existing_pair
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.plan import Plan
-from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
@@ -33,7 +30,7 @@ from lampq.verbs.profile import profile as make_profile
 
 def quantize(
     model: Model,
-    batch: np.ndarray,
+    batch: BatchLike,
     out: str | Path,
     request: Request | Budget | None = None,
     measurement: Measurement | None = None,
@@ -73,7 +70,7 @@ def quantize(
     if profile_out is not None:
         refuse_existing_pair(Path(profile_out), force=force)
     _refuse_blocks_with_inputs(model, measurement)
-    model = model.with_coding(Coding(block=measurement.block))
+    model, batch = model.with_coding(Coding(block=measurement.block)), input_batch(model, batch)
     check_budget(model, batch, request, measurement)
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
     profile = make_profile(model, batch, measurement, progress=progress)
@@ -81,7 +78,7 @@ def quantize(
     apply(model, plan, out, batch=batch, force=force)
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
-    return _as_written(model, profile, batch, plan, out)
+    return _as_written(model, batch, plan, out)
 
 
 def _chosen(
@@ -106,11 +103,11 @@ def _refuse_blocks_with_inputs(model: Model, measurement: Measurement) -> None:
         )
 
 
-def _as_written(model: Model, profile: Profile, batch: np.ndarray, plan: Plan, out: Path) -> Plan:
+def _as_written(model: Model, batch: Batch, plan: Plan, out: Path) -> Plan:
     """The plan with the damage of the file as its runtime runs it, inputs quantized and all."""
     if rounds_activations(model) and any(layer.activation_bits for layer in plan.layers):
         # What was written holds the weights; with its inputs rounded the model was measured before.
         return plan
-    logits = check_logits(read_written(model, out).run(batch), "the written model")
-    reference = model.run(batch) if profile.logits is None else profile.logits
-    return dataclasses.replace(plan, measured_kl=float(kl_divergence(reference, logits).mean()))
+    reference = measure_reference(model, batch)
+    outputs = reference.checked(read_written(model, out).run(batch), "the written model")
+    return dataclasses.replace(plan, measured_kl=reference.damage(outputs))

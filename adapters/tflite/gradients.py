@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lampq.adapters.tflite.graph import DTYPES, Op
-from lampq.adapters.tflite.model import TfliteModel
+from lampq.adapters.tflite.model import OUTPUT, TfliteModel
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.progress import Progress, quiet
 
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 def fisher_traces(
     model: TfliteModel,
-    batch: np.ndarray,
+    batch: Batch,
+    readout: Readout,
     *,
     labels: str = "auto",
     draws: int = 1,
@@ -38,7 +42,8 @@ def fisher_traces(
     Args:
         model: The float model.
         batch: Inputs, samples first.
-        labels: How labels are drawn, see `lampq.adapters.torch.labels`.
+        readout: What the outputs mean.
+        labels: How labels are drawn, see `lampq.core.readouts`.
         draws: Backward passes per sample where they are drawn.
         seed: Seeds the draws.
         truth: Labels of the data, for labels `data`.
@@ -55,15 +60,16 @@ def fisher_traces(
     from lampq.adapters.torch.leaf_traces import disagreement, leaf_traces
 
     graph = TorchGraph(model)
-    chunks = model.batches.chunks(model.batches.checked(batch))
+    chunks = [Batch.of(a) for a in model.batches.chunks(model.batches.checked(np.asarray(batch)))]
     reason = disagreement(graph, chunks[0], model.run(chunks[0]))
     if reason:
         raise NoGradientsError(reason)
-    numbers = np.arange(len(batch)) if samples is None else samples
+    numbers = np.arange(batch.samples) if samples is None else samples
     found = leaf_traces(
         graph,
         graph.weights,
         chunks,
+        readout,
         numbers,
         labels=labels,
         draws=draws,
@@ -121,19 +127,20 @@ class TorchGraph:
                 self._values.update(dict.fromkeys((site.tensor for site in sites), leaf))
         self._calls = self._prepared()
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Logits (samples, classes) of a native batch.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
         """
+        (inputs,) = batch.values()
         values = {**self._values, self._model.interface.input: inputs}
         for op, fixed in self._calls:
             call = dataclasses.replace(fixed, inputs=[values.get(tensor) for tensor in op.inputs])
             result: Any = self._operators[op.name](call)
             parts = result if isinstance(result, (tuple, list)) else (result,)
             values.update(zip(op.outputs, parts, strict=True))
-        return values[self._model.interface.logits].reshape(len(inputs), -1)
+        return {OUTPUT: values[self._model.interface.logits].reshape(len(inputs), -1)}
 
     def _prepared(self) -> list[tuple[Op, Call]]:
         """The operators up to the logits, with all of a call that does not depend on the input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,20 @@ from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight
 from lampq.core.measuring.encoding import coded_for
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
+
+
+OUTPUT = "logits"
 
 
 class TfliteModel:
@@ -37,7 +44,8 @@ class TfliteModel:
         grid: "narrow": codes are symmetric around zero, so that every kernel can multiply them.
         coding: How its weights become codes; the format stores one scale per output channel.
         skipped: (name, reason) of every weight that is left alone.
-        input_spec: Shape and type of the input.
+        input_specs: Shape and type of the input.
+        heads: How the output is judged.
     """
 
     format = "tflite"
@@ -50,7 +58,8 @@ class TfliteModel:
         self.coding = Coding()
         self.path: Path = opened.path
         self.skipped = opened.survey.skipped
-        self.input_spec: InputSpec = opened.interface.spec
+        self.input_specs = (opened.interface.spec,)
+        self.heads = (Head(name=OUTPUT, role=CLASSES),)
 
     @property
     def survey(self) -> Survey:
@@ -81,6 +90,24 @@ class TfliteModel:
     def weights(self) -> Mapping[str, Weight]:
         """The quantizable weights by layer name: where they lie and who uses them."""
         return self._opened.weights
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The logits."""
+        return (OutputSpec(name=OUTPUT, shape=None),)
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> TfliteModel:
+        """The same model with its output judged another way."""
+        raise AdapterError(f"{self.path} has no choice of outputs yet")
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+            AdapterError: There are several.
+        """
+        return only_input(self.input_specs, str(self.path))
 
     @property
     def digest(self) -> str:
@@ -154,20 +181,20 @@ class TfliteModel:
             return None
         return containers.payload_bytes(weight, bits, container)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: BatchLike) -> Batch:
         """Logits of a batch.
 
         Args:
             batch: Preprocessed inputs, samples first.
 
         Returns:
-            Float32, shape (samples, classes). Where the model ends in a softmax, what goes into it.
+            `logits`, float32, shape (samples, classes). Where the model ends in a softmax, what goes into it.
 
         Raises:
             AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
         """
         batches = self._opened.batches
-        array = batches.checked(batch)
+        array = batches.checked(np.asarray(Batch.of(batch)))
         if self._replaced:
             if self._session is None:
                 self._session = self._opened.open(self._weights({}), (self._opened.interface.logits,))
@@ -176,13 +203,7 @@ class TfliteModel:
             logits = batches.run_resized(self._opened.resized, self._opened.session, array)
         else:
             logits = batches.run(self._opened.session, array)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            raise AdapterError(
-                f"{self.path}: the output is NaN or infinite for sample {int((~finite).argmax())}; "
-                f"check the preprocessing of the data"
-            )
-        return logits
+        return Batch.of(logits, name=OUTPUT)
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> TfliteModel:
         """The same model with some weights replaced.
@@ -214,8 +235,8 @@ class TfliteModel:
         return model
 
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
-    ) -> Iterator[tuple[str, int, np.ndarray]]:
+        self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
         """Logits with one weight replaced at a time.
 
         Activations in front of a layer are kept for the whole batch, where they take no more than 1 GiB, and
@@ -233,25 +254,26 @@ class TfliteModel:
             AdapterError: The batch or a candidate does not fit, or the runtime fails.
         """
         cuts, batches = self._opened.cuts, self._opened.batches
-        chunks = batches.chunks(batches.checked(batch))
+        array = batches.checked(np.asarray(Batch.of(batch)))
+        chunks = batches.chunks(array)
         _ = self._opened.session
         base = self._weights({})
         start: list[State] = [{self._opened.interface.input: chunk} for chunk in chunks]
         states, at = start, 0
-        for name, option, array in candidates:
-            weights = self._weights({name: self._fitting(name, array)})
+        for name, option, candidate in candidates:
+            weights = self._weights({name: self._fitting(name, candidate)})
             if not cuts.possible:
-                logits = self.with_weights({name: array}).run(batch)
-                yield name, option, logits
+                yield name, option, self.with_weights({name: candidate}).run(batch)
                 continue
             first = cuts.first(self._weight(name))
             if first is not None and first < at:
                 states, at = start, 0
             if first is not None and first > at and cuts.live_bytes(first) * len(chunks) <= KEPT_BYTES:
                 states, at = cuts.advance(states, at, first, base), first
-            yield name, option, batches.joined(cuts.finish(states, at, weights), len(batch))
+            logits = batches.joined(cuts.finish(states, at, weights), len(array))
+            yield name, option, Batch.of(logits, name=OUTPUT)
 
-    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
 
         Args:
@@ -274,7 +296,8 @@ class TfliteModel:
         ]
         sources = (main.ops[site.op].inputs[0] for _, site in places)
         tensors = tuple(dict.fromkeys(tensor for tensor in sources if tensor not in main.inputs))
-        chunks = batches.chunks(batches.checked(batch))
+        array = batches.checked(np.asarray(Batch.of(batch)))
+        chunks = batches.chunks(array)
         # A model must give something.
         outputs = tensors or (self._opened.interface.logits,)
         session = self._opened.open(self._weights({}), outputs)
@@ -290,7 +313,8 @@ class TfliteModel:
 
     def fisher(
         self,
-        batch: np.ndarray,
+        batch: Batch,
+        readout: Readout,
         *,
         truth: np.ndarray | None = None,
         draws: int = 2,
@@ -304,6 +328,7 @@ class TfliteModel:
         found = fisher_traces(
             self,
             batch,
+            readout,
             labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
@@ -313,7 +338,7 @@ class TfliteModel:
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
-    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.
 
         Layers whose plan gives their input no width are stored for dynamic int8 activations; where it gives 8
@@ -333,7 +358,8 @@ class TfliteModel:
         from lampq.adapters.tflite.write import write
 
         model = coded_for(self, plan)
-        write(model, self._opened, plan, Path(path), self._weights({}), calibration)
+        samples = None if calibration is None else np.asarray(Batch.of(calibration))
+        write(model, self._opened, plan, Path(path), self._weights({}), samples)
 
     def _weight(self, name: str) -> Weight:
         weight = self._opened.weights.get(name)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import torch
 
-from lampq.adapters.torch.labels import directions
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.progress import Progress, quiet
 
@@ -23,10 +24,15 @@ class UnsupportedOperatorError(Exception):
     """An operator, or a use of one, that has no differentiable form here."""
 
 
+Graph = Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]]
+"""From inputs by name to the judged outputs by name, canonical, samples first."""
+
+
 def leaf_traces(
-    graph: Callable[[torch.Tensor], torch.Tensor],
+    graph: Graph,
     leaves: Mapping[str, torch.Tensor],
-    chunks: Iterable[np.ndarray],
+    chunks: Iterable[Batch],
+    readout: Readout,
     samples: np.ndarray,
     *,
     labels: str,
@@ -38,11 +44,12 @@ def leaf_traces(
     """Trace of the Fisher information of each leaf, nats, averaged over samples.
 
     Args:
-        graph: From a batch to logits (samples, classes).
+        graph: The model.
         leaves: Weights by name, requiring gradients.
         chunks: The samples in the batches that the graph takes; the last may be filled up at its end.
+        readout: What the outputs mean.
         samples: Number of each sample in the whole data set, shape (S,).
-        labels: See `lampq.adapters.torch.labels`, as the next three.
+        labels: See `Readout.directions`, as the next three.
         draws: Backward passes per sample.
         seed: Of the draws.
         truth: Labels of the data.
@@ -55,11 +62,12 @@ def leaf_traces(
     sums = torch.zeros(len(weights), dtype=torch.float64)
     done = 0
     for chunk in chunks:
-        logits = graph(torch.from_numpy(np.array(chunk)))
-        count = min(len(chunk), len(samples) - done)
+        outputs = graph(tensors_of(chunk))
+        count = min(chunk.samples, len(samples) - done)
         place = slice(done, done + count)
-        vectors = directions(
-            logits[:count],
+        kept = chunk.take(range(count))
+        vectors = readout.directions(
+            readout.reference(arrays_of(outputs, count), kept),
             labels=labels,
             draws=draws,
             seed=seed,
@@ -68,7 +76,7 @@ def leaf_traces(
         )
         for vector in vectors:
             for sample in range(count):
-                scalar = (logits[sample].double() * vector[sample]).sum()
+                scalar = projection(outputs, vector, sample)
                 found = torch.autograd.grad(scalar, weights, retain_graph=True, allow_unused=True)
                 sums += torch.stack([_square(gradient) for gradient in found])
         done += count
@@ -79,35 +87,56 @@ def leaf_traces(
     return dict(zip(leaves, (sums / len(samples)).tolist(), strict=True))
 
 
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """The arrays of a batch of one group, as tensors of their own."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in batch.groups[0].items()}
+
+
+def arrays_of(outputs: Mapping[str, torch.Tensor], count: int) -> Batch:
+    """Outputs of the first samples as arrays, float64."""
+    return Batch([{name: t[:count].detach().double().cpu().numpy() for name, t in outputs.items()}])
+
+
+def projection(outputs: Mapping[str, torch.Tensor], vector: Batch, sample: int) -> torch.Tensor:
+    """Sum over all outputs of a sample of the products with its direction."""
+    parts = [
+        (outputs[name][sample].double() * torch.from_numpy(array[sample])).sum()
+        for name, array in vector.groups[0].items()
+    ]
+    return torch.stack(parts).sum()
+
+
 def disagreement(
-    graph: Callable[[torch.Tensor], torch.Tensor],
-    batch: np.ndarray,
-    expected: np.ndarray,
+    graph: Graph,
+    batch: Batch,
+    expected: Batch,
     *,
     tolerance: float = AGREEMENT,
 ) -> str:
-    """Why a rebuilt graph's logits are not to be believed, or empty.
+    """Why a rebuilt graph's outputs are not to be believed, or empty.
 
     Args:
-        graph: From a batch to logits.
-        batch: A batch.
+        graph: The rebuilt model.
+        batch: A batch of one shape.
         expected: What the format's own runtime makes of it.
-        tolerance: Largest difference, relative to the largest logit.
+        tolerance: Largest difference of an output, relative to its largest entry.
     """
     try:
         with torch.no_grad():
-            found = graph(torch.from_numpy(np.array(batch))).numpy()
+            outputs = graph(tensors_of(batch))
     except UnsupportedOperatorError as err:
         return f"{err} has no differentiable form here"
     # A wrong guess about an operator shows in many ways; each means the same.
     except (RuntimeError, IndexError, ValueError, TypeError) as err:
         return f"the interpreter fails: {(str(err).splitlines() or [''])[0][:100]}"
-    if found.shape != expected.shape:
-        return f"the interpreter's logits have shape {found.shape}, the runtime's {expected.shape}"
-    difference = float(np.abs(found - expected).max())
-    if difference <= tolerance * max(float(np.abs(expected).max()), 1e-6):
-        return ""
-    return f"the interpreter's logits differ from the runtime's by {difference:.2g}"
+    for name, right in expected.groups[0].items():
+        array = outputs[name].numpy()
+        if array.shape != right.shape:
+            return f"the interpreter's {name} has shape {array.shape}, the runtime's {right.shape}"
+        difference = float(np.abs(array - right).max())
+        if not difference <= tolerance * max(float(np.abs(right).max()), 1e-6):
+            return f"the interpreter's {name} differs from the runtime's by {difference:.2g}"
+    return ""
 
 
 def _square(gradient: torch.Tensor | None) -> torch.Tensor:

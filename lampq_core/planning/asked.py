@@ -22,11 +22,11 @@ def asked(plan: Plan, profile: Profile | None = None) -> Request:
 
     Args:
         plan: The plan.
-        profile: What it is to be judged by. Without logit differences there the mode is left open where it was
-            superposition.
+        profile: What it is to be judged by. Where that does not know how layers act together, a plan of mode
+            superposition leaves the mode open.
     """
     mode = plan.mode if plan.mode in MODES else AUTO
-    if mode == SUPERPOSITION and profile is not None and profile.logit_delta is None:
+    if mode == SUPERPOSITION and profile is not None and not profile.interacts:
         mode = AUTO
     request = plan.request
     if request is None:

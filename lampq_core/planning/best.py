@@ -13,14 +13,15 @@ import numpy as np
 from lampq.core.allocating.allocation import uniform_choice
 from lampq.core.allocating.scores import lampq_scores
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.measure import check_logits
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.planning.lampq_mode import equal_widths, is_consecutive
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
 from lampq.core.searching.lampq_update import Updated, update
 from lampq.core.searching.recentre import Refined, refine
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.modes import LAMPQ, SUPERPOSITION
 from lampq.core.values.option import neighbours as near_options
@@ -44,16 +45,14 @@ class _Bench:
     Attributes:
         search: The search; its profile was made with the batch.
         model: The float model, its weights rounded as the profile says.
-        batch: Calibration inputs, samples first.
-        reference: Float logits of the batch.
+        reference: Calibration inputs, and what counts as the truth of them.
         rounds_inputs: Whether layers' inputs are rounded while measuring.
         progress: Told what is being done.
     """
 
     search: Search
     model: Model
-    batch: np.ndarray
-    reference: np.ndarray
+    reference: Reference
     rounds_inputs: bool
     progress: Progress
 
@@ -61,11 +60,11 @@ class _Bench:
 def best_plan(
     model: Model,
     profile: Profile,
-    batch: np.ndarray,
+    batch: BatchLike,
     request: Request,
     solve: Solve,
     *,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     progress: Progress = quiet,
 ) -> Plan:
     """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
@@ -79,7 +78,7 @@ def best_plan(
         batch: Calibration inputs, preprocessed, samples first.
         request: Limits and how to look for the plan.
         solve: A solver.
-        reference: Logits of `batch` that count as the truth; None takes those of `model`. Others are wanted where
+        reference: What counts as the truth of `batch`; None takes what `model` makes of it. Another is wanted where
             `model` is not the float one, having the factors of its attention rounded already, for example.
         progress: Told what is being done.
 
@@ -92,14 +91,12 @@ def best_plan(
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
     model = with_rounding(model, profile.rounding, profile.block, batch)
-    reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
-    if profile.logits is not None:
-        _check_same_data(profile.logits, reference)
+    reference = measure_reference(model, batch) if reference is None else reference
+    _check_same_data(profile, reference)
     search = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
     bench = _Bench(
         search=search,
         model=model,
-        batch=batch,
         reference=reference,
         rounds_inputs=rounds_activations(model) and search.profile.options[0].activation_bits is not None,
         progress=progress,
@@ -160,7 +157,7 @@ def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[s
         profile.layers,
         widths,
         search.problem,
-        bench.batch,
+        bench.reference.inputs,
         choice,
         table=recipe.table,
         importance=lampq_scores(profile, recipe)[:, 0] if recipe.weighted else None,
@@ -181,7 +178,7 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
         profile.layers,
         profile.weight_bits.tolist(),
         search.problem,
-        bench.batch,
+        bench.reference.inputs,
         choices if uniform is None else [*choices, uniform],
         rounds=search.request.rounds if search.mode == SUPERPOSITION else 0,
         near=near_options(profile.options),
@@ -233,17 +230,23 @@ def _remarks(bench: _Bench, choice: np.ndarray) -> tuple[str, ...]:
     uniform = uniform_choice(bench.search.profile, bench.search.problem)
     if uniform is not None and (choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
-    if bench.search.profile.rounding == INPUTS and len(bench.batch) < _FEW_SAMPLES:
+    samples = bench.reference.inputs.samples
+    if bench.search.profile.rounding == INPUTS and samples < _FEW_SAMPLES:
         notes.append(
-            f"codes were chosen for {len(bench.batch)} samples: expect more damage on others than was measured on these"
+            f"codes were chosen for {samples} samples: expect more damage on others than was measured on these"
         )
     return tuple(notes)
 
 
-def _check_same_data(profiled: np.ndarray, reference: np.ndarray) -> None:
+def _check_same_data(profile: Profile, reference: Reference) -> None:
     """Predictions and measurements compare only on the same samples in the same order."""
-    same = profiled.shape == reference.shape
-    if not same or np.linalg.norm(profiled - reference) > 0.01 * np.linalg.norm(reference):
+    profiled, measured = profile.array("signature"), reference.readout.signature(reference.outputs)
+    if profiled is None:
+        profiled, measured = profile.array("logits"), np.asarray(reference.outputs)
+    if profiled is None:
+        return
+    same = profiled.shape == measured.shape
+    if not same or np.linalg.norm(profiled - measured) > 0.01 * np.linalg.norm(measured):
         raise RecordError(
             "the profile was made with other calibration data, or in another order; profile again"
         )
