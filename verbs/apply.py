@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import left_over, match
@@ -53,7 +52,7 @@ def apply(
     partial: bool = False,
     widest: bool = False,
     by_name: bool = False,
-    batch: np.ndarray | None = None,
+    batch: BatchLike | None = None,
     force: bool = False,
 ) -> Applied:
     """Write `model` quantized by `plan`, in the model's own format, and verify the file by running it.
@@ -75,8 +74,8 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
-    refuse_existing_output(model, out, force=force)
     fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name)
+    refuse_existing_output(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
     error = model.write(fitted, out, calibration=batch)
     return Applied(
