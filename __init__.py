@@ -12,15 +12,17 @@ Importing it loads NumPy and nothing else; a framework is loaded when a file of 
 
 from __future__ import annotations
 
-import ast
 import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+# Not from `typing`, which takes longer to load than all else here: an interrupt meanwhile shows a traceback.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
 # The one list of public names: type checkers read it, and so does `_exports`.
 if TYPE_CHECKING:
+    from typing import Any
+
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
     from lampq.core.values.budget import Budget as Budget
@@ -65,23 +67,26 @@ if TYPE_CHECKING:
 
 def _exports() -> dict[str, str]:
     """Public names and the modules that define them, off the imports above."""
+    import ast
+    from pathlib import Path
+
     tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: node.module or "" for node in imports for alias in node.names}
-
-
-_EXPORTS = _exports()
-__all__ = ["__version__", *sorted(_EXPORTS)]
+    return {alias.name: node.module or "" for node in imports for alias in node.names if alias.asname}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'lampq' has no attribute {name!r}")
+    exports = _exports()
+    if name == "__all__":
+        value: Any = ["__version__", *sorted(exports)]
+    elif name in exports:
+        value = getattr(importlib.import_module(exports[name]), name)
+    else:
+        raise AttributeError(f"module 'lampq' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_exports()])

@@ -119,7 +119,7 @@ def test_tflite_files(tmp_path):
         )
         for rounding, plan in plans.items()
     }
-    errors = {rounding: np.linalg.norm(logits - model.run(batch)) for rounding, logits in found.items()}
+    errors = {rounding: np.linalg.norm(logits.minus(model.run(batch))) for rounding, logits in found.items()}
     assert errors["inputs"] < 0.7 * errors["nearest"]
 
 

@@ -15,8 +15,8 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import PlanError
-from lampq.core.values.files import refuse_existing_pair
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
@@ -24,7 +24,13 @@ from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import read_written, refuse_existing_output
+from lampq.verbs.formats import (
+    read_written,
+    refuse_model_clashes,
+    refuse_unwritable,
+    stored_as,
+    unpacked_note,
+)
 from lampq.verbs.profile import profile as make_profile
 
 
@@ -66,15 +72,18 @@ def quantize(
     """
     out = Path(out)
     request, measurement = _chosen(request, measurement, choices)
-    refuse_existing_output(model, out, force=force)
-    if profile_out is not None:
-        refuse_existing_pair(Path(profile_out), force=force)
+    more = () if profile_out is None else (Output.profile(Path(profile_out)),)
+    refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
-    model, batch = model.with_coding(Coding(block=measurement.block)), input_batch(model, batch)
+    packed = stored_as(model, out)
+    notes = unpacked_note(model, packed)
+    model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)
     check_budget(model, batch, request, measurement)
+    refuse_unwritable(model, out)
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
     profile = make_profile(model, batch, measurement, progress=progress)
     plan = best_plan(model, profile, batch, request, progress=progress)
+    plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     apply(model, plan, out, batch=batch, force=force)
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)

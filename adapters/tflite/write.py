@@ -17,8 +17,8 @@ from lampq.adapters.tflite.weights import MATMUL, Site, Weight
 from lampq.core.measuring.encoding import encoder
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError, PlanError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_path
 
 if TYPE_CHECKING:
     from lampq.adapters.tflite.model import TfliteModel

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.values.files import refuse_existing
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
@@ -27,7 +26,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     request = given.request(args)
-    refuse_existing(args.out, force=args.force, source=args.profile)
     result = plan(Profile.read(args.profile), request)
     result.write(args.out, force=args.force)
     given.finish(args, result.to_json, lambda: render.plan(result))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lampq.console import flags, given, tables
 from lampq.core.planning.tradeoff import AXES
-from lampq.core.values.files import refuse_existing
 from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import sweep, write_csv, write_plot
 
@@ -28,9 +27,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force, source=args.profile)
-    if args.plot:
-        refuse_existing(args.plot, force=args.force)
     request = given.limited(args)
     profile = Profile.read(args.profile)
     points = sweep(profile, request, against=args.against)

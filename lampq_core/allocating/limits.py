@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.values.amounts import AtMost, average_bits_limit, parse_at_most
+from lampq.core.values.amounts import LARGEST, AtMost, average_bits_limit, parse_at_most
 from lampq.core.values.budget import Budget
 from lampq.core.values.cost_table import CostTable, decimal
 from lampq.core.values.errors import BudgetError
@@ -39,6 +39,10 @@ class Limit:
     asked: str
     show: Callable[[int], str]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        # A huge average limits nothing; solvers take 64-bit integers.
+        object.__setattr__(self, "most", min(self.most, LARGEST))
 
 
 def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:

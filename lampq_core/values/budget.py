@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lampq.core.values.amounts import average_bits_limit, parse_at_most, parse_number
+from lampq.core.values.amounts import LARGEST, average_bits_limit, parse_at_most, parse_number
 from lampq.core.values.cost_table import CostTable
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.patterns import parse_rule
@@ -58,8 +58,8 @@ class Budget:
             ("BOPs", self.max_bops, "bit operations"),
             ("largest layer input", self.max_activation_bytes, "bytes"),
         ):
-            if value is not None and value <= 0:
-                raise BudgetError(f"{name} {value}: must be above 0 {unit}")
+            if value is not None and not 0 < value <= LARGEST:
+                raise BudgetError(f"{name} {value}: must be above 0 {unit}, and below 2^63")
         if self.max_kl is not None and not 0 < self.max_kl < math.inf:
             raise BudgetError(f"largest KL {self.max_kl}: must be above 0 nats")
         for text in self.at_most:
