@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from lampq.core.values.errors import LampqError as LampqError
     from lampq.core.values.errors import MissingExtraError as MissingExtraError
     from lampq.core.values.errors import NoGradientsError as NoGradientsError
+    from lampq.core.values.errors import OutputError as OutputError
+    from lampq.core.values.errors import OutputExistsError as OutputExistsError
     from lampq.core.values.errors import PlanError as PlanError
     from lampq.core.values.errors import RecordError as RecordError
     from lampq.core.values.errors import SolverError as SolverError
-    from lampq.core.values.files import OutputExistsError as OutputExistsError
     from lampq.core.values.gaussian import Gaussian as Gaussian
     from lampq.core.values.layer import Layer as Layer
     from lampq.core.values.measurement import Measurement as Measurement

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -279,6 +280,31 @@ def test_a_thousand_layers_fit(browser, tmp_path):
     assert browser.complaints() == []
     assert overflow(browser) == [0, []]
     assert browser.evaluate("document.querySelectorAll('#layers-table tbody tr').length") == len(layers)
+
+
+def test_thousands_of_layers_end_in_seconds(tmp_path):
+    """Matching and listing every layer against every other took two minutes."""
+    few, blocks = make_profile(2, kinds=("qkv", "proj", "fc1", "fc2"), samples=2, classes=2), 1000
+    rng = np.random.default_rng(0)
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            name=f"layers.{block}.{layer.kind}",
+            fingerprint=dataclasses.replace(layer.fingerprint, fourth=float(rng.exponential())),
+        )
+        for block in range(blocks)
+        for layer in few.layers
+    )
+    tables = {
+        name: np.tile(getattr(few, name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")
+    }
+    tables["kl"] = tables["kl"] * rng.uniform(0.1, 10, (len(layers), 1))
+    profile = dataclasses.replace(few, layers=layers, logit_delta=None, **tables)
+    plan = lampq.plan(profile, average_bits=3.5)
+    begun = time.perf_counter()
+    page = lampq.report(plan, tmp_path / "report.html", profile=profile)
+    assert page.stat().st_size < MOST_BYTES
+    assert time.perf_counter() - begun < 60
 
 
 def test_more_layers_than_fit_are_cut_and_it_says_so(plan):

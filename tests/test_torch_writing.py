@@ -77,6 +77,22 @@ def test_bytes_for_codes_where_asked(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("container", "block"), [("bitplane", None), ("int8", None), ("bitplane", 8)])
+def test_what_a_file_stores_is_read_back_to_the_byte(tmp_path, container, block):
+    model = read(LinearNet().eval(), input_shape=(24,))
+    measured = profile(model, bits=WIDTHS, container=container, block=block)
+    plan = build_plan(measured, np.array([1, 3]), mode="uniform", budget={"average_bits": 5})
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = {weight.layer.name: weight for weight in adapters.stored(path)}
+    assert set(found) == set(plan.widths)
+    for layer in plan.layers:
+        parts = (tensors[model.parameters[layer.name] + suffix] for suffix in (".codes", ".scale"))
+        assert found[layer.name].payload_bytes == sum(part.nbytes for part in parts) == layer.payload_bytes
+        assert (found[layer.name].container, found[layer.name].weight_bits) == (container, layer.weight_bits)
+
+
 def test_partial_plans_leave_the_rest_float(tmp_path):
     model, batch = read_named("windows")
     plan = mixed_plan(model)

@@ -12,7 +12,7 @@ from lampq.core.measuring.model import Model
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
-from lampq.core.values.match import left_over, match
+from lampq.core.values.match import left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
@@ -120,9 +120,11 @@ def fit_to(
         if named.complete and len(folded) < len(named.matches):
             matching, notes = named, (*notes, _folded_note(folded))
     if not matching.matches:
+        namesakes = same_names(matching, plan.layers, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
             f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
     if not matching.complete and not partial:
         raise PlanError(
@@ -206,6 +208,7 @@ def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> 
         shape=layer.shape,
         size=layer.size,
         fingerprint=layer.fingerprint,
+        folded=layer.folded,
         payload_bytes=decision.payload_bytes * layer.size // decision.size if stored is None else stored,
         # How the damage of a fused weight divides among its parts is not known.
         predicted_kl=decision.predicted_kl if whole else None,

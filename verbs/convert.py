@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
@@ -199,5 +197,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
                 f"({', '.join(map(str, sorted(widths)))}); profile them too"
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
-    part = profile.part(keep).with_tables(payload_bytes=np.ascontiguousarray(payload[keep]))
+    part = profile.part(keep).with_tables(payload_bytes=payload[keep])
     return dataclasses.replace(part, rest_bytes=profile.rest_bytes + floats)

@@ -117,6 +117,7 @@ def build_plan(
                 name=layer.name,
                 kind=layer.kind,
                 fingerprint=layer.fingerprint,
+                folded=layer.folded,
                 shape=layer.shape,
                 size=layer.size,
                 weight_bits=option.weight_bits,

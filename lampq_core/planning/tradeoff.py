@@ -71,27 +71,33 @@ def tradeoff(search: Search, against: str | None = None) -> tuple[Point, ...]:
     damages = np.array([search.predict(choice) for choice in choices])
     best = _unbeaten(costs, damages)
     knee = best[_knee(costs[best], damages[best])]
-    bops = bit_operations(search.profile) if _operations_known(search.profile) else None
-    return tuple(
-        _point(search.profile, choices[index], float(damages[index]), knee=index == knee, bops=bops)
-        for index in best.tolist()
-    )
+    describe = _describer(search.profile)
+    return tuple(describe(choices[i], float(damages[i]), bool(i == knee)) for i in best.tolist())
 
 
-def _point(
-    profile: Profile, choice: np.ndarray, damage: float, *, knee: bool, bops: np.ndarray | None
-) -> Point:
-    options = [profile.options[option] for option in choice.tolist()]
-    inputs = tuple(option.activation_bits for option in options) if _inputs_vary(profile) else ()
-    return Point(
-        average_bits=profile.average_bits(choice),
-        size_bytes=profile.total_bytes(choice),
-        predicted_kl=damage,
-        widths=tuple(option.weight_bits for option in options),
-        knee=bool(knee),
-        input_widths=inputs,
-        bops=None if bops is None else int(bops[np.arange(len(choice)), choice].sum()),
-    )
+def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
+    """A function from a choice, its damage and whether it is the knee to its point.
+
+    What all points share is worked out once: a sweep of thousands of layers has as many points.
+    """
+    rows, sizes, widths = np.arange(len(profile.layers)), profile.sizes, profile.weight_bits
+    weights = int(sizes.sum())
+    inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
+    varied = _inputs_vary(profile)
+    bops = bit_operations(profile) if _operations_known(profile) else None
+
+    def describe(choice: np.ndarray, damage: float, knee: bool) -> Point:
+        return Point(
+            average_bits=int(sizes @ widths[choice]) / weights,
+            size_bytes=profile.total_bytes(choice),
+            predicted_kl=damage,
+            widths=tuple(widths[choice].tolist()),
+            knee=knee,
+            input_widths=tuple(inputs[choice].tolist()) if varied else (),
+            bops=None if bops is None else int(bops[rows, choice].sum()),
+        )
+
+    return describe
 
 
 def _inputs_vary(profile: Profile) -> bool:

@@ -15,8 +15,10 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.history import Step, history_from_json, step_to_json
+from lampq.core.values.modes import LAMPQ
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.recipe import Recipe
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 
@@ -37,6 +39,7 @@ class PlanLayer:
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
         payload_bytes: Bytes of codes and scales.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
         why: One sentence.
     """
@@ -50,6 +53,7 @@ class PlanLayer:
     payload_bytes: int
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
 
@@ -163,6 +167,11 @@ class Plan:
         return self.payload_bytes + self.rest_bytes
 
     @property
+    def recipe(self) -> Recipe | None:
+        """The choices of mode lampq that made it; None in other modes, and where they are not known."""
+        return self.request.recipe if self.request is not None and self.mode == LAMPQ else None
+
+    @property
     def gap(self) -> float | None:
         """How far, at most, the predicted damage lies above the best possible, as a fraction."""
         if self.predicted_kl is None or self.bound is None:
@@ -175,6 +184,9 @@ class Plan:
         for layer in self.layers:
             record = dataclasses.asdict(layer)
             record["fingerprint"] = layer.fingerprint.to_text()
+            record.pop("folded")
+            if layer.folded is not None:
+                record["folded"] = layer.folded.to_text()
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
@@ -272,6 +284,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     known = {f.name for f in dataclasses.fields(PlanLayer)}
     values = {key: value for key, value in data.items() if key in known}
     values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
+    if values.get("folded") is not None:
+        values["folded"] = Fingerprint.from_text(str(values["folded"]))
     values["shape"] = tuple(int(d) for d in values["shape"])
     for key in ("size", "weight_bits", "payload_bytes"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:

@@ -61,13 +61,15 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
-        """The inverse of `to_json`; other keys are passed over.
+        """The inverse of `to_json`; what is missing is as published, other keys are passed over.
 
         Raises:
             RecordError: A choice cannot be.
         """
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        values = {name: value for name, value in data.items() if name in known}
+        counts = {"probes", "beta", "most_swaps"} & set(values)
+        return cls(**values | {name: int(values[name]) for name in counts})
 
 
 PUBLISHED = Recipe()
