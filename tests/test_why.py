@@ -10,8 +10,9 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.limits import bit_operations
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import PlanError
 from lampq.core.values.option_order import cover_table
 from lampq.core.values.recipe import Recipe
@@ -50,15 +51,15 @@ def test_plans_without_a_recipe_are_of_the_published_one():
     profile = make_profile(3, **SMALL)
     plan = lampq.plan(profile, average_bits=5, mode="lampq")
     data = plan.to_json()
-    del data["recipe"]
+    del data["request"]
     old = lampq.Plan.from_json(data)
     assert old.recipe is None
     assert why(old, profile).facts["predicted KL"] == pytest.approx(plan.predicted_kl)
     # A later version may know more choices, and leave some out.
-    newer = lampq.Plan.from_json(data | {"recipe": {"gamma": 3.0, "probes": 2.0, "more": 1}})
+    newer = lampq.Plan.from_json(data | {"request": {"recipe": {"gamma": 3.0, "probes": 2.0, "more": 1}}})
     assert newer.recipe == Recipe(gamma=3.0, probes=2)
     with pytest.raises(PlanError, match="gamma is 1"):
-        lampq.Plan.from_json(data | {"recipe": {"gamma": 1.0}})
+        lampq.Plan.from_json(data | {"request": {"recipe": {"gamma": 1.0}}})
 
 
 @pytest.mark.parametrize("mode", ["kl", "superposition"])

@@ -126,8 +126,10 @@ class Model(Protocol):
         container, or the width of their input.
         """
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float | None:
         """Write the model quantized by `plan` in its own format, then run and verify what was written.
+
+        Returns the largest difference that was seen, relative to the magnitude of the outputs, or None.
 
         Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
         """
