@@ -37,7 +37,9 @@ def test_unpacking_nodes_give_the_integers_of_every_width_and_grid(opset, shape)
     for bits in range(1, 9):
         for step, offset in ((2, 2**bits - 1), (1, 2 ** (bits - 1)))[bits == 8 :]:
             codes = np.random.default_rng(bits).integers(0, 1 << bits, shape).astype(np.uint8)
-            integers = unpacker.add(f"w{bits}", codes, bits=bits, step=step, offset=offset)
+            integers = unpacker.add(
+                f"w{bits}", lambda codes=codes: codes, shape, bits=bits, step=step, offset=offset
+            )
             output = emitter.before(last, "Cast", [integers], to=ir.DataType.INT32)
             expected.append(step * codes.astype(np.int32) - offset)
             graph.outputs.append(output)

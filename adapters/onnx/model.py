@@ -15,6 +15,7 @@ from lampq.adapters.onnx.engine import Engine
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
+from lampq.adapters.padding import without_padding
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
@@ -109,7 +110,7 @@ class OnnxModel:
         )
 
     def weight(self, name: str) -> np.ndarray:
-        """The array of a layer, float32, in the shape of its record.
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will.
 
         Raises:
             AdapterError: No layer is so called.
@@ -202,7 +203,7 @@ class OnnxModel:
             Layer name; some of its input, one piece per place it is used in and chunk of the batch: rows
             (R, in_features) for a linear layer, (samples, channels, ...) for a convolution; and how often a
             sample uses each weight. Tables, recurrent weights and those inside of bodies have no such input and
-            are left out. Where the model fixes the number of samples, the last sample fills the last chunk.
+            are left out.
 
         Raises:
             AdapterError: The batch does not fit, or the runtime fails.
@@ -211,7 +212,8 @@ class OnnxModel:
         positions = self._records.usage(batches.sample_shapes(chunks[0].arrays)).positions
         chain = self._engine.chain
         states = chain.start(map(self._engine.feeds, chunks))
-        for site, number, array in chain.taps(states, chain.feeds(self._replaced)):
+        for site, number, index, array in chain.taps(states, chain.feeds(self._replaced)):
+            array = without_padding(array, chunks[index].count, chunks[index].size)
             slot = site.uses[number].slot
             if slot.form == "linear":
                 array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
@@ -299,10 +301,13 @@ class OnnxModel:
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
         Ranges of inputs are in the plan: of calibration inputs two samples are looked at, to verify with.
+
+        Returns:
+            The largest difference of its outputs to those of the fake-quantized model, relative to the largest one.
         """
         from lampq.adapters.onnx.write import write
 
@@ -310,7 +315,7 @@ class OnnxModel:
         if calibration is not None:
             checked = batches.check(calibration, self.input_specs, str(self.path))
             few = checked.take(range(min(_CHECKED_SAMPLES, checked.samples)))
-        write(self, plan, path, batch=few)
+        return write(self, plan, path, batch=few).relative_error
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
         return self._engine.split(batches.check(batch, self.input_specs, str(self.path)))

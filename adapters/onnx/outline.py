@@ -58,7 +58,7 @@ def _rewrite(data: memoryview, start: int, end: int, message: str, name: bytes, 
             out += data[head:stop]
         else:
             inner = _rewrite(data, body, stop, child, name, depth + 1)
-            out += _varint(number << 3 | 2) + _varint(len(inner)) + inner
+            out += varint(number << 3 | 2) + varint(len(inner)) + inner
     return out
 
 
@@ -84,9 +84,9 @@ def _rewrite_tensor(data: memoryview, start: int, end: int, name: bytes) -> byte
             out += data[field[2] : field[4]]
     _, _, _, body, stop = found[0]
     for key, value in ((b"location", name), (b"offset", b"%d" % body), (b"length", b"%d" % (stop - body))):
-        entry = b"\x0a" + _varint(len(key)) + key + b"\x12" + _varint(len(value)) + value
-        out += _varint(_EXTERNAL_DATA << 3 | 2) + _varint(len(entry)) + entry
-    return out + _varint(_DATA_LOCATION << 3) + _varint(_EXTERNAL)
+        entry = b"\x0a" + varint(len(key)) + key + b"\x12" + varint(len(value)) + value
+        out += varint(_EXTERNAL_DATA << 3 | 2) + varint(len(entry)) + entry
+    return out + varint(_DATA_LOCATION << 3) + varint(_EXTERNAL)
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
@@ -128,7 +128,8 @@ def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
     raise AdapterError(f"the number at byte {at} does not end; the file is damaged or cut off")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number, >= 0, as the wire format has it: seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

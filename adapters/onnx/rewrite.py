@@ -17,9 +17,10 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
+from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 
 
@@ -41,12 +42,12 @@ class Rewriter:
         self._layers = IntegerLayers(self._emit)
         self._integer_uses = integer_uses
 
-    def quantize(self, site: Site, quantized: Quantized, activation: ActivationGrid | None = None) -> None:
+    def quantize(self, site: Site, quantized: Codes, activation: ActivationGrid | None = None) -> None:
         """Replace the weight of a site.
 
         Args:
             site: One of the model's own sites.
-            quantized: Its weight, rows along `site.channel_axis`.
+            quantized: Its weight, rows along `site.channel_axis`; its codes are looked at when the graph is written.
             activation: Grid of its input, for the uses that are computed with integers.
         """
         chosen: dict[Use, ActivationGrid] = {}
@@ -56,10 +57,15 @@ class Rewriter:
         others = {node for node, _ in site.weight.uses()} - {_first_reader(use) for use in chosen}
         # A weight that is only multiplied by is stored the way the product wants it: a row for each input.
         turned = not others and site.form == "linear" and site.channel_axis == 0
-        codes = from_rows(quantized.codes, site.shape, site.channel_axis)
+
+        def codes() -> np.ndarray:
+            array = from_rows(quantized.codes, site.shape, site.channel_axis)
+            return np.ascontiguousarray(array.T) if turned else array
+
         stored = self._unpacker.add(
             site.name,
-            np.ascontiguousarray(codes.T) if turned else codes,
+            codes,
+            site.shape[::-1] if turned else site.shape,
             bits=quantized.bits,
             step=quantized.step,
             offset=quantized.offset,

@@ -57,20 +57,29 @@ class Runtime:
         """
         return self._open(str(path), self._options(threads or self.workers), ())
 
-    def open_part(self, part: Part, *, optimize: bool = True) -> ort.InferenceSession:
+    def open_part(self, part: Part, *, optimize: bool = True, shared: bool = True) -> ort.InferenceSession:
         """A session of one part of a model, to be run by many threads at once.
 
         It works in the thread that runs it: samples are divided among threads, which scales better than
         dividing each small product, and does not make threads wait for each other.
 
+        Args:
+            part: The part.
+            optimize: Let the runtime fuse nodes and fold constants.
+            shared: Keep memory for the sessions to come instead of giving it back when this one is closed, and
+                leave the other cores to them.
+
         Raises:
             AdapterError: The runtime cannot load it.
         """
-        options = self._options(1)
-        # One arena for all: each of its own would keep the peak memory of its part for ever.
-        _share_arena()
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        options = self._options(1 if shared else self.workers)
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        if shared:
+            # One arena for all: each of its own would keep the peak memory of its part for ever.
+            _share_arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        else:
+            options.enable_cpu_mem_arena = False
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         values = [to_value(array) for array in part.constants.values()]

@@ -11,9 +11,8 @@ import onnx_ir as ir
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.flow import FLOATS, Flow
 from lampq.adapters.onnx.weights import RECURRENT, SMALLEST_TABLE, Slot, elsewhere, match, places
+from lampq.core.values.layer import SMALLEST, worth_quantizing
 
-# Below this many weights the scales outweigh what fewer bits save.
-SMALLEST = 64
 # Beyond, a constant is no weight but a mask, or a number that stands for infinity.
 _LARGEST = 2.0**28
 
@@ -254,7 +253,7 @@ def _judge(
         if step.op_type == "Transpose":
             shape = tuple(shape[a] for a in _permutation(step, len(shape)))
     outcome = match(node, index, shape)
-    if isinstance(outcome, Slot) and size < SMALLEST:
+    if isinstance(outcome, Slot) and not worth_quantizing(shape):
         return f"only {size} weights" if usual else None
     return outcome
 

@@ -62,7 +62,7 @@ def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tupl
         if bits is None or name in found:
             continue
         array = _run(path, model, node, value, makers)
-        found[name] = _record(path, node, name, array, bits, container)
+        found[name] = _record(path, node, name, array, bits, container, _own_scales(makers, name))
     return tuple(found.values())
 
 
@@ -192,8 +192,16 @@ def _tensor(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
     )
 
 
+def _own_scales(makers: list[ir.Node], name: str) -> int | None:
+    """How many scales a weight of a file of lampq has, one for each channel or block; None in other files."""
+    for value in (v for maker in makers for v in maker.inputs if v is not None):
+        if (value.name or "").startswith(f"{name}.scale") and value.const_value is not None:
+            return int(value.const_value.size)
+    return None
+
+
 def _record(
-    path: Path, node: ir.Node, name: str, array: np.ndarray, bits: int, container: str
+    path: Path, node: ir.Node, name: str, array: np.ndarray, bits: int, container: str, scales: int | None
 ) -> StoredWeight:
     axis = array.ndim - 1
     if node.op_type in ("Conv", "Gather") or (
@@ -210,7 +218,7 @@ def _record(
     return StoredWeight(
         layer=layer,
         weight_bits=bits,
-        payload_bytes=codes + _SCALE_BYTES * layer.channels,
+        payload_bytes=codes + _SCALE_BYTES * (layer.channels if scales is None else scales),
         container=container,
         activation_bits=_input_bits(node),
     )

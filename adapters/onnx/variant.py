@@ -37,14 +37,14 @@ class Variant:
         return self.opened.container.path
 
     def weight(self, name: str) -> np.ndarray:
-        """The array of a layer, float32, in the shape of its record.
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will.
 
         Raises:
             AdapterError: No layer is so called.
         """
         self.records.site(name)
         replaced = self.replaced.get(name)
-        return self.records.stored(name) if replaced is None else replaced
+        return self.records.stored(name) if replaced is None else replaced.copy()
 
     def fresh(self) -> tuple[ir.Model, tuple[Site, ...]]:
         """A graph of one's own to change, as the file has it, normalized, with the sites of `opened`, alike in name

@@ -18,8 +18,8 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from lampq.core.allocating.budget import parse_number
-from lampq.core.allocating.cost_table import CostRow, CostTable
+from lampq.core.values.amounts import parse_number
+from lampq.core.values.cost_table import CostRow, CostTable
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.layer import KINDS
 

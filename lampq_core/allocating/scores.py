@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.modes import SUPERPOSITION
 from lampq.core.values.option_order import running_minimum
 from lampq.core.values.profile import Profile
 from lampq.core.values.recipe import PUBLISHED, Recipe
@@ -108,10 +109,6 @@ MODES: dict[str, Callable[[Profile], np.ndarray]] = {
     "kl": kl_scores,
     "error": error_scores,
 }
-
-
-SUPERPOSITION = "superposition"
-"""The mode that predicts plans as a whole (`core.measuring.interaction`); its search starts from the additive modes."""
 
 
 def automatic_mode(profile: Profile) -> str:

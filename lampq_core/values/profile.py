@@ -171,6 +171,14 @@ class Profile:
             return f"{option.weight_bits} bits"
         return option.to_text()
 
+    def total_bytes(self, choice: np.ndarray) -> int:
+        """Bytes of the whole model under a plan, option indices of shape (L,)."""
+        return self.rest_bytes + int(self.payload_bytes[np.arange(len(choice)), choice].sum())
+
+    def average_bits(self, choice: np.ndarray) -> float:
+        """Weight width of a plan, option indices of shape (L,), averaged over all weights."""
+        return int(self.sizes @ self.weight_bits[choice]) / int(self.sizes.sum())
+
     def narrowed(self, columns: Sequence[int]) -> Profile:
         """The same with some of the options, by index, in rising order."""
         return dataclasses.replace(
