@@ -15,6 +15,7 @@ from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, site
 from lampq.adapters.onnx.container import Container, one_line, silence
 from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.session import Runtime
 from lampq.core.values.errors import AdapterError, LampqError
 
@@ -52,7 +53,7 @@ def read(
     path = Path(path)
     container = Container(path)
     try:
-        model = flow.normalize(container.parse())
+        model = parse(container, requantize=requantize)
         _check(model)
         graph = flow.trace(model)
         specs = inputs.describe(graph)

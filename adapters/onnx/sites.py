@@ -191,10 +191,10 @@ def _constants_behind(
         outcome = _judge(flow, origin, chain, node, index)
         if outcome is not None:
             yield origin, chain if index in places(node) else (), outcome
-    elif _dequantizes(producer):
+    elif dequantizes(producer):
         # A small table of codes may be anything.
         if index in places(node) and node.op_type != "Gather":
-            yield origin, (), "already quantized; read it with --requantize"
+            yield origin, (), "already quantized; --requantize reads it as floats"
     else:
         for constant in _leaves(producer):
             if constant.dtype in FLOATS and len(_shape(constant)) > 1 and _size(constant) >= SMALLEST_TABLE:
@@ -236,7 +236,7 @@ def _judge(
     if origin.const_value is None:
         return "without data" if usual else None
     if origin.dtype not in FLOATS:
-        return "already quantized; read it with --requantize" if usual else None
+        return f"already quantized, for {node.op_type}" if usual else None
     casts = [
         c.outputs[0].dtype or ir.DataType(c.attributes["to"].as_int()) for c in chain if c.op_type == "Cast"
     ]
@@ -258,7 +258,7 @@ def _judge(
     return outcome
 
 
-def _dequantizes(node: ir.Node) -> bool:
+def dequantizes(node: ir.Node) -> bool:
     """Whether a constant comes out of a dequantization: the operator, or arithmetic on small integers."""
     seen: set[ir.Node] = set()
     stack = [node]

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx import flow, sites
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
+from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.sites import Site
 from lampq.core.measuring.model import Model
 
@@ -51,7 +52,7 @@ class Variant:
         and order.
         """
         opened = self.opened
-        graph = flow.trace(flow.normalize(opened.container.parse()))
+        graph = flow.trace(parse(opened.container, requantize=opened.requantize))
         own, _ = sites.find(graph, embeddings=opened.embeddings)
         return graph.model, own
 
