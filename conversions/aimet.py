@@ -60,10 +60,10 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         named = {
             name: _shared(value, name) for name, value in document.mapping(given, "param_encodings").items()
         }
-    widths: dict[str, Widths] = {}
+    known, widths = set(addresses), dict[str, Widths]()
     strangers = []
     for name, (bits, dtype) in named.items():
-        if name not in addresses:
+        if name not in known:
             # Biases and normalizations have encodings too, often of 32 bits.
             strangers += [] if isinstance(bits, int) and bits > 8 else [name]
             continue

@@ -17,6 +17,7 @@ WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
 BLOCKS = True
 _COLUMNS = ("layer", "kind", "shape", "weights", "weight_bits", "activation_bits")
+_MOST_CHARACTERS = 1 << 22
 _ALIASES = {"name": "layer", "bits": "weight_bits"}
 
 
@@ -57,6 +58,8 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
+    if len(text) > _MOST_CHARACTERS:
+        raise PlanError(f"a table of more than {_MOST_CHARACTERS:,} characters")
     try:
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except csv.Error as err:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lampq.core.bounded import MOST_JSON_BYTES, parse_json, read_bytes
 from lampq.core.errors import LampqError, RecordError
 
 
@@ -92,16 +93,17 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         RecordError: It is missing, unreadable, no JSON, or no object.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bytes(Path(path), MOST_JSON_BYTES).decode("utf-8")
     except FileNotFoundError as err:
         raise RecordError(f"{what} {path}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
         beside = Path(path).with_suffix(".json")
         hint = f"; give {beside.name} beside it" if Path(path).suffix == ".npz" and beside.is_file() else ""
-        raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
+        why = getattr(err, "strerror", None) or err.__class__.__name__
+        raise RecordError(f"{what} {path}: cannot be read as text ({why}){hint}") from err
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as err:
+        data = parse_json(text, parse_constant=_refuse_constant)
+    except ValueError as err:
         raise RecordError(f"{what} {path}: not valid JSON ({err})") from err
     if not isinstance(data, dict):
         raise RecordError(f"{what} {path}: expected a JSON object")

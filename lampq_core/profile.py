@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lampq.core import files, schema
 from lampq.core.blocks import check_block
+from lampq.core.bounded import open_regular
 from lampq.core.coding import NEAREST, ROUNDINGS
 from lampq.core.errors import RecordError
 from lampq.core.layer import Layer
+from lampq.core.npz import read_npz
 from lampq.core.option import Option
 from lampq.core.shard import Shard
 
@@ -231,15 +231,24 @@ class Profile:
 
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     try:
-        content = path.read_bytes()
+        with open_regular(path) as handle:
+            if _sha256(handle) != digest:
+                raise RecordError(
+                    f"its arrays {path.name} have changed since it was written; profile the model again"
+                )
+            return read_npz(handle)[0]
     except OSError as err:
-        raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
-    if hashlib.sha256(content).hexdigest() != digest:
         raise RecordError(
-            f"its arrays {path.name} have changed since it was written; profile the model again"
-        )
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as err:
+            f"its arrays {path.name} cannot be read ({err.strerror}); keep the two files together"
+        ) from err
+    except RecordError:
+        raise
+    except ValueError as err:
         raise RecordError(f"its arrays {path.name} are damaged ({err})") from err
+
+
+def _sha256(handle: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := handle.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

@@ -12,6 +12,7 @@ from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
+from lampq.core.bounded import read_bytes
 from lampq.core.coding import Coding
 from lampq.core.errors import AdapterError, PlanError
 from lampq.core.layer import Layer
@@ -88,13 +89,12 @@ def read_foreign(
     conversions.find(tool)
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST:
-            raise PlanError(f"{path}: {path.stat().st_size:,} bytes are no configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, _LARGEST).decode("utf-8")
     except FileNotFoundError as err:
         raise PlanError(f"{path}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise PlanError(f"{path}: cannot be read as text ({type(err).__name__})") from err
+        why = getattr(err, "strerror", None) or type(err).__name__
+        raise PlanError(f"{path}: cannot be read as text ({why})") from err
     try:
         return imports.import_plan(text, tool, Target.of(reference), partial=partial)
     except PlanError as err:
