@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lampq.core.errors import LampqError
+from lampq.core.messages import printable, reason
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,8 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program's name; None takes the process's own.
 
     Returns:
-        0 on success, 2 on bad input (one line on standard error), 130 when interrupted. Anything else is a bug and
-        shows its traceback.
+        0 on success, 2 on bad input or where memory ends (one line on standard error), 130 when interrupted. Anything
+        else is a bug and shows its traceback.
     """
     from lampq.console.arguments import build_parser
 
@@ -35,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         sys.stdout.flush()
     except LampqError as err:
-        print(f"lampq {args.verb}: {' '.join(str(err).split())}", file=sys.stderr)
+        # Names out of files are part of messages; a terminal must not obey them.
+        print(f"lampq {args.verb}: {printable(' '.join(str(err).split()))}", file=sys.stderr)
+        return 2
+    except MemoryError as err:
+        print(f"lampq {args.verb}: out of memory ({printable(reason(err))})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"lampq {args.verb}: interrupted", file=sys.stderr)

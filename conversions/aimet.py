@@ -70,8 +70,8 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         if str(dtype).lower() != "int":
             document.malformed(f"dtype of {name}", dtype, '"int"')
         widths[name] = document.bits(bits, f"bitwidth of {name}"), None
-    known = ("version", "activation_encodings", "param_encodings")
-    unknown = {k: v for k, v in top.items() if k not in known}
+    keys = ("version", "activation_encodings", "param_encodings")
+    unknown = {k: v for k, v in top.items() if k not in keys}
     if top.get("activation_encodings"):
         unknown["activation_encodings"] = top["activation_encodings"]
     return Foreign(widths=widths, strangers=tuple(strangers), unknown=unknown)

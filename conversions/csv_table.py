@@ -11,6 +11,7 @@ from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
 from lampq.core.errors import PlanError
+from lampq.core.spreadsheet import quoted, unquoted
 
 TITLE = "CSV"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -34,7 +35,9 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
     for entry in entries:
         shape = "x".join(map(str, entry.layer.shape))
         name, size = entry.addresses[0], entry.layer.size
-        table.writerow([name, entry.layer.kind, shape, size, entry.weight_bits, entry.activation_bits])
+        table.writerow(
+            [quoted(name), entry.layer.kind, shape, size, entry.weight_bits, entry.activation_bits]
+        )
     return out.getvalue()
 
 
@@ -43,7 +46,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     known, widths = set(addresses), {}
     unknown: dict[str, dict[str, str]] = {}
     for number, row in enumerate(_rows(text), start=2):
-        name = row["layer"]
+        name = unquoted(row["layer"])
         if name in widths:
             raise PlanError(f"row {number}: layer {name} comes twice")
         widths[name] = _widths(row, f"row {number}, layer {name}")

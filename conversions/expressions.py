@@ -1,7 +1,7 @@
 """Regular expressions out of a configuration, held against addresses in a process that may be ended.
 
 An expression can be made so that Python tries more ways than there is time for, and nothing tells which do. So a child
-process does the matching, with a limit on its processor time. Where all of them are names spelt out, none is needed.
+process does the matching, with a limit on its processor time; where all of them are names spelt out, none is needed.
 """
 
 from __future__ import annotations

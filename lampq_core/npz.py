@@ -29,8 +29,6 @@ _END, _END_BYTES, _LONGEST_REMARK = b"PK\x05\x06", 22, 0xFFFF
 _END64, _END64_LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-_MAGIC = b"\x93NUMPY"
-
 # What damaged archives and array headers can raise.
 _DAMAGE = (
     OSError,
@@ -117,10 +115,10 @@ def _check_expansion(archive: zipfile.ZipFile, size: int) -> None:
 def _array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np.ndarray:
     """One member, whose header promises no more than its bytes hold."""
     with archive.open(entry) as member:
-        magic = member.read(len(_MAGIC) + 2)
-        if magic[:-2] != _MAGIC or tuple(magic[-2:]) not in _HEADERS:
+        magic = member.read(np.lib.format.MAGIC_LEN)
+        if magic not in _HEADERS:
             raise ValueError(f"{name} is no array")
-        shape, _, dtype = _HEADERS[tuple(magic[-2:])](member)
+        shape, _, dtype = _HEADERS[magic](member)
     # An axis of a length that no byte stands for would be walked along all the same.
     entries = max(np.prod([max(side, 1) for side in shape], dtype=object), 1)
     if dtype.hasobject:
@@ -132,6 +130,6 @@ def _array(archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> np.nd
 
 
 _HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
+    np.lib.format.magic(1, 0): np.lib.format.read_array_header_1_0,
+    np.lib.format.magic(2, 0): np.lib.format.read_array_header_2_0,
 }

@@ -21,6 +21,7 @@ from lampq.core.pareto import pareto
 from lampq.core.problem import Problem
 from lampq.core.profile import Profile
 from lampq.core.smallest import limited
+from lampq.core.spreadsheet import quoted
 from lampq.core.superposition import allocate
 from lampq.verbs.plan import Search, prepare
 
@@ -217,7 +218,7 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     writer = csv.writer(text, lineterminator="\n")
     varied = any(point.input_widths for point in points)
     more = ["bops"] if varied else []
-    names = [layer.name for layer in profile.layers]
+    names = [quoted(layer.name) for layer in profile.layers]
     writer.writerow(["average_bits", "size_bytes", "predicted_kl", "knee", *more, *names])
     for point in points:
         widths: list[int | str] = [*point.widths]
