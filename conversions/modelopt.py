@@ -21,7 +21,7 @@ ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
 BLOCKS = False
 _WEIGHT, _INPUT = "weight_quantizer", "input_quantizer"
 _MAGIC = "*?[]"
-_MOST_RULES = 10_000
+_MOST_RULES, _MOST_CHARACTERS = 10_000, 500_000
 
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
@@ -97,4 +97,6 @@ def _rules(value: Any) -> list[tuple[str, int | None]]:
         elif rule.get("cfg"):
             cfg = document.mapping(rule["cfg"], f"cfg of {where}")
             found.append((name, document.bits(cfg.get("num_bits"), f"num_bits of {name}")))
+    if sum(len(name) for name, _ in found) > _MOST_CHARACTERS:
+        raise PlanError(f"patterns of more than {_MOST_CHARACTERS:,} characters in all")
     return found

@@ -41,7 +41,13 @@ def check(model: onnx.ModelProto) -> None:
         AdapterError: There are too many nodes or bytes, or a function calls itself.
     """
     functions = {_Key(f.domain, f.name, _overload(f)): f for f in model.functions}
-    size = _total(model.graph.node, functions, {}, ())
+    known: dict[_Key, _Size] = {}
+    _check(_total(model.graph.node, functions, known, ()))
+    # Functions are put into functions that nothing calls, too.
+    _check(_total((node for function in functions.values() for node in function.node), functions, known, ()))
+
+
+def _check(size: _Size) -> None:
     if size.nodes > _MOST_NODES or size.bytes > _MOST_BYTES:
         raise AdapterError(
             f"{size.nodes:,} nodes, its functions put in; at most {_MOST_NODES:,} nodes of {_MOST_BYTES >> 20} MiB "
