@@ -132,13 +132,19 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: np.ndarray
 
 
 def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
-    """The logits, if finite.
+    """The logits, if they are finite and of two or more classes.
 
     Raises:
-        RecordError: They hold NaN or infinity; says whose and which sample.
+        RecordError: They hold NaN or infinity (says whose and which sample), or are one score a sample, which a softmax
+            makes 1 whatever it was: no damage would show.
     """
     if logits.ndim != 2:
         raise RecordError(f"{whose} gives outputs of shape {logits.shape}; expected (samples, classes)")
+    if logits.shape[1] < 2:
+        raise RecordError(
+            f"{whose} gives one output a sample; LampQ needs logits of two or more classes "
+            "(of a yes/no score s: the two logits s and 0)"
+        )
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():
         raise RecordError(

@@ -169,9 +169,8 @@ def prepare(
             "mode fisher counts errors of weights; codes chosen for the layers' inputs lose less than it predicts"
         )
     if mode == "error":
-        notes.append(
-            "made without data: relative weight error stands in for damage, which it predicts poorly"
-        )
+        why = "made without data" if profile.samples == 0 else "mode error uses no data"
+        notes.append(f"{why}: relative weight error stands in for damage, which it predicts poorly")
     notes += [limit.note for limit in limits_of(profile, budget, np.isfinite(problem.cost)) if limit.note]
     rules = {name: list(texts) for name, texts in (("pins", pins), ("ties", ties)) if texts}
     search = Search(
