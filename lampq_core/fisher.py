@@ -70,7 +70,7 @@ def forward_fisher(
 
     total = draws * len(layers)
     for done, (name, _, logits) in enumerate(model.sweep(batch, candidates()), start=1):
-        check_logits(logits, f"the model with layer {name} slightly moved")
+        logits = check_logits(logits, f"the model with layer {name} slightly moved")
         traces[name] += 2 * float(kl_divergence(reference, logits).mean()) / (draws * steps[name] ** 2)
         progress("Fisher traces", done, total)
     return traces

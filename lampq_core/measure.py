@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from lampq.core.coding import encoder
-from lampq.core.divergence import kl_divergence
+from lampq.core.divergence import first_unsound, kl_divergence, unmasked
 from lampq.core.errors import RecordError
 from lampq.core.gaussian import Gaussian
 from lampq.core.layer import Layer
@@ -100,7 +100,7 @@ def measure_damage(
     total = kl.size if available is None else int(available.sum())
     for done, (name, column, logits) in enumerate(model.sweep(batch, candidates()), start=1):
         index = position[name]
-        check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
+        logits = check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
         kl[index, column] = kl_divergence(reference, logits).mean()
         if delta is not None:
             delta[index, column] = logits - reference
@@ -132,11 +132,11 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: np.ndarray
 
 
 def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
-    """The logits, if they are finite and of two or more classes.
+    """The logits, if they are sound and of two or more classes; of ruled-out classes as finite numbers (`unmasked`).
 
     Raises:
-        RecordError: They hold NaN or infinity (says whose and which sample), or are one score a sample, which a softmax
-            makes 1 whatever it was: no damage would show.
+        RecordError: They hold NaN or plus infinity (says whose and which sample), or are one score a sample, which a
+            softmax makes 1 whatever it was: no damage would show.
     """
     if logits.ndim != 2:
         raise RecordError(f"{whose} gives outputs of shape {logits.shape}; expected (samples, classes)")
@@ -145,12 +145,10 @@ def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
             f"{whose} gives one output a sample; LampQ needs logits of two or more classes "
             "(of a yes/no score s: the two logits s and 0)"
         )
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        raise RecordError(
-            f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})"
-        )
-    return logits
+    sample = first_unsound(logits)
+    if sample is not None:
+        raise RecordError(f"{whose} gives NaN or infinite logits (first for sample {sample})")
+    return unmasked(logits)
 
 
 def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -180,6 +178,6 @@ def measure_plan(
         reference: Float logits of the batch; None computes them.
     """
     if reference is None:
-        reference = model.run(batch)
+        reference = check_logits(model.run(batch), "the float model")
     logits = model.with_weights(quantized_weights(model, widths)).run(batch)
     return float(kl_divergence(reference, check_logits(logits, "the quantized model")).mean())

@@ -139,7 +139,7 @@ def measure_pairs(
     # Candidates are drawn one by one, so each may depend on what the ones before it measured.
     for name, column, logits in model.sweep(batch, candidates()):
         index, runs = position[name], runs + 1
-        check_logits(logits, f"the model with layer {name} quantized")
+        logits = check_logits(logits, f"the model with layer {name} quantized")
         if column < 0:
             held[search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]] = logits - reference
             continue

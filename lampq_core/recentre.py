@@ -290,7 +290,7 @@ class _Bench:
 
         total = int(moved.sum())
         for done, (name, option, logits) in enumerate(model.sweep(self._batch, candidates()), start=1):
-            check_logits(logits, f"the model with layer {name} at {self._widths[option]} bits")
+            logits = check_logits(logits, f"the model with layer {name} at {self._widths[option]} bits")
             builder.add(position[name], option, logits - centre)
             kl[position[name], option] = kl_divergence(self._reference, logits).mean()
             progress(what, done, total)

@@ -139,7 +139,7 @@ def quantize(
         return chosen
     # What counts is the file as its runtime runs it, inputs quantized and all.
     logits = check_logits(read_written(model, out).run(batch), "the written model")
-    reference = model.run(batch) if found.logits is None else found.logits
+    reference = check_logits(model.run(batch) if found.logits is None else found.logits, "the float model")
     return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
 
 

@@ -17,6 +17,7 @@ from lampq.adapters.onnx.sites import Site
 from lampq.core import packing
 from lampq.core.blocks import scale_count
 from lampq.core.coding import Coding
+from lampq.core.divergence import first_unsound
 from lampq.core.errors import AdapterError
 from lampq.core.layer import Layer
 from lampq.core.measure import Progress, quiet
@@ -102,11 +103,11 @@ class OnnxModel:
             logits = self._join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
         else:
             logits = self._join(self._engine.run([chunk.array for chunk in chunks]), chunks)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
+        sample = first_unsound(logits)
+        if sample is not None:
             raise AdapterError(
                 f"{self.path}: the output {self._opened.flow.output.name} is NaN or infinite for sample "
-                f"{int((~finite).argmax())}; check the preprocessing of the data"
+                f"{sample}; check the preprocessing of the data"
             )
         if not self._replaced:
             self._engine.check_independence(chunks[0].array, logits)

@@ -17,6 +17,7 @@ from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight
 from lampq.core.coding import Coding, coded_for
+from lampq.core.divergence import first_unsound
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
@@ -175,10 +176,10 @@ class TfliteModel:
             logits = batches.run_resized(self._opened.resized, self._opened.session, array)
         else:
             logits = batches.run(self._opened.session, array)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
+        sample = first_unsound(logits)
+        if sample is not None:
             raise AdapterError(
-                f"{self.path}: the output is NaN or infinite for sample {int((~finite).argmax())}; "
+                f"{self.path}: the output is NaN or infinite for sample {sample}; "
                 f"check the preprocessing of the data"
             )
         return logits

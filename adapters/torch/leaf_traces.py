@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.labels import directions
+from lampq.core.divergence import unmasked
 from lampq.core.errors import AdapterError
 from lampq.core.measure import Progress, quiet
 
@@ -104,8 +105,9 @@ def disagreement(
         return f"the interpreter fails: {(str(err).splitlines() or [''])[0][:100]}"
     if found.shape != expected.shape:
         return f"the interpreter's logits have shape {found.shape}, the runtime's {expected.shape}"
-    difference = float(np.abs(found - expected).max())
-    if difference <= tolerance * max(float(np.abs(expected).max()), 1e-6):
+    largest = float(np.abs(expected).max(where=np.isfinite(expected), initial=0.0))
+    difference = float(np.abs(unmasked(found) - unmasked(expected)).max())
+    if difference <= tolerance * max(largest, 1e-6):
         return ""
     return f"the interpreter's logits differ from the runtime's by {difference:.2g}"
 

@@ -21,6 +21,7 @@ from lampq.core.activation_grid import ActivationRule
 from lampq.core.activation_range import Histogram
 from lampq.core.blocks import scale_count
 from lampq.core.coding import Coding
+from lampq.core.divergence import first_unsound
 from lampq.core.errors import AdapterError
 from lampq.core.input_spec import InputSpec
 from lampq.core.layer import Layer
@@ -157,9 +158,8 @@ class TorchModel:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
         logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(batch)]
         found = torch.cat(logits).cpu().numpy()
-        finite = np.isfinite(found).all(axis=1)
-        if not finite.all():
-            first = int((~finite).argmax())
+        first = first_unsound(found)
+        if first is not None:
             raise AdapterError(
                 f"{self.runtime.name}: NaN or infinite logits for sample {first}; "
                 f"check the preprocessing of the data"
