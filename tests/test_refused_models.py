@@ -1,5 +1,7 @@
 """Models whose damage cannot be measured are refused in a line that says why."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
@@ -93,3 +95,18 @@ def test_a_mode_without_data_says_whether_there_were_any():
     assert note.startswith("mode error uses no data")
     (note,) = (n for n in lampq.plan(make_profile(data=False), average_bits=4).notes if "stands in" in n)
     assert note.startswith("made without data")
+
+
+def test_inputs_whose_squares_overflow_are_refused_in_one_line(tmp_path):
+    model = adapters.read(network(tmp_path / "m.onnx"))
+    x = np.full((4, 16), 1e30, np.float32)
+    with pytest.raises(
+        RecordError, match=r"input of layer \S+ reaches 1e\+30, whose square is beyond float32"
+    ):
+        lampq.profile(model, x, bits=(4,), fisher_draws=0, rounding="inputs")
+
+
+def test_a_mode_without_traces_says_how_to_get_them():
+    layers = tuple(dataclasses.replace(layer, fisher=None) for layer in make_profile().layers)
+    with pytest.raises(RecordError, match="without --fisher-draws 0"):
+        lampq.plan(dataclasses.replace(make_profile(), layers=layers), average_bits=4, mode="fisher")
