@@ -46,7 +46,7 @@ def data(
     *,
     required: bool,
     refusable: bool = False,
-    size_flag: str = "--size",
+    sized: bool = False,
     samples: int | None = CALIBRATION_SAMPLES,
 ) -> None:
     """Samples and their preprocessing.
@@ -55,7 +55,7 @@ def data(
         sub: The verb's parser.
         required: Whether the verb needs them.
         refusable: Whether going without must be said, with --no-data.
-        size_flag: Makes way where --size means bytes.
+        sized: Whether --size means bytes; elsewhere it is a second name of --image-size.
         samples: How many to take unless told; None takes all.
     """
     group = sub.add_argument_group("data")
@@ -75,7 +75,7 @@ def data(
         "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
     )
     group.add_argument(
-        size_flag,
+        *(("--image-size",) if sized else ("--image-size", "--size")),
         dest="image_size",
         metavar="HxW",
         type=_size,

@@ -279,9 +279,9 @@ def test_the_number_of_threads_changes_nothing(threads):
 
 def test_a_graph_to_change_is_ones_own():
     model = read(exported("vit", "legacy"))
-    mine, sites = model.fresh()
+    mine, sites = model.variant.fresh()
     assert [site.name for site in sites] == [site.name for site in model.sites]
     assert [site.channel_axis for site in sites] == [site.channel_axis for site in model.sites]
     sites[0].weight.const_value = None
-    assert model.fresh()[0] is not mine
+    assert model.variant.fresh()[0] is not mine
     assert model.weight(sites[0].name).shape == sites[0].shape

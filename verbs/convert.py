@@ -13,6 +13,7 @@ from lampq.conversions.target import Target
 from lampq.core.measuring.model import Model
 from lampq.core.planning.asked import asked
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.bounded import read_bytes
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import AdapterError, PlanError
@@ -88,13 +89,12 @@ def read_foreign(
     conversions.find(tool)
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST:
-            raise PlanError(f"{path}: {path.stat().st_size:,} bytes are no configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, _LARGEST).decode("utf-8")
     except FileNotFoundError as err:
         raise PlanError(f"{path}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise PlanError(f"{path}: cannot be read as text ({type(err).__name__})") from err
+        why = getattr(err, "strerror", None) or type(err).__name__
+        raise PlanError(f"{path}: cannot be read as text ({why})") from err
     try:
         return imports.import_plan(text, tool, Target.of(reference), partial=partial)
     except PlanError as err:

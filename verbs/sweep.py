@@ -18,6 +18,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.spreadsheet import quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     writer = csv.writer(text, lineterminator="\n")
     varied = any(point.input_widths for point in points)
     more = ["bops"] if varied else []
-    names = [layer.name for layer in profile.layers]
+    names = [quoted(layer.name) for layer in profile.layers]
     writer.writerow(["average_bits", "size_bytes", "predicted_kl", "knee", *more, *names])
     for point in points:
         widths: list[int | str] = [*point.widths]

@@ -176,7 +176,7 @@ def _fit(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
         )
     if not spec.accepts(array.shape):
         raise AdapterError(
-            f"{name} takes {spec}, not a batch of shape {tuple(array.shape)}; check --size and the layout"
+            f"{name} takes {spec}, not a batch of shape {tuple(array.shape)}; check the image size and the layout"
         )
     wanted = np.dtype(spec.dtype)
     if not np.can_cast(array.dtype, wanted, "same_kind"):

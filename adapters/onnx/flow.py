@@ -11,6 +11,7 @@ import onnx_ir.passes.common as passes
 from lampq.core.values.errors import AdapterError
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+_DROPOUT_TRAINING = 2  # The input of Dropout that says whether it is on.
 _RANDOM = (
     "RandomNormal",
     "RandomUniform",
@@ -89,6 +90,7 @@ def trace(model: ir.Model, outputs: Sequence[str] | None = None) -> Flow:
             wanted.update(reads[node])
             if any(value in active for value in node.outputs):
                 nodes.append(node)
+    _refuse_random(nodes)
     return Flow(
         model=model,
         inputs=tuple(graph.inputs),
@@ -103,6 +105,38 @@ def trace(model: ir.Model, outputs: Sequence[str] | None = None) -> Flow:
 def is_float(value: ir.Value) -> bool:
     """Whether a value is a float tensor, or of a type that is not known."""
     return isinstance(value.type, ir.TensorType | None) and (value.dtype is None or value.dtype in FLOATS)
+
+
+def _refuse_random(nodes: list[ir.Node]) -> None:
+    """Refuse nodes that compute something else at every run: damage could not be told from that.
+
+    Raises:
+        AdapterError: One draws random numbers.
+    """
+    for node in nodes:
+        for inner in (node, *(n for body in bodies(node) for n in body.all_nodes())):
+            name = inner.name or next((value.name for value in inner.outputs if value.name), "?")
+            if inner.op_type in _RANDOM:
+                raise AdapterError(
+                    f"the model is random: {inner.op_type} {name} draws random numbers; export it without"
+                )
+            if inner.op_type == "Dropout" and _trains(inner):
+                raise AdapterError(
+                    f"the model is random: Dropout {name} is in training mode; export it for inference (model.eval())"
+                )
+
+
+def _trains(dropout: ir.Node) -> bool:
+    """Whether a Dropout node is on, or may be: only a constant can tell that it is not."""
+    value = dropout.inputs[_DROPOUT_TRAINING] if len(dropout.inputs) > _DROPOUT_TRAINING else None
+    if value is None:
+        return False
+    while (
+        (producer := value.producer()) is not None and producer.op_type == "Identity" and producer.inputs[0]
+    ):
+        value = producer.inputs[0]
+    constant = ir.convenience.get_const_tensor(value)
+    return constant is None or bool(constant.numpy().any())
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:

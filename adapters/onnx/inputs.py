@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from lampq.adapters.onnx.flow import Flow
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import InputSpec
 
+# Of an input that is only made up.
+_MOST_ENTRIES = 1 << 28
 # Samples of noise.
 _SAMPLES = 2
 # Lengths to try along axes that the model leaves open: sides of an image, any other axis, channels.
@@ -63,8 +66,17 @@ def constant_feeds(
 
 
 def blank(specs: Sequence[InputSpec], shapes: Shapes, samples: int) -> dict[str, np.ndarray]:
-    """Samples of zeros, and of ones where an input is a mask or a length."""
+    """Samples of zeros, and of ones where an input is a mask or a length.
+
+    Raises:
+        AdapterError: They would not fit in memory.
+    """
     sides = dict(shapes)
+    for name, shape in shapes:
+        if samples * math.prod(shape) > _MOST_ENTRIES:
+            raise AdapterError(
+                f"{samples} samples of input {name} have {samples * math.prod(shape):,} entries"
+            )
     return {
         spec.name: np.full((samples, *sides[spec.name]), _filling(spec), dtype=spec.dtype) for spec in specs
     }

@@ -25,6 +25,9 @@ _CHILDREN = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
 }
 _DEPTH_LIMIT = 64
+_MOST_BYTES = 1 << 27
+# Of one message. Whoever has more has it from a machine that had no model in mind.
+_MOST_FIELDS = 200_000
 _DATA_TYPE, _FLOAT_DATA, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 2, 4, 9, 13, 14
 _FLOAT, _EXTERNAL = 1, 1
 
@@ -42,7 +45,12 @@ def outline(data: memoryview, name: str) -> bytes:
     Raises:
         AdapterError: The bytes are no protocol buffer, or end in the middle of a field.
     """
-    return bytes(_rewrite(data, 0, len(data), "model", name.encode(), 0))
+    content = bytes(_rewrite(data, 0, len(data), "model", name.encode(), 0))
+    if len(content) > _MOST_BYTES:
+        raise AdapterError(
+            f"{len(content) >> 20} MiB beside its tensors; at most {_MOST_BYTES >> 20} MiB are read"
+        )
+    return content
 
 
 def _rewrite(data: memoryview, start: int, end: int, message: str, name: bytes, depth: int) -> bytearray:
@@ -91,9 +99,12 @@ def _rewrite_tensor(data: memoryview, start: int, end: int, name: bytes) -> byte
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
     """Fields of a message: number, wire type, start of the tag, start and end of the value."""
-    at = start
+    at, count = start, 0
     while at < end:
         head = at
+        count += 1
+        if count > _MOST_FIELDS:
+            raise AdapterError(f"more than {_MOST_FIELDS:,} parts in one; this is no usable model")
         tag, at = _read_varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         if wire == 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from lampq.core.values.errors import AdapterError
 # A number of samples that nobody exports with, and those that people do.
 _UNUSUAL = 3
 _USUAL = (1, 2, 4, 8, 16, 32, 64)
+# What these operators do is up to numbers that only a run computes: theirs may never end.
+_LOOPS, _LOOP_LIMIT_S = ("Loop", "Scan"), 1.0
 
 
 def infer_types(flow: Flow) -> None:
@@ -82,10 +85,14 @@ def measure_usage(
     session = runtime.open_part(model, optimize=False)
     weights = {parts.weight_input(site): to_value(np.zeros(site.shape, dtype=np.float32)) for site in sites}
     names = [f"{value.name}__shape" for value in values]
+    endless = any(node.op_type in _LOOPS for node in flow.nodes)
+    deadline = time.monotonic() + _LOOP_LIMIT_S
 
     def shapes(samples: int) -> dict[ir.Value, tuple[int, ...]]:
         inputs = {name: to_value(array) for name, array in feeds(samples).items()}
-        results = runtime.run(session, names, weights | inputs)
+        # All tries share the limit, and the last of them get a moment.
+        limit_s = max(0.01, deadline - time.monotonic()) if endless else None
+        results = runtime.run(session, names, weights | inputs, limit_s=limit_s)
         return {v: tuple(r.numpy().tolist()) for v, r in zip(values, results, strict=True)}
 
     sides, samples = _first_that_runs(shapes, (batch,) if batch else (_UNUSUAL, *_USUAL))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,17 +113,36 @@ class Runtime:
             raise AdapterError(f"{self.name} cannot be loaded by ONNX Runtime: {one_line(err)}") from err
 
     def run(
-        self, session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, ort.OrtValue]
+        self,
+        session: ort.InferenceSession,
+        outputs: Sequence[str],
+        feeds: Mapping[str, ort.OrtValue],
+        *,
+        limit_s: float | None = None,
     ) -> list[ort.OrtValue]:
         """Outputs of a session, without a copy.
 
+        Args:
+            session: The session.
+            outputs: Names of the outputs.
+            feeds: Inputs by name.
+            limit_s: Seconds after which the run is ended, between two operators, or None.
+
         Raises:
-            AdapterError: The run fails.
+            AdapterError: The run fails, or was ended.
         """
+        options = ort.RunOptions()
+        options.log_severity_level = _FATAL_ONLY
+        watch = threading.Timer(limit_s or 0, functools.partial(setattr, options, "terminate", True))
+        watch.daemon = True
         try:
-            return session.run_with_ort_values(list(outputs), dict(feeds))
+            if limit_s is not None:
+                watch.start()
+            return session.run_with_ort_values(list(outputs), dict(feeds), options)
         except Exception as err:
             raise AdapterError(f"{self.name} fails in ONNX Runtime: {one_line(err)}") from err
+        finally:
+            watch.cancel()
 
 
 def to_value(array: np.ndarray) -> ort.OrtValue:

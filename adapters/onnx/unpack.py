@@ -23,6 +23,8 @@ from lampq.core.values.packing import Field
 # The first operator set with bitwise operators; before it, fields are added as int32 instead.
 _BITWISE_OPSET = 18
 PLANE_NAME = re.compile(r"(?P<layer>.+)\.(?P<width>[124])b(?P<low>[0-7])(\.\d+)?")
+PART = re.compile(r"\.part\d+$")
+"""What follows a layer's name where a weight is stored in parts."""
 INT8_NAME = re.compile(r"(?P<layer>.+)\.int8(\.\d+)?")
 
 

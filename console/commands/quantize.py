@@ -19,7 +19,7 @@ EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    flags.data(sub, required=True, size_flag="--image-size")
+    flags.data(sub, required=True, sized=True)
     flags.measure(sub, rounding=INPUTS)
     flags.budget(sub)
     flags.search(sub)

@@ -166,5 +166,6 @@ def _refuse_pairs(profile: Profile, mode: str) -> None:
 def _traces(profile: Profile) -> np.ndarray:
     missing = [layer.name for layer in profile.layers if layer.fisher is None]
     if missing:
-        raise RecordError(f"no Fisher trace of layer {missing[0]}; profile the model with --data")
+        how = "without --fisher-draws 0" if profile.samples else "with --data"
+        raise RecordError(f"no Fisher trace of layer {missing[0]}; profile the model {how}")
     return np.array([layer.fisher for layer in profile.layers], dtype=np.float64)

@@ -34,8 +34,7 @@ def remarks(
             "mode fisher counts errors of weights; codes chosen for the layers' inputs lose less than it predicts"
         )
     if mode == ERROR:
-        notes.append(
-            "made without data: relative weight error stands in for damage, which it predicts poorly"
-        )
+        why = "made without data" if profile.samples == 0 else "mode error uses no data"
+        notes.append(f"{why}: relative weight error stands in for damage, which it predicts poorly")
     limits = limits_of(profile, budget, np.isfinite(problem.cost))
     return (*notes, *(limit.note for limit in limits if limit.note))
