@@ -170,7 +170,7 @@ def _rows(output: np.ndarray, chunk: Chunk, head: Head, name: str) -> np.ndarray
 
 
 def _fit(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
-    if spec.shape == ():
+    if not spec.shape and not spec.any_rank:
         raise AdapterError(
             f"{name}: input {spec.name} is one number for all samples; fix it: --input {spec.name}=VALUE"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,14 +126,14 @@ class Chain:
             given = {value.name for value in part.inputs}
             extra = [site.uses[number].activation for site, number, name in wanted if name not in given]
             outputs = tuple(dict.fromkeys((*extra, *part.outputs)))
-            session = self._runtime.open_part(self._build(index, index in feeds, outputs))
+            opened = index in feeds
+            session = self._runtime.open_part(self._build(index, opened, outputs)) if outputs else None
             size = self._runtime.workers
             # As many chunks at a time as threads: their activations need not all fit in memory.
             for start in range(0, len(states), size):
                 group = states[start : start + size]
-                found = list(
-                    self._pool.map(lambda state: self._run(session, state, index, outputs, feeds), group)  # noqa: B023
-                )
+                run = functools.partial(self._run, session, index=index, outputs=outputs, feeds=feeds)
+                found = list(self._pool.map(run, group)) if session is not None else group
                 for chunk, known in enumerate(found, start):
                     states[chunk] = _behind(part, known)
                     for site, number, name in wanted:
@@ -140,6 +141,8 @@ class Chain:
 
     def _step(self, state: State, index: int, feeds: Feeds) -> State:
         part = self._segments[index]
+        if not part.outputs:
+            return _behind(part, state)
         known = self._run(self._session(index, index in feeds), state, index, part.outputs, feeds)
         return _behind(part, known)
 

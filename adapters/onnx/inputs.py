@@ -52,7 +52,7 @@ def fix(
             fixed[name] = np.asarray(value).astype(spec.dtype)
         except (TypeError, ValueError) as err:
             raise AdapterError(f"the value of input {name} is no {spec.dtype}: {value!r}") from err
-        if spec.shape is not None and fixed[name].ndim > len(spec.shape):
+        if not spec.any_rank and fixed[name].ndim > len(spec.shape):
             raise AdapterError(f"input {spec} cannot be a value of shape {fixed[name].shape}")
     return tuple(spec for spec in specs if spec.name not in fixed), fixed
 
@@ -101,7 +101,7 @@ def noise(
     fixed = next((spec.batch for spec in free if spec.batch is not None), None)
     # Some exports say that the batch is free and mean one sample.
     counts = (fixed,) if fixed is not None else (_SAMPLES, 1)
-    ranks = _RANKS if any(spec.shape is None for spec in free) else (4,)
+    ranks = _RANKS if any(spec.any_rank for spec in free) else _RANKS[:1]
     for rank in ranks:
         for lengths in _LENGTHS:
             for samples in counts:
@@ -138,17 +138,16 @@ def table_rows(flow: Flow, value: ir.Value) -> int | None:
 
 
 def _spec(value: ir.Value) -> InputSpec:
-    shape: tuple[int | None, ...] | None = None
-    if value.shape is not None:
-        shape = tuple(d if isinstance(d, int) and d > 0 else None for d in value.shape.dims)
+    dims = () if value.shape is None else value.shape.dims
+    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in dims)
     # Sequences and texts are described as far as an array can be.
     tensor = isinstance(value.type, ir.TensorType)
     dtype = value.dtype.numpy().name if tensor and value.dtype is not None else "float32"
-    return InputSpec(name=value.name or "", shape=shape, dtype=dtype)
+    return InputSpec(name=value.name or "", shape=shape, dtype=dtype, any_rank=value.shape is None)
 
 
 def _spread(value: np.ndarray, spec: InputSpec, samples: int) -> np.ndarray:
-    if spec.shape is None or spec.shape == ():
+    if not spec.shape:
         return value
     rank, batch = len(spec.shape), spec.batch or samples
     if value.ndim == rank and len(value) != 1:
@@ -170,7 +169,7 @@ def _filling(spec: InputSpec) -> int:
 
 
 def _is_open(spec: InputSpec) -> bool:
-    return spec.shape is None or any(dim is None for dim in spec.shape[1:])
+    return spec.any_rank or any(dim is None for dim in spec.shape[1:])
 
 
 def _noise_shape(
@@ -182,9 +181,11 @@ def _noise_shape(
     sides: dict[str, int],
 ) -> tuple[int, ...]:
     image, length, channels = lengths
-    if spec.shape == ():
+    dims = spec.shape
+    if spec.any_rank:
+        dims = (None,) * (rank if spec.dtype.startswith("float") else 2)
+    elif not dims:
         return ()
-    dims = (None,) * (rank if spec.dtype.startswith("float") else 2) if spec.shape is None else spec.shape
     shape = [spec.batch or samples]
     for axis in range(1, len(dims)):
         usual = length if len(dims) != 4 else image

@@ -76,8 +76,8 @@ def measure_usage(
     Raises:
         AdapterError: The runtime cannot run the graph.
     """
-    counted = {site.name: [use for use in site.uses if measured(flow, use) is not None] for site in sites}
-    values = [measured(flow, use) for uses in counted.values() for use in uses]
+    counted = {site.name: [use for use in site.uses if _is_counted(flow, use)] for site in sites}
+    values = [_measured(use) for uses in counted.values() for use in uses]
     values = list(dict.fromkeys([*flow.outputs, *values]))
     model = parts.build(
         flow, flow.nodes, inputs=flow.inputs, outputs=values, open_sites=sites, shapes_only=True
@@ -101,7 +101,7 @@ def measure_usage(
         free, (sides, samples) = False, _first_that_runs(shapes, (1,))
     sizes = {value: math.prod(shape) for value, shape in sides.items()}
     positions = {
-        name: sum(sizes[measured(flow, use)] // (use.slot.per_position * samples) for use in uses)
+        name: sum(sizes[_measured(use)] // (use.slot.per_position * samples) for use in uses)
         for name, uses in counted.items()
     }
     return Usage(batch=None if free else samples, positions=positions)
@@ -121,8 +121,11 @@ def _first_that_runs(
     raise first
 
 
-def measured(flow: Flow, use: Use) -> ir.Value | None:
-    """The value whose size tells how often the weight is used; None where none does."""
-    if not use.slot.per_position or use.node in flow.places:
-        return None
+def _is_counted(flow: Flow, use: Use) -> bool:
+    """Whether shapes tell how often a weight is used: not where it multiplies nothing, or in a body."""
+    return bool(use.slot.per_position) and use.node not in flow.places
+
+
+def _measured(use: Use) -> ir.Value:
+    """The value whose size tells how often the weight is used."""
     return use.node.outputs[0] if use.slot.form == "conv" else use.activation

@@ -96,12 +96,13 @@ def read(
 
 
 def _check(model: ir.Model) -> None:
-    """Let onnx look for what cannot be; inputs of unknown rank are none of it.
+    """Let onnx look for what cannot be; inputs and outputs of unknown rank are none of it.
 
     Raises:
         ValidationError: The model breaks the standard.
     """
-    shapeless = [value for value in model.graph.inputs if value.shape is None]
+    ends = (*model.graph.inputs, *model.graph.outputs)
+    shapeless = [v for v in ends if v.shape is None and isinstance(v.type, ir.TensorType)]
     for value in shapeless:
         value.shape = ir.Shape(())
     with silence():

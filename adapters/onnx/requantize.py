@@ -85,15 +85,16 @@ def _constant(
 
 def _unpack_product(model: ir.Model, path: Path, node: ir.Node) -> None:
     """A product with a packed weight as MatMul, and Add where it has a bias."""
-    if len(node.inputs) > 4 and node.inputs[4] is not None:
+    codes, graph = node.inputs[1], node.graph
+    if codes is None or graph is None or (len(node.inputs) > 4 and node.inputs[4] is not None):
         return
-    name, _, _ = stored.identity(node, node.inputs[1], [], {})
+    name, _, _ = stored.identity(node, codes, [], {})
     weight = _register(model, name, packed(path, model, node))
     product = ir.node("MatMul", [node.inputs[0], weight], name=node.name)
     nodes = [product]
     if len(node.inputs) > 5 and node.inputs[5] is not None:
         nodes.append(ir.node("Add", [product.outputs[0], node.inputs[5]]))
-    ir.convenience.replace_nodes_and_values(node.graph, node, [node], nodes, node.outputs, nodes[-1].outputs)
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, node.outputs, nodes[-1].outputs)
     product.outputs[0].name = product.outputs[0].name or f"{weight.name}.product"
 
 
