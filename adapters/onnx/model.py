@@ -44,6 +44,7 @@ class OnnxModel:
         grid: "auto": a weight takes whichever grid suits it.
         coding: How its weights become codes.
         skipped: (name, reason) of every weight that is left alone.
+        skipped_bytes: What they take in the file, by name.
         sites: Where the layers stand in the graph, for writers.
         input_specs: Names, shapes and types of the inputs that must be fed.
         output_specs: The outputs, and the inner tensors that stand for those behind discontinuous operators.
@@ -58,7 +59,8 @@ class OnnxModel:
         self._replaced: dict[str, np.ndarray] = {}
         self.coding = Coding()
         self.path: Path = opened.container.path
-        self.skipped = opened.skipped
+        self.skipped = tuple((left.name, left.reason) for left in opened.left)
+        self.skipped_bytes = {left.name: left.size_bytes for left in opened.left}
         self.sites = opened.sites
         self.input_specs = opened.specs
         self._judge(opened)

@@ -11,7 +11,7 @@ from lampq.adapters.onnx import inputs
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime
-from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.sites import Left, Site
 from lampq.core.values.head import Head
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.output_spec import OutputSpec
@@ -26,7 +26,7 @@ class Opened:
         flow: Its normalized graph, which nothing changes; its outputs are those that are judged.
         sites: Its quantizable weights.
         kinds: Their kinds, in the same order.
-        skipped: (name, reason) of the weights left alone.
+        left: The weights left alone.
         all_specs: Its inputs, fixed ones included.
         constants: Values of the inputs that are fixed, by name.
         outputs: Its outputs, and the inner tensors that stand for some of them.
@@ -41,7 +41,7 @@ class Opened:
     flow: Flow
     sites: tuple[Site, ...]
     kinds: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
+    left: tuple[Left, ...]
     all_specs: tuple[InputSpec, ...]
     constants: Mapping[str, np.ndarray]
     outputs: tuple[OutputSpec, ...]

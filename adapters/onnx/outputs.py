@@ -17,43 +17,18 @@ from lampq.adapters.onnx.flow import FLOATS, Flow, bodies, is_float
 from lampq.adapters.onnx.sites import Site
 from lampq.core.values.output_spec import OutputSpec
 
+# fmt: off
 # Results jump, or are indices. Comparisons are not among them: behind most there is a Where that joins both sides.
-_JUMPS = frozenset(
-    [
-        "NonMaxSuppression",
-        "TopK",
-        "ArgMax",
-        "ArgMin",
-        "NonZero",
-        "Unique",
-        "Compress",
-        "Round",
-        "Floor",
-        "Ceil",
-        "OneHot",
-        "Multinomial",
-        "Hardmax",
-        "EfficientNMS_TRT",
-        "NonMaxSuppression_TRT",
-    ]
-)
+_JUMPS = frozenset((
+    "NonMaxSuppression", "TopK", "ArgMax", "ArgMin", "NonZero", "Unique", "Compress", "Round", "Floor",
+    "Ceil", "OneHot", "Multinomial", "Hardmax", "EfficientNMS_TRT", "NonMaxSuppression_TRT",
+))
 # What a value is looked through to see what it is: other places, another type, the same numbers.
-_SAME = frozenset(
-    [
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Cast",
-        "CastLike",
-        "Dropout",
-        "Slice",
-        "Gather",
-        "Expand",
-    ]
-)
+_SAME = frozenset((
+    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "CastLike", "Dropout",
+    "Slice", "Gather", "Expand", "QuantizeLinear", "DequantizeLinear",
+))
+# fmt: on
 # Results that do not depend on the values of the input, but on its shape alone.
 _SHAPES = ("Shape", "Size")
 _WITH_AXIS = ("Softmax", "LogSoftmax", "LpNormalization", "ArgMax", "Hardmax")

@@ -58,7 +58,7 @@ def read(
         graph = flow.trace(model)
         specs = inputs.describe(graph)
         _, fixed = inputs.fix(specs, constants)
-        found, skipped = sites.find(graph, embeddings=embeddings)
+        found, left = sites.find(graph, embeddings=embeddings)
         probe.infer_types(graph)
         described = outputs.describe(graph, found)
         inferred = heads.infer(described, specs, path.stem)
@@ -82,7 +82,7 @@ def read(
             flow=graph,
             sites=found,
             kinds=tuple(override_kinds(names, by_place, kinds)),
-            skipped=skipped,
+            left=left,
             all_specs=specs,
             constants=fixed,
             outputs=described.specs,

@@ -69,7 +69,7 @@ class Records:
     def layers(self) -> tuple[Layer, ...]:
         """Records of the stored weights."""
         if not self._opened.sites:
-            reasons = sorted({reason for _, reason in self._opened.skipped})
+            reasons = sorted({left.reason for left in self._opened.left})
             why = f" (left alone: {'; '.join(reasons)})" if reasons else ""
             raise AdapterError(f"{self._opened.container.path} has no layer that can be quantized{why}")
         return tuple(

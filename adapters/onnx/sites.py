@@ -90,7 +90,22 @@ class Site:
         return tuple(use.path for use in self.uses[1:])
 
 
-def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tuple[tuple[str, str], ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A weight that is left alone.
+
+    Attributes:
+        name: Path of the place that uses it.
+        reason: Why.
+        size_bytes: What it takes in the file; 0 where it is made of others.
+    """
+
+    name: str
+    reason: str
+    size_bytes: int
+
+
+def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tuple[Left, ...]]:
     """The quantizable weights of a normalized graph.
 
     Args:
@@ -98,11 +113,11 @@ def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tupl
         embeddings: Whether tables that are only looked up count.
 
     Returns:
-        The sites in the order the graph uses them, and (name, reason) of every weight left alone.
+        The sites in the order the graph uses them, and every weight that is left alone.
     """
     relevant = set(flow.nodes)
     uses: dict[ir.Value, list[Use]] = {}
-    refused: dict[ir.Value, tuple[str, str]] = {}
+    refused: dict[ir.Value, Left] = {}
     for node in flow.model.graph.all_nodes():
         if not any(value in flow.active for value in node.outputs):
             continue
@@ -115,7 +130,7 @@ def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tupl
                 if isinstance(outcome, Slot) and flow.place(node) not in relevant:
                     outcome = "does not influence any output"
                 if isinstance(outcome, str):
-                    refused.setdefault(origin, (path, outcome))
+                    refused.setdefault(origin, _left(origin, path, outcome))
                 else:
                     use = Use(node=node, index=index, chain=chain, slot=outcome, path=path)
                     uses.setdefault(origin, []).append(use)
@@ -123,7 +138,7 @@ def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tupl
     for value, own in uses.items():
         reason = _objection(value, own, embeddings)
         if reason:
-            refused[value] = (own[0].path, reason)
+            refused[value] = _left(value, own[0].path, reason)
         else:
             # What one operator has no form for, another may have.
             refused.pop(value, None)
@@ -133,6 +148,11 @@ def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tupl
     names = naming.distinguish(naming.complete(paths, features))
     sites = tuple(_site(name, value, own) for name, (value, own) in zip(names, chosen, strict=True))
     return sites, tuple(dict.fromkeys(refused.values()))
+
+
+def _left(value: ir.Value, path: str, reason: str) -> Left:
+    tensor = value.const_value
+    return Left(name=path, reason=reason, size_bytes=0 if tensor is None else int(tensor.nbytes))
 
 
 def _objection(value: ir.Value, uses: list[Use], embeddings: bool) -> str:
@@ -236,7 +256,10 @@ def _judge(
     if origin.const_value is None:
         return "without data" if usual else None
     if origin.dtype not in FLOATS:
-        return f"already quantized, for {node.op_type}" if usual else None
+        hint = (
+            "; --requantize reads it as floats" if node.op_type == "MatMulNBits" else f", for {node.op_type}"
+        )
+        return f"already quantized{hint}" if usual else None
     casts = [
         c.outputs[0].dtype or ir.DataType(c.attributes["to"].as_int()) for c in chain if c.op_type == "Cast"
     ]
