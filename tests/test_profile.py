@@ -100,9 +100,9 @@ def test_merging_shards_equals_one_profile_of_all_samples():
 
 
 def test_profiles_do_not_lose_their_logit_differences_in_a_merge():
-    with_differences, without = make_profile(0), dataclasses.replace(make_profile(0), logit_delta=None)
+    with_differences, without = make_profile(0), make_profile(0).with_tables(logit_delta=None)
     for parts in ([with_differences, without], [without, with_differences]):
-        with pytest.raises(RecordError, match=r"mode superposition is lost; .* in smaller shards"):
+        with pytest.raises(RecordError, match=r"mode superposition is lost; .* with fewer widths"):
             merge(parts)
 
 

@@ -295,11 +295,9 @@ def test_thousands_of_layers_end_in_seconds(tmp_path):
         for block in range(blocks)
         for layer in few.layers
     )
-    tables = {
-        name: np.tile(getattr(few, name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")
-    }
+    tables = {name: np.tile(few.array(name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")}
     tables["kl"] = tables["kl"] * rng.uniform(0.1, 10, (len(layers), 1))
-    profile = dataclasses.replace(few, layers=layers, logit_delta=None, **tables)
+    profile = dataclasses.replace(few, layers=layers, tables=known_tables(**tables))
     plan = lampq.plan(profile, average_bits=3.5)
     begun = time.perf_counter()
     page = lampq.report(plan, tmp_path / "report.html", profile=profile)
