@@ -144,7 +144,7 @@ def _scaled() -> onnx.ModelProto:
 def test_inputs_are_fixed_for_all_samples(tmp_path):
     path, x = saved(_scaled(), tmp_path), normal(5, 16)
     truth = x @ normal(16, 4) * [2, 3, 4, 5] * 0.5
-    for size in ([2, 3, 4, 5], [[2, 3, 4, 5]]):
+    for size in ([2, 3, 4, 5], [[2, 3, 4, 5]], "[2, 3, 4, 5]"):
         model = read(path, constants={"size": size, "rate": "0.5"})
         assert [spec.name for spec in model.input_specs] == ["x"]
         np.testing.assert_allclose(model.run(x), truth, atol=1e-5)
@@ -197,3 +197,30 @@ def test_outputs_whose_first_axis_is_not_the_samples_are_given_one_by_one(tmp_pa
     if batch == 1:
         (spec,) = model.output_specs
         assert spec.shape == (1, 5, 1, 4)
+
+
+def test_a_model_that_takes_texts_opens(tmp_path):
+    nodes = [node("StringNormalizer", ["words"], ["plain"]), node("MatMul", ["x", "w"], ["y"])]
+    built = graph(nodes, {"w": normal(16, 8)}, inputs={"x": ["n", 16]}, outputs={"y": ["n", 8]})
+    built.graph.input.append(value("words", TensorProto.STRING, ["m"]))
+    model = read(saved(built, tmp_path))
+    assert [spec.name for spec in model.input_specs] == ["x", "words"]
+    assert [layer.name for layer in model.layers()] == ["w"]
+
+
+def test_classes_of_one_sample_without_an_axis_for_it_run_along_the_axis_behind(tmp_path):
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Squeeze", ["h", "zero"], ["flat"]),
+        node("Softmax", ["flat"], ["y"], axis=0),
+    ]
+    proto = graph(
+        nodes, {"w": normal(16, 9), "zero": np.array([0])}, inputs={"x": [1, 16]}, outputs={"y": [9]}
+    )
+    model = read(saved(proto, tmp_path))
+    (head,) = model.heads
+    assert (head.role, head.axis, head.activated) == ("classes", -1, True)
+    x = normal(3, 16)
+    logits = x @ normal(16, 9)
+    truth = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(model.run(x), truth, atol=1e-4)

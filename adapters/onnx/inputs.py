@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,14 +31,13 @@ def describe(flow: Flow) -> tuple[InputSpec, ...]:
     return tuple(_spec(value) for value in flow.inputs)
 
 
-def fix(
-    specs: Sequence[InputSpec], constants: Mapping[str, Any] | None
-) -> tuple[tuple[InputSpec, ...], dict[str, np.ndarray]]:
-    """The inputs that are left to feed, and the values of the others, of the inputs' types.
+def fix(specs: Sequence[InputSpec], constants: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """The values of inputs that are not fed, of the inputs' types.
 
     Args:
         specs: All inputs.
-        constants: Values by name: of the input's shape, or of that of one sample, or a number for all of it.
+        constants: Values by name: of the input's shape, or of that of one sample, or a number for all of it; as
+            JSON too.
 
     Raises:
         AdapterError: No input is so called, or a value does not fit it.
@@ -49,12 +49,14 @@ def fix(
             raise AdapterError(f"has no input {name!r} to fix; its inputs are {', '.join(known) or 'none'}")
         spec = known[name]
         try:
-            fixed[name] = np.asarray(value).astype(spec.dtype)
+            fixed[name] = np.asarray(json.loads(value) if isinstance(value, str) else value).astype(
+                spec.dtype
+            )
         except (TypeError, ValueError) as err:
             raise AdapterError(f"the value of input {name} is no {spec.dtype}: {value!r}") from err
         if not spec.any_rank and fixed[name].ndim > len(spec.shape):
             raise AdapterError(f"input {spec} cannot be a value of shape {fixed[name].shape}")
-    return tuple(spec for spec in specs if spec.name not in fixed), fixed
+    return fixed
 
 
 def constant_feeds(

@@ -79,12 +79,16 @@ def spec_of(flow: Flow, value: ir.Value, *, stands_for: Sequence[str] = ()) -> O
         # Classes run along the axis that the largest is looked for.
         if axis is None and stands_for and node.op_type == "ArgMax":
             axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+    shape = _sample_shape(flow, value)
+    if axis is not None and axis >= 0 and shape is not None and value.shape is not None:
+        axis += len(shape) - len(value.shape)
     return OutputSpec(
         name=value.name or "",
-        shape=_sample_shape(flow, value),
+        shape=shape,
         dtype=_dtype_name(value),
         producer=producer,
-        axis=axis,
+        # The first axis is that of the samples.
+        axis=axis or None,
         stands_for=tuple(stands_for),
     )
 

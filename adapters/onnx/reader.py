@@ -57,7 +57,7 @@ def read(
         _check(model)
         graph = flow.trace(model)
         specs = inputs.describe(graph)
-        _, fixed = inputs.fix(specs, constants)
+        fixed = inputs.fix(specs, constants)
         found, left = sites.find(graph, embeddings=embeddings)
         probe.infer_types(graph)
         described = outputs.describe(graph, found)
