@@ -35,7 +35,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
 def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
     """Widths that the layer's operators have a container of."""
     from lampq.adapters.tflite import containers
-    from lampq.adapters.tflite.weights import MATMUL
+    from lampq.adapters.tflite.operands import MATMUL
 
     weight = _model(target).weights[layer.name]
     if MATMUL in weight.op_names:

@@ -187,7 +187,7 @@ def test_exact_traces_are_those_of_finite_differences(name):
     traces = fisher_traces(model, batch, labels="exact")
     layer = model.layers()[-1]
     weight = model.weight(layer.name)
-    p = np.exp(log_softmax(model.run(batch)))
+    p = np.exp(log_softmax(np.asarray(model.run(batch))))
     step, total = 1e-2, 0.0
     candidates = []
     for index in range(weight.size):

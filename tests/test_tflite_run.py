@@ -41,7 +41,7 @@ def test_logits_are_those_of_the_runtime(name):
         if name == "conv_batch_3"
         else batch
     )
-    logits = model.run(batch)
+    logits = np.asarray(model.run(batch))
     assert logits.dtype == np.float32
     np.testing.assert_allclose(
         logits, run_directly(fixture(name), padded)[: len(batch)], rtol=1e-5, atol=1e-6
@@ -52,7 +52,7 @@ def test_many_samples_at_once_give_what_single_ones_give():
     model = read(fixture("conv_any_batch"))
     batch = inputs_for(model, 37)
     np.testing.assert_allclose(
-        model.run(batch), run_directly(fixture("conv_any_batch"), batch), rtol=1e-4, atol=1e-6
+        np.asarray(model.run(batch)), run_directly(fixture("conv_any_batch"), batch), rtol=1e-4, atol=1e-6
     )
 
 
@@ -70,7 +70,7 @@ def test_a_free_batch_that_the_operators_do_not_keep_is_not_believed(tmp_path):
     b.op("CUMSUM", [y, axis], [z], "CumsumOptions")
     path = b.write(tmp_path / "m.tflite", [x], [z])
     batch = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
-    np.testing.assert_allclose(read(path).run(batch), run_directly(path, batch), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(read(path).run(batch)), run_directly(path, batch), rtol=1e-5)
 
 
 def test_a_softmax_at_the_end_is_left_out(tmp_path):
@@ -87,7 +87,7 @@ def test_a_softmax_at_the_end_is_left_out(tmp_path):
     b.op("SOFTMAX", [y], [z], "SoftmaxOptions", beta=1.0)
     batch = rng.normal(size=(4, 8)).astype(np.float32)
     np.testing.assert_allclose(
-        read(b.write(tmp_path / "m.tflite", [x], [z])).run(batch), batch @ weight.T, rtol=1e-4
+        np.asarray(read(b.write(tmp_path / "m.tflite", [x], [z])).run(batch)), batch @ weight.T, rtol=1e-4
     )
 
 
@@ -99,10 +99,10 @@ def test_replaced_weights_count(name, tmp_path):
         weight = fake_quantized(model, layer, 2)
         changed = model.with_weights({layer.name: weight})
         expected = run_directly(patched(name, layer, weight, tmp_path), batch)
-        np.testing.assert_allclose(changed.run(batch), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(changed.run(batch)), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(changed.weight(layer.name), weight)
         assert changed.digest == model.digest
-    np.testing.assert_array_equal(model.run(batch), read(fixture(name)).run(batch))
+    np.testing.assert_array_equal(np.asarray(model.run(batch)), np.asarray(read(fixture(name)).run(batch)))
 
 
 def test_records_follow_replaced_weights():
@@ -123,7 +123,7 @@ def test_a_sweep_gives_what_replacing_one_weight_gives(name):
     assert [(n, b) for n, b, _ in found] == [(n, b) for n, b, _ in candidates]
     for (layer, _, weight), (_, _, logits) in zip(candidates, found, strict=True):
         np.testing.assert_allclose(
-            logits, model.with_weights({layer: weight}).run(batch), rtol=1e-4, atol=1e-6
+            logits, np.asarray(model.with_weights({layer: weight}).run(batch)), rtol=1e-4, atol=1e-6
         )
 
 
@@ -138,7 +138,7 @@ def test_a_sweep_may_come_in_any_order_and_around_replaced_weights():
     for (name, _, weight), (_, _, logits) in zip(
         candidates, base.sweep(batch, iter(candidates)), strict=True
     ):
-        np.testing.assert_allclose(logits, base.with_weights({name: weight}).run(batch), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(logits, np.asarray(base.with_weights({name: weight}).run(batch)), rtol=1e-4, atol=1e-6)
 
 
 def test_a_sweep_without_room_for_activations(monkeypatch):
@@ -176,7 +176,7 @@ def test_a_graph_with_calls_is_not_cut(tmp_path):
     b.graph = main
     model = read(b.write(tmp_path / "m.tflite", [x], [z]))
     batch = rng.normal(size=(3, 4)).astype(np.float32)
-    np.testing.assert_allclose(model.run(batch), batch @ w1.T @ w2.T, rtol=1e-4)
+    np.testing.assert_allclose(np.asarray(model.run(batch)), batch @ w1.T @ w2.T, rtol=1e-4)
     assert [layer.name for layer in model.layers()] == ["a.w", "b.w"]
     ((_, _, logits),) = model.sweep(batch, [("b.w", 0, np.eye(4, dtype=np.float32))])
     np.testing.assert_allclose(logits, batch @ w1.T, rtol=1e-4)
@@ -240,7 +240,7 @@ def test_a_quantized_model_runs_with_numbers_in_and_out(tmp_path):
     model = read(b.write(tmp_path / "m.tflite", [x], [y]))
     batch = rng.normal(size=(5, 8)).astype(np.float32)
     expected = np.rint(batch / 0.05) * 0.05 @ (codes * 0.01).T
-    assert np.abs(model.run(batch) - expected).max() <= 0.1
+    assert np.abs(np.asarray(model.run(batch)) - expected).max() <= 0.1
     assert model.layers() == ()
     assert list(model.stored_bits().values()) == [(8, "int8")]
 

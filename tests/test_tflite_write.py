@@ -78,8 +78,8 @@ def test_a_mixed_file_computes_what_the_fake_quant_model_does(name, tmp_path):
     model.write(plan, out)
     assert out.stat().st_size == plan.total_bytes
     batch = inputs_for(model, 6, seed=3)
-    reference = model.with_weights(dequantized(model, bits)).run(batch)
-    assert relative(read(out).run(batch), reference) < 0.03
+    reference = np.asarray(model.with_weights(dequantized(model, bits)).run(batch))
+    assert relative(np.asarray(read(out).run(batch)), reference) < 0.03
     if name not in ("conv_batch_3", "two_signatures"):
         assert relative(run_directly(out, batch, delegates=False), reference) < 0.03
 
@@ -93,7 +93,7 @@ def test_fixed_int8_activations_compute_what_the_fake_quant_model_does(name, tmp
     plan = plan_for(model, narrowest(model, 4), ranges=ranges_of(model, batch))
     out = tmp_path / "q.tflite"
     model.write(plan, out, calibration=batch)
-    reference = model.with_weights(dequantized(model, narrowest(model, 4))).run(batch)
+    reference = np.asarray(model.with_weights(dequantized(model, narrowest(model, 4))).run(batch))
     assert relative(run_directly(out, batch), reference) < 0.05
     assert ("QUANTIZE", 1) in opcodes(out)
     assert "INT32" in tensor_types(out)
@@ -155,8 +155,8 @@ def test_plans_of_other_formats_take_the_next_container(tmp_path):
     out = tmp_path / "q.tflite"
     model.write(plan_for(model, lambda layer: bits[layer.name]), out)
     batch = inputs_for(model, 4)
-    reference = model.with_weights(dequantized(model, lambda layer: bits[layer.name])).run(batch)
-    assert relative(read(out).run(batch), reference) < 0.02
+    reference = np.asarray(model.with_weights(dequantized(model, lambda layer: bits[layer.name])).run(batch))
+    assert relative(np.asarray(read(out).run(batch)), reference) < 0.02
     assert read(out).stored_bits()["block.depthwise"] == (8, "int8")
 
 
@@ -185,7 +185,7 @@ def test_replaced_weights_are_what_is_written(tmp_path):
     out = tmp_path / "q.tflite"
     changed.write(without(plan, {"head"}), out)
     batch = inputs_for(model, 3)
-    assert relative(read(out).run(batch), changed.run(batch)) < 0.02
+    assert relative(np.asarray(read(out).run(batch)), np.asarray(changed.run(batch))) < 0.02
 
 
 @pytest.mark.parametrize("name", ["vit", "vit_float16", "two_signatures"])
@@ -219,7 +219,7 @@ def test_both_signatures_run_after_writing(tmp_path):
         before, after = (read(p, signature=signature) for p in (fixture("two_signatures"), out))
         batch = inputs_for(before, 4)
         values = dequantized(before, narrowest(before, 4))
-        assert relative(after.run(batch), before.with_weights(values).run(batch)) < 0.02
+        assert relative(np.asarray(after.run(batch)), np.asarray(before.with_weights(values).run(batch))) < 0.02
 
 
 def coded_layer(model, name, bits):

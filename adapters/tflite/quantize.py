@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.bitpacking import pack
+from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.schema import schema
-from lampq.adapters.tflite.weights import DEPTHWISE, FULLY_CONNECTED, MATMUL, Site, Weight
+from lampq.adapters.tflite.operands import DEPTHWISE, FULLY_CONNECTED, MATMUL
+from lampq.adapters.tflite.weights import Site, Weight
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 
@@ -40,24 +42,39 @@ class Coded:
     inputs: ActivationGrid | None = None
     outputs: Mapping[Site, ActivationGrid] | None = None
 
+    @property
+    def multiplied(self) -> bool:
+        """Whether operators compute with the codes themselves; otherwise numbers are made of them first."""
+        return containers.multiplied(self.weight, self.width, static=self.inputs is not None)
+
+    @property
+    def axis(self) -> int:
+        """Axis of the channels in `codes`."""
+        weight = self.weight
+        return 0 if self.multiplied and MATMUL in weight.op_names else weight.channel_axis
+
     def values(self) -> np.ndarray:
         """What the codes stand for, float32, in the shape of the float weight."""
         weight = self.weight
-        if MATMUL in weight.op_names:
-            return from_rows(
-                self.codes.astype(np.float32) * self.scale[:, None], weight.shape, weight.channel_axis
-            )
-        along = [1] * len(weight.shape)
-        along[weight.channel_axis] = -1
-        return self.codes.astype(np.float32) * self.scale.reshape(along)
+        along = [1] * self.codes.ndim
+        along[self.axis] = -1
+        numbers = self.codes.astype(np.float32) * self.scale.reshape(along)
+        if self.axis == weight.channel_axis and self.codes.shape == weight.shape:
+            return numbers
+        return from_rows(numbers, weight.shape, weight.channel_axis)
 
 
-def code(weight: Weight, quantized: Quantized, width: int) -> Coded:
-    """A quantized weight in the layout of the file: as stored, but a product's operand as a layer has it."""
+def code(weight: Weight, quantized: Quantized, width: int, inputs: ActivationGrid | None = None) -> Coded:
+    """A quantized weight in the layout of the file: as stored, but a product's operand as a linear layer has it.
+
+    A grid of the input is left out where no operator multiplies codes by codes.
+    """
+    fixed = inputs if containers.multiplied(weight, width, static=True) else None
     codes = quantized.integers()
-    if MATMUL not in weight.op_names:
+    linear = MATMUL in weight.op_names and containers.multiplied(weight, width, static=fixed is not None)
+    if not linear:
         codes = from_rows(codes, weight.shape, weight.channel_axis)
-    return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale)
+    return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale, inputs=fixed)
 
 
 class Rewriter:
@@ -81,28 +98,32 @@ class Rewriter:
     def apply(self, coded: Coded) -> None:
         """Store a weight as codes wherever it is used."""
         weight = coded.weight
+        numbers = not coded.multiplied
+        along = weight.channel_axis if numbers or DEPTHWISE in weight.op_names else 0
         parameters = Record(
             "QuantizationParameters",
             scale=coded.scale,
             zero_point=self.zero_points(len(coded.scale)),
-            quantized_dimension=weight.channel_axis if DEPTHWISE in weight.op_names else 0,
+            quantized_dimension=along,
         )
-        self.draft.set_data(
-            weight,
-            containers.pack(coded.codes, coded.width),
-            type=schema().value("TensorType", containers.TENSOR_TYPES[coded.width]),
-            shape=np.array(coded.codes.shape, dtype=np.int32),
-            shape_signature=None,
-            quantization=parameters,
-        )
+        data = pack(coded.codes, coded.width)
+        fields = {
+            "type": schema().value("TensorType", containers.TENSOR_TYPES[coded.width]),
+            "shape_signature": None,
+            "quantization": parameters,
+        }
+        if numbers:
+            version = containers.dequantize_version(coded.width)
+            self.draft.set_codes(weight, data, version, **fields)
+            return
+        self.draft.set_data(weight, data, shape=np.array(coded.codes.shape, dtype=np.int32), **fields)
         for site in weight.sites:
             self._adapt(site, coded)
 
     def _adapt(self, site: Site, coded: Coded) -> None:
         draft, op = self.draft, self.graph.subgraphs[site.subgraph].ops[site.op]
         name = FULLY_CONNECTED if site.op_name == MATMUL else site.op_name
-        static = coded.inputs is not None
-        least = containers.version(name, coded.width, static=static)
+        least = containers.version(name, coded.width, static=coded.inputs is not None)
         if site.op_name == MATMUL:
             # Products have no narrow containers, and their per-channel scales no version that old runtimes
             # refuse.
@@ -142,7 +163,7 @@ class Rewriter:
         )
         if bias >= 0:
             draft.discard(site.subgraph, bias)
-        back = _operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
+        back = operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
         draft.surround(site.subgraph, site.op, after=[back])
 
     def _feed(self, site: Site, source: int, grid: ActivationGrid) -> int:
@@ -153,7 +174,7 @@ class Rewriter:
             tensor = self.draft.add_tensor(
                 site.subgraph, record.copy(name=_named(record, b"int8"), **_int8(grid))
             )
-            step = _operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
+            step = operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
             self.draft.surround(site.subgraph, site.op, before=[step])
             self._fed[key] = tensor
         return self._fed[key]
@@ -185,17 +206,6 @@ def _int8(grid: ActivationGrid) -> dict[str, object]:
         zero_point=np.array([grid.zero_point - _INT8_SHIFT], dtype=np.int64),
     )
     return {"type": schema().value("TensorType", "INT8"), "quantization": parameters, "buffer": 0}
-
-
-def _operator(code: int, source: int, result: int, options: str) -> Record:
-    return Record(
-        "Operator",
-        opcode_index=code,
-        inputs=np.array([source], dtype=np.int32),
-        outputs=np.array([result], dtype=np.int32),
-        builtin_options_type=schema().value("BuiltinOptions", options),
-        builtin_options=Record(options),
-    )
 
 
 def _named(tensor: Record, suffix: bytes) -> bytes:
