@@ -116,9 +116,7 @@ class Batches:
             feeds.append(port.feed(array))
         return Chunk(feeds=feeds, samples=samples, size=size, group=number)
 
-    def joined(
-        self, outputs: Sequence[Output], chunks: Sequence[Chunk], results: Sequence[Values]
-    ) -> Batch:
+    def joined(self, outputs: Sequence[Output], chunks: Sequence[Chunk], results: Sequence[Values]) -> Batch:
         """The outputs of the chunks as numbers, float32, in the groups of the batch.
 
         Raises:
@@ -134,7 +132,10 @@ class Batches:
             )
         try:
             return Batch(
-                [{o.spec.name: np.concatenate([p[o.spec.name] for p in group]) for o in outputs} for group in parts]
+                [
+                    {o.spec.name: np.concatenate([p[o.spec.name] for p in group]) for o in outputs}
+                    for group in parts
+                ]
             )
         except ValueError as err:
             raise AdapterError(

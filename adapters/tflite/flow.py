@@ -25,7 +25,15 @@ _CHOOSING = frozenset(
 _OF_SHAPES = frozenset(("SHAPE", "RANK", "ZEROS_LIKE"))
 # Their first input says which of the others is taken; numbers on both sides mostly meet where it changes.
 _SELECTING = frozenset(("SELECT", "SELECT_V2", "IF"))
-_STATEFUL = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "RANDOM", "MULTINOMIAL", "HASHTABLE")
+_STATEFUL = (
+    "VAR_HANDLE",
+    "READ_VARIABLE",
+    "ASSIGN_VARIABLE",
+    "CALL_ONCE",
+    "RANDOM",
+    "MULTINOMIAL",
+    "HASHTABLE",
+)
 
 
 class Flow:

@@ -74,7 +74,10 @@ def fisher_traces(
     found = leaf_traces(
         graph,
         graph.weights,
-        [Piece(feeds=chunk.feeds, inputs=_inputs(variant, names, chunk), samples=chunk.samples) for chunk in chunks],
+        [
+            Piece(feeds=chunk.feeds, inputs=_inputs(variant, names, chunk), samples=chunk.samples)
+            for chunk in chunks
+        ],
         readout,
         np.arange(checked.samples) if samples is None else samples,
         labels=labels,
@@ -162,7 +165,9 @@ class TorchGraph:
             parts = result if isinstance(result, (tuple, list)) else (result,)
             values.update(zip(op.outputs, parts, strict=True))
         judged = self._variant.judgement.judged
-        return {head.name: canonical(head, _samples(output, values[output.tensor])) for output, head in judged}
+        return {
+            head.name: canonical(head, _samples(output, values[output.tensor])) for output, head in judged
+        }
 
     def _prepared(self) -> list[tuple[Op, Call]]:
         """The needed operators, with all of a call that does not depend on the input."""

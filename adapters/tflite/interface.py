@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,13 +105,12 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
     subgraph = graph.subgraphs[number]
     tensors = tuple(dict.fromkeys(subgraph.inputs))
     every = (*tensors, *(t for t in subgraph.outputs if t not in tensors))
-    named = dict(zip(every, unique(names.get(t) or text(subgraph.tensors[t].name) or f"tensor {t}" for t in every)))
+    labels = unique(names.get(t) or text(subgraph.tensors[t].name) or f"tensor {t}" for t in every)
+    named = dict(zip(every, labels, strict=True))
     native, whole = _samples(subgraph, tensors)
     # One input of a fixed number of samples fixes it for all.
     free = all(t not in whole and _declared(subgraph, t)[0] < 1 for t in tensors)
-    ports = [
-        _port(subgraph, t, named[t], whole=t in whole, batch=None if free else native) for t in tensors
-    ]
+    ports = [_port(subgraph, t, named[t], whole=t in whole, batch=None if free else native) for t in tensors]
     return Interface(subgraph=number, inputs=tuple(ports), native_batch=native, names=named)
 
 
@@ -183,10 +182,14 @@ def _samples(subgraph: Subgraph, tensors: Sequence[int]) -> tuple[int, frozenset
     scalars = frozenset(tensors) - frozenset(ranked)
     if 1 in sizes or not sizes:
         waveform = len(tensors) == 1 and _is_waveform(subgraph, tensors[0], ranked)
-        return 1, frozenset(tensors) if waveform else scalars | {t for t in ranked if subgraph.shape(t)[0] != 1}
+        return 1, frozenset(tensors) if waveform else scalars | {
+            t for t in ranked if subgraph.shape(t)[0] != 1
+        }
     number = next(iter(sizes))
     results = {shape[0] for shape in map(subgraph.shape, subgraph.outputs) if shape}
-    free = all(_declared(subgraph, t)[0] < 1 for t in ranked) and not _is_waveform(subgraph, tensors[0], ranked)
+    free = all(_declared(subgraph, t)[0] < 1 for t in ranked) and not _is_waveform(
+        subgraph, tensors[0], ranked
+    )
     if len(sizes) > 1 or scalars or (number not in results and not free):
         return 1, frozenset(tensors)
     return max(1, number), frozenset()
@@ -198,8 +201,7 @@ def _is_waveform(subgraph: Subgraph, tensor: int, ranked: Sequence[int]) -> bool
 
 def _port(subgraph: Subgraph, tensor: int, name: str, *, whole: bool, batch: int | None) -> Port:
     declared, shape = _declared(subgraph, tensor), subgraph.shape(tensor)
-    free: Callable[[int], int | None] = lambda d: None if d < 1 else d
-    dims = tuple(map(free, declared if whole else declared[1:]))
+    dims = tuple(None if d < 1 else d for d in (declared if whole else declared[1:]))
     return Port(
         tensor=tensor,
         spec=InputSpec(name=name, shape=(1 if whole else batch, *dims), dtype=dtype_of(subgraph, tensor)),

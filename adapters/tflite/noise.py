@@ -10,7 +10,9 @@ from lampq.core.values.batch import Batch
 
 # Integers of which nothing is known are zeros and ones.
 _NUMBERS = 2
-_ON_THE_WAY = frozenset(("CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAXIMUM", "MINIMUM", "SLICE"))
+_ON_THE_WAY = frozenset(
+    ("CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "MAXIMUM", "MINIMUM", "SLICE")
+)
 
 
 def trial(interface: Interface, subgraph: Subgraph, samples: int) -> Batch:

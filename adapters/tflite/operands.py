@@ -60,7 +60,10 @@ def operands(op: Op) -> tuple[Operand, ...]:
     """The places where an operator reads weights, as its options have them; empty for others."""
     options = op.options
     if op.name == MATMUL:
-        across, down = options is not None and bool(options.adj_x), options is not None and bool(options.adj_y)
+        across, down = (
+            options is not None and bool(options.adj_x),
+            options is not None and bool(options.adj_y),
+        )
         right = Operand(slot=1, axis=-2 if down else -1, source=None if across else 0)
         return right, Operand(slot=0, axis=-1 if across else -2)
     if op.name == GATHER:

@@ -91,7 +91,9 @@ class Outputs:
         tensor = next((t for t in computed if self._flow.is_number(t)), None)
         if tensor is None:
             listed = ", ".join(output.spec.name for output in self.all)
-            raise AdapterError(f"no output or inner tensor of numbers is called {name!r}; the outputs are {listed}")
+            raise AdapterError(
+                f"no output or inner tensor of numbers is called {name!r}; the outputs are {listed}"
+            )
         self._names = {**self._names, tensor: name}
         return self._output(tensor, ())
 
@@ -185,7 +187,7 @@ def _axes_before(
 def _same_axis(
     before: Sequence[int], after: Sequence[int], old: int, axes: Sequence[int | None]
 ) -> int | None:
-    """The axis of a reshaped tensor that holds what one held before: as long, with as much in front of it and behind."""
+    """The axis of a reshaped tensor that holds what one held before: as long, with as much behind it."""
     for new, length in enumerate(after):
         if length == before[old] and np.prod(after[new + 1 :]) == np.prod(before[old + 1 :]):
             return axes[new]

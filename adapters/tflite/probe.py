@@ -48,7 +48,7 @@ def probe(content: bytes, module: str, *, lenient: bool = False) -> None:
     Args:
         content: The .tflite file.
         module: Name of the runtime's module.
-        lenient: Whether the runtime may refuse zeros of the stored shapes, which are none to be run where axes are free.
+        lenient: Whether the runtime may refuse zeros of the stored shapes, as where axes are free.
 
     Raises:
         AdapterError: The run fails, crashes, takes too long or too much memory.

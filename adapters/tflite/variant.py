@@ -12,8 +12,8 @@ from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
 from lampq.adapters.tflite.graph import Subgraph
 from lampq.adapters.tflite.heads import Judgement
 from lampq.adapters.tflite.opened import Opened, Read
-from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.operands import CONV, DEPTHWISE
+from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import Site, Weight
 from lampq.core.readouts.canonical import canonical
 from lampq.core.values.batch import Batch, BatchLike
@@ -109,7 +109,9 @@ class Variant:
         """The canonical outputs of chunks."""
         outputs = self.opened.batches.joined(self.read, chunks, results)
         heads = {head.name: head for _, head in self.judgement.judged}
-        return Batch([{name: canonical(heads[name], array) for name, array in g.items()} for g in outputs.groups])
+        return Batch(
+            [{name: canonical(heads[name], array) for name, array in g.items()} for g in outputs.groups]
+        )
 
     def sweep(
         self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
@@ -181,7 +183,9 @@ class Variant:
     def _require_judged(self) -> None:
         if not self.read:
             listed = "; ".join(f"{head.name}: {head.reason or head.role}" for head in self.judgement.heads)
-            raise AdapterError(f"{self.opened.path} has no output to judge ({listed}); name one with --output")
+            raise AdapterError(
+                f"{self.opened.path} has no output to judge ({listed}); name one with --output"
+            )
 
 
 def _uses(subgraph: Subgraph, site: Site, source: np.ndarray) -> int:

@@ -105,7 +105,9 @@ class _Verification:
     def _run_whole(self, reached: frozenset[int], inputs: BatchLike | None) -> dict[int, np.ndarray]:
         """Values of the tensors around the quantized layers, from a run of the written file."""
         opened, numbering = self.opened, self.draft.numbering(self.main)
-        sample = trial(opened.interface, opened.main, opened.interface.native_batch) if inputs is None else inputs
+        sample = (
+            trial(opened.interface, opened.main, opened.interface.native_batch) if inputs is None else inputs
+        )
         feeds = opened.batches.chunks(opened.batches.checked(sample))[0].feeds
         expected = opened.open({**self.kept, **self.values}, self.outputs).run(feeds)
         plain = self._session([numbering[t] for t in self.outputs]).run(feeds)

@@ -163,8 +163,13 @@ def survey(
     decided = override_kinds([name for _, name in free], kinds_found, kinds)
     coded = [(group, name) for group, name in named if group.reasons and group.bits]
     return Survey(
-        weights=tuple(group.weight(graph, name, kind) for (group, name), kind in zip(free, decided, strict=True)),
-        skipped=(*((n, "; ".join(sorted(g.reasons)) + g.size(graph)) for g, n in named if g.reasons), *customs),
+        weights=tuple(
+            group.weight(graph, name, kind) for (group, name), kind in zip(free, decided, strict=True)
+        ),
+        skipped=(
+            *((n, "; ".join(sorted(g.reasons)) + g.size(graph)) for g, n in named if g.reasons),
+            *customs,
+        ),
         stored={name: min(group.bits) for group, name in coded},
         stored_sites={name: group.sites[0] for group, name in coded},
         places=frozenset((site.subgraph, site.op) for group in groups.values() for site in group.sites),
@@ -288,7 +293,11 @@ def _place(subgraph: Subgraph, op: Op, operand: Operand, *, requantize: bool) ->
         # Tables of integers are no weights.
         return None if op.name in TABLES else _Place(site, f"stored as {dtype}")
     bits = CODED.get(dtype)
-    fed = subgraph.dtype(op.inputs[operand.source]) if operand.source is not None else subgraph.dtype(op.outputs[0])
+    fed = (
+        subgraph.dtype(op.inputs[operand.source])
+        if operand.source is not None
+        else subgraph.dtype(op.outputs[0])
+    )
     if bits and not (requantize and fed == "FLOAT32"):
         hint = "" if fed != "FLOAT32" else "; --requantize takes its rounded values"
         return _Place(site, f"already quantized ({dtype}){hint}", bits)
@@ -351,7 +360,7 @@ def _stuck(subgraph: Subgraph, stored: int) -> str | None:
     if stored in subgraph.inputs or (any(unpacking) and stored in subgraph.outputs):
         return "it is part of the model's interface"
     packed = subgraph.dtype(stored) != "FLOAT32" and any(not u for u in unpacking)
-    if any(unpacking) and not all(unpacking) or (packed and subgraph.dtype(stored) == "FLOAT16"):
+    if (any(unpacking) and not all(unpacking)) or (packed and subgraph.dtype(stored) == "FLOAT16"):
         names = sorted({op.name for op, _ in readers if op.name != "DEQUANTIZE"})
         return f"also used by {', '.join(names)}"
     return None
@@ -379,4 +388,3 @@ def _constants(subgraph: Subgraph, op: Op) -> str:
     stored = {_stored(subgraph, t)[0] for t in op.inputs if t >= 0}
     sizes = [c.nbytes for t in stored if t >= 0 and (c := subgraph.constant(t)) is not None]
     return f" ({sum(sizes):,} bytes)" if sizes else ""
-

@@ -13,9 +13,9 @@ from lampq.adapters.tflite import containers, verify
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
 from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.quantize import Coded, Rewriter, code
 from lampq.adapters.tflite.variant import Variant
-from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.weights import Site, Weight
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
@@ -95,7 +95,7 @@ def _table_bytes(opened: Opened, *, fixed: bool) -> int:
 
 
 def _skeleton(opened: Opened, *, fixed: bool) -> list[Any]:
-    """The file with all weights quantized in the form that takes most room, one byte in place of each weight's codes."""
+    """The file with all weights in the form that takes most room, one byte in place of each one's codes."""
     draft = Draft(opened.graph)
     rewriter = Rewriter(draft)
     grid = ActivationGrid.from_range(-1.0, 1.0, bits=_ACTIVATION_BITS)
