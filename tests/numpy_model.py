@@ -1,16 +1,25 @@
 """A small residual network in NumPy behind the model protocol: real, nonlinear, and quick enough for exhaustion."""
 
+from pathlib import Path
+
 import numpy as np
 
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.batch import Batch
+from lampq.core.values.head import CLASSES, Head
+from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 
 
 class NumpyModel:
     """Inputs (S, width) through residual tanh layers to logits (S, classes); every layer is a matrix (out, in)."""
 
+    path = Path("numpy")
+    format = "numpy"
     grid = "auto"
     coding = Coding()
+    heads = (Head(name="logits", role=CLASSES),)
+    input_specs = (InputSpec(name="x", shape=(None, None)),)
 
     def __init__(self, weights):
         self._weights = weights
@@ -45,7 +54,7 @@ class NumpyModel:
         return other
 
     def run(self, batch):
-        return self._forward(batch)[-1]
+        return Batch.of(self._forward(batch)[-1], name="logits")
 
     def sweep(self, batch, candidates):
         for name, option, array in candidates:
@@ -57,7 +66,7 @@ class NumpyModel:
 
     def _forward(self, batch):
         """Inputs of all layers, then the logits."""
-        values = [batch.astype(np.float32)]
+        values = [np.asarray(batch).astype(np.float32)]
         *blocks, head = self._weights.values()
         for weight in blocks:
             values.append(values[-1] + np.tanh(values[-1] @ weight.T))

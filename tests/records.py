@@ -9,6 +9,7 @@ from lampq.core.values.gaussian import Gaussian
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
+from lampq.core.values.tables import known_tables
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 KINDS = ("patch_embed", "qkv", "proj", "fc1", "fc2", "qkv", "proj", "fc1", "fc2", "head")
@@ -41,12 +42,14 @@ def make_profile(seed=0, *, samples=6, classes=4, data=True, kinds=KINDS, widths
     return Profile(
         layers=tuple(layers),
         options=tuple(Option(weight_bits=bits) for bits in widths),
-        weight_error=error,
-        payload_bytes=np.array(payload),
         rest_bytes=1000,
-        kl=sensitivity * error if data else None,
-        logits=logits if data else None,
-        logit_delta=delta.astype(np.float32) if data else None,
+        tables=known_tables(
+            weight_error=error,
+            payload_bytes=np.array(payload),
+            kl=sensitivity * error if data else None,
+            logits=logits if data else None,
+            logit_delta=delta.astype(np.float32) if data else None,
+        ),
         samples=samples if data else 0,
         provenance={"model": "random", "digest": "0" * 64, "seed": seed},
     )
@@ -88,10 +91,11 @@ def pair_profile(seed=0, weights=(2, 4, 8), inputs=(4, 8), kinds=("patch_embed",
         dataclasses.replace(
             base,
             options=tuple(Option(weight_bits=w, activation_bits=a) for w in weights for a in inputs),
-            weight_error=np.repeat(base.weight_error, len(inputs), axis=1),
-            payload_bytes=np.repeat(base.payload_bytes, len(inputs), axis=1),
-            kl=np.array(kl),
-            logit_delta=None,
+            tables=known_tables(
+                weight_error=np.repeat(base.weight_error, len(inputs), axis=1),
+                payload_bytes=np.repeat(base.payload_bytes, len(inputs), axis=1),
+                kl=np.array(kl),
+            ),
         ),
         elements,
     )

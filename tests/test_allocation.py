@@ -106,12 +106,11 @@ def test_the_uniform_plan_is_the_widest_that_fits():
 
 
 def test_options_a_format_cannot_store_are_never_taken():
-    import dataclasses
 
     profile = make_profile(widths=(2, 4, 8))
     payload = profile.payload_bytes.copy()
     payload[3, 0] = -1
-    profile = dataclasses.replace(profile, payload_bytes=payload)
+    profile = profile.with_tables(payload_bytes=payload)
     plan = lampq.plan(profile, average_bits=2.7)
     assert plan.layers[3].weight_bits >= 4
     assert plan.average_bits <= 2.7

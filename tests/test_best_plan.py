@@ -10,10 +10,12 @@ from lampq.core.allocating.allocation import Budget
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.measure import measure_damage
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.tables import known_tables
 from lampq.verbs.quantize import best_plan
 
 WIDTHS = (2, 3, 4, 6)
@@ -24,7 +26,7 @@ def measured_model(seed, *, missing=()):
     """A model, its images, and its profile; options (layer, width index) in `missing` cannot be stored."""
     model = NumpyModel.random(seed, depth=3)
     images = np.random.default_rng(seed).normal(size=(24, 8)).astype(np.float32)
-    traces = forward_fisher(model, images, draws=2)
+    traces = forward_fisher(model, measure_reference(model, images), draws=2)
     layers = tuple(dataclasses.replace(layer, fisher=traces[layer.name]) for layer in model.layers())
     damage = measure_damage(model, layers, WIDTHS, images)
     payload = np.array([[bits * layer.size // 8 + 4 * layer.channels for bits in WIDTHS] for layer in layers])
@@ -33,12 +35,10 @@ def measured_model(seed, *, missing=()):
     profile = Profile(
         layers=layers,
         options=tuple(Option(weight_bits=bits) for bits in WIDTHS),
-        weight_error=damage.weight_error,
-        payload_bytes=payload,
         rest_bytes=10,
-        kl=damage.kl,
-        logits=damage.logits,
-        logit_delta=damage.logit_delta,
+        tables=known_tables(
+            weight_error=damage.weight_error, payload_bytes=payload, kl=damage.kl, gram=damage.gram
+        ),
         samples=len(images),
     )
     return model, images, profile

@@ -322,7 +322,7 @@ def test_what_a_format_cannot_store_is_left_out_under_every_limit(budget):
     profile = make_profile(2, **SMALL)
     payload = profile.payload_bytes.copy()
     payload[1, 0] = payload[2, 3] = payload[3, 1] = -1
-    profile = dataclasses.replace(profile, payload_bytes=payload)
+    profile = profile.with_tables(payload_bytes=payload)
     plans = [
         (sum(int(payload[i, j]) for i, j in enumerate(c)), sum(profile.kl[i, j] for i, j in enumerate(c)), c)
         for c in itertools.product(range(4), repeat=4)
@@ -355,7 +355,7 @@ def test_damage_that_is_no_number_is_refused_by_name(value):
     kl = profile.kl.copy()
     kl[2, 3] = value
     with pytest.raises(RecordError, match=r"blocks\.2\.proj"):
-        dataclasses.replace(profile, kl=kl)
+        profile.with_tables(kl=kl)
 
 
 def test_a_limit_is_given_once():

@@ -1,18 +1,26 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from class_outputs import HEAD, logits_batch
 
 from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.errors import RecordError
+from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 
 
 class SoftmaxNet:
     """x -> tanh(x A^T) B^T in float64: the smallest model with two layers and closed-form gradients."""
 
+    path = Path("softmax")
     grid = "auto"
     coding = Coding()
+    heads = (HEAD,)
+    input_specs = (InputSpec(name="x", shape=(None, None)),)
 
     def __init__(self, first, second):
         self.weights = {"first": first, "second": second}
@@ -28,11 +36,17 @@ class SoftmaxNet:
 
     def run(self, batch, weights=None):
         weights = {**self.weights, **(weights or {})}
-        return np.tanh(batch @ weights["first"].T.astype(float)) @ weights["second"].T.astype(float)
+        batch = np.asarray(batch)
+        logits = np.tanh(batch @ weights["first"].T.astype(float)) @ weights["second"].T.astype(float)
+        return logits_batch(logits)
 
     def sweep(self, batch, candidates):
         for name, option, weight in candidates:
             yield name, option, self.run(batch, {name: weight})
+
+
+def traces_of(net, batch, **settings):
+    return forward_fisher(net, measure_reference(net, batch), **settings)
 
 
 def exact_traces(net, batch):
@@ -61,14 +75,14 @@ def make_net(seed=0, inputs=5, hidden=4, classes=3, samples=6):
 def test_many_draws_converge_to_the_exact_traces():
     net, batch = make_net()
     expected = exact_traces(net, batch)
-    found = forward_fisher(net, batch, draws=4000, seed=1)
+    found = traces_of(net, batch, draws=4000, seed=1)
     for name, trace in expected.items():
         assert found[name] == pytest.approx(trace, rel=0.03)
 
 
 def test_one_weight_needs_one_draw():
     net, batch = make_net(hidden=1, inputs=1)
-    found = forward_fisher(net, batch, draws=1, relative_step=1e-4)
+    found = traces_of(net, batch, draws=1, relative_step=1e-4)
     # Signs matter only between weights; what is left is the error of the step and float32 rounding.
     assert found["first"] == pytest.approx(exact_traces(net, batch)["first"], rel=1e-3)
 
@@ -77,7 +91,7 @@ def test_the_error_of_the_step_shrinks_with_it():
     net, batch = make_net(hidden=1, inputs=1)
     exact = exact_traces(net, batch)["first"]
     errors = [
-        abs(forward_fisher(net, batch, draws=1, relative_step=step)["first"] / exact - 1)
+        abs(traces_of(net, batch, draws=1, relative_step=step)["first"] / exact - 1)
         for step in (0.3, 0.03, 0.003)
     ]
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
@@ -85,8 +99,8 @@ def test_the_error_of_the_step_shrinks_with_it():
 
 def test_shards_average_to_the_whole():
     net, batch = make_net(samples=9)
-    whole = forward_fisher(net, batch, draws=2, seed=3)
-    parts = [(len(part), forward_fisher(net, part, draws=2, seed=3)) for part in (batch[:2], batch[2:])]
+    whole = traces_of(net, batch, draws=2, seed=3)
+    parts = [(len(part), traces_of(net, part, draws=2, seed=3)) for part in (batch[:2], batch[2:])]
     for name, trace in whole.items():
         assert sum(n * found[name] for n, found in parts) / len(batch) == pytest.approx(trace, rel=1e-9)
 
@@ -94,7 +108,7 @@ def test_shards_average_to_the_whole():
 def test_a_layer_of_zeros_has_a_trace_too():
     net, batch = make_net()
     net.weights["second"] = np.zeros_like(net.weights["second"])
-    found = forward_fisher(net, batch, draws=3000)
+    found = traces_of(net, batch, draws=3000)
     assert found["second"] == pytest.approx(exact_traces(net, batch)["second"], rel=0.05)
     assert found["first"] == 0
 
@@ -102,7 +116,7 @@ def test_a_layer_of_zeros_has_a_trace_too():
 def test_progress_counts_every_draw():
     net, batch = make_net()
     seen = []
-    forward_fisher(net, batch, draws=3, progress=lambda *report: seen.append(report))
+    traces_of(net, batch, draws=3, progress=lambda *report: seen.append(report))
     assert seen == [("Fisher traces", i, 6) for i in range(1, 7)]
 
 
@@ -110,12 +124,14 @@ def test_progress_counts_every_draw():
 def test_impossible_settings_are_refused(bad):
     net, batch = make_net()
     with pytest.raises(RecordError, match=r"draws|relative step"):
-        forward_fisher(net, batch, **bad)
+        traces_of(net, batch, **bad)
 
 
 def test_logits_that_are_not_finite_name_the_layer():
     net, batch = make_net()
     run = net.run
-    net.run = lambda batch, weights=None: run(batch) if not weights else np.full((len(batch), 3), np.nan)
+    net.run = lambda batch, weights=None: (
+        run(batch) if not weights else logits_batch(np.full((batch.samples, 3), np.nan))
+    )
     with pytest.raises(RecordError, match="first"):
-        forward_fisher(net, batch, draws=1)
+        traces_of(net, batch, draws=1)

@@ -1,16 +1,12 @@
 import numpy as np
 import pytest
+from class_outputs import logits_batch, logits_builder, logits_interaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import make_profile
 
 from lampq.core.measuring.divergence import kl_divergence, log_softmax, second_order_kl
-from lampq.core.measuring.interaction import (
-    Interaction,
-    InteractionBuilder,
-    build_interaction,
-    profile_interaction,
-)
+from lampq.core.measuring.interaction import Interaction, profile_interaction
 from lampq.core.values.errors import RecordError
 
 
@@ -18,6 +14,13 @@ def differences(seed, layers=4, options=3, samples=5, classes=6, size=0.3):
     rng = np.random.default_rng(seed)
     target = rng.normal(size=(samples, classes)) * 2
     return target, (rng.normal(size=(layers, options, samples, classes)) * size).astype(np.float32)
+
+
+def around(target, centre, delta):
+    builder = logits_builder(target, centre=centre, layers=len(delta), options=delta.shape[1])
+    for layer, option in np.ndindex(delta.shape[:2]):
+        builder.add(layer, option, logits_batch(delta[layer, option]))
+    return builder.build()
 
 
 def total(delta, choice):
@@ -28,7 +31,7 @@ def total(delta, choice):
 @settings(max_examples=30, deadline=None)
 def test_a_plan_is_predicted_by_the_second_order_kl_of_the_summed_differences(seed):
     target, delta = differences(seed)
-    interaction = build_interaction(target, delta)
+    interaction = logits_interaction(target, delta)
     choices = np.random.default_rng(seed).integers(0, 3, (4, 4))
     expected = [second_order_kl(target, total(delta, choice)).mean() for choice in choices]
     np.testing.assert_allclose(interaction.predict(choices), expected, rtol=1e-5)
@@ -41,7 +44,7 @@ def test_around_a_plan_the_expansion_is_that_of_the_true_kl():
     target, delta = differences(3)
     centre = target + np.random.default_rng(4).normal(size=target.shape) * 0.5
     p, q = (np.exp(log_softmax(z)) for z in (target, centre))
-    interaction = build_interaction(target, delta, centre=centre)
+    interaction = around(target, centre, delta)
     choice = np.array([2, 0, 1, 1])
     step = total(delta, choice)
     variance = (q * step**2).sum(-1) - (q * step).sum(-1) ** 2
@@ -57,7 +60,7 @@ def test_the_error_of_the_expansion_is_of_third_order():
     for size in (0.4, 0.2, 0.1):
         small = (delta * size).astype(np.float32)
         truth = kl_divergence(target, centre + total(small, choice)).mean()
-        predicted = build_interaction(target, small, centre=centre).predict(choice)
+        predicted = around(target, centre, small).predict(choice)
         errors.append(abs(float(predicted) - truth))
     assert errors[0] / errors[1] > 5
     assert errors[1] / errors[2] > 5
@@ -65,7 +68,7 @@ def test_the_error_of_the_expansion_is_of_third_order():
 
 def test_the_matrix_is_positive_semi_definite_and_its_diagonal_is_the_damage_of_one_layer():
     target, delta = differences(7, layers=6, options=4)
-    interaction = build_interaction(target, delta)
+    interaction = logits_interaction(target, delta)
     values = np.linalg.eigvalsh(interaction.matrix)
     assert values[0] > -1e-12 * values[-1]
     np.testing.assert_allclose(interaction.own, second_order_kl(target, delta).mean(-1), rtol=1e-5)
@@ -78,7 +81,7 @@ def test_tied_layers_move_together(seed):
     centre = target * 0.9
     rng = np.random.default_rng(seed)
     groups = np.unique(rng.integers(0, 3, 5), return_inverse=True)[1]
-    whole = build_interaction(target, delta, centre=centre)
+    whole = around(target, centre, delta)
     grouped = whole.grouped(groups)
     for choice in rng.integers(0, 3, (4, groups.max() + 1)):
         assert float(grouped.predict(choice)) == pytest.approx(float(whole.predict(choice[groups])))
@@ -86,11 +89,11 @@ def test_tied_layers_move_together(seed):
 
 def test_an_option_of_a_group_is_measured_where_all_its_layers_are():
     target, delta = differences(8)
-    builder = InteractionBuilder(target, layers=4, options=3)
+    builder = logits_builder(target, layers=4, options=3)
     for layer in range(4):
         builder.keep(layer, 0)
-        builder.add(layer, 1, delta[layer, 1])
-    builder.add(0, 2, delta[0, 2])
+        builder.add(layer, 1, logits_batch(delta[layer, 1]))
+    builder.add(0, 2, logits_batch(delta[0, 2]))
     interaction = builder.build()
     assert interaction.measured.tolist() == [[True] * 3] + [[True, True, False]] * 3
     grouped = interaction.grouped(np.array([0, 0, 1, 2]))
@@ -101,14 +104,14 @@ def test_layers_in_another_order_give_the_same_prediction():
     target, delta = differences(9)
     order = np.array([2, 0, 3, 1])
     choice = np.array([0, 2, 1, 2])
-    one, other = build_interaction(target, delta), build_interaction(target, delta[order])
+    one, other = logits_interaction(target, delta), logits_interaction(target, delta[order])
     assert float(one.predict(choice)) == pytest.approx(float(other.predict(choice[order])))
 
 
 def sketched(target, delta, *, rows, seed=0):
-    builder = InteractionBuilder(target, layers=len(delta), options=delta.shape[1], rows=rows, seed=seed)
+    builder = logits_builder(target, layers=len(delta), options=delta.shape[1], rows=rows, seed=seed)
     for layer, option in np.ndindex(delta.shape[:2]):
-        builder.add(layer, option, delta[layer, option])
+        builder.add(layer, option, logits_batch(delta[layer, option]))
     return builder.build()
 
 
@@ -116,7 +119,7 @@ def test_a_sketch_is_unbiased_and_keeps_to_its_stated_error():
     target, delta = differences(10, layers=6, options=2, samples=40, classes=50)
     target *= 0.3
     choice = np.array([0, 1, 0, 1, 1, 0])
-    truth = float(build_interaction(target, delta).predict(choice))
+    truth = float(logits_interaction(target, delta).predict(choice))
     found = [sketched(target, delta, rows=128, seed=seed) for seed in range(200)]
     assert found[0].error == pytest.approx(np.sqrt(2 / 64))
     relative = np.array([float(sketch.predict(choice)) for sketch in found]) / truth - 1
@@ -132,14 +135,14 @@ def test_a_sketch_is_exact_on_the_probable_classes():
     target[:, :5] += 40
     delta = rng.normal(size=(3, 2, 10, 30)).astype(np.float32)
     choice = np.array([1, 0, 1])
-    truth = float(build_interaction(target, delta).predict(choice))
+    truth = float(logits_interaction(target, delta).predict(choice))
     assert float(sketched(target, delta, rows=120).predict(choice)) == pytest.approx(truth, rel=1e-5)
 
 
 def test_a_profile_gives_its_interaction():
     profile = make_profile()
     interaction = profile_interaction(profile)
-    expected = build_interaction(profile.logits, profile.logit_delta)
+    expected = logits_interaction(profile.array("logits"), profile.array("logit_delta"))
     np.testing.assert_array_equal(interaction.gram, expected.gram)
     with pytest.raises(RecordError, match="--data"):
         profile_interaction(make_profile(data=False))
@@ -147,19 +150,20 @@ def test_a_profile_gives_its_interaction():
 
 def test_bad_differences_are_named():
     target, delta = differences(12)
-    builder = InteractionBuilder(target, layers=4, options=3)
+    builder = logits_builder(target, layers=4, options=3)
     bad = delta[0, 0].copy()
     bad[3, 1] = np.nan
-    with pytest.raises(RecordError, match=r"layer 2, option 1 are not finite \(first for sample 3\)"):
-        builder.add(2, 1, bad)
-    with pytest.raises(RecordError, match=r"expected \(samples, classes\) = \(5, 6\)"):
-        builder.add(2, 1, delta[0, 0][:3])
+    with pytest.raises(
+        RecordError,
+        match=r"layer 2, option 1, gives NaN or infinite values in output logits \(first for sample 3\)",
+    ):
+        builder.add(2, 1, logits_batch(bad))
+    with pytest.raises(RecordError, match="3 samples"):
+        builder.add(2, 1, logits_batch(delta[0, 0][:3]))
     with pytest.raises(RecordError, match="2 GiB; profile fewer widths"):
-        InteractionBuilder(target, layers=20_000, options=7)
-    with pytest.raises(RecordError, match="centre"):
-        InteractionBuilder(target, layers=1, options=1, centre=target[:2])
-    with pytest.raises(RecordError, match="layers, options, samples, classes"):
-        build_interaction(target, delta[0])
+        logits_builder(target, layers=20_000, options=7)
+    with pytest.raises(RecordError, match="2 samples"):
+        logits_builder(target, layers=1, options=1, centre=target[:2])
 
 
 def test_an_interaction_is_a_plain_value():

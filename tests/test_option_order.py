@@ -1,6 +1,5 @@
 """Options of two widths: their order, repaired damage, uniform plans and rules, against definitions written out."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_damage_that_rises_along_one_width_only_is_repaired_and_named():
     # w4a8 of layer 1 measures worse than w4a4 but better than w2a8: only the former is wrong.
     kl[1, 3] = 0.5 * (kl[1, 2] + max(kl[1, 1], 1.5 * kl[1, 2]))
     assert kl[1, 3] > kl[1, 2]
-    profile = dataclasses.replace(profile, kl=kl)
+    profile = profile.with_tables(kl=kl)
     smooth, repaired = predicted_damage(profile, "kl")
     assert smooth[1, 3] == min(kl[1, [0, 1, 2, 3]])
     assert repaired == ("blocks.1.qkv",)

@@ -11,6 +11,7 @@ from lampq.core.values.files import OutputExistsError
 from lampq.core.values.merge import merge
 from lampq.core.values.option import Option, parse_bits
 from lampq.core.values.profile import Profile
+from lampq.core.values.tables import known_tables
 
 
 @pytest.mark.parametrize("data", [True, False])
@@ -25,7 +26,7 @@ def test_a_profile_survives_its_files(tmp_path, data):
     assert (back.kl is None) == (not data)
     if data:
         np.testing.assert_array_equal(back.kl, profile.kl)
-        np.testing.assert_array_equal(back.logit_delta, profile.logit_delta)
+        np.testing.assert_array_equal(back.array("logit_delta"), profile.array("logit_delta"))
         assert back.layers[1].fisher == profile.layers[1].fisher
     np.testing.assert_allclose(back.layers[0].weight.std, profile.layers[0].weight.std)
 
@@ -77,15 +78,18 @@ def test_every_truncation_and_flipped_byte_is_an_error_or_a_profile(tmp_path):
 
 def test_merging_shards_equals_one_profile_of_all_samples():
     whole = make_profile(samples=6)
+    logits, delta = whole.array("logits"), whole.array("logit_delta")
     parts = [
         dataclasses.replace(
-            whole, samples=n, logits=whole.logits[s], logit_delta=whole.logit_delta[:, :, s], kl=kl
+            whole,
+            samples=n,
+            tables=dict(whole.tables) | known_tables(logits=logits[s], logit_delta=delta[:, :, s], kl=kl),
         )
         for n, s, kl in ((2, slice(0, 2), whole.kl * 2), (4, slice(2, 6), whole.kl / 2))
     ]
     merged = merge(parts)
-    np.testing.assert_array_equal(merged.logits, whole.logits)
-    np.testing.assert_array_equal(merged.logit_delta, whole.logit_delta)
+    np.testing.assert_array_equal(merged.array("logits"), logits)
+    np.testing.assert_array_equal(merged.array("logit_delta"), delta)
     np.testing.assert_allclose(merged.kl, whole.kl * (2 * 2 + 4 * 0.5) / 6)
     assert merged.samples == 6
 
@@ -98,18 +102,31 @@ def test_profiles_of_different_models_do_not_merge():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight_error": np.full((10, 7), np.nan)}, "blocks.0.patch_embed"),
-        ({"kl": np.full((10, 7), -1.0)}, "negative"),
-        ({"weight_error": np.ones((3, 7))}, "shape"),
         ({"options": (Option(weight_bits=4), Option(weight_bits=2))}, "increasing"),
         ({"layers": ()}, "at least one layer"),
-        ({"logits": None}, "logits"),
         ({"rest_bytes": -1}, "negative"),
     ],
 )
 def test_impossible_profiles_are_refused(change, message):
     with pytest.raises(RecordError, match=message):
         dataclasses.replace(make_profile(), **change)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"weight_error": np.full((10, 7), np.nan)}, "not finite at layer blocks.0.patch_embed"),
+        ({"kl": np.full((10, 7), -1.0)}, "negative at layer blocks.0.patch_embed"),
+        ({"weight_error": np.ones((3, 7))}, r"shape \(3, 7\), expected \(10, 7\)"),
+        ({"weight_error": None}, "weight_error is missing"),
+        ({"logits": None}, "logits"),
+        ({"gram": np.zeros((10, 7, 10, 6))}, "gram has shape"),
+        ({"wishes": np.zeros((10, 7))}, "no table is called 'wishes'"),
+    ],
+)
+def test_impossible_tables_are_refused(tables, message):
+    with pytest.raises(RecordError, match=message):
+        make_profile().with_tables(**tables)
 
 
 def test_bits_are_read_as_people_write_them():
@@ -136,4 +153,4 @@ def test_layer_records_refuse_what_cannot_be():
 
 def test_profile_json_is_valid_json(tmp_path):
     make_profile().write(tmp_path / "p.json")
-    assert json.loads((tmp_path / "p.json").read_text())["schema"] == "lampq.profile/1"
+    assert json.loads((tmp_path / "p.json").read_text())["schema"] == "lampq.profile/2"

@@ -391,9 +391,9 @@ def test_pairs_of_widths(profile, tmp_path):
 
 
 def test_another_rounding_is_told(plan, profile):
-    assert surroundings(plan, dataclasses.replace(profile, logit_delta=None)).caveat == ""
+    assert surroundings(plan, profile.with_tables(logit_delta=None)).caveat == ""
     fitted = dataclasses.replace(plan, rounding="inputs", mode="kl")
-    around = surroundings(fitted, dataclasses.replace(profile, logit_delta=None))
+    around = surroundings(fitted, profile.with_tables(logit_delta=None))
     assert "fitted to the layers’ inputs" in render(Findings(plan=fitted, around=around))
 
 

@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from records import make_profile
@@ -43,14 +41,14 @@ def test_a_type_without_damage_keeps_a_positive_scale():
     profile = make_profile()
     kl = profile.kl.copy()
     kl[0] = 0
-    assert (lampq_scores(dataclasses.replace(profile, kl=kl))[0] > 0).all()
+    assert (lampq_scores(profile.with_tables(kl=kl))[0] > 0).all()
 
 
 def test_damage_never_grows_with_the_width_and_repairs_are_named():
     profile = make_profile()
     kl = profile.kl.copy()
     kl[3, 4] = kl[3, 0] * 2
-    smooth, repaired = predicted_damage(dataclasses.replace(profile, kl=kl), "kl")
+    smooth, repaired = predicted_damage(profile.with_tables(kl=kl), "kl")
     assert (np.diff(smooth, axis=1) <= 0).all()
     assert repaired == (profile.layers[3].name,)
     assert predicted_damage(profile, "kl")[1] == ()
@@ -64,8 +62,8 @@ def test_modes_that_need_data_say_so(mode):
 
 def test_the_automatic_mode_uses_the_best_measurement():
     assert automatic_mode(make_profile()) == "superposition"
-    assert automatic_mode(dataclasses.replace(make_profile(), logit_delta=None)) == "kl"
-    assert automatic_mode(dataclasses.replace(make_profile(), logit_delta=None, kl=None)) == "fisher"
+    assert automatic_mode(make_profile().with_tables(logit_delta=None)) == "kl"
+    assert automatic_mode(make_profile().with_tables(logit_delta=None, kl=None)) == "fisher"
     assert automatic_mode(make_profile(data=False)) == "error"
 
 

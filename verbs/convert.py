@@ -200,12 +200,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
                 f"({', '.join(map(str, sorted(widths)))}); profile them too"
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
-    return dataclasses.replace(
-        profile,
-        layers=tuple(profile.layers[i] for i in keep),
-        weight_error=profile.weight_error[keep],
-        payload_bytes=np.ascontiguousarray(payload[keep]),
-        rest_bytes=profile.rest_bytes + floats,
-        kl=None if profile.kl is None else profile.kl[keep],
-        logit_delta=None if profile.logit_delta is None else profile.logit_delta[keep],
-    )
+    part = profile.part(keep).with_tables(payload_bytes=np.ascontiguousarray(payload[keep]))
+    return dataclasses.replace(part, rest_bytes=profile.rest_bytes + floats)

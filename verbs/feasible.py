@@ -15,15 +15,18 @@ from lampq.core.allocating.clash import refuse_clash
 from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.measure import measure_activations
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import input_batch
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.option import all_options
 from lampq.core.values.profile import Profile
+from lampq.core.values.tables import known_tables
 from lampq.verbs.plan import CLASH_LIMIT_S, default_pins
 from lampq.verbs.profile import quantizable, stored_bytes
 
 
 def check_budget(
     model: Model,
-    batch: np.ndarray,
+    batch: BatchLike,
     budget: Budget,
     *,
     bits: Sequence[int] = tuple(range(2, 9)),
@@ -61,13 +64,12 @@ def check_budget(
     layers = quantizable(model)
     samples = 0
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
-        layers, samples = measure_activations(model, layers, batch[:1]), 1
+        layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
     payload = stored_bytes(model, layers, options, container)
     outline = Profile(
         layers=layers,
         options=options,
-        weight_error=np.zeros(payload.shape),
-        payload_bytes=payload,
+        tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload),
         rest_bytes=model.rest_bytes(activations=act_bits is not None),
         container=container,
         samples=samples,

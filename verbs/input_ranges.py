@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
 from lampq.core.quantizing.activation_range import METHODS
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -49,7 +51,7 @@ def input_ranges(
     model: Model,
     layers: Sequence[Layer],
     options: Sequence[Option],
-    batch: np.ndarray,
+    batch: Batch,
     method: str | None = None,
 ) -> InputRanges | None:
     """Choose the grid of every layer's input at every width.
@@ -112,7 +114,7 @@ def measure_joint(
     model: Model,
     layers: Sequence[Layer],
     options: Sequence[Option],
-    batch: np.ndarray,
+    reference: Reference,
     ranges: InputRanges,
     *,
     truth: np.ndarray | None,
@@ -127,7 +129,7 @@ def measure_joint(
         model: The float model.
         layers: Its L records.
         options: J options: all weight widths with all input widths.
-        batch: Calibration inputs, samples first.
+        reference: What the float model makes of the calibration inputs.
         ranges: How inputs are rounded.
         truth: Labels of the data, or None: they are drawn from the predictions.
         draws: Backward passes per sample.
@@ -148,7 +150,14 @@ def measure_joint(
     }
     try:
         found = model.joint_fisher(
-            batch, candidates, truth=truth, draws=draws, seed=seed, samples=samples, progress=progress
+            reference.inputs,
+            candidates,
+            reference.readout,
+            truth=truth,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
         )
     except AdapterError:
         # A layout of weights without gradients of single samples: the other scores remain.

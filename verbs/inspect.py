@@ -136,7 +136,7 @@ def _profile(profile: Profile) -> Listing:
         "samples": profile.samples,
         "container": profile.container,
         "other bytes": profile.rest_bytes,
-        "interactions": profile.logit_delta is not None,
+        "interactions": profile.interacts,
         "provenance": dict(profile.provenance),
     }
     columns = (

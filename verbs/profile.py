@@ -14,7 +14,9 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces, measure_traces
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option, all_options
@@ -22,12 +24,13 @@ from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import NEAREST
 from lampq.core.values.shard import Shard
+from lampq.core.values.tables import known_tables
 from lampq.verbs.input_ranges import InputRanges, input_ranges, measure_joint
 
 
 def profile(
     model: Model,
-    batch: np.ndarray | None = None,
+    batch: BatchLike | None = None,
     *,
     bits: Sequence[int] = tuple(range(2, 9)),
     act_bits: int | Sequence[int] | None = None,
@@ -46,9 +49,9 @@ def profile(
 ) -> Profile:
     """Measure all that allocation needs.
 
-    With data, every layer is quantized alone at every width and the change of the predictions kept (damage, and
-    logit differences where they fit in memory), activations get their statistics, and Fisher traces come from
-    gradients where the model has them. Without data there are weight statistics and errors only.
+    With data, every layer is quantized alone at every width and the change of the outputs kept (damage, and how the
+    changes of layers act together where that fits in memory), activations get their statistics, and Fisher traces
+    come from gradients where the model has them. Without data there are weight statistics and errors only.
 
     Args:
         model: A readable model (`lampq.read`).
@@ -75,8 +78,8 @@ def profile(
         progress: Told what is being measured and how far it is.
 
     Raises:
-        RecordError: Weights, activations or logits are not finite; names the layer.
-        AdapterError: The model's format has no such input widths or ranges.
+        RecordError: Weights, activations or outputs are not finite; names the layer.
+        AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
     """
     options = all_options(bits, act_bits)
     if act_bits is not None and batch is None:
@@ -84,26 +87,29 @@ def profile(
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, rounding, block, batch)
     layers = quantizable(model)
-    ranges = None if batch is None else input_ranges(model, layers, options, batch, act_range)
+    reference = None if batch is None else measure_reference(model, batch)
+    ranges = None if reference is None else input_ranges(model, layers, options, reference.inputs, act_range)
     numbers = None
     if shard is not None:
-        if batch is None:
+        if reference is None:
             raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
-        numbers = shard.numbers(len(batch))
-        batch, labels = batch[numbers], None if labels is None else labels[numbers]
+        numbers = shard.numbers(reference.inputs.samples)
+        reference, labels = reference.take(numbers), None if labels is None else labels[numbers]
     payload = stored_bytes(model, layers, options, container)
     traces, joint = None, None
     inputs: dict[str, Any] = {}
-    if batch is None:
+    if reference is None:
         widths = [option.weight_bits for option in options]
         damage = measure_weight_error(model, layers, widths, progress=progress)
     else:
-        damage, inputs = _measure(model, layers, options, batch, payload >= 0, ranges, tolerance, progress)
-        layers = measure_activations(model, layers, batch)
+        damage, inputs = _measure(
+            model, layers, options, reference, payload >= 0, ranges, tolerance, progress
+        )
+        layers = measure_activations(model, layers, reference.inputs)
         if fisher_draws:
             traces = measure_traces(
                 model,
-                batch,
+                reference,
                 kind=fisher,
                 draws=fisher_draws,
                 seed=seed,
@@ -117,7 +123,7 @@ def profile(
                 model,
                 layers,
                 options,
-                batch,
+                reference,
                 ranges,
                 truth=labels if fisher == EMPIRICAL else None,
                 draws=fisher_draws,
@@ -128,19 +134,23 @@ def profile(
     return Profile(
         layers=layers,
         options=options,
-        weight_error=damage.weight_error,
-        payload_bytes=payload,
         rest_bytes=model.rest_bytes(activations=any(option.activation_bits for option in options)),
         container=container,
         block=block,
         rounding=rounding,
-        kl=damage.kl,
-        logits=damage.logits,
-        logit_delta=damage.logit_delta,
-        joint_fisher=joint,
-        activation_range=None if ranges is None else ranges.table,
+        tables=known_tables(
+            weight_error=damage.weight_error,
+            payload_bytes=payload,
+            kl=damage.kl,
+            changed=damage.changed,
+            gram=damage.gram,
+            joint_fisher=joint,
+            activation_range=None if ranges is None else ranges.table,
+            signature=None if reference is None else reference.readout.signature(reference.outputs),
+        ),
         per_token=ranges is not None and ranges.per_token,
-        samples=0 if batch is None else len(batch),
+        heads=() if reference is None else reference.readout.heads,
+        samples=0 if reference is None else reference.inputs.samples,
         shard=shard,
         provenance={
             "model": model.path.name,
@@ -180,7 +190,7 @@ def _measure(
     model: Model,
     layers: Sequence[Layer],
     options: Sequence[Option],
-    batch: np.ndarray,
+    reference: Reference,
     available: np.ndarray,
     ranges: InputRanges | None,
     tolerance: float,
@@ -189,14 +199,24 @@ def _measure(
     """Damage of single layers, and what the provenance says of rounded inputs."""
     if ranges is None:
         widths = [option.weight_bits for option in options]
-        return measure_damage(model, layers, widths, batch, available=available, progress=progress), {}
+        damage = measure_damage(
+            model,
+            layers,
+            widths,
+            reference.inputs,
+            available=available,
+            reference=reference,
+            progress=progress,
+        )
+        return damage, {}
     found = measure_pairs(
         model,
         layers,
         options,
-        batch,
+        reference.inputs,
         ranges.rule,
         available=available,
+        reference=reference,
         tolerance=tolerance,
         progress=progress,
     )

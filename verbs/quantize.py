@@ -14,14 +14,14 @@ import numpy as np
 from lampq.core.allocating.allocation import build_plan, uniform_choice
 from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import SUPERPOSITION, lampq_scores
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.measure import check_logits
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference, input_batch, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.quantizing.coding import Coding
 from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.files import refuse_existing_pair
 from lampq.core.values.option import neighbours as near_options
@@ -45,7 +45,7 @@ _FEW_SAMPLES = 256
 
 def quantize(
     model: Model,
-    batch: np.ndarray,
+    batch: BatchLike,
     out: str | Path,
     *,
     average_bits: float | None = None,
@@ -113,7 +113,7 @@ def quantize(
             "leave out --block or --act-bits"
         )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    model = model.with_coding(Coding(block=block))
+    model, batch = model.with_coding(Coding(block=block)), input_batch(model, batch)
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
     model = with_rounding(model, rounding, block, batch)
     found = make_profile(
@@ -141,15 +141,15 @@ def quantize(
         # What was written holds the weights; with its inputs rounded the model was measured before.
         return chosen
     # What counts is the file as its runtime runs it, inputs quantized and all.
-    logits = check_logits(read_written(model, out).run(batch), "the written model")
-    reference = model.run(batch) if found.logits is None else found.logits
-    return dataclasses.replace(chosen, measured_kl=float(kl_divergence(reference, logits).mean()))
+    reference = measure_reference(model, batch)
+    outputs = reference.checked(read_written(model, out).run(batch), "the written model")
+    return dataclasses.replace(chosen, measured_kl=reference.damage(outputs))
 
 
 def best_plan(
     model: Model,
     profile: Profile,
-    batch: np.ndarray,
+    batch: BatchLike,
     budget: Budget,
     *,
     mode: str = "auto",
@@ -159,7 +159,7 @@ def best_plan(
     time_limit_s: float | None = None,
     recipe: Recipe = PUBLISHED,
     rounds: int = 3,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Plan:
@@ -177,7 +177,7 @@ def best_plan(
         time_limit_s: See `lampq.plan`.
         recipe: See `lampq.plan`; its update follows unless `rounds` is 0.
         rounds: See `quantize`.
-        reference: Logits of `batch` that count as the truth; None takes those of `model`. Others are wanted where
+        reference: What counts as the truth of `batch`; None takes what `model` makes of it. Another is wanted where
             `model` is not the float one, having the factors of its attention rounded already, for example.
         seed: Of every random choice.
         progress: Told what is being done.
@@ -190,9 +190,8 @@ def best_plan(
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
     model = with_rounding(model, profile.rounding, profile.block, batch)
-    reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
-    if profile.logits is not None:
-        _check_same_data(profile.logits, reference)
+    reference = measure_reference(model, batch) if reference is None else reference
+    _check_same_data(profile, reference)
     search = prepare(profile, budget, mode=mode, pins=pins, ties=ties, recipe=recipe, seed=seed)
     profile = search.profile
     rounds_inputs = rounds_activations(model) and profile.options[0].activation_bits is not None
@@ -239,9 +238,10 @@ def best_plan(
     notes = list(predicted.notes)
     if uniform is not None and (refined.choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
-    if profile.rounding == INPUTS and len(batch) < _FEW_SAMPLES:
+    if profile.rounding == INPUTS and reference.inputs.samples < _FEW_SAMPLES:
         notes.append(
-            f"codes were chosen for {len(batch)} samples: expect more damage on others than was measured on these"
+            f"codes were chosen for {reference.inputs.samples} samples: expect more damage on others than was "
+            "measured on these"
         )
     # A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     recentred = math.isfinite(refined.predicted)
@@ -305,10 +305,15 @@ def _equal_plans(
     return [columns[plan] for plan in plans]
 
 
-def _check_same_data(profiled: np.ndarray, reference: np.ndarray) -> None:
+def _check_same_data(profile: Profile, reference: Reference) -> None:
     """Predictions and measurements compare only on the same samples in the same order."""
-    same = profiled.shape == reference.shape
-    if not same or np.linalg.norm(profiled - reference) > 0.01 * np.linalg.norm(reference):
+    profiled, found = profile.array("signature"), reference.readout.signature(reference.outputs)
+    if profiled is None:
+        profiled, found = profile.array("logits"), np.asarray(reference.outputs)
+    if profiled is None:
+        return
+    same = profiled.shape == found.shape
+    if not same or np.linalg.norm(profiled - found) > 0.01 * np.linalg.norm(found):
         raise RecordError(
             "the profile was made with other calibration data, or in another order; profile again"
         )

@@ -114,7 +114,7 @@ def _search(
     Where their patterns do not speak of this profile's names, or the plan was changed since, they are left out.
     """
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and profile.logit_delta is None:
+    if mode == SUPERPOSITION and not profile.interacts:
         mode = "auto"
     rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):

@@ -43,7 +43,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
     mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and profile.logit_delta is None:
+    if mode == SUPERPOSITION and not profile.interacts:
         mode = "auto"
     budget, most_damage = _limits(plan.budget)
     search = prepare(

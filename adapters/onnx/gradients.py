@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,9 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
-from lampq.adapters.onnx.model import OnnxModel
+from lampq.adapters.onnx.model import OUTPUT, OnnxModel
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.progress import Progress, quiet
 
@@ -30,7 +33,8 @@ _HALF_AGREEMENT = 2e-2
 
 def fisher_traces(
     model: OnnxModel,
-    batch: np.ndarray,
+    batch: Batch,
+    readout: Readout,
     *,
     labels: str = "auto",
     draws: int = 1,
@@ -44,7 +48,8 @@ def fisher_traces(
     Args:
         model: The float model.
         batch: Inputs, samples first.
-        labels: How labels are drawn, see `lampq.adapters.torch.labels`.
+        readout: What the outputs mean.
+        labels: How labels are drawn, see `lampq.core.readouts`.
         draws: Backward passes per sample where they are drawn.
         seed: Seeds the draws.
         truth: Labels of the data, for labels `data`.
@@ -69,10 +74,10 @@ def fisher_traces(
         graph = TorchGraph(model)
     except UnsupportedOperatorError as err:
         raise NoGradientsError(f"{err} has no differentiable form here") from err
-    checked = batches.check(batch, model.input_spec, str(model.path))
+    checked = batches.check(np.asarray(batch), model.input_spec, str(model.path))
     # One gradient per sample: what samples share in a batch would be kept for each of them.
     size = model.fixed_batch(checked.shape[1:]) or 1
-    chunks = [chunk.array for chunk in batches.split(checked, size, fixed=True)]
+    chunks = [Batch.of(chunk.array) for chunk in batches.split(checked, size, fixed=True)]
     half = any(site.weight.dtype in _HALF for site in model.sites)
     reason = disagreement(
         graph, chunks[0], model.run(chunks[0]), tolerance=_HALF_AGREEMENT if half else AGREEMENT
@@ -83,7 +88,8 @@ def fisher_traces(
         graph,
         graph.weights,
         chunks,
-        np.arange(len(batch)) if samples is None else samples,
+        readout,
+        np.arange(batch.samples) if samples is None else samples,
         labels=labels,
         draws=draws,
         seed=seed,
@@ -143,7 +149,7 @@ class TorchGraph:
             call = Call(node.op_type, _attributes(node), (), len(node.outputs), version)
             self._calls.append((node, call))
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Logits (samples, classes) of a batch.
 
         Raises:
@@ -151,6 +157,7 @@ class TorchGraph:
         """
         import torch
 
+        (inputs,) = batch.values()
         source = inputs.float() if inputs.is_floating_point() else inputs
         values = {**self._leaves, **self._constants, self._flow.inputs[0]: source}
         for node, fixed in self._calls:
@@ -162,7 +169,7 @@ class TorchGraph:
         logits = values[self._flow.output].reshape(len(inputs), -1).float()
         if self._flow.log_probabilities:
             logits = torch.log(logits.clamp_min(torch.finfo(torch.float32).tiny))
-        return logits
+        return {OUTPUT: logits}
 
 
 def _needed(flow: Flow) -> list[ir.Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,22 @@ from lampq.adapters.onnx.engine import Engine, Opened
 from lampq.adapters.onnx.sites import Site
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
+from lampq.core.readouts.readout import Readout
 from lampq.core.values import packing
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
+OUTPUT = "logits"
 
 
 class OnnxModel:
@@ -38,7 +44,8 @@ class OnnxModel:
         coding: How its weights become codes.
         skipped: (name, reason) of every weight that is left alone.
         sites: Where the layers stand in the graph, for writers.
-        input_spec: Shape and type of the input.
+        input_specs: Shape and type of the input.
+        heads: How the output is judged.
     """
 
     format = "onnx"
@@ -52,7 +59,26 @@ class OnnxModel:
         self.path: Path = opened.container.path
         self.skipped = opened.skipped
         self.sites = opened.sites
-        self.input_spec = opened.spec
+        self.input_specs = (opened.spec,)
+        self.heads = (Head(name=OUTPUT, role=CLASSES),)
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The logits."""
+        return (OutputSpec(name=OUTPUT, shape=None),)
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> OnnxModel:
+        """The same model with its output judged another way."""
+        raise AdapterError(f"{self.path} has no choice of outputs yet")
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+            AdapterError: There are several.
+        """
+        return only_input(self.input_specs, str(self.path))
 
     @property
     def digest(self) -> str:
@@ -83,14 +109,14 @@ class OnnxModel:
         replaced = self._replaced.get(name)
         return self._engine.stored(name) if replaced is None else replaced
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: BatchLike) -> Batch:
         """Logits of a batch.
 
         Args:
             batch: Preprocessed inputs, samples first.
 
         Returns:
-            Float32, shape (samples, classes). Where the model ends in a softmax, its logarithm.
+            `logits`, float32, shape (samples, classes). Where the model ends in a softmax, its logarithm.
 
         Raises:
             AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
@@ -102,15 +128,9 @@ class OnnxModel:
             logits = self._join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
         else:
             logits = self._join(self._engine.run([chunk.array for chunk in chunks]), chunks)
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            raise AdapterError(
-                f"{self.path}: the output {self._opened.flow.output.name} is NaN or infinite for sample "
-                f"{int((~finite).argmax())}; check the preprocessing of the data"
-            )
         if not self._replaced:
             self._engine.check_independence(chunks[0].array, logits)
-        return logits
+        return Batch.of(logits, name=OUTPUT)
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> OnnxModel:
         """The same model with some weights replaced; nothing is copied or reloaded.
@@ -134,8 +154,8 @@ class OnnxModel:
         return model
 
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray]]
-    ) -> Iterator[tuple[str, int, np.ndarray]]:
+        self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
         """Logits with one weight replaced at a time.
 
         Activations in front of a layer's segment are kept for the whole batch and advanced when a candidate
@@ -165,9 +185,9 @@ class OnnxModel:
             for index in range(at, first):
                 chain.advance(states, index, around)
             at = first
-            yield name, option, self._join(chain.finish(states, first, feeds), chunks)
+            yield name, option, Batch.of(self._join(chain.finish(states, first, feeds), chunks), name=OUTPUT)
 
-    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
 
         Args:
@@ -264,7 +284,8 @@ class OnnxModel:
 
     def fisher(
         self,
-        batch: np.ndarray,
+        batch: Batch,
+        readout: Readout,
         *,
         truth: np.ndarray | None = None,
         draws: int = 2,
@@ -278,6 +299,7 @@ class OnnxModel:
         found = fisher_traces(
             self,
             batch,
+            readout,
             labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
@@ -287,7 +309,7 @@ class OnnxModel:
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
-    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
         Ranges of inputs are in the plan, so calibration inputs are not looked at.
@@ -296,8 +318,8 @@ class OnnxModel:
 
         write(self, plan, path)
 
-    def _split(self, batch: np.ndarray) -> list[batches.Chunk]:
-        batch = batches.check(batch, self.input_spec, str(self.path))
+    def _split(self, batch: BatchLike) -> list[batches.Chunk]:
+        batch = batches.check(np.asarray(Batch.of(batch)), self.input_spec, str(self.path))
         return self._engine.split(batch)
 
     def _join(self, outputs: list[np.ndarray], chunks: list[batches.Chunk]) -> np.ndarray:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lampq.adapters.tflite.batches import Chunk
 from lampq.adapters.tflite.graph import DTYPES, Op
 from lampq.adapters.tflite.outputs import Output
 from lampq.adapters.tflite.variant import Variant
-from lampq.core.values.batch import BatchLike
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.progress import Progress, quiet
 
@@ -59,25 +58,18 @@ def fisher_traces(
     reason = obstacle(variant)
     if reason:
         raise NoGradientsError(reason)
-    from lampq.adapters.torch.leaf_traces import Piece, disagreement, leaf_traces
+    from lampq.adapters.torch.leaf_traces import disagreement, leaf_traces
 
     graph = TorchGraph(variant)
-    batches = variant.opened.batches
-    checked = batches.checked(batch)
-    chunks = batches.chunks(checked)
-    first = chunks[0]
-    session = variant.opened.open(variant.weights(), variant.tensors)
-    reason = disagreement(graph, first.feeds, variant.joined([first], [session.run(first.feeds)]))
+    checked = variant.opened.batches.checked(batch)
+    pieces = _pieces(checked, variant.opened.interface.native_batch)
+    reason = disagreement(graph, pieces[0], variant.run(pieces[0]))
     if reason:
         raise NoGradientsError(reason)
-    names = [port.spec.name for port in variant.opened.interface.inputs]
-    found = leaf_traces(
+    traces = leaf_traces(
         graph,
         graph.weights,
-        [
-            Piece(feeds=chunk.feeds, inputs=_inputs(variant, names, chunk), samples=chunk.samples)
-            for chunk in chunks
-        ],
+        pieces,
         readout,
         np.arange(checked.samples) if samples is None else samples,
         labels=labels,
@@ -87,16 +79,17 @@ def fisher_traces(
         progress=progress,
     )
     # Weights that no judged output depends on have no part in them.
-    return {**dict.fromkeys(variant.opened.weights, 0.0), **found}
+    return {**dict.fromkeys(variant.opened.weights, 0.0), **traces}
 
 
-def _inputs(variant: Variant, names: Sequence[str], chunk: Chunk) -> dict[str, np.ndarray]:
-    """The real samples of a chunk by the names of the inputs."""
-    ports = variant.opened.interface.inputs
-    return {
-        name: (feed[None] if port.whole else feed)[: chunk.samples]
-        for name, port, feed in zip(names, ports, chunk.feeds, strict=True)
-    }
+def _pieces(batch: Batch, size: int) -> list[Batch]:
+    """The samples of a batch, at most `size` of one shape at a time."""
+    groups = [Batch([group]) for group in batch.groups]
+    return [
+        group.take(range(start, min(start + size, group.samples)))
+        for group in groups
+        for start in range(0, group.samples, size)
+    ]
 
 
 def obstacle(variant: Variant) -> str:
@@ -147,26 +140,29 @@ class TorchGraph:
                 self._values.update(dict.fromkeys(readings, leaf))
         self._calls = self._prepared()
 
-    def __call__(self, feeds: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """The judged outputs of a native batch by name, canonical, samples first.
+    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The judged outputs of at most a native batch by name, canonical, samples first.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
         """
-        import torch
-
         from lampq.adapters.torch.canonical import canonical
 
-        fed = (torch.from_numpy(np.array(feed)) for feed in feeds)
-        values = {**self._values, **dict(zip(self._variant.opened.interface.tensors, fed, strict=True))}
+        interface, count = self._variant.opened.interface, len(next(iter(batch.values())))
+        values = dict(self._values)
+        for port in interface.inputs:
+            samples = batch[port.spec.name]
+            missing = interface.native_batch - count
+            filled = samples if missing <= 0 else samples[[*range(count), *([count - 1] * missing)]]
+            values[port.tensor] = filled[0] if port.whole else filled
         for op, fixed in self._calls:
             call = dataclasses.replace(fixed, inputs=[values.get(tensor) for tensor in op.inputs])
             result: Any = self._operators[op.name](call)
             parts = result if isinstance(result, (tuple, list)) else (result,)
             values.update(zip(op.outputs, parts, strict=True))
-        judged = self._variant.judgement.judged
         return {
-            head.name: canonical(head, _samples(output, values[output.tensor])) for output, head in judged
+            head.name: canonical(head, _samples(output, values[output.tensor])[:count])
+            for output, head in self._variant.judgement.judged
         }
 
     def _prepared(self) -> list[tuple[Op, Call]]:

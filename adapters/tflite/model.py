@@ -21,7 +21,7 @@ from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import Head
-from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
@@ -80,6 +80,15 @@ class TfliteModel:
     def output_specs(self) -> tuple[OutputSpec, ...]:
         """The outputs, and the inner tensors that are judged in place of some or beside them."""
         return tuple(output.spec for output in self._variant.judgement.outputs)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+            AdapterError: There are several.
+        """
+        return only_input(self.input_specs, str(self.path))
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> TfliteModel:
         """The same model with some outputs judged another way; a name may be that of any inner tensor of numbers.

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
-from lampq.adapters.torch.labels import directions
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.progress import Progress, quiet
 
@@ -68,7 +69,8 @@ class FisherSums:
 
 def fisher_sums(
     model: TorchModel,
-    batch: np.ndarray,
+    batch: Batch,
+    readout: Readout,
     *,
     labels: str = "auto",
     draws: int = 1,
@@ -82,12 +84,13 @@ def fisher_sums(
 ) -> FisherSums:
     """Sums of squared per-sample gradients of log p(y|x), for every layer.
 
-    The traces are of the Fisher information with labels as `lampq.adapters.torch.labels` explains them:
+    The traces are of the Fisher information with labels as `lampq.core.readouts` explains them:
     exact up to rounding for `exact` and `data`, unbiased for `probe` and `sampled`.
 
     Args:
         model: The model.
         batch: Inputs, samples first.
+        readout: What the outputs mean.
         labels: `auto`, `exact`, `probe`, `sampled` or `data`.
         draws: Backward passes per batch, where labels are drawn.
         seed: Seeds the draws.
@@ -107,14 +110,14 @@ def fisher_sums(
         raise AdapterError(
             f"no layer {sorted(unknown)[0]} to take the diagonal of; `lampq inspect` lists them"
         )
-    numbers = np.arange(len(batch)) if samples is None else np.asarray(samples)
-    if numbers.shape != (len(batch),):
-        raise AdapterError(f"{len(numbers)} sample numbers for {len(batch)} samples")
+    numbers = np.arange(batch.samples) if samples is None else np.asarray(samples)
+    if numbers.shape != (batch.samples,):
+        raise AdapterError(f"{len(numbers)} sample numbers for {batch.samples} samples")
     parts, done = [], 0
     for part in passes(model, batch, batch_size=batch_size, activations=activations):
         place = slice(done, done + part.count)
-        vectors = directions(
-            part.logits[: part.count],
+        vectors = readout.directions(
+            part.reference(readout),
             labels=labels,
             draws=draws,
             seed=seed,
@@ -125,7 +128,7 @@ def fisher_sums(
         part.backward(vectors, collector.add_weight, collector.add_activation)
         parts.append(collector.sums(part.count, part.scale))
         done += part.count
-        progress("Fisher information", done, len(batch))
+        progress("Fisher information", done, batch.samples)
     return reduce(lambda one, other: one + other, parts)
 
 

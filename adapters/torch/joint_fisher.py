@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients
-from lampq.adapters.torch.labels import directions
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.rounding import rounded
+from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
+from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
 Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
@@ -28,8 +29,9 @@ Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | 
 
 def joint_fisher(
     model: TorchModel,
-    batch: np.ndarray,
+    batch: Batch,
     candidates: Candidates,
+    readout: Readout,
     *,
     truth: np.ndarray | None = None,
     draws: int = 2,
@@ -44,7 +46,8 @@ def joint_fisher(
         model: The float model.
         batch: Inputs, samples first.
         candidates: What to round to.
-        truth: Labels of the data; None draws them from the predictions (`lampq.adapters.torch.labels`).
+        readout: What the outputs mean.
+        truth: Labels of the data; None draws them from the predictions (`lampq.core.readouts`).
         draws: Backward passes per batch where labels are drawn.
         seed: Seeds the draws.
         samples: Number of each sample in the whole data set, where the batch is a shard of it.
@@ -57,13 +60,13 @@ def joint_fisher(
     Raises:
         AdapterError: A weight lies in a way that has no per-sample gradients here.
     """
-    numbers = np.arange(len(batch)) if samples is None else np.asarray(samples)
+    numbers = np.arange(batch.samples) if samples is None else np.asarray(samples)
     collector = _Collector(model, candidates)
     done = 0
     for part in passes(model, batch, batch_size=batch_size, activations=False):
         place = slice(done, done + part.count)
-        vectors = directions(
-            part.logits[: part.count],
+        vectors = readout.directions(
+            part.reference(readout),
             labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
@@ -73,7 +76,7 @@ def joint_fisher(
         collector.scale = part.scale
         part.backward(vectors, collector.add)
         done += part.count
-        progress("joint Fisher scores", done, len(batch))
+        progress("joint Fisher scores", done, batch.samples)
     return {name: total / (2 * done) for name, total in collector.totals.items()}
 
 

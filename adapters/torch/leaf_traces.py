@@ -1,4 +1,4 @@
-"""Fisher traces of any function in PyTorch whose weights are leaves: one gradient per sample and direction.
+"""Fisher traces of any function in PyTorch whose weights are leaves: one gradient per sample and draw.
 
 For models of other formats whose graph has been rebuilt in PyTorch; modules have the faster
 `lampq.adapters.torch.fisher`.
@@ -6,47 +6,32 @@ For models of other formats whose graph has been rebuilt in PyTorch; modules hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.batch import Batch, Group
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.progress import Progress, quiet
 
 # Float32 kernels of two libraries differ by rounding alone.
 AGREEMENT = 1e-3
 
-Outputs = Mapping[str, torch.Tensor]
-"""Judged outputs by name, canonical, samples first."""
-
 
 class UnsupportedOperatorError(Exception):
     """An operator, or a use of one, that has no differentiable form here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Piece:
-    """Some samples that a graph takes at once.
-
-    Attributes:
-        feeds: What the graph is fed; further samples may fill up the batch at its end.
-        inputs: The real samples by the names of the model's inputs: masks may be among them.
-        samples: How many real samples there are.
-    """
-
-    feeds: Sequence[np.ndarray]
-    inputs: Group
-    samples: int
+Graph = Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]]
+"""From inputs by name to the judged outputs by name, canonical, samples first."""
 
 
 def leaf_traces(
-    graph: Callable[[Sequence[np.ndarray]], Outputs],
+    graph: Graph,
     leaves: Mapping[str, torch.Tensor],
-    pieces: Iterable[Piece],
+    chunks: Iterable[Batch],
     readout: Readout,
     samples: np.ndarray,
     *,
@@ -59,12 +44,12 @@ def leaf_traces(
     """Trace of the Fisher information of each leaf, nats, averaged over samples.
 
     Args:
-        graph: From feeds to judged outputs.
+        graph: The model.
         leaves: Weights by name, requiring gradients.
-        pieces: The samples.
+        chunks: The samples in the batches that the graph takes; the last may be filled up at its end.
         readout: What the outputs mean.
         samples: Number of each sample in the whole data set, shape (S,).
-        labels: See `lampq.core.readouts.directions`, as the next three.
+        labels: See `Readout.directions`, as the next three.
         draws: Backward passes per sample.
         seed: Of the draws.
         truth: Labels of the data.
@@ -76,21 +61,25 @@ def leaf_traces(
     weights = list(leaves.values())
     sums = torch.zeros(len(weights), dtype=torch.float64)
     done = 0
-    for piece in pieces:
-        outputs = graph(piece.feeds)
-        place = slice(done, done + piece.samples)
+    for chunk in chunks:
+        outputs = graph(tensors_of(chunk))
+        count = min(chunk.samples, len(samples) - done)
+        place = slice(done, done + count)
+        kept = chunk.take(range(count))
         vectors = readout.directions(
-            readout.reference(_arrays(outputs, piece.samples), Batch([piece.inputs])),
+            readout.reference(arrays_of(outputs, count), kept),
             labels=labels,
             draws=draws,
             seed=seed,
             samples=samples[place],
             truth=None if truth is None else truth[place],
         )
-        for scalar in _products(outputs, vectors, piece.samples):
-            gradients = torch.autograd.grad(scalar, weights, retain_graph=True, allow_unused=True)
-            sums += torch.stack([_square(gradient) for gradient in gradients])
-        done += piece.samples
+        for vector in vectors:
+            for sample in range(count):
+                scalar = projection(outputs, vector, sample)
+                found = torch.autograd.grad(scalar, weights, retain_graph=True, allow_unused=True)
+                sums += torch.stack([_square(gradient) for gradient in found])
+        done += count
         progress("Fisher information", done, len(samples))
     if not torch.isfinite(sums).all():
         name = list(leaves)[int((~torch.isfinite(sums)).nonzero()[0])]
@@ -98,9 +87,28 @@ def leaf_traces(
     return dict(zip(leaves, (sums / len(samples)).tolist(), strict=True))
 
 
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """The arrays of a batch of one group, as tensors of their own."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in batch.groups[0].items()}
+
+
+def arrays_of(outputs: Mapping[str, torch.Tensor], count: int) -> Batch:
+    """Outputs of the first samples as arrays, float64."""
+    return Batch([{name: t[:count].detach().double().cpu().numpy() for name, t in outputs.items()}])
+
+
+def projection(outputs: Mapping[str, torch.Tensor], vector: Batch, sample: int) -> torch.Tensor:
+    """Sum over all outputs of a sample of the products with its direction."""
+    parts = [
+        (outputs[name][sample].double() * torch.from_numpy(array[sample])).sum()
+        for name, array in vector.groups[0].items()
+    ]
+    return torch.stack(parts).sum()
+
+
 def disagreement(
-    graph: Callable[[Sequence[np.ndarray]], Outputs],
-    feeds: Sequence[np.ndarray],
+    graph: Graph,
+    batch: Batch,
     expected: Batch,
     *,
     tolerance: float = AGREEMENT,
@@ -108,42 +116,27 @@ def disagreement(
     """Why a rebuilt graph's outputs are not to be believed, or empty.
 
     Args:
-        graph: From feeds to judged outputs.
-        feeds: A batch.
-        expected: What the format's own runtime makes of its real samples.
-        tolerance: Largest difference, relative to the largest value of the output.
+        graph: The rebuilt model.
+        batch: A batch of one shape.
+        expected: What the format's own runtime makes of it.
+        tolerance: Largest difference of an output, relative to its largest entry.
     """
     try:
         with torch.no_grad():
-            outputs = _arrays(graph(feeds), expected.samples)
+            outputs = graph(tensors_of(batch))
     except UnsupportedOperatorError as err:
         return f"{err} has no differentiable form here"
     # A wrong guess about an operator shows in many ways; each means the same.
     except (RuntimeError, IndexError, ValueError, TypeError) as err:
         return f"the interpreter fails: {(str(err).splitlines() or [''])[0][:100]}"
-    for name in expected.names:
-        found, known = outputs[name], expected[name]
-        if found.shape != known.shape:
-            return f"the interpreter's {name} has shape {found.shape}, the runtime's {known.shape}"
-        difference = float(np.abs(found - known).max())
-        if not difference <= tolerance * max(float(np.abs(known).max()), 1e-6):
+    for name, right in expected.groups[0].items():
+        array = outputs[name].numpy()
+        if array.shape != right.shape:
+            return f"the interpreter's {name} has shape {array.shape}, the runtime's {right.shape}"
+        difference = float(np.abs(array - right).max())
+        if not difference <= tolerance * max(float(np.abs(right).max()), 1e-6):
             return f"the interpreter's {name} differs from the runtime's by {difference:.2g}"
     return ""
-
-
-def _arrays(outputs: Outputs, samples: int) -> Batch:
-    return Batch([{name: tensor.detach()[:samples].numpy() for name, tensor in outputs.items()}])
-
-
-def _products(outputs: Outputs, vectors: Iterable[Batch], samples: int) -> Iterator[torch.Tensor]:
-    """For every direction and sample the sum over outputs of <v, z>."""
-    for vector in vectors:
-        for sample in range(samples):
-            parts = [
-                (outputs[name][sample].double() * torch.from_numpy(vector[name][sample])).sum()
-                for name in vector.names
-            ]
-            yield torch.stack(parts).sum()
 
 
 def _square(gradient: torch.Tensor | None) -> torch.Tensor:

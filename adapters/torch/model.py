@@ -21,15 +21,22 @@ from lampq.core.measuring.setting import Setting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
+from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
+
+
+INPUT, OUTPUT = "input", "logits"
 
 
 class TorchModel:
@@ -84,6 +91,7 @@ class TorchModel:
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
         self.rounding = NOTHING
+        self.heads = (Head(name=OUTPUT, role=CLASSES, reason="what a PyTorch model returns"),)
         self._layers: tuple[Layer, ...] | None = None
         self._parameters: dict[str, str] | None = None
 
@@ -98,13 +106,26 @@ class TorchModel:
         return self.runtime.digest
 
     @property
-    def input_spec(self) -> InputSpec:
+    def input_specs(self) -> tuple[InputSpec, ...]:
         """Shape and type of the input; the batch is free unless the model fixes it."""
         example = self.runtime.example
         dtype = str(example.dtype).removeprefix("torch.")
-        return InputSpec(
-            name="input", shape=(self.runtime.fixed_batch, *self.runtime.sample_shape), dtype=dtype
-        )
+        shape = (self.runtime.fixed_batch, *self.runtime.sample_shape)
+        return (InputSpec(name=INPUT, shape=shape, dtype=dtype),)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """The only input.
+
+        Raises:
+            AdapterError: There are several.
+        """
+        return only_input(self.input_specs, self.runtime.name)
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The logits."""
+        return (OutputSpec(name=OUTPUT, shape=None),)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -153,18 +174,20 @@ class TorchModel:
         """The stored array of a layer, float32, in the shape of its record."""
         return self.tensors[self._parameter(name)].float().cpu().numpy()
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, batch: BatchLike) -> Batch:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
-        logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(batch)]
-        found = torch.cat(logits).cpu().numpy()
-        finite = np.isfinite(found).all(axis=1)
-        if not finite.all():
-            first = int((~finite).argmax())
-            raise AdapterError(
-                f"{self.runtime.name}: NaN or infinite logits for sample {first}; "
-                f"check the preprocessing of the data"
-            )
-        return found
+        array = np.asarray(Batch.of(batch))
+        logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(array)]
+        return Batch.of(torch.cat(logits).cpu().numpy(), name=OUTPUT)
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> TorchModel:
+        """The same model with its output judged another way."""
+        other = copy.copy(self)
+        for choice in choices:
+            if choice.name != OUTPUT:
+                raise AdapterError(f"{self.runtime.name} has no output {choice.name!r}; it has {OUTPUT}")
+            other.heads = (Head(name=OUTPUT, role=choice.role, weight=choice.weight),)
+        return other
 
     def with_weights(self, weights: Mapping[str, np.ndarray | Setting]) -> TorchModel:
         """The same model with some layers replaced: new weights (arrays in the shape of the layer's record), or
@@ -197,14 +220,15 @@ class TorchModel:
         other.rounding = self.rounding.changed(rules)
         return other
 
-    def calibrate(self, batch: np.ndarray, *, products: bool = False) -> dict[str, Histogram]:
+    def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
         """Values of every layer's input, by layer, and where wanted of every factor of attention.
 
         Raises:
             RecordError: They are not finite; names the place.
         """
         names = {parameter: name for name, parameter in self.parameters.items()}
-        found = histograms(self.runtime, self.tensors, self.rounding, batch, products=products)
+        array = np.asarray(Batch.of(batch))
+        found = histograms(self.runtime, self.tensors, self.rounding, array, products=products)
         return {names.get(site, site): histogram for site, histogram in found.items()}
 
     def with_coding(self, coding: Coding) -> TorchModel:
@@ -214,21 +238,22 @@ class TorchModel:
         return other
 
     def sweep(
-        self, batch: np.ndarray, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
-    ) -> Iterator[tuple[str, int, np.ndarray]]:
-        """Logits with one layer replaced at a time; what comes before the layer is computed once."""
+        self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        """Outputs with one layer replaced at a time; what comes before the layer is computed once."""
+        array = np.asarray(Batch.of(batch))
         parsed = (((name, option), self._change(name, value)) for name, option, value in candidates)
-        for (name, option), logits in sweep(self.runtime, self.tensors, batch, parsed, self.rounding):
-            yield name, option, logits
+        for (name, option), logits in sweep(self.runtime, self.tensors, array, parsed, self.rounding):
+            yield name, option, Batch.of(logits, name=OUTPUT)
 
-    def taps(self, batch: np.ndarray) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
 
         A layer's input has its features last; that of a convolution is the image, channels second. It is what
         the layer is given, before it is rounded itself.
         """
         layers = {parameter: name for name, parameter in self.parameters.items()}
-        for tensor, count in self.runtime.batches(batch):
+        for tensor, count in self.runtime.batches(np.asarray(Batch.of(batch))):
             recording = self.runtime.recording(tensor, self.tensors, products=self.rounding.products)
             call = self.rounding.call(recording)
             tape, positions = recording.tape, dict.fromkeys(layers, 0.0)
@@ -278,7 +303,8 @@ class TorchModel:
 
     def fisher(
         self,
-        batch: np.ndarray,
+        batch: Batch,
+        readout: Readout,
         *,
         truth: np.ndarray | None = None,
         draws: int = 2,
@@ -292,6 +318,7 @@ class TorchModel:
         sums = fisher_sums(
             self,
             batch,
+            readout,
             labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
@@ -304,8 +331,9 @@ class TorchModel:
 
     def joint_fisher(
         self,
-        batch: np.ndarray,
+        batch: Batch,
         candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
         *,
         truth: np.ndarray | None = None,
         draws: int = 2,
@@ -320,6 +348,7 @@ class TorchModel:
             self,
             batch,
             candidates,
+            readout,
             truth=truth,
             draws=draws,
             seed=seed,
@@ -327,7 +356,7 @@ class TorchModel:
             progress=progress,
         )
 
-    def write(self, plan: Plan, path: Path, *, calibration: np.ndarray | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 
         Ranges of inputs are in the plan, so calibration inputs are not looked at.

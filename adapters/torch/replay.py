@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from lampq.adapters.torch.gradients import Rows
 from lampq.adapters.torch.layout import Layout
-from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.model import INPUT, OUTPUT, TorchModel
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Operation, Values, tensors
 from lampq.adapters.torch.uses import Use
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 
 WeightGradients = Callable[[str, list[Rows]], None]
 """Told, for each layer, of all its uses in a batch."""
@@ -45,6 +47,7 @@ class Pass:
         runtime = model.runtime
         self.count = count
         self._size = len(batch)
+        self._inputs = Batch.of(batch[:count].cpu().numpy(), name=INPUT)
         self._names = {parameter: name for name, parameter in model.parameters.items()}
         recording = runtime.recording(batch, model.tensors, grad=True)
         self._uses = Counter(use.weight for use, _ in recording.uses)
@@ -57,14 +60,14 @@ class Pass:
 
     def backward(
         self,
-        vectors: Iterable[torch.Tensor],
+        vectors: Iterable[Batch],
         on_weight: WeightGradients,
         on_activation: ActivationGradient | None = None,
     ) -> None:
         """Send vectors back from the logits.
 
         Args:
-            vectors: Each of shape (count, classes).
+            vectors: Directions of the first `count` samples' outputs.
             on_weight: Told of every layer, once per vector.
             on_activation: Told of every use of a layer, once per vector.
         """
@@ -78,8 +81,14 @@ class Pass:
         if waiting is not None:
             self._send(waiting, keep=False)
 
-    def _send(self, vector: torch.Tensor, *, keep: bool) -> None:
-        padded = functional.pad(vector * self.scale, (0, 0, 0, self._size - self.count))
+    def reference(self, readout: Readout) -> Batch:
+        """The outputs of the samples that count, as arrays."""
+        logits = self.logits[: self.count].detach().double().cpu().numpy()
+        return readout.reference(Batch.of(logits, name=OUTPUT), self._inputs)
+
+    def _send(self, vector: Batch, *, keep: bool) -> None:
+        direction = torch.from_numpy(vector[OUTPUT]).to(self.logits.device)
+        padded = functional.pad(direction * self.scale, (0, 0, 0, self._size - self.count))
         torch.autograd.backward([self.logits], [padded.to(self.logits)], retain_graph=keep)
         # A use that the logits do not depend on gets no gradient: the others of its weight are all there is.
         for name in list(self._pending):
@@ -147,7 +156,7 @@ class Pass:
             self._on_weight(self._names[weight], group)
 
 
-def passes(model: TorchModel, batch: np.ndarray, *, batch_size: int, activations: bool) -> Iterator[Pass]:
+def passes(model: TorchModel, batch: Batch, *, batch_size: int, activations: bool) -> Iterator[Pass]:
     """A data set in passes.
 
     Args:
@@ -157,7 +166,7 @@ def passes(model: TorchModel, batch: np.ndarray, *, batch_size: int, activations
         activations: Whether gradients of layers' inputs are wanted.
     """
     size = 1 if model.runtime.samples_mix else batch_size
-    for tensor, count in model.runtime.batches(batch, size):
+    for tensor, count in model.runtime.batches(np.asarray(batch), size):
         yield Pass(model, tensor, count, activations)
 
 

@@ -82,13 +82,13 @@ def _probe_damage(profile: Profile, option: int, recipe: Recipe) -> np.ndarray:
         raise RecordError("mode lampq measures its type scale on data; profile the model with --data")
     if recipe.type_scale == "kl":
         return profile.kl[:, option]
-    if profile.logits is None or profile.logit_delta is None:
-        raise RecordError(
-            "a type scale by accuracy needs logit differences; profile fewer samples, keeping them"
-        )
-    chosen = profile.logits.argmax(axis=1)
-    changed = (profile.logits + profile.logit_delta[:, option]).argmax(axis=2) != chosen
-    return changed.mean(axis=1)
+    changed = profile.array("changed")
+    if changed is not None:
+        return changed[:, option]
+    logits, delta = profile.array("logits"), profile.array("logit_delta")
+    if logits is None or delta is None:
+        raise RecordError("a type scale by accuracy needs outputs that decide something, such as classes")
+    return ((logits + delta[:, option]).argmax(axis=2) != logits.argmax(axis=1)).mean(axis=1)
 
 
 def error_scores(profile: Profile) -> np.ndarray:
@@ -116,7 +116,7 @@ SUPERPOSITION = "superposition"
 
 def automatic_mode(profile: Profile) -> str:
     """The best mode that the profile's measurements allow."""
-    if profile.logit_delta is not None:
+    if profile.interacts:
         return SUPERPOSITION
     if profile.kl is not None:
         return "kl"

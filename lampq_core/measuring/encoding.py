@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
-
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, as_rows, quantize
 from lampq.core.quantizing.rounding import InputRounding
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import PlanError, RecordError
 from lampq.core.values.plan import Plan
@@ -49,7 +48,7 @@ def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quant
     return encode
 
 
-def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: np.ndarray | None) -> AnyModel:
+def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: BatchLike | None) -> AnyModel:
     """The model with the coding asked for; moments that it has already are kept.
 
     Raises:

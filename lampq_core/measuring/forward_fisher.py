@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence
-from lampq.core.measuring.measure import check_logits
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
@@ -21,7 +20,7 @@ from lampq.core.values.progress import Progress, quiet
 
 def forward_fisher(
     model: Model,
-    batch: np.ndarray,
+    reference: Reference,
     *,
     draws: int = 2,
     seed: int = 0,
@@ -39,7 +38,7 @@ def forward_fisher(
 
     Args:
         model: The float model.
-        batch: Inputs, samples first.
+        reference: What the float model makes of the inputs.
         draws: Sign vectors per layer, at least 1.
         seed: Seeds the signs.
         relative_step: Step e in units of the layer's root mean square weight. Much smaller steps drown in
@@ -56,7 +55,6 @@ def forward_fisher(
         raise RecordError(f"{draws} draws: a Fisher trace needs at least one")
     if not (np.isfinite(relative_step) and relative_step > 0):
         raise RecordError(f"relative step {relative_step}: must be above 0")
-    reference = check_logits(model.run(batch), "the float model")
     layers = model.layers()
     steps: dict[str, float] = {}
     traces = {layer.name: 0.0 for layer in layers}
@@ -70,9 +68,9 @@ def forward_fisher(
                 yield layer.name, draw, _stepped(weight, step, rng)
 
     total = draws * len(layers)
-    for done, (name, _, logits) in enumerate(model.sweep(batch, candidates()), start=1):
-        check_logits(logits, f"the model with layer {name} slightly moved")
-        traces[name] += 2 * float(kl_divergence(reference, logits).mean()) / (draws * steps[name] ** 2)
+    for done, (name, _, outputs) in enumerate(model.sweep(reference.inputs, candidates()), start=1):
+        reference.checked(outputs, f"the model with layer {name} slightly moved")
+        traces[name] += 2 * reference.damage(outputs) / (draws * steps[name] ** 2)
         progress("Fisher traces", done, total)
     return traces
 

@@ -1,32 +1,39 @@
 """The joint damage of a whole plan, predicted from layers quantized one at a time.
 
-If option j of layer i moves the logits by d_ij, a plan that takes option x_i everywhere moves them by about
-s = sum_i d_{i, x_i}. To second order around the logits c that the differences were measured at,
+If option j of layer i moves the outputs by d_ij, a plan that takes option x_i everywhere moves them by about
+s = sum_i d_{i, x_i}. To second order around the outputs c that the differences were measured at,
 
-    KL(p || softmax(c + s)) = KL(p || q) + <q - p, s> + Var_q(s) / 2,   p = softmax(target), q = softmax(c),
+    D(target, c + s) = D(target, c) + <slope, s> + s^T M s / 2,
 
-averaged over the samples. That is a quadratic form in the one-hot choices: a constant, a linear term (zero when
-the centre is the float model itself), and a positive semi-definite interaction x^T Q x with Q = A^T A, where the
-columns of A are the differences, centred under q and weighted with sqrt(q / 2S). All pairs of layers cost no
-further run of the model.
+averaged over the samples, with D the damage of the outputs' roles and M its metric at c (`core.readouts`; for class
+logits diag(q) - q q^T, which makes s^T M s the variance of s under q). That is a quadratic form in the one-hot
+choices: a constant, a linear term (zero when the centre is the float model itself), and a positive semi-definite
+interaction x^T Q x with Q = A^T A, where the columns of A are the differences, embedded so that their squares are
+their damage. All pairs of layers cost no further run of the model.
 
 Second-order KL as a layer score is standard (HAWQ-V2, arXiv:1911.03852); CLADO (arXiv:2307.05657) measures pairs
-of layers one by one. Adding the logit differences up before the quadratic form is what makes the pairs free.
+of layers one by one. Adding the differences up before the quadratic form is what makes the pairs free.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence, log_softmax
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
+from lampq.core.values.head import CLASSES, Head
 from lampq.core.values.profile import Profile
 
-# The factor of more (sample, class) pairs than this is sketched; half of the rows stay exact.
-_ROWS = 1 << 14
+# The factor of more outputs than this is sketched; half of the rows stay exact.
+_ROWS, _FEWEST_ROWS = 1 << 14, 1 << 10
+_FACTOR_BYTES = 1 << 28
+MOST_GRAM_BYTES = 1 << 29
+"""A profile keeps interactions of no more bytes than this: 8,192 pairs of layer and option."""
 # 16,384 columns make an interaction matrix of 2 GiB.
 _MOST_COLUMNS = 1 << 14
 _BLOCK = 1 << 11
@@ -102,67 +109,66 @@ class Interaction:
 
 
 class InteractionBuilder:
-    """Collects logit differences one by one and keeps their inner products, not the differences.
+    """Collects differences of outputs one by one and keeps their inner products, not the differences.
 
-    With S samples and C classes a difference has S * C entries. Up to `rows` of them are kept as they are.
-    Beyond that the rows with the largest probabilities stay exact and the others are folded into `rows` / 2
-    buckets with random signs (a count sketch with buckets of equal size), which keeps every inner product and
-    every x^T Q x unbiased, at a relative standard error of at most sqrt(2 / buckets) for any one plan.
+    An embedded difference has as many rows as the outputs of all samples have entries. Up to `rows` of them are kept
+    as they are. Beyond that the rows of most importance stay exact and the others are folded into `rows` / 2 buckets
+    with random signs (a count sketch with buckets of equal size), which keeps every inner product and every x^T Q x
+    unbiased, at a relative standard error of at most sqrt(2 / buckets) for any one plan.
 
     Args:
-        target: Logits of the float model, shape (S, C).
+        readout: What the outputs mean.
+        target: Outputs of the float model (`Readout.reference`).
         layers: Number of layers L.
         options: Number of options J.
-        centre: Logits that the differences are measured from, shape (S, C); None for `target` itself.
-        rows: Entries kept per difference; memory is 4 * rows * L * J bytes.
+        centre: Outputs that the differences are measured from; None for `target` itself.
+        rows: Entries kept per difference; memory is 4 * rows * L * J bytes. None keeps 2^14, or as many as take
+            256 MiB.
         seed: Of the buckets and signs.
 
     Raises:
-        RecordError: The logits do not fit each other or are not finite, or there are too many columns.
+        RecordError: The outputs do not fit each other or are not finite, or there are too many columns.
     """
 
     def __init__(
         self,
-        target: np.ndarray,
+        readout: Readout,
+        target: Batch,
         *,
         layers: int,
         options: int,
-        centre: np.ndarray | None = None,
-        rows: int = _ROWS,
+        centre: Batch | None = None,
+        rows: int | None = None,
         seed: int = 0,
     ) -> None:
         if layers * options > _MOST_COLUMNS:
             raise RecordError(
                 f"interactions of {layers} layers x {options} options need more than 2 GiB; profile fewer widths"
             )
-        self._shape = target.shape
-        p = np.exp(log_softmax(_checked(target, "target logits", self._shape)))
-        if centre is None:
-            q, self._slope, self._constant = p, None, 0.0
-        else:
-            q = np.exp(log_softmax(_checked(centre, "centre logits", self._shape)))
-            self._slope = (q - p) / len(p)
-            self._constant = float(kl_divergence(target, centre).mean())
-        self._probability = q.astype(np.float32)
-        self._weight = np.sqrt(q / (2 * len(q))).astype(np.float32)
-        self._fold = _Fold(q.ravel(), rows, seed) if q.size > rows else None
-        self._factor = np.zeros((layers, options, min(q.size, rows)), dtype=np.float32)
+        if rows is None:
+            rows = max(min(_ROWS, _FACTOR_BYTES // (4 * layers * options)), _FEWEST_ROWS)
+        self._readout = readout
+        at = target if centre is None else centre
+        self._embedding = readout.embedding(at)
+        self._slope = None if centre is None else readout.linear(target, centre)
+        self._constant = 0.0 if centre is None else float(readout.damage(target, centre).mean())
+        size = self._embedding.size
+        self._fold = _Fold(self._embedding.importance, rows, seed) if size > rows else None
+        self._factor = np.zeros((layers, options, min(size, rows)), dtype=np.float32)
         self._linear = np.zeros((layers, options))
         self._measured = np.zeros((layers, options), dtype=bool)
 
-    def add(self, layer: int, option: int, difference: np.ndarray) -> None:
-        """Take in the logit difference that option `option` of layer `layer` makes, shape (S, C).
+    def add(self, layer: int, option: int, difference: Batch) -> None:
+        """Take in how option `option` of layer `layer` moves the outputs.
 
         Raises:
             RecordError: It has another shape or is not finite.
         """
-        difference = _checked(difference, f"logit difference of layer {layer}, option {option}", self._shape)
-        difference = difference.astype(np.float32, copy=False)
-        mean = np.einsum("sc,sc->s", self._probability, difference)
-        column = ((difference - mean[:, None]) * self._weight).ravel()
+        self._readout.check(difference, f"the difference of layer {layer}, option {option},")
+        column = self._embedding(difference)
         self._factor[layer, option] = column if self._fold is None else self._fold(column)
         if self._slope is not None:
-            self._linear[layer, option] = np.einsum("sc,sc->", self._slope, difference)
+            self._linear[layer, option] = self._slope(difference)
         self._measured[layer, option] = True
 
     def keep(self, layer: int, option: int) -> None:
@@ -190,10 +196,10 @@ class InteractionBuilder:
 class _Fold:
     """A linear map to fewer rows: heavy entries as they are, the rest summed with random signs."""
 
-    def __init__(self, probability: np.ndarray, rows: int, seed: int) -> None:
+    def __init__(self, importance: np.ndarray, rows: int, seed: int) -> None:
         buckets = rows // 2
         exact = rows - buckets
-        order = np.argpartition(-probability, exact)
+        order = np.argpartition(-importance, exact)
         self._heavy = order[:exact]
         tail = order[exact:]
         rng = np.random.default_rng(seed)
@@ -209,55 +215,64 @@ class _Fold:
         return np.concatenate((column[self._heavy], (column[self._tail] * self._sign).sum(axis=0)))
 
 
-def build_interaction(
-    target: np.ndarray, differences: np.ndarray, *, centre: np.ndarray | None = None
-) -> Interaction:
+def interaction_of(gram: np.ndarray) -> Interaction:
+    """The interaction around the float model of a gram matrix that a profile holds, shape (L, J, L, J)."""
+    layers, options = gram.shape[:2]
+    return Interaction(
+        gram=gram,
+        linear=np.zeros((layers, options)),
+        constant=0.0,
+        measured=np.ones((layers, options), dtype=bool),
+    )
+
+
+def mean_interaction(parts: Sequence[tuple[float, Interaction]]) -> Interaction:
+    """The interaction on all samples, from that on parts of them, each with its share."""
+    if len(parts) == 1:
+        return parts[0][1]
+    return Interaction(
+        gram=np.sum([share * part.gram for share, part in parts], axis=0),
+        linear=np.sum([share * part.linear for share, part in parts], axis=0),
+        constant=sum(share * part.constant for share, part in parts),
+        measured=np.logical_and.reduce([part.measured for _, part in parts]),
+        error=max(part.error for _, part in parts),
+    )
+
+
+def build_interaction(readout: Readout, target: Batch, differences: Sequence[Sequence[Batch]]) -> Interaction:
     """The interaction of differences that are all in memory.
 
     Args:
-        target: Float logits, shape (S, C).
-        differences: Shape (L, J, S, C).
-        centre: Logits that the differences are measured from; None for `target`.
+        readout: What the outputs mean.
+        target: Outputs of the float model.
+        differences: Of layer i at option j.
 
     Raises:
         RecordError: Shapes clash, or a value is not finite.
     """
-    if differences.ndim != 4:
-        raise RecordError(
-            f"logit differences have shape {differences.shape}; expected (layers, options, samples, classes)"
-        )
-    layers, options = differences.shape[:2]
-    builder = InteractionBuilder(target, layers=layers, options=options, centre=centre)
-    for layer in range(layers):
-        for option in range(options):
-            builder.add(layer, option, differences[layer, option])
+    builder = InteractionBuilder(readout, target, layers=len(differences), options=len(differences[0]))
+    for layer, row in enumerate(differences):
+        for option, difference in enumerate(row):
+            builder.add(layer, option, difference)
     return builder.build()
 
 
 def profile_interaction(profile: Profile) -> Interaction:
-    """The interaction of the differences that a profile holds.
+    """The interaction that a profile holds, or, of version 1, that its logit differences make.
 
     Raises:
-        RecordError: It holds none.
+        RecordError: It holds neither.
     """
-    if profile.logits is None or profile.logit_delta is None:
+    gram = profile.array("gram")
+    if gram is not None:
+        return interaction_of(gram)
+    logits, delta = profile.array("logits"), profile.array("logit_delta")
+    if logits is None or delta is None:
         raise RecordError(
-            "mode superposition needs logit differences; profile the model with --data, keeping them"
+            "mode superposition needs interactions; profile the model with --data, keeping them"
         )
-    return build_interaction(profile.logits, profile.logit_delta)
-
-
-def _checked(array: np.ndarray, what: str, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(array)
-    if array.ndim != 2 or array.shape != shape or array.size == 0:
-        raise RecordError(
-            f"{what} have shape {array.shape}; expected (samples, classes){_like(array, shape)}"
-        )
-    if not np.isfinite(array).all():
-        sample = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise RecordError(f"{what} are not finite (first for sample {sample})")
-    return array
-
-
-def _like(array: np.ndarray, shape: tuple[int, ...]) -> str:
-    return f" = {shape}" if len(shape) == 2 and array.shape != shape else ""
+    target = Batch.of(logits, name="logits")
+    readout = Readout.fit((Head(name="logits", role=CLASSES),), target, None)
+    return build_interaction(
+        readout, target, [[Batch.of(one, name="logits") for one in layer] for layer in delta]
+    )

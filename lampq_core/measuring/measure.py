@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import encoder
+from lampq.core.measuring.interaction import MOST_GRAM_BYTES, InteractionBuilder
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, input_batch, measure_reference
 from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian import Gaussian
 from lampq.core.values.layer import Layer
@@ -22,19 +24,20 @@ from lampq.core.values.progress import Progress, quiet
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Damage:
-    """Single-layer measurements. L layers, J widths, S samples, C classes.
+    """Single-layer measurements. L layers, J widths.
 
     Attributes:
         weight_error: ||W_hat - W||^2, float64, shape (L, J).
         kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data.
-        logits: Float logits, float32, shape (S, C), or None.
-        logit_delta: Differences to them, float32, shape (L, J, S, C), or None when not kept.
+        changed: Share of the decisions that change, float64, shape (L, J), or None where outputs decide nothing.
+        gram: Inner products of the outputs' differences (`core.measuring.interaction`), float64, shape (L, J, L, J),
+            or None where there is no room for it.
     """
 
     weight_error: np.ndarray
     kl: np.ndarray | None = None
-    logits: np.ndarray | None = None
-    logit_delta: np.ndarray | None = None
+    changed: np.ndarray | None = None
+    gram: np.ndarray | None = None
 
 
 def measure_weight_error(
@@ -54,13 +57,13 @@ def measure_damage(
     model: Model,
     layers: Sequence[Layer],
     widths: Sequence[int],
-    batch: np.ndarray,
+    batch: BatchLike,
     *,
     available: np.ndarray | None = None,
-    keep_logits_below: int = 1 << 28,
+    reference: Reference | None = None,
     progress: Progress = quiet,
 ) -> Damage:
-    """Quantize one layer at a time and measure how the predictions move.
+    """Quantize one layer at a time and measure how the outputs move.
 
     Args:
         model: The float model.
@@ -68,17 +71,15 @@ def measure_damage(
         widths: Weight widths to try.
         batch: Calibration inputs, samples first.
         available: Which widths to measure, bool, shape (L, J); the others are left at zero. None measures all.
-        keep_logits_below: Logit differences are kept when they take no more bytes than this.
+        reference: What the float model makes of `batch`; None runs it.
         progress: Told after every layer and width.
 
     Raises:
-        RecordError: The model's own logits, or those with a layer quantized, are not finite; names the layer.
+        RecordError: The model's own outputs, or those with a layer quantized, are not finite; names the layer.
     """
-    reference = check_logits(model.run(batch), "the float model")
+    reference = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(widths))
-    error, kl = np.zeros(table), np.zeros(table)
-    keep = 4 * len(layers) * len(widths) * reference.size <= keep_logits_below
-    delta = np.zeros((*table, *reference.shape), dtype=np.float32) if keep else None
+    error = np.zeros(table)
     position = {layer.name: index for index, layer in enumerate(layers)}
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
@@ -91,25 +92,91 @@ def measure_damage(
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
-    total = kl.size if available is None else int(available.sum())
-    for done, (name, column, logits) in enumerate(model.sweep(batch, candidates()), start=1):
-        index = position[name]
-        check_logits(logits, f"the model with layer {name} at {widths[column]} bits")
-        kl[index, column] = kl_divergence(reference, logits).mean()
-        if delta is not None:
-            delta[index, column] = logits - reference
-        progress("measuring layers", done, total)
-    return Damage(weight_error=error, kl=kl, logits=reference, logit_delta=delta)
+    slices = reference.slices()
+    total = len(slices) * (error.size if available is None else int(available.sum()))
+    parts, done = [], 0
+    for share, part in slices:
+        collector = Collector(part, table)
+        for name, column, outputs in model.sweep(part.inputs, candidates()):
+            part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
+            collector.add(position[name], column, outputs)
+            done += 1
+            progress("measuring layers", done, total)
+        parts.append((share, collector.damage(error)))
+    return averaged(parts)
 
 
-def measure_activations(model: Model, layers: Sequence[Layer], batch: np.ndarray) -> tuple[Layer, ...]:
+def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
+    """The damage on all samples, from that on parts of them, each with its share."""
+
+    def mean(name: str) -> np.ndarray | None:
+        if getattr(parts[0][1], name) is None:
+            return None
+        return sum(share * getattr(part, name) for share, part in parts)
+
+    if len(parts) == 1:
+        return parts[0][1]
+    return Damage(
+        weight_error=parts[0][1].weight_error, kl=mean("kl"), changed=mean("changed"), gram=mean("gram")
+    )
+
+
+class Collector:
+    """Takes in the outputs of one option after the other and keeps what a profile needs of them.
+
+    Args:
+        reference: The float model's outputs.
+        table: Numbers of layers and options.
+
+    Attributes:
+        kl: Damage so far, nats, shape (L, J).
+    """
+
+    def __init__(self, reference: Reference, table: tuple[int, int]) -> None:
+        self._reference = reference
+        self._decided = reference.readout.decisions(reference.outputs)
+        self.kl = np.zeros(table)
+        self._changed = np.zeros(table)
+        keep = 8 * (table[0] * table[1]) ** 2 <= MOST_GRAM_BYTES
+        self._builder = (
+            InteractionBuilder(reference.readout, reference.outputs, layers=table[0], options=table[1])
+            if keep
+            else None
+        )
+
+    def add(self, layer: int, option: int, outputs: Batch) -> None:
+        """Take in the outputs with a layer at an option."""
+        self.kl[layer, option] = self._reference.damage(outputs)
+        if self._decided:
+            self._changed[layer, option] = changed_share(
+                self._decided, self._reference.readout.decisions(outputs)
+            )
+        if self._builder is not None:
+            self._builder.add(layer, option, outputs.minus(self._reference.outputs))
+
+    def damage(self, weight_error: np.ndarray) -> Damage:
+        """All of it."""
+        return Damage(
+            weight_error=weight_error,
+            kl=self.kl,
+            changed=self._changed if self._decided else None,
+            gram=None if self._builder is None else self._builder.build().gram,
+        )
+
+
+def changed_share(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> float:
+    """Share of decisions that differ, averaged over the outputs that decide something."""
+    return float(np.mean([(before[name] != after[name]).mean() for name in before]))
+
+
+def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike) -> tuple[Layer, ...]:
     """Records completed with the statistics of each layer's input and its multiply-accumulates per sample.
 
     Raises:
         RecordError: An activation is not finite; names the layer.
     """
     found: dict[str, tuple[Gaussian, int]] = {}
-    for name, values, positions in model.taps(batch):
+    for name, values, positions in model.taps(input_batch(model, batch)):
         try:
             statistics = Gaussian.from_array(values)
         except RecordError as err:
@@ -123,22 +190,6 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: np.ndarray
         else layer
         for layer in layers
     )
-
-
-def check_logits(logits: np.ndarray, whose: str) -> np.ndarray:
-    """The logits, if finite.
-
-    Raises:
-        RecordError: They hold NaN or infinity; says whose and which sample.
-    """
-    if logits.ndim != 2:
-        raise RecordError(f"{whose} gives outputs of shape {logits.shape}; expected (samples, classes)")
-    finite = np.isfinite(logits).all(axis=1)
-    if not finite.all():
-        raise RecordError(
-            f"{whose} gives NaN or infinite logits (first for sample {int((~finite).argmax())})"
-        )
-    return logits
 
 
 def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -157,7 +208,7 @@ def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.n
 
 
 def measure_plan(
-    model: Model, widths: Mapping[str, int], batch: np.ndarray, reference: np.ndarray | None = None
+    model: Model, widths: Mapping[str, int], batch: BatchLike, reference: Reference | None = None
 ) -> float:
     """Measured damage of quantizing many layers together, mean nats over the batch.
 
@@ -165,9 +216,8 @@ def measure_plan(
         model: The float model.
         widths: Layer name -> weight bits.
         batch: Inputs, samples first.
-        reference: Float logits of the batch; None computes them.
+        reference: What the float model makes of them; None runs it.
     """
-    if reference is None:
-        reference = model.run(batch)
-    logits = model.with_weights(quantized_weights(model, widths)).run(batch)
-    return float(kl_divergence(reference, check_logits(logits, "the quantized model")).mean())
+    reference = measure_reference(model, batch) if reference is None else reference
+    outputs = model.with_weights(quantized_weights(model, widths)).run(reference.inputs)
+    return reference.damage(reference.checked(outputs, "the quantized model"))

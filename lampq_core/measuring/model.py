@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lampq.core.quantizing.activation_range import Histogram
-    from lampq.core.readouts.readout import Readout
     from lampq.core.quantizing.coding import Coding
+    from lampq.core.readouts.readout import Readout
     from lampq.core.values.activation_grid import ActivationRule
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import Head, HeadChoice

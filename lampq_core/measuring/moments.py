@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import input_batch
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 
@@ -14,7 +16,7 @@ from lampq.core.values.layer import Layer
 _MOST_BYTES = 8 << 30
 
 
-def input_moments(model: Model, layers: Sequence[Layer], batch: np.ndarray) -> Mapping[str, np.ndarray]:
+def input_moments(model: Model, layers: Sequence[Layer], batch: BatchLike) -> Mapping[str, np.ndarray]:
     """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
 
     Args:
@@ -38,7 +40,7 @@ def input_moments(model: Model, layers: Sequence[Layer], batch: np.ndarray) -> M
     records = {layer.name: layer for layer in layers}
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
-    for name, values, positions in model.taps(batch):
+    for name, values, positions in model.taps(input_batch(model, batch)):
         rows = _input_rows(records[name], values, positions) if name in records else None
         if rows is None:
             continue

@@ -15,13 +15,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import encoder
-from lampq.core.measuring.measure import Damage, check_logits
+from lampq.core.measuring.measure import Collector, Damage
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet
@@ -67,12 +68,12 @@ def measure_pairs(
     model: Model,
     layers: Sequence[Layer],
     options: Sequence[Option],
-    batch: np.ndarray,
+    batch: BatchLike,
     rules: Rules,
     *,
     available: np.ndarray | None = None,
     tolerance: float = 0.1,
-    keep_logits_below: int = 1 << 28,
+    reference: Reference | None = None,
     progress: Progress = quiet,
 ) -> PairDamage:
     """Round the weights and the input of one layer at a time and measure how the predictions move.
@@ -85,32 +86,28 @@ def measure_pairs(
         rules: How inputs are rounded.
         available: Which options count, bool, shape (L, J); None: all.
         tolerance: Relative error of a predicted damage that is accepted; 0 measures every pair.
-        keep_logits_below: Logit differences are kept when they take no more bytes than this.
+        reference: What the float model makes of `batch`; None runs it.
         progress: Told after every layer.
 
     Raises:
         RecordError: Logits are not finite; names the layer.
     """
-    reference = check_logits(model.run(batch), "the float model")
+    float_model = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(options))
     allowed = np.ones(table, dtype=bool) if available is None else available
-    error, kl = np.zeros(table), np.zeros(table)
-    keep = 4 * len(layers) * len(options) * reference.size <= keep_logits_below
-    delta = np.zeros((*table, *reference.shape), dtype=np.float32) if keep else None
+    error, collector = np.zeros(table), Collector(float_model, table)
+    kl = collector.kl
     measured, deviation = np.zeros(table, dtype=bool), np.full(table, np.nan)
     search = _Order(options, tolerance)
     position = {layer.name: index for index, layer in enumerate(layers)}
-    # Logit differences of the layer at hand: by weight width, by input width.
-    held: dict[tuple[int | None, int | None], np.ndarray] = {}
+    # Differences of the outputs with the layer at hand: by weight width, by input width.
+    held: dict[tuple[int | None, int | None], Batch] = {}
 
-    def record(index: int, column: int, difference: np.ndarray) -> None:
-        kl[index, column] = kl_divergence(reference, reference + difference).mean()
-        if delta is not None:
-            delta[index, column] = difference
-
-    def summed(column: int) -> np.ndarray:
+    def summed(column: int) -> Batch:
+        """Outputs moved by both differences of a pair."""
         option = options[column]
-        return held[option.weight_bits, None] + held[None, option.activation_bits]
+        both = held[option.weight_bits, None].plus(held[None, option.activation_bits])
+        return float_model.outputs.plus(both)
 
     def candidates() -> Iterator[tuple[str, int, Setting]]:
         for index, layer in enumerate(layers):
@@ -133,25 +130,27 @@ def measure_pairs(
                     setting = Setting(weight=weights[option.weight_bits], activation=activation)
                     yield layer.name, column, setting
                 else:
-                    record(index, column, summed(column))
+                    collector.add(index, column, summed(column))
             progress("measuring layers", index + 1, len(layers))
 
     runs = 0
     # Candidates are drawn one by one, so each may depend on what the ones before it measured.
-    for name, column, logits in model.sweep(batch, candidates()):
+    for name, column, outputs in model.sweep(float_model.inputs, candidates()):
         index, runs = position[name], runs + 1
-        check_logits(logits, f"the model with layer {name} quantized")
+        float_model.checked(outputs, f"the model with layer {name} quantized")
         if column < 0:
-            held[search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]] = logits - reference
+            single = search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]
+            held[single] = outputs.minus(float_model.outputs)
             continue
-        record(index, column, logits - reference)
+        collector.add(index, column, outputs)
         measured[index, column] = True
         if held:
-            predicted = float(kl_divergence(reference, reference + summed(column)).mean())
+            predicted = float_model.damage(summed(column))
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
-    damage = Damage(weight_error=error, kl=kl, logits=reference, logit_delta=delta)
-    return PairDamage(damage=damage, measured=measured, deviation=deviation, runs=runs, tolerance=tolerance)
+    return PairDamage(
+        damage=collector.damage(error), measured=measured, deviation=deviation, runs=runs, tolerance=tolerance
+    )
 
 
 class _Order:

@@ -10,6 +10,9 @@ import numpy as np
 
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.progress import Progress, quiet
 
@@ -41,7 +44,8 @@ class Differentiable(Protocol):
 
     def fisher(
         self,
-        batch: np.ndarray,
+        batch: Batch,
+        readout: Readout,
         *,
         truth: np.ndarray | None,
         draws: int,
@@ -53,6 +57,7 @@ class Differentiable(Protocol):
 
         Args:
             batch: Inputs, samples first.
+            readout: What the outputs mean.
             truth: Labels of the data, shape (S,), or None: labels are drawn from the predictions.
             draws: Backward passes per sample where labels are drawn.
             seed: Seeds the draws.
@@ -67,7 +72,7 @@ class Differentiable(Protocol):
 
 def measure_traces(
     model: Model,
-    batch: np.ndarray,
+    reference: Reference,
     *,
     kind: str = TRUE,
     draws: int = 2,
@@ -82,7 +87,7 @@ def measure_traces(
 
     Args:
         model: The float model.
-        batch: Inputs, samples first.
+        reference: What the float model makes of the inputs.
         kind: `true`, from gradients or, where the model has none, from forward passes; `empirical`, from
             gradients alone; `forward`.
         draws: Random directions per sample, or with forward passes per layer.
@@ -104,12 +109,13 @@ def measure_traces(
         )
     note = ""
     if kind != FORWARD:
-        numbers = np.arange(len(batch)) if samples is None else samples
+        numbers = np.arange(reference.inputs.samples) if samples is None else samples
         try:
             if not isinstance(model, Differentiable):
                 raise NoGradientsError(f"{model.format} models have none here")
             return model.fisher(
-                batch,
+                reference.inputs,
+                reference.readout,
                 truth=truth if kind == EMPIRICAL else None,
                 draws=draws,
                 seed=seed,
@@ -123,5 +129,5 @@ def measure_traces(
                     f"({err}); take the true or the forward one"
                 ) from err
             note = f"no gradients ({err}): traces from forward passes"
-    values = forward_fisher(model, batch, draws=draws, seed=seed, progress=progress)
+    values = forward_fisher(model, reference, draws=draws, seed=seed, progress=progress)
     return Traces(kind=FORWARD, weight=values, note=note)

@@ -18,13 +18,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import encoder
-from lampq.core.measuring.measure import check_logits
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import as_rows, from_rows
 from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table
 from lampq.core.values.layer import Layer
@@ -76,14 +76,14 @@ def update(
     layers: Sequence[Layer],
     widths: Sequence[int],
     problem: Problem,
-    batch: np.ndarray,
+    batch: BatchLike,
     choice: np.ndarray,
     *,
     table: str = "measured",
     importance: np.ndarray | None = None,
     most_swaps: int = 50,
     rules: Rules | None = None,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     progress: Progress = quiet,
 ) -> Updated:
     """Swap single bits between layers while the measured damage falls.
@@ -104,7 +104,7 @@ def update(
         most_swaps: The most swaps to try.
         rules: How the input of a layer is rounded at an option (both by index), where inputs are rounded too: a swap
             then moves weights and inputs together.
-        reference: Float logits of the batch; None computes them.
+        reference: What counts as the truth of the batch; None runs the model.
         progress: Told after every swap.
 
     Raises:
@@ -113,15 +113,15 @@ def update(
     if list(widths) != list(range(widths[0], widths[0] + len(widths))):
         raise RecordError(f"widths {tuple(widths)}: the update moves by single bits and needs all in between")
     ratios = None if table == "measured" else error_table(table)[np.asarray(widths) - 1]
-    reference = check_logits(model.run(batch) if reference is None else reference, "the float model")
+    reference = measure_reference(model, batch) if reference is None else reference
     weights = _Weights(model, layers, widths, rules)
     choice = np.asarray(choice, dtype=np.int64).copy()
     current = weights.applied(choice)
-    kl = _damage(reference, current, batch)
+    kl = _damage(reference, current)
     movable = _movable(layers, problem)
     swaps: list[Swap] = []
     while len(swaps) < most_swaps:
-        errors = _errors(model, current, weights, batch, choice, movable, len(widths), ratios)
+        errors = _errors(model, current, weights, reference.inputs, choice, movable, len(widths), ratios)
         if importance is not None:
             errors = errors * np.asarray(importance, dtype=np.float64)[:, None]
         swap = _best_swap(errors, problem, choice)
@@ -132,7 +132,7 @@ def update(
         trial[raised] += 1
         trial[lowered] -= 1
         swapped = weights.applied(trial)
-        after = _damage(reference, swapped, batch)
+        after = _damage(reference, swapped)
         kept = after < kl
         swaps.append(
             Swap(raised=raised, lowered=lowered, gain=gain, degradation=degradation, kl=after, kept=kept)
@@ -185,16 +185,15 @@ def _movable(layers: Sequence[Layer], problem: Problem) -> np.ndarray:
     return movable
 
 
-def _damage(reference: np.ndarray, model: Model, batch: np.ndarray) -> float:
-    logits = check_logits(model.run(batch), "the quantized model")
-    return float(kl_divergence(reference, logits).mean())
+def _damage(reference: Reference, model: Model) -> float:
+    return reference.damage(reference.checked(model.run(reference.inputs), "the quantized model"))
 
 
 def _errors(
     model: Model,
     quantized: Model,
     weights: _Weights,
-    batch: np.ndarray,
+    batch: Batch,
     choice: np.ndarray,
     movable: np.ndarray,
     options: int,

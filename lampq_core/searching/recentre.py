@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.measuring.divergence import kl_divergence
-from lampq.core.measuring.interaction import Interaction, InteractionBuilder
-from lampq.core.measuring.measure import check_logits
+from lampq.core.measuring.interaction import Interaction, InteractionBuilder, mean_interaction
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.searching.superposition import allocate
+from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
@@ -77,14 +77,14 @@ def refine(
     layers: Sequence[Layer],
     widths: Sequence[int],
     problem: Problem,
-    batch: np.ndarray,
+    batch: BatchLike,
     plans: Iterable[np.ndarray],
     *,
     rounds: int = 2,
     reach: int = 1,
     near: np.ndarray | None = None,
     tries: int = 8,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     quantizer: Quantizer | None = None,
     seed: int = 0,
     progress: Progress = quiet,
@@ -107,7 +107,7 @@ def refine(
         reach: How many options up and down a round looks at, >= 1.
         near: Instead of `reach`: which options a round looks at from which, bool, shape (J, J).
         tries: Plans that a round measures, >= 1.
-        reference: Float logits of the batch; None computes them.
+        reference: What counts as the truth of the batch; None runs the model.
         quantizer: How weights are quantized; None rounds to the nearest level (`core.quantizing.quantizer`).
         seed: Of the search.
         progress: Told what is being done.
@@ -186,11 +186,11 @@ def measure_interaction(
     layers: Sequence[Layer],
     widths: Sequence[int],
     problem: Problem,
-    batch: np.ndarray,
+    batch: BatchLike,
     choice: np.ndarray | None = None,
     *,
     reach: int = 1,
-    reference: np.ndarray | None = None,
+    reference: Reference | None = None,
     quantizer: Quantizer | None = None,
     progress: Progress = quiet,
 ) -> Measured:
@@ -232,8 +232,8 @@ class _Bench:
         layers: Sequence[Layer],
         widths: Sequence[int],
         problem: Problem,
-        batch: np.ndarray,
-        reference: np.ndarray | None,
+        batch: BatchLike,
+        reference: Reference | None,
         quantizer: Quantizer | None,
     ) -> None:
         if problem.cost.shape != (len(layers), len(widths)):
@@ -245,11 +245,8 @@ class _Bench:
         self._layers = layers
         self._widths = widths
         self._problem = problem
-        self._batch = batch
         self._quantized = self._nearest if quantizer is None else quantizer
-        if reference is None:
-            reference = model.run(batch)
-        self._reference = check_logits(reference, "the float model")
+        self._reference = measure_reference(model, batch) if reference is None else reference
         self._kept: dict[str, tuple[int, np.ndarray | Setting]] = {}
         reduction = problem.reduced()
         # Pinned and tied layers are free where their group is.
@@ -259,29 +256,50 @@ class _Bench:
         """Measure plans; the one of least damage and its damage."""
         for done, plan in enumerate(plans, start=1):
             self._check(plan)
-            self.measured[plan.tobytes()] = float(kl_divergence(self._reference, self._run(plan)).mean())
+            self.measured[plan.tobytes()] = self._damage(plan)
             progress("measuring plans", done, len(plans))
         best = min(plans, key=lambda plan: self.measured[plan.tobytes()])
         return best, self.measured[best.tobytes()]
 
     def around(self, choice: np.ndarray | None, near: np.ndarray, progress: Progress, what: str) -> Measured:
         """Move one layer to options nearby, all others at the plan; or to any option, all others float."""
-        layers, options = self._problem.cost.shape
         moved = self._allowed.copy()
-        if choice is None:
-            centre, model = self._reference, self._model
-        else:
+        if choice is not None:
             self._check(choice)
-            centre, model = self._run(choice), self._model.with_weights(self._weights(choice))
             moved &= near[choice]
-            moved[np.arange(layers), choice] = False
+            moved[np.arange(len(choice)), choice] = False
+        slices = self._reference.slices()
+        total, done = len(slices) * int(moved.sum()), 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress(what, done, total)
+
+        parts = [(share, self._around(part, choice, moved, step)) for share, part in slices]
+        return Measured(
+            interaction=mean_interaction([(share, part.interaction) for share, part in parts]),
+            kl=np.sum([share * part.kl for share, part in parts], axis=0),
+        )
+
+    def _around(
+        self, reference: Reference, choice: np.ndarray | None, moved: np.ndarray, step: Callable[[], None]
+    ) -> Measured:
+        """`around` for some of the samples."""
+        layers, options = moved.shape
+        model = self._model if choice is None else self._model.with_weights(self._weights(choice))
+        centre = reference.outputs if choice is None else self._centre(model, reference)
         builder = InteractionBuilder(
-            self._reference, layers=layers, options=options, centre=None if choice is None else centre
+            reference.readout,
+            reference.outputs,
+            layers=layers,
+            options=options,
+            centre=None if choice is None else centre,
         )
         kl = np.full((layers, options), np.nan)
         for layer, option in enumerate([] if choice is None else choice.tolist()):
             builder.keep(layer, option)
-            kl[layer, option] = kl_divergence(self._reference, centre).mean()
+            kl[layer, option] = reference.damage(centre)
         position = {layer.name: index for index, layer in enumerate(self._layers)}
 
         def candidates() -> Iterator[tuple[str, int, np.ndarray | Setting]]:
@@ -289,17 +307,23 @@ class _Bench:
                 for option in np.flatnonzero(moved[index]).tolist():
                     yield layer.name, option, self._quantized(index, option)
 
-        total = int(moved.sum())
-        for done, (name, option, logits) in enumerate(model.sweep(self._batch, candidates()), start=1):
-            check_logits(logits, f"the model with layer {name} at {self._widths[option]} bits")
-            builder.add(position[name], option, logits - centre)
-            kl[position[name], option] = kl_divergence(self._reference, logits).mean()
-            progress(what, done, total)
+        for name, option, outputs in model.sweep(reference.inputs, candidates()):
+            reference.checked(outputs, f"the model with layer {name} at {self._widths[option]} bits")
+            builder.add(position[name], option, outputs.minus(centre))
+            kl[position[name], option] = reference.damage(outputs)
+            step()
         return Measured(interaction=builder.build(), kl=kl)
 
-    def _run(self, choice: np.ndarray) -> np.ndarray:
-        logits = self._model.with_weights(self._weights(choice)).run(self._batch)
-        return check_logits(logits, "the quantized model")
+    def _damage(self, choice: np.ndarray) -> float:
+        model = self._model.with_weights(self._weights(choice))
+        return sum(
+            share * part.damage(part.checked(model.run(part.inputs), "the quantized model"))
+            for share, part in self._reference.slices()
+        )
+
+    def _centre(self, model: Model, reference: Reference) -> Batch:
+        outputs = reference.checked(model.run(reference.inputs), "the quantized model")
+        return reference.readout.reference(outputs, reference.inputs)
 
     def _weights(self, choice: np.ndarray) -> Mapping[str, np.ndarray | Setting]:
         for index, (layer, option) in enumerate(zip(self._layers, choice.tolist(), strict=True)):

@@ -100,9 +100,12 @@ class Batch:
         """Some of the samples, by number, each group in the order in which its own are named.
 
         Raises:
-            RecordError: None is taken.
+            RecordError: None is taken, or there is no sample of a number.
         """
         wanted = np.asarray(numbers, dtype=np.int64)
+        missing = wanted[(wanted < 0) | (wanted >= self.samples)]
+        if missing.size:
+            raise RecordError(f"no sample {missing[0]}; there are {self.samples}, counted from 0")
         parts, start = [], 0
         for group, size in zip(self._groups, self._sizes, strict=True):
             inside = wanted[(wanted >= start) & (wanted < start + size)] - start
@@ -147,7 +150,7 @@ class Batch:
         Raises:
             RecordError: The two do not fit each other.
         """
-        return self._with(other, lambda a, b: np.add(a, b, dtype=np.float32))
+        return self._with(other, lambda a, b: np.add(a, b, dtype=np.float32, casting="unsafe"))
 
     def _with(self, other: Batch, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Batch:
         _fit(self, other)
@@ -189,10 +192,11 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        found = np.subtract(one, other, dtype=np.float32)
-    if not np.isfinite(found).all():
-        found = np.where(one == other, np.float32(0), found)
-    return found
+        # Masks are integers, which NumPy calls unsafe to cast.
+        difference = np.subtract(one, other, dtype=np.float32, casting="unsafe")
+    if not np.isfinite(difference).all():
+        difference = np.where(one == other, np.float32(0), difference)
+    return difference
 
 
 def _samples(group: Group) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
 
 LAYOUTS = ("NCHW", "NHWC", "NHW")
 CHANNELS = (1, 3, 4)
@@ -70,3 +71,14 @@ class InputSpec:
     def __str__(self) -> str:
         dims = "x".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name} {self.dtype}[{dims}]"
+
+
+def only_input(specs: Sequence[InputSpec], whose: str) -> InputSpec:
+    """The input of a model that has one.
+
+    Raises:
+        AdapterError: It has several; lists them.
+    """
+    if len(specs) != 1:
+        raise AdapterError(f"{whose} takes {len(specs)} inputs: {', '.join(map(str, specs))}; name them all")
+    return specs[0]

@@ -12,6 +12,7 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.profile import Profile
 from lampq.core.values.shard import original_order
+from lampq.core.values.tables import merge_tables
 
 # What shards of one measurement have in common.
 _SAME = ("digest", "data", "seed", "fisher", "fisher_draws")
@@ -21,7 +22,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
     """Combine profiles of one model measured on different samples, as if measured at once.
 
     Damage, Fisher traces and statistics of activations are averages over samples, so the merged ones are
-    those of all samples together. Logits and their differences come in the order of the data set where the
+    those of all samples together. What is kept of single samples comes in the order of the data set where the
     profiles are all the shards of it, otherwise in the order of the profiles.
 
     Args:
@@ -40,25 +41,15 @@ def merge(profiles: Sequence[Profile]) -> Profile:
     shards = [profile.shard for profile in profiles if profile.shard is not None]
     order: np.ndarray | slice = original_order(shards, counts) if shards else slice(None)
 
-    def joined(name: str, axis: int) -> np.ndarray | None:
-        parts = [getattr(profile, name) for profile in profiles]
-        if any(part is None for part in parts):
-            return None
-        whole = np.concatenate(parts, axis=axis)
-        return whole[order] if axis == 0 else whole[:, :, order]
-
-    def averaged(name: str) -> np.ndarray | None:
-        if getattr(first, name) is None:
-            return None
-        return sum(w * getattr(profile, name) for w, profile in zip(share, profiles, strict=True))
-
+    names = list(first.tables)
+    tables = {
+        name: merge_tables(name, [profile.tables[name] for profile in profiles], share, order)
+        for name in names
+    }
     return dataclasses.replace(
         first,
         layers=tuple(_merge_layer(same, share) for same in zip(*(p.layers for p in profiles), strict=True)),
-        kl=averaged("kl"),
-        joint_fisher=averaged("joint_fisher"),
-        logits=joined("logits", 0),
-        logit_delta=joined("logit_delta", 2),
+        tables=tables,
         samples=sum(counts),
         shard=None,
         provenance={**first.provenance, "merged": len(profiles)},
@@ -73,18 +64,17 @@ def _check(first: Profile, other: Profile) -> None:
     for one, same in zip(first.layers, other.layers, strict=True):
         if not one.fingerprint.matches(same.fingerprint):
             raise RecordError(f"profiles to merge are of different models: layer {one.name} differs")
-    for name in ("kl", "logits", "joint_fisher", "activation_range"):
-        if (getattr(first, name) is None) != (getattr(other, name) is None):
-            raise RecordError(f"profiles to merge: only some have {name}")
-    ranges, others = first.activation_range, other.activation_range
-    alike = ranges is None or others is None or np.array_equal(ranges, others)
-    if first.per_token != other.per_token or not alike:
+    if first.heads != other.heads:
+        raise RecordError("profiles to merge judge different outputs, or the same in different ways")
+    for name in sorted(first.tables.keys() ^ other.tables.keys()):
+        raise RecordError(f"profiles to merge: only some have {name}")
+    if first.per_token != other.per_token:
         raise RecordError(
             "profiles to merge round activations on different grids; profile shards of the same data instead"
         )
     if (first.shard is None) != (other.shard is None):
         raise RecordError("profiles to merge: only some are shards; merge the shards first")
-    mine, theirs = (None if profile.shard else profile.logits for profile in (first, other))
+    mine, theirs = (None if profile.shard else _samples_of(profile) for profile in (first, other))
     if mine is not None and theirs is not None and np.array_equal(mine, theirs):
         raise RecordError(
             "profiles to merge were measured on the same samples; share these out with --shard 1/2, 2/2, ..."
@@ -96,6 +86,12 @@ def _check(first: Profile, other: Profile) -> None:
                 raise RecordError(
                     f"shards {first.shard} and {other.shard} differ in {name}: {_short(mine)} and {_short(theirs)}"
                 )
+
+
+def _samples_of(profile: Profile) -> np.ndarray | None:
+    """What tells the samples of one profile from those of another."""
+    signature = profile.array("signature")
+    return profile.array("logits") if signature is None else signature
 
 
 def _short(value: Any) -> str:

@@ -16,39 +16,34 @@ import numpy as np
 from lampq.core.values import files, schema
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import RecordError
+from lampq.core.values.head import Head
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.shard import Shard
+from lampq.core.values.tables import KINDS, LAYERS, OPTIONS, SAMPLES, Table, TableKind, known_tables
 
-_SCHEMA = "lampq.profile/1"
-# Arrays that a profile may lack.
-_OPTIONAL = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
+_SCHEMAS = ("lampq.profile/2", "lampq.profile/1")
+# How a version tells its arrays: version 1 had the tables of these names alone, and did not describe them.
+_FIRST = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Profile:
-    """Measurements of one model. L layers, J options, S calibration samples, C classes.
+    """Measurements of one model. L layers, J options, S calibration samples.
 
     Attributes:
         layers: L records in the order the model uses them.
         options: J choices, the same for every layer, increasing in weight bits.
-        weight_error: ||W_hat - W||^2 per layer and option, float64, shape (L, J).
-        payload_bytes: Stored bytes (codes and scales) per layer and option, int64, shape (L, J); -1 where the
-            format cannot store the layer that way, which rules the option out.
         rest_bytes: Bytes of the model that no plan changes.
+        tables: Arrays by name (`core.values.tables`). `weight_error` (||W_hat - W||^2) and `payload_bytes` (codes and
+            scales; -1 where the format cannot store the layer that way, which rules the option out) are always there.
         container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
-        kl: Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None.
-        logits: Float logits of the calibration samples, float32, shape (S, C), or None.
-        logit_delta: Logit differences of quantizing one layer alone, float32, (L, J, S, C), or None.
-        joint_fisher: Second-order damage of rounding weights and input of one layer together, E_n[(sum g dY)^2] / 2
-            with dY = W_hat X_hat - W X, nats, shape (L, J), or None.
-        activation_range: Ends of the grid that a layer's input is rounded on, float64, shape (L, J, 2), or None:
-            the smallest and largest input in calibration.
         per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
+        heads: The outputs that were judged, and how.
         samples: Calibration samples behind the measurements, 0 without data.
         shard: Which part of the samples this is, or None: all.
         provenance: Model digest and name, versions, seed, calibration source.
@@ -56,18 +51,13 @@ class Profile:
 
     layers: tuple[Layer, ...]
     options: tuple[Option, ...]
-    weight_error: np.ndarray
-    payload_bytes: np.ndarray
     rest_bytes: int
+    tables: Mapping[str, Table]
     container: str = "bitplane"
     block: int | None = None
     rounding: str = NEAREST
-    kl: np.ndarray | None = None
-    logits: np.ndarray | None = None
-    logit_delta: np.ndarray | None = None
-    joint_fisher: np.ndarray | None = None
-    activation_range: np.ndarray | None = None
     per_token: bool = False
+    heads: tuple[Head, ...] = ()
     samples: int = 0
     shard: Shard | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -86,43 +76,68 @@ class Profile:
             raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
-        table = (len(self.layers), len(self.options))
-        self._check("weight_error", table, np.float64)
-        self._check("payload_bytes", table, np.int64)
+        lengths = {LAYERS: len(self.layers), OPTIONS: len(self.options), SAMPLES: self.samples}
+        for name in ("weight_error", "payload_bytes"):
+            if name not in self.tables:
+                raise RecordError(f"profile: {name} is missing")
+        tables = {name: table.checked(name, lengths, names) for name, table in self.tables.items()}
+        object.__setattr__(self, "tables", tables)
         if not self.available.any(axis=1).all():
-            stuck = self.layers[int(np.argmin(self.available.any(axis=1)))].name
+            stuck = names[int(np.argmin(self.available.any(axis=1)))]
             raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
-        for name in ("kl", "joint_fisher"):
-            if getattr(self, name) is not None:
-                self._check(name, table, np.float64)
-        if self.activation_range is not None:
-            self._check("activation_range", (*table, 2), np.float64)
-            if (np.diff(self.activation_range) < 0).any():
-                raise RecordError("profile: an activation_range ends before it begins")
-        if self.logits is not None:
-            self._check("logits", (self.samples, np.shape(self.logits)[-1]), np.float32)
-        if self.logit_delta is not None:
-            if self.logits is None:
-                raise RecordError("profile: logit differences need the logits they differ from")
-            self._check("logit_delta", (*table, *self.logits.shape), np.float32)
+        ends = self.activation_range
+        if ends is not None and (np.diff(ends) < 0).any():
+            raise RecordError("profile: an activation_range ends before it begins")
+        if "logit_delta" in tables and "logits" not in tables:
+            raise RecordError("profile: logit differences need the logits they differ from")
 
-    def _check(self, name: str, shape: tuple[int, ...], dtype: type) -> None:
-        array: np.ndarray = np.asarray(getattr(self, name), dtype=dtype)
-        if array.shape != shape:
-            raise RecordError(f"profile: {name} has shape {array.shape}, expected {shape}")
-        if not np.isfinite(array).all():
-            where = np.argwhere(~np.isfinite(array))[0]
-            place = (
-                self.layers[int(where[0])].name
-                if len(shape) != 2 or name != "logits"
-                else f"sample {where[0]}"
-            )
-            raise RecordError(f"profile: {name} is not finite at {place}")
-        least = {"weight_error": 0, "kl": 0, "joint_fisher": 0, "payload_bytes": -1}.get(name)
-        if least is not None and (array < least).any():
-            place = self.layers[int(np.argwhere(array < least)[0, 0])].name
-            raise RecordError(f"profile: {name} is negative at layer {place}")
-        object.__setattr__(self, name, array)
+    def array(self, name: str) -> np.ndarray | None:
+        """The numbers of a table, or None where the profile has no such table."""
+        table = self.tables.get(name)
+        return None if table is None else table.array
+
+    @property
+    def weight_error(self) -> np.ndarray:
+        """||W_hat - W||^2 per layer and option, float64, shape (L, J)."""
+        return self.tables["weight_error"].array
+
+    @property
+    def payload_bytes(self) -> np.ndarray:
+        """Stored bytes (codes and scales) per layer and option, int64, shape (L, J); -1 where there is no such form."""
+        return self.tables["payload_bytes"].array
+
+    @property
+    def kl(self) -> np.ndarray | None:
+        """Measured damage of quantizing one layer alone, mean nats, shape (L, J), or None."""
+        return self.array("kl")
+
+    @property
+    def joint_fisher(self) -> np.ndarray | None:
+        """Second-order damage of rounding weights and input of one layer together, E_n[(sum g dY)^2] / 2 with
+        dY = W_hat X_hat - W X, nats, shape (L, J), or None.
+        """
+        return self.array("joint_fisher")
+
+    @property
+    def activation_range(self) -> np.ndarray | None:
+        """Ends of the grid that a layer's input is rounded on, float64, shape (L, J, 2), or None: the smallest and
+        largest input in calibration.
+        """
+        return self.array("activation_range")
+
+    @property
+    def interacts(self) -> bool:
+        """Whether it knows how the errors of layers act together (`core.measuring.interaction`)."""
+        return "gram" in self.tables or "logit_delta" in self.tables
+
+    def with_tables(self, **arrays: np.ndarray | None) -> Profile:
+        """The same with some tables replaced, added, or left out where they are None.
+
+        Raises:
+            RecordError: No table is so called, or one does not fit.
+        """
+        others = {name: table for name, table in self.tables.items() if name not in arrays}
+        return dataclasses.replace(self, tables=others | known_tables(**arrays))
 
     @property
     def available(self) -> np.ndarray:
@@ -148,19 +163,19 @@ class Profile:
 
     def narrowed(self, columns: Sequence[int]) -> Profile:
         """The same with some of the options, by index, in rising order."""
-        keep = list(columns)
-        arrays: dict[str, Any] = {}
-        for name in (
-            "weight_error",
-            "payload_bytes",
-            "kl",
-            "joint_fisher",
-            "activation_range",
-            "logit_delta",
-        ):
-            array = getattr(self, name)
-            arrays[name] = None if array is None else array[:, keep]
-        return dataclasses.replace(self, options=tuple(self.options[column] for column in keep), **arrays)
+        return dataclasses.replace(
+            self,
+            options=tuple(self.options[column] for column in columns),
+            tables={name: table.take(OPTIONS, columns) for name, table in self.tables.items()},
+        )
+
+    def part(self, layers: Sequence[int]) -> Profile:
+        """The same with some of the layers, by index, in rising order."""
+        return dataclasses.replace(
+            self,
+            layers=tuple(self.layers[index] for index in layers),
+            tables={name: table.take(LAYERS, layers) for name, table in self.tables.items()},
+        )
 
     def write(self, path: Path, *, force: bool = False) -> None:
         """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
@@ -172,14 +187,11 @@ class Profile:
         arrays_path = path.with_suffix(".npz")
         for output in (path, arrays_path):
             files.refuse_existing(output, force=force)
-        arrays: dict[str, Any] = {"weight_error": self.weight_error, "payload_bytes": self.payload_bytes}
-        for name in _OPTIONAL:
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
+        arrays: dict[str, Any] = {name: table.array for name, table in self.tables.items()}
         with files.atomic_path(arrays_path) as temporary, temporary.open("wb") as handle:
             np.savez(handle, **arrays)
         data = {
-            "schema": _SCHEMA,
+            "schema": _SCHEMAS[0],
             "provenance": dict(self.provenance),
             "samples": self.samples,
             "shard": None if self.shard is None else str(self.shard),
@@ -188,7 +200,9 @@ class Profile:
             "rounding": self.rounding,
             "rest_bytes": self.rest_bytes,
             "per_token": self.per_token,
+            "heads": [head.to_json() for head in self.heads],
             "options": [dataclasses.asdict(option) for option in self.options],
+            "tables": {name: table.kind.to_json() for name, table in self.tables.items()},
             "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
             "layers": [layer.to_json() for layer in self.layers],
         }
@@ -196,15 +210,17 @@ class Profile:
 
     @classmethod
     def read(cls, path: Path) -> Profile:
-        """Read a profile and its arrays.
+        """Read a profile and its arrays, of this or an earlier version.
 
         Raises:
             RecordError: Either file is missing, damaged, or the two do not belong together.
         """
         path = Path(path)
         data = files.read_json(path, "profile")
-        if data.get("schema") != _SCHEMA:
-            raise RecordError(f"profile {path}: schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
+        if data.get("schema") not in _SCHEMAS:
+            raise RecordError(
+                f"profile {path}: schema is {data.get('schema')!r}, expected {' or '.join(_SCHEMAS)}"
+            )
         try:
             schema.check(data, "profile")
             arrays_path = path.parent / Path(str(data["arrays"]["file"])).name
@@ -212,14 +228,13 @@ class Profile:
             return cls(
                 layers=tuple(Layer.from_json(layer) for layer in data["layers"]),
                 options=tuple(Option(**option) for option in data["options"]),
-                weight_error=arrays["weight_error"],
-                payload_bytes=arrays["payload_bytes"],
                 rest_bytes=int(data["rest_bytes"]),
+                tables=_tables(data, arrays),
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
                 per_token=bool(data.get("per_token", False)),
-                **{name: arrays.get(name) for name in _OPTIONAL},
+                heads=tuple(Head.from_json(head) for head in data.get("heads", ())),
                 samples=int(data["samples"]),
                 shard=None if data.get("shard") is None else Shard.parse(str(data["shard"])),
                 provenance=dict(data["provenance"]),
@@ -228,6 +243,20 @@ class Profile:
             raise RecordError(f"profile {path}: {err}") from err
         except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
+
+
+def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Table]:
+    """The tables of a profile file."""
+    if "tables" not in data:
+        named = ("weight_error", "payload_bytes", *_FIRST)
+        return known_tables(**{name: arrays[name] for name in named if name in arrays})
+    lacking = next((name for name in data["tables"] if name not in arrays), None)
+    if lacking is not None:
+        raise RecordError(f"its arrays lack {lacking}; profile the model again")
+    return {
+        name: Table(array=arrays[name], kind=KINDS.get(name) or TableKind.from_json(kind))
+        for name, kind in data["tables"].items()
+    }
 
 
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,120 @@
+"""What the float model gives for some inputs: what every damage is measured from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lampq.core.measuring.model import Model
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import Head
+
+# A sweep holds about four copies of the outputs of a slice.
+_SLICE_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """Inputs, what the float model makes of them, and what that means.
+
+    Attributes:
+        inputs: S samples.
+        readout: Roles of the outputs, fitted to all samples of the data set.
+        outputs: The judged outputs of the float model, with the masks that roles need.
+    """
+
+    inputs: Batch
+    readout: Readout
+    outputs: Batch
+
+    def damage(self, outputs: Batch) -> float:
+        """Mean damage of other outputs of the same inputs, nats."""
+        return float(self.readout.damage(self.outputs, outputs).mean())
+
+    def checked(self, outputs: Batch, whose: str) -> Batch:
+        """The outputs, if finite.
+
+        Raises:
+            RecordError: They are not; says whose, which output and which sample.
+        """
+        return self.readout.check(outputs, whose)
+
+    def slices(self) -> tuple[tuple[float, Reference], ...]:
+        """Parts whose outputs take little memory, each with its share of the samples.
+
+        What is averaged over samples (damage, interactions) is the same, weighted, over the parts; only a few copies
+        of a part's outputs are ever in memory, however many numbers a model gives for a sample.
+        """
+        total = sum(array.nbytes for group in self.outputs.groups for array in group.values())
+        samples = self.inputs.samples
+        size = max(1, samples * _SLICE_BYTES // max(total, 1))
+        if size >= samples:
+            return ((1.0, self),)
+        starts = range(0, samples, size)
+        parts = [self.take(range(start, min(start + size, samples))) for start in starts]
+        return tuple((part.inputs.samples / samples, part) for part in parts)
+
+    def take(self, numbers: Sequence[int] | np.ndarray) -> Reference:
+        """Some of the samples."""
+        return dataclasses.replace(self, inputs=self.inputs.take(numbers), outputs=self.outputs.take(numbers))
+
+
+def input_batch(model: Model, batch: BatchLike) -> Batch:
+    """Inputs by name, whatever form they come in: a lone array is the model's only input."""
+    specs = model.input_specs
+    return Batch.of(batch, name=specs[0].name if len(specs) == 1 else "x")
+
+
+def measure_reference(model: Model, batch: BatchLike) -> Reference:
+    """Run the float model.
+
+    Args:
+        model: The float model.
+        batch: S inputs.
+
+    Raises:
+        AdapterError: None of its outputs is judged.
+        RecordError: An output is not finite.
+    """
+    inputs = input_batch(model, batch)
+    judged_heads(model)
+    return judged(model, inputs, model.run(inputs), "the float model")
+
+
+def judged(model: Model, inputs: Batch, outputs: Batch, whose: str) -> Reference:
+    """Outputs that are at hand already as what others are measured from.
+
+    Args:
+        model: What gave them.
+        inputs: S inputs.
+        outputs: The model's judged outputs of them.
+        whose: What to call the model in messages.
+
+    Raises:
+        AdapterError: None of its outputs is judged.
+        RecordError: An output is not finite.
+    """
+    readout = Readout.fit(judged_heads(model), outputs, inputs)
+    return Reference(
+        inputs=inputs, readout=readout, outputs=readout.reference(readout.check(outputs, whose), inputs)
+    )
+
+
+def judged_heads(model: Model) -> tuple[Head, ...]:
+    """The heads of a model that count.
+
+    Raises:
+        AdapterError: There is none.
+    """
+    heads = tuple(head for head in model.heads if head.judged)
+    if not heads:
+        reasons = "; ".join(f"{head.name}: {head.reason}" for head in model.heads) or "it has none"
+        raise AdapterError(
+            f"{model.path.name} has no output to judge ({reasons}); name one with --output NAME=ROLE"
+        )
+    return heads

@@ -1,0 +1,137 @@
+"""What an output's description says about its meaning, as facts that rules can ask for."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lampq.core.values.input_spec import FLOATING, InputSpec
+from lampq.core.values.output_spec import OutputSpec
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[a-z]+|[0-9]+")
+# An axis this many times longer than another counts anchors or pixels; the other holds what is said of each.
+_LONGER = 8
+TOKEN_MASKS = ("attention_mask", "input_mask", "attn_mask", "padding_mask")
+
+
+def words(text: str) -> frozenset[str]:
+    """Lower-case words and numbers of a name, and its neighbouring words put together.
+
+    >>> sorted(words("pred_boxes.1"))
+    ['1', 'boxes', 'boxes1', 'pred', 'predboxes']
+    """
+    single = _WORD.findall(_CAMEL.sub(" ", text).lower())
+    return frozenset(single) | {one + other for one, other in itertools.pairwise(single)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One output among its fellows.
+
+    Attributes:
+        spec: The output.
+        outputs: All outputs of the model.
+        inputs: All inputs.
+        task: What the model was made for, letters alone in lower case, or empty.
+        model: Words of the model's file name.
+    """
+
+    spec: OutputSpec
+    outputs: Sequence[OutputSpec]
+    inputs: Sequence[InputSpec]
+    task: str
+    model: frozenset[str]
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Words of the output's name."""
+        return words(self.spec.name)
+
+    @property
+    def dims(self) -> tuple[int | None, ...] | None:
+        """Its shape; the first two axes alone where all others have length 1; None where unknown."""
+        shape = self.spec.shape
+        if shape is None or len(shape) < 3 or any(dim != 1 for dim in shape[2:]):
+            return shape
+        return shape[:2]
+
+    @property
+    def axes(self) -> int | None:
+        """Number of those axes."""
+        return None if self.dims is None else len(self.dims)
+
+    @property
+    def last_axis(self) -> int:
+        """The last of those axes; -1 where it is the last of the output as well."""
+        return -1 if self.dims is None or self.dims == self.spec.shape else len(self.dims) - 1
+
+    @property
+    def others(self) -> list[OutputSpec]:
+        """Its fellows that hold floating point."""
+        return [other for other in self.outputs if other is not self.spec and other.dtype in FLOATING]
+
+    def named(self, names: frozenset[str]) -> bool:
+        """Whether its name has one of these words."""
+        return not names.isdisjoint(self.words)
+
+    def beside(self, names: frozenset[str]) -> bool:
+        """Whether another output's name has one of these words."""
+        return any(not names.isdisjoint(words(other.name)) for other in self.others)
+
+    def made_for(self, *tasks: str) -> bool:
+        """Whether the task is one of these."""
+        return any(task in self.task for task in tasks)
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis that likely holds channels or coordinates.
+
+        Of four axes or more the second, unless the last is the shorter one by far, or the images that go in have
+        their channels last. Of three the last, unless the one before it is the shorter by far. Of two the last.
+        """
+        dims = self.spec.shape
+        if dims is None or len(dims) < 3:
+            return -1
+        if len(dims) == 3:
+            return 1 if _shorter(dims[1], dims[2]) and not self.reads_text else -1
+        if len(dims) == 4 and self._channels_last:
+            return len(dims) - 1
+        return 1
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether tokens go in."""
+        return any(not {"ids", "attention", "tokens"}.isdisjoint(words(spec.name)) for spec in self.inputs)
+
+    @property
+    def _channels_last(self) -> bool:
+        layouts = {spec.layout for spec in self.inputs if len(spec.shape) == 4}
+        if layouts == {"NHWC"}:
+            return True
+        _, second, _, last = self.spec.shape or ()
+        return layouts != {"NCHW"} and _shorter(last, second)
+
+    def mask(self) -> str | None:
+        """The input that says which of its tokens count, for an output (samples, tokens, features)."""
+        dims = self.spec.shape
+        if dims is None or len(dims) != 3 or not words("image vision pixel").isdisjoint(self.words):
+            return None
+        if any("past" in words(spec.name) for spec in self.inputs):
+            return None  # The mask then covers the tokens of earlier runs as well.
+        for spec in self._token_masks():
+            if len(spec.shape) == 2 and spec.shape[1] == dims[1]:
+                return spec.name
+        return None
+
+    def _token_masks(self) -> list[InputSpec]:
+        decodes = any("decoder" in words(spec.name) for spec in self.inputs) and "encoder" not in self.words
+        prefix = "decoder_" if decodes else ""
+        names = {prefix + name for name in TOKEN_MASKS}
+        return [spec for spec in self.inputs if spec.name.lower() in names]
+
+
+def _shorter(one: int | None, other: int | None) -> bool:
+    return one is not None and (other is None or one * _LONGER <= other)
