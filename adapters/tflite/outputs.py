@@ -130,8 +130,6 @@ class Outputs:
             return f"holds {flow.subgraph.dtype(tensor)}, no numbers of a scale"
         if 0 in shape:
             return "is empty"
-        if tensor not in flow.moved:
-            return "depends on no weight"
         if not whole and not self._interface.free_batch and shape[0] != native:
             return f"its first axis is not that of the {native} samples of a run"
         return ""
@@ -173,12 +171,10 @@ def _axes_before(
     before, after = subgraph.shape(source), subgraph.shape(result)
     if op.name == "TRANSPOSE":
         order = subgraph.constant(op.inputs[1]) if len(op.inputs) > 1 and op.inputs[1] >= 0 else None
-        if order is None or sorted(order.reshape(-1).tolist()) != list(range(len(before))):
+        places = list(range(len(before)))
+        if order is None or sorted(order.reshape(-1).tolist()) != places or len(axes) != len(places):
             return [None] * len(before)
-        places: list[int | None] = [None] * len(before)
-        for new, old in enumerate(order.reshape(-1).tolist()):
-            places[old] = axes[new]
-        return places
+        return [axes[order.reshape(-1).tolist().index(old)] for old in places]
     if len(before) == len(after) and op.name not in ("RESHAPE", "PACK", "UNPACK"):
         return list(axes)
     return [_same_axis(before, after, old, axes) for old in range(len(before))]

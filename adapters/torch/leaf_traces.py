@@ -100,7 +100,7 @@ def arrays_of(outputs: Mapping[str, torch.Tensor], count: int) -> Batch:
 def projection(outputs: Mapping[str, torch.Tensor], vector: Batch, sample: int) -> torch.Tensor:
     """Sum over all outputs of a sample of the products with its direction."""
     parts = [
-        (outputs[name][sample].double() * torch.from_numpy(array[sample])).sum()
+        (outputs[name][sample].double() * torch.from_numpy(np.array(array[sample]))).sum()
         for name, array in vector.groups[0].items()
     ]
     return torch.stack(parts).sum()
