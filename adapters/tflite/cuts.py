@@ -126,7 +126,8 @@ class Cuts:
             draft.set_float(weight, values)
         own = [op for op in range(start, stop) if op in self.needed]
         draft.keep(self.subgraph.index, [*self._constants_for(own), *own], inputs, outputs)
-        return Session(draft.content())
+        # Tensors on a cut have shapes of their own where the inputs' are free.
+        return Session(draft.content(), free=True)
 
     def _constants_for(self, ops: Sequence[int]) -> list[int]:
         """The constant operators in front of some that they need."""

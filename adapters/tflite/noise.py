@@ -15,16 +15,19 @@ _ON_THE_WAY = frozenset(
 )
 
 
-def trial(interface: Interface, subgraph: Subgraph, samples: int) -> Batch:
+def trial(interface: Interface, subgraph: Subgraph, samples: int, length: int | None = None) -> Batch:
     """Random samples: normal numbers, tokens that the model's tables know, truths.
 
     Args:
-        interface: The model's inputs; free axes are as long as in the file.
+        interface: The model's inputs.
         subgraph: The subgraph that is run.
         samples: How many.
+        length: Of free axes; None takes what the file has.
     """
     rng = np.random.default_rng(0)
-    return Batch([{port.spec.name: _array(port, subgraph, samples, rng) for port in interface.inputs}])
+    return Batch(
+        [{port.spec.name: _array(port, subgraph, samples, length, rng) for port in interface.inputs}]
+    )
 
 
 def numbers_for(subgraph: Subgraph, op: Op, tensor: int) -> np.ndarray:
@@ -37,8 +40,11 @@ def numbers_for(subgraph: Subgraph, op: Op, tensor: int) -> np.ndarray:
     return rng.integers(0, rows(subgraph, tensor), shape).astype(dtype)
 
 
-def _array(port: Port, subgraph: Subgraph, samples: int, rng: np.random.Generator) -> np.ndarray:
-    shape = (samples, *port.fallback[1:])
+def _array(
+    port: Port, subgraph: Subgraph, samples: int, length: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    free = zip(port.spec.shape[1:], port.fallback[1:], strict=True)
+    shape = (samples, *(stored if d is not None or length is None else length for d, stored in free))
     if port.spec.dtype == "str":
         return np.zeros(shape, dtype=np.str_)
     if np.dtype(port.spec.dtype).kind == "f":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Mapping
@@ -23,12 +24,16 @@ from lampq.adapters.tflite.outputs import Output, Outputs
 from lampq.adapters.tflite.probe import probe
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.weights import Survey, Weight, to_float
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.layer import Layer
 
 # Float kernels may add in another order for another batch; more than this is another function.
 _SAME = 1e-3
+
+# What axes of any length are tried with.
+_LENGTHS = (64, 512, 4096, 16000)
 
 Read = tuple[Output, ...]
 """The outputs that a session reads."""
@@ -131,7 +136,7 @@ class Opened:
 
     def open(self, weights: Mapping[Weight, np.ndarray], tensors: tuple[int, ...]) -> Session:
         """The model ready to give some tensors, with some weights replaced."""
-        return Session(self.content(weights, tensors), reset=self._reset)
+        return Session(self.content(weights, tensors), reset=self._reset, free=self.interface.free)
 
     def session(self, tensors: tuple[int, ...]) -> Session:
         """The model as it is, after a trial run in another process.
@@ -144,10 +149,19 @@ class Opened:
             try:
                 # Shapes of a file with free axes are those that a converter happened to see, if any.
                 probe(content, interpreter_module().__name__, lenient=self.interface.free)
-                self._sessions[tensors] = Session(content, reset=self._reset)
+                self._sessions[tensors] = Session(content, reset=self._reset, free=self.interface.free)
             except AdapterError as err:
                 raise AdapterError(f"{self.path} cannot be run: {err}") from err
         return self._sessions[tensors]
+
+    def trial(self, tensors: tuple[int, ...], samples: int) -> Batch:
+        """Random samples; where axes are free and the stored lengths do not run, of the first length that does."""
+        for length in (None, *_LENGTHS) if self.interface.free else ():
+            batch = trial(self.interface, self.main, samples, length)
+            with contextlib.suppress(AdapterError):
+                self.session(tensors).run(self.batches.chunks(self.batches.checked(batch))[0].feeds)
+                return batch
+        return trial(self.interface, self.main, samples)
 
     @property
     def _reset(self) -> str:
@@ -168,8 +182,8 @@ class Opened:
         return self._resized[tensors]
 
     def _tried(self, read: Read, tensors: tuple[int, ...]) -> Session | None:
-        native, many = self.session(tensors), Session(self.content({}, tensors))
-        sample = self.batches.checked(trial(self.interface, self.main, MANY))
+        native, many = self.session(tensors), self.open({}, tensors)
+        sample = self.batches.checked(self.trial(tensors, MANY))
         together, alone = self.batches.chunks(sample, many=True), self.batches.chunks(sample)
         try:
             one = self.batches.joined(read, together, [many.run(chunk.feeds) for chunk in together])

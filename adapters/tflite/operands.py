@@ -11,6 +11,9 @@ FULLY_CONNECTED, CONV, DEPTHWISE, MATMUL = "FULLY_CONNECTED", "CONV_2D", "DEPTHW
 TRANSPOSED, LOOKUP, GATHER = "TRANSPOSE_CONV", "EMBEDDING_LOOKUP", "GATHER"
 CONVOLUTIONS = frozenset((CONV, DEPTHWISE, TRANSPOSED, "CONV_3D", "CONV_3D_TRANSPOSE"))
 TABLES = frozenset((LOOKUP, GATHER, "GATHER_ND"))
+CALLS = frozenset(("IF", "WHILE", "CALL", "STABLEHLO_COMPOSITE"))
+"""Operators that hand constants on to other subgraphs."""
+_BIASES = {FULLY_CONNECTED: 2, CONV: 2, DEPTHWISE: 2, TRANSPOSED: 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,4 +71,14 @@ def operands(op: Op) -> tuple[Operand, ...]:
         return right, Operand(slot=0, axis=-1 if across else -2)
     if op.name == GATHER:
         return (Operand(slot=0, axis=0 if options is None else int(options.axis)),)
+    if op.name in CALLS:
+        return tuple(Operand(slot=slot) for slot in range(len(op.inputs)))
     return _OPERANDS.get(op.name, ())
+
+
+def bias(op: Op) -> int | None:
+    """The tensor of an operator's bias, or None."""
+    slot = _BIASES.get(op.name)
+    if slot is None or len(op.inputs) <= slot or op.inputs[slot] < 0:
+        return None
+    return op.inputs[slot]

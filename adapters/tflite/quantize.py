@@ -12,7 +12,7 @@ from lampq.adapters.tflite.bitpacking import pack
 from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
 from lampq.adapters.tflite.graph import Graph
-from lampq.adapters.tflite.operands import DEPTHWISE, FULLY_CONNECTED, MATMUL
+from lampq.adapters.tflite.operands import DEPTHWISE, FULLY_CONNECTED, MATMUL, bias
 from lampq.adapters.tflite.schema import schema
 from lampq.adapters.tflite.weights import Site, Weight
 from lampq.core.quantizing.quantizer import Quantized, from_rows
@@ -90,6 +90,7 @@ class Rewriter:
         # One array of zeros for all weights of as many channels: the file then holds it once.
         self._zeros: dict[int, np.ndarray] = {}
         self._fed: dict[tuple[int, int, float, int], int] = {}
+        self._biases: dict[tuple[int, int], np.ndarray] = {}
 
     def zero_points(self, channels: int) -> np.ndarray:
         """The zero points of a weight."""
@@ -98,6 +99,8 @@ class Rewriter:
     def apply(self, coded: Coded) -> None:
         """Store a weight as codes wherever it is used."""
         weight = coded.weight
+        for site in weight.sites:
+            self._store_bias(site)
         numbers = not coded.multiplied
         along = weight.channel_axis if numbers or DEPTHWISE in weight.op_names else 0
         parameters = Record(
@@ -119,6 +122,27 @@ class Rewriter:
         self.draft.set_data(weight, data, shape=np.array(coded.codes.shape, dtype=np.int32), **fields)
         for site in weight.sites:
             self._adapt(site, coded)
+
+    def _store_bias(self, site: Site) -> None:
+        """Store a float16 bias as float32: beside codes, runtimes accept only one that is a constant."""
+        subgraph, draft = self.graph.subgraphs[site.subgraph], self.draft
+        tensor = bias(subgraph.ops[site.op])
+        step = None if tensor is None else subgraph.producers.get(tensor)
+        if (
+            tensor is None
+            or step is None
+            or step.name != "DEQUANTIZE"
+            or (site.subgraph, tensor) in self._biases
+        ):
+            return
+        stored = subgraph.constant(step.inputs[0])
+        if stored is None or subgraph.dtype(step.inputs[0]) != "FLOAT16":
+            return
+        values = np.ascontiguousarray(stored, dtype=np.float32)
+        self._biases[site.subgraph, tensor] = values
+        draft.tensors[site.subgraph][tensor] = subgraph.tensors[tensor].copy(buffer=draft.add_buffer(values))
+        draft.ops[site.subgraph][step.index] = None
+        draft.discard(site.subgraph, step.inputs[0])
 
     def _adapt(self, site: Site, coded: Coded) -> None:
         draft, op = self.draft, self.graph.subgraphs[site.subgraph].ops[site.op]
@@ -151,18 +175,18 @@ class Rewriter:
             site.subgraph,
             subgraph.tensors[result].copy(name=_named(subgraph.tensors[result], b"int8"), **_int8(outputs)),
         )
-        bias = op.inputs[2] if len(op.inputs) > 2 else -1
+        added = bias(op)
         operands = [fed, site.tensor]
-        if bias >= 0:
-            operands.append(self._bias(site, bias, coded.scale * np.float32(inputs.scale)))
+        if added is not None:
+            operands.append(self._bias(site, added, coded.scale * np.float32(inputs.scale)))
         draft.change(
             site.subgraph,
             site.op,
             inputs=np.array(operands, dtype=np.int32),
             outputs=np.array([given], dtype=np.int32),
         )
-        if bias >= 0:
-            draft.discard(site.subgraph, bias)
+        if added is not None:
+            draft.discard(site.subgraph, added)
         back = operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
         draft.surround(site.subgraph, site.op, after=[back])
 
@@ -179,10 +203,11 @@ class Rewriter:
             self._fed[key] = tensor
         return self._fed[key]
 
-    def _bias(self, site: Site, bias: int, scale: np.ndarray) -> int:
+    def _bias(self, site: Site, tensor: int, scale: np.ndarray) -> int:
         """A float bias as int32 in the steps of the products."""
         subgraph = self.graph.subgraphs[site.subgraph]
-        values = np.asarray(subgraph.constant(bias), dtype=np.float64).reshape(-1)
+        stored = self._biases.get((site.subgraph, tensor), subgraph.constant(tensor))
+        values = np.asarray(stored, dtype=np.float64).reshape(-1)
         limits = np.iinfo(np.int32)
         codes = np.clip(np.rint(values / scale), limits.min, limits.max).astype(np.int32)
         parameters = Record(
@@ -190,7 +215,7 @@ class Rewriter:
             scale=np.array(scale, dtype=np.float32),
             zero_point=self.zero_points(len(scale)),
         )
-        record = subgraph.tensors[bias].copy(
+        record = subgraph.tensors[tensor].copy(
             buffer=self.draft.add_buffer(codes),
             type=schema().value("TensorType", "INT32"),
             quantization=parameters,

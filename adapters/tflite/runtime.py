@@ -67,6 +67,7 @@ class Session:
             run.
         reset: What a run leaves behind that the next must not see: `variables`, the states of recurrent operators,
             `resources`, which only a new interpreter starts with, or nothing.
+        free: Whether the stored shapes need not be any that the model can be run with.
 
     Attributes:
         inputs: Its inputs as the runtime describes them.
@@ -76,8 +77,10 @@ class Session:
         AdapterError: The runtime refuses the model; says why.
     """
 
-    def __init__(self, content: bytes, *, delegates: bool = True, reset: str = "") -> None:
-        self._content, self._delegates, self._reset = content, delegates, reset
+    def __init__(
+        self, content: bytes, *, delegates: bool = True, reset: str = "", free: bool = False
+    ) -> None:
+        self._content, self._delegates, self._reset, self._free = content, delegates, reset, free
         self._load()
         self._fresh = True
 
@@ -91,13 +94,14 @@ class Session:
                 self._interpreter = module.Interpreter(
                     model_content=self._content, num_threads=threads(), experimental_op_resolver_type=kind
                 )
-                self._interpreter.allocate_tensors()
+                if not self._free:
+                    self._interpreter.allocate_tensors()
             # Names that are no UTF-8 make even these fail.
             self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
             self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         except (RuntimeError, ValueError) as err:
             raise AdapterError(f"the runtime refuses the model: {reason(err)}") from err
-        self._shapes = [tuple(int(d) for d in detail["shape"]) for detail in self.inputs]
+        self._shapes = None if self._free else [tuple(map(int, detail["shape"])) for detail in self.inputs]
 
     def _forget(self) -> None:
         """Start from the state of a new model."""

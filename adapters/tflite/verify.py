@@ -9,7 +9,6 @@ runtime lacks, are run alone, on noise.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flow import Flow
 from lampq.adapters.tflite.graph import Graph, Op
-from lampq.adapters.tflite.noise import numbers_for, trial
-from lampq.adapters.tflite.operands import CONVOLUTIONS
+from lampq.adapters.tflite.noise import numbers_for
+from lampq.adapters.tflite.operands import CALLS, CONVOLUTIONS
 from lampq.adapters.tflite.quantize import Coded
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.variant import Variant
@@ -75,20 +74,17 @@ class _Verification:
     def run(self, inputs: BatchLike | None) -> None:
         """Compare everything."""
         reached = self._reached()
-        found = self._run_whole(reached, inputs) if self.outputs and self._runs() else {}
+        found = self._run_whole(reached, inputs)
         for (subgraph, number), items in self.places.items():
             op = self.graph.subgraphs[subgraph].ops[number]
+            if op.name in CALLS:
+                # What it calls cannot be cut out; it is given numbers, which the whole run has tried.
+                continue
             whole = bool(found) and subgraph == self.main and number in reached
             fed = self._fed(subgraph, op)
             feeds = [found[t] if whole else numbers_for(self.graph.subgraphs[subgraph], op, t) for t in fed]
             results = [found[t] for t in op.outputs] if whole else self._alone(subgraph, op, fed, feeds)
             self._compare(subgraph, op, items, dict(zip(fed, feeds, strict=True)), results)
-
-    def _runs(self) -> bool:
-        """Whether the float model runs at all; where it does, the written one must."""
-        with contextlib.suppress(AdapterError):
-            return self.opened.session(self.outputs) is not None
-        return False
 
     def _reached(self) -> frozenset[int]:
         """Operators that a run of the main subgraph computes and whose values it can show."""
@@ -103,13 +99,18 @@ class _Verification:
         return tuple(dict.fromkeys(computed))
 
     def _run_whole(self, reached: frozenset[int], inputs: BatchLike | None) -> dict[int, np.ndarray]:
-        """Values of the tensors around the quantized layers, from a run of the written file."""
+        """Values of the tensors around the quantized layers, from a run of the written file; none without a run."""
+        if not self.outputs:
+            return {}
         opened, numbering = self.opened, self.draft.numbering(self.main)
-        sample = (
-            trial(opened.interface, opened.main, opened.interface.native_batch) if inputs is None else inputs
-        )
-        feeds = opened.batches.chunks(opened.batches.checked(sample))[0].feeds
-        expected = opened.open({**self.kept, **self.values}, self.outputs).run(feeds)
+        try:
+            opened.session(self.outputs)
+            sample = opened.trial(self.outputs, opened.interface.native_batch) if inputs is None else inputs
+            feeds = opened.batches.chunks(opened.batches.checked(sample))[0].feeds
+            expected = opened.open({**self.kept, **self.values}, self.outputs).run(feeds)
+        except AdapterError:
+            # The float model does not run either: it has operators that the runtime lacks, or texts for inputs.
+            return {}
         plain = self._session([numbering[t] for t in self.outputs]).run(feeds)
         for result, reference in zip(plain, expected, strict=True):
             if result.dtype.kind == "f" and np.isfinite(reference).all() and not np.isfinite(result).all():
@@ -133,7 +134,7 @@ class _Verification:
         else:
             draft.outputs[self.main] = tuple(outputs)
             draft.promote(self.main)
-        return _loaded(draft)
+        return _loaded(draft, free=self.opened.interface.free)
 
     def _alone(
         self, subgraph: int, op: Op, fed: Sequence[int], feeds: Sequence[np.ndarray]
@@ -144,7 +145,7 @@ class _Verification:
         draft = Draft(self.written)
         ops = _flow(self.written, subgraph).needed(outputs, fed=inputs)
         draft.keep(subgraph, ops, inputs, outputs)
-        return _loaded(draft).run(feeds)
+        return _loaded(draft, free=True).run(feeds)
 
     def _compare(
         self,
@@ -187,7 +188,7 @@ class _Verification:
                 draft.set_float(weight, values)
         ops = _flow(self.graph, subgraph).needed(op.outputs, fed=tuple(feeds))
         draft.keep(subgraph, ops, tuple(feeds), op.outputs)
-        return _loaded(draft).run(list(feeds.values()))
+        return _loaded(draft, free=True).run(list(feeds.values()))
 
 
 @lru_cache(maxsize=4)
@@ -196,9 +197,9 @@ def _flow(graph: Graph, subgraph: int) -> Flow:
     return Flow(graph, subgraph, ())
 
 
-def _loaded(draft: Draft) -> Session:
+def _loaded(draft: Draft, *, free: bool = False) -> Session:
     try:
-        return Session(draft.content())
+        return Session(draft.content(), free=free)
     except AdapterError as err:
         old = interpreter_module().__name__.startswith("tflite_runtime")
         hint = "; tflite-runtime is too old for it: pip install ai-edge-litert" if old else ""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.tflite.decoding import decoded
-from lampq.adapters.tflite.graph import Graph, Op, Subgraph
+from lampq.adapters.tflite.graph import Graph, Op, Subgraph, text
 from lampq.adapters.tflite.interface import unique
 from lampq.adapters.tflite.naming import attention_parts, operator_name, position
 from lampq.adapters.tflite.operands import (
+    CALLS,
     CONV,
     CONVOLUTIONS,
     DEPTHWISE,
@@ -28,6 +29,8 @@ FLOATS = ("FLOAT32", "FLOAT16")
 CODED = {"INT8": 8, "UINT8": 8, "INT4": 4, "INT2": 2}
 # Operators that lie between a stored weight and those that multiply by it.
 _UNPACKING = ("DEQUANTIZE", "DENSIFY")
+# Entries of a constant that is worth a word.
+_LARGE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +169,7 @@ def survey(
         weights=tuple(
             group.weight(graph, name, kind) for (group, name), kind in zip(free, decided, strict=True)
         ),
-        skipped=(
-            *((n, "; ".join(sorted(g.reasons)) + g.size(graph)) for g, n in named if g.reasons),
-            *customs,
-        ),
+        skipped=(*_reasons(graph, named), *customs, *_other_constants(graph, uses, frozenset(groups))),
         stored={name: min(group.bits) for group, name in coded},
         stored_sites={name: group.sites[0] for group, name in coded},
         places=frozenset((site.subgraph, site.op) for group in groups.values() for site in group.sites),
@@ -289,15 +289,11 @@ def _place(subgraph: Subgraph, op: Op, operand: Operand, *, requantize: bool) ->
         tensor=tensor,
         stored=stored,
     )
-    if dtype not in FLOATS and dtype not in CODED:
-        # Tables of integers are no weights.
-        return None if op.name in TABLES else _Place(site, f"stored as {dtype}")
+    if dtype not in FLOATS and (op.name in CALLS or dtype not in CODED):
+        # Integers are looked up and handed on, but are no weights.
+        return None if op.name in TABLES | CALLS else _Place(site, f"stored as {dtype}")
     bits = CODED.get(dtype)
-    fed = (
-        subgraph.dtype(op.inputs[operand.source])
-        if operand.source is not None
-        else subgraph.dtype(op.outputs[0])
-    )
+    fed = _fed(subgraph, op, operand)
     if bits and not (requantize and fed == "FLOAT32"):
         hint = "" if fed != "FLOAT32" else "; --requantize takes its rounded values"
         return _Place(site, f"already quantized ({dtype}){hint}", bits)
@@ -307,6 +303,13 @@ def _place(subgraph: Subgraph, op: Op, operand: Operand, *, requantize: bool) ->
         return _Place(site, f"its input is {fed}")
     reason = _unfit(op, shape)
     return _Place(site, reason, bits if reason else None, behind=_needs_numbers(subgraph, op, operand, shape))
+
+
+def _fed(subgraph: Subgraph, op: Op, operand: Operand) -> str:
+    """Type of the numbers that an operator takes beside a weight, or gives where it takes none."""
+    if op.name in CALLS:
+        return "FLOAT32"
+    return subgraph.dtype(op.outputs[0] if operand.source is None else op.inputs[operand.source])
 
 
 def _stored(subgraph: Subgraph, tensor: int) -> tuple[int, bool]:
@@ -373,6 +376,31 @@ def _uses(graph: Graph) -> dict[int, list[tuple[int, int]]]:
         for index, tensor in enumerate(subgraph.tensors):
             uses.setdefault(tensor.buffer, []).append((subgraph.index, index))
     return uses
+
+
+def _reasons(graph: Graph, named: Sequence[tuple[_Group, str]]) -> Iterator[tuple[str, str]]:
+    """Name and reason of every weight that must stay."""
+    for group, name in named:
+        if group.reasons:
+            yield name, "; ".join(sorted(group.reasons)) + group.size(graph)
+
+
+def _other_constants(
+    graph: Graph, uses: Mapping[int, list[tuple[int, int]]], known: frozenset[int]
+) -> Iterator[tuple[str, str]]:
+    """Name and reason of the large constants of numbers that are no weights."""
+    for buffer, places in uses.items():
+        index, tensor = places[0]
+        subgraph = graph.subgraphs[index]
+        shape = subgraph.shape(tensor)
+        if buffer in known or subgraph.dtype(tensor) not in FLOATS or not graph.buffers[buffer].size:
+            continue
+        if math.prod(shape) >= _LARGE:
+            readers = sorted(
+                {op.name for s, t in places for op, _ in graph.subgraphs[s].consumers.get(t, [])}
+            )
+            reason = f"a constant of {', '.join(readers) or 'nothing'} ({graph.buffers[buffer].size:,} bytes)"
+            yield text(subgraph.tensors[tensor].name) or f"tensor {tensor}", reason
 
 
 def _kind(graph: Graph, group: _Group, name: str, main: int) -> str:
