@@ -122,6 +122,14 @@ CASES = [
     ("RESIZE_BILINEAR", IMAGE, [ints(9, 10)], "ResizeBilinearOptions", {"alignCorners": True, "version": 3}),
     ("RESIZE_NEAREST_NEIGHBOR", IMAGE, [ints(12, 10)], "ResizeNearestNeighborOptions", {}),
     ("CAST", ROWS, [], "CastOptions", {"inDataType": 0, "outDataType": 0}),
+    ("PRELU", IMAGE, [floats(1, 1, 4)], None, {}),
+    ("L2_NORMALIZATION", ROWS, [], "L2NormOptions", {}),
+    *(
+        ("MIRROR_PAD", IMAGE, [ints(0, 0, 1, 2, 0, 3, 0, 0).reshape(4, 2)], "MirrorPadOptions", {"mode": mode})
+        for mode in (0, 1)
+    ),
+    ("DEPTH_TO_SPACE", IMAGE, [], "DepthToSpaceOptions", {"blockSize": 2}),
+    ("SPACE_TO_DEPTH", (1, 6, 4, 3), [], "SpaceToDepthOptions", {"blockSize": 2}),
 ]  # fmt: skip
 
 
@@ -164,7 +172,18 @@ def test_every_operator_computes_what_the_runtime_does(case, tmp_path):
 
 
 def test_every_operator_has_a_case():
-    several = {"SPLIT", "SPLIT_V", "UNPACK", "SELECT_V2", "DEQUANTIZE"}
+    several = {
+        "SPLIT",
+        "SPLIT_V",
+        "UNPACK",
+        "SELECT_V2",
+        "DEQUANTIZE",
+        "EMBEDDING_LOOKUP",
+        "SHAPE",
+        "TRANSPOSE_CONV",
+    }
+    several |= {"EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"}
+    several |= {"LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "SELECT"}
     assert {case[0] for case in CASES} | several == set(OPERATORS)
 
 
@@ -189,6 +208,55 @@ def test_operators_with_several_outputs_or_other_inputs(tmp_path):
     sample = floats(1, 6)
     found = only(rebuilt(read(path), sample))
     np.testing.assert_allclose(found, row_of(path, sample), rtol=1e-6)
+
+
+COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_choose_between_numbers(name, tmp_path):
+    b = Builder()
+    x, zero = b.tensor("x", (1, 7)), b.tensor("zero", (1, 7), np.float32([[0, 1, -1, 2, 0, 0.5, 3]]))
+    flags = [b.tensor(f"flag{i}", (1, 7), kind="BOOL") for i in range(4)]
+    b.op(name, [x, zero], [flags[0]], f"{name.title().replace('_', '')}Options")
+    b.op("LOGICAL_NOT", [flags[0]], [flags[1]], "LogicalNotOptions")
+    b.op("LOGICAL_OR", [flags[0], flags[1]], [flags[2]], "LogicalOrOptions")
+    b.op("LOGICAL_AND", [flags[0], flags[2]], [flags[3]], "LogicalAndOptions")
+    y = b.tensor("y", (1, 7))
+    b.op("SELECT", [flags[3], x, zero], [y], "SelectOptions")
+    path = b.write(tmp_path / "m.tflite", [x], [y])
+    sample = np.float32([[0, 2, -1, 1, 0.1, -3, 3]])
+    np.testing.assert_array_equal(
+        only(rebuilt(judged_as(read(path), "values"), sample)), row_of(path, sample)
+    )
+
+
+@pytest.mark.parametrize(("padding", "side"), [(0, 10), (1, 11), (1, 12)])
+def test_transposed_convolutions_and_computed_shapes(padding, side, tmp_path):
+    b = Builder()
+    x, y = b.tensor("x", (1, 5, 5, 3)), b.tensor("y", (1, side, side, 2))
+    size = b.tensor("size", (4,), ints(1, side, side, 2), kind="INT32")
+    values = {"strideW": 2, "strideH": 2, "padding": padding}
+    b.op(
+        "TRANSPOSE_CONV",
+        [size, b.tensor("w", (2, 3, 3, 3), floats(2, 3, 3, 3)), x],
+        [y],
+        "TransposeConvOptions",
+        **values,
+    )
+    shape, last = b.tensor("shape", (4,), kind="INT32"), b.tensor("last", (2,), kind="INT32")
+    b.op("SHAPE", [y], [shape], "ShapeOptions", outType=2)
+    begin, ends, steps = (b.tensor(n, (1,), ints(v), kind="INT32") for n, v in (("b", 2), ("e", 4), ("s", 1)))
+    b.op("STRIDED_SLICE", [shape, begin, ends, steps], [last], "StridedSliceOptions")
+    z = b.tensor("z", (side, side * 2))
+    one = b.tensor("one", (1,), ints(-1), kind="INT32")
+    target = b.tensor("target", (3,), kind="INT32")
+    b.op("CONCATENATION", [one, last], [target], "ConcatenationOptions", axis=0)
+    b.op("RESHAPE", [y, target], [z], "ReshapeOptions")
+    path = b.write(tmp_path / "m.tflite", [x], [z])
+    sample = floats(1, 5, 5, 3)
+    found = only(rebuilt(judged_as(read(path), "values"), sample))
+    np.testing.assert_allclose(found.reshape(1, -1), row_of(path, sample), rtol=1e-4, atol=1e-5)
 
 
 WHOLE = ("vit", "vit_float16", "post_norm", "mobile_vit", "mobile_vit_nhwc", "conv_any_batch", "conv_batch_3")
@@ -293,7 +361,7 @@ OPERATORS_LINEAR = OPERATORS["FULLY_CONNECTED"]
 
 def test_uses_without_a_form_are_named():
     from lampq.adapters.tflite.flatbuffer import Record
-    from lampq.adapters.tflite.torch_ops import Call
+    from lampq.adapters.tflite.torch_call import Call
 
     x = torch.ones(2, 3)
     call = Call(

@@ -22,7 +22,7 @@ from lampq.core.values.progress import Progress, quiet
 if TYPE_CHECKING:
     import torch
 
-    from lampq.adapters.tflite.torch_ops import Call
+    from lampq.adapters.tflite.torch_call import Call
     from lampq.core.readouts.readout import Readout
 
 
@@ -167,7 +167,7 @@ class TorchGraph:
 
     def _prepared(self) -> list[tuple[Op, Call]]:
         """The needed operators, with all of a call that does not depend on the input."""
-        from lampq.adapters.tflite.torch_ops import Call
+        from lampq.adapters.tflite.torch_call import Call
 
         calls = []
         subgraph, needed = self._subgraph, self._variant.cuts.needed

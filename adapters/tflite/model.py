@@ -154,6 +154,9 @@ class TfliteModel:
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Bytes of a layer's codes and scales; None where no container fits the width.
 
+        Where no judged output depends on a layer (it is of another signature, or behind an operator that the runtime
+        lacks), nothing can tell what few bits would do to it, and it keeps 8.
+
         Args:
             layer: The layer.
             bits: 2, 4 or 8, as the operator allows; with container `int8`, 2 to 8.
@@ -163,7 +166,8 @@ class TfliteModel:
             AdapterError: The layer or container is unknown.
         """
         weight = self._variant.named(layer.name)
-        if not containers.offered(weight, bits, container):
+        blind = bool(self._variant.read) and not self._variant.reaches(weight)
+        if not containers.offered(weight, bits, container) or (blind and bits != 8):
             return None
         return containers.payload_bytes(weight, bits, container)
 

@@ -111,7 +111,7 @@ class _Verification:
         except AdapterError:
             # The float model does not run either: it has operators that the runtime lacks, or texts for inputs.
             return {}
-        plain = self._session([numbering[t] for t in self.outputs]).run(feeds)
+        plain = self._give([numbering[t] for t in self.outputs], feeds)
         for result, reference in zip(plain, expected, strict=True):
             if result.dtype.kind == "f" and np.isfinite(reference).all() and not np.isfinite(result).all():
                 raise AdapterError("the written model gives NaN or infinity; nothing was kept")
@@ -120,11 +120,12 @@ class _Verification:
         wanted = dict.fromkeys(t for op in around for t in (*self._fed(self.main, op), *op.outputs))
         tensors = [t for t in wanted if t not in values]
         if tensors:
-            found = self._session([numbering[t] for t in tensors]).run(feeds)
+            found = self._give([numbering[t] for t in tensors], feeds)
             values.update(zip(tensors, found, strict=True))
         return {**dict(zip(self.outputs, plain, strict=True)), **values}
 
-    def _session(self, outputs: list[int]) -> Session:
+    def _give(self, outputs: list[int], feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Tensors of the written file."""
         flow = _flow(self.written, self.main)
         draft = Draft(self.written)
         needed = flow.needed(outputs)
@@ -134,7 +135,7 @@ class _Verification:
         else:
             draft.outputs[self.main] = tuple(outputs)
             draft.promote(self.main)
-        return _loaded(draft, free=self.opened.interface.free)
+        return _ran(draft, feeds)
 
     def _alone(
         self, subgraph: int, op: Op, fed: Sequence[int], feeds: Sequence[np.ndarray]
@@ -145,7 +146,7 @@ class _Verification:
         draft = Draft(self.written)
         ops = _flow(self.written, subgraph).needed(outputs, fed=inputs)
         draft.keep(subgraph, ops, inputs, outputs)
-        return _loaded(draft, free=True).run(feeds)
+        return _ran(draft, feeds)
 
     def _compare(
         self,
@@ -188,7 +189,7 @@ class _Verification:
                 draft.set_float(weight, values)
         ops = _flow(self.graph, subgraph).needed(op.outputs, fed=tuple(feeds))
         draft.keep(subgraph, ops, tuple(feeds), op.outputs)
-        return _loaded(draft, free=True).run(list(feeds.values()))
+        return Session(draft.content(), free=True).run(list(feeds.values()))
 
 
 @lru_cache(maxsize=4)
@@ -197,9 +198,9 @@ def _flow(graph: Graph, subgraph: int) -> Flow:
     return Flow(graph, subgraph, ())
 
 
-def _loaded(draft: Draft, *, free: bool = False) -> Session:
+def _ran(draft: Draft, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
     try:
-        return Session(draft.content(), free=free)
+        return Session(draft.content(), free=True).run(feeds)
     except AdapterError as err:
         old = interpreter_module().__name__.startswith("tflite_runtime")
         hint = "; tflite-runtime is too old for it: pip install ai-edge-litert" if old else ""
