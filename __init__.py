@@ -13,7 +13,11 @@ Importing it loads NumPy and nothing else; a framework is loaded when a file of 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+# Not from `typing`, which takes longer to load than all else here: an interrupt meanwhile shows a traceback.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

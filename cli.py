@@ -1,12 +1,15 @@
-"""The command `lampq`."""
+"""The command `lampq`.
+
+Until `main` runs an interrupt shows a traceback, so this file, and what comes before it, import next to nothing.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 
-from lampq.core.values.errors import LampqError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,35 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the program's name; None takes the process's own.
 
     Returns:
-        0 on success, 2 on bad input (one line on standard error), 130 when interrupted. Anything else is a bug and
-        shows its traceback.
+        0 on success, 2 on bad input and on what the operating system refuses (one line on standard error), 130 when
+        interrupted. Anything else is a bug and shows its traceback.
     """
-    from lampq.console.arguments import build_parser
-
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.version:
-        import lampq
-
-        print(lampq.__version__)
-        return 0
-    if args.verb is None:
-        parser.print_help(sys.stderr)
-        return 2
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except LampqError as err:
-        print(f"lampq {args.verb}: {' '.join(str(err).split())}", file=sys.stderr)
-        return 2
+        from lampq.console.program import run
+
+        return run(argv)
     except KeyboardInterrupt:
-        print(f"lampq {args.verb}: interrupted", file=sys.stderr)
+        print("lampq: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; leave quietly, as other filters do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lampq.console import flags
 from lampq.console.commands import VERBS
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
@@ -36,7 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {verb.EXAMPLE}",
         )
         sub.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
-        sub.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (0)")
+        sub.add_argument(
+            "--seed", type=flags.seed, default=0, metavar="N", help="seed of every random choice (0)"
+        )
         sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
         verb.add_arguments(sub)
         sub.set_defaults(run=verb.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lampq.console import clashes
 from lampq.core.allocating.budget import parse_bops, parse_size
 from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.measuring.traces import KINDS, TRUE
@@ -17,6 +18,8 @@ from lampq.verbs.formats import FORMATS
 
 CALIBRATION_SAMPLES = 256
 """Samples that a profile takes unless told otherwise."""
+# The least of what the libraries take.
+_SEEDS = 2**32
 
 
 def model(sub: argparse.ArgumentParser) -> None:
@@ -274,8 +277,9 @@ def recipe(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def output(sub: argparse.ArgumentParser, what: str) -> None:
-    """The file to write."""
+def output(sub: argparse.ArgumentParser, what: str, written: clashes.Written = clashes.one_file) -> None:
+    """The file to write, and what it stands for."""
+    sub.set_defaults(written=written)
     sub.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help=what)
     sub.add_argument("--force", action="store_true", help="overwrite an existing output")
 
@@ -295,6 +299,14 @@ def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} samples: use at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """What random choices start from."""
+    value = int(text)
+    if not 0 <= value < _SEEDS:
+        raise argparse.ArgumentTypeError(f"{text}: use a number from 0 to {_SEEDS - 1}")
     return value
 
 

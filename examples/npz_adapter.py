@@ -13,11 +13,14 @@ import numpy as np
 import lampq
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import atomic_path
+from lampq.core.values.head import CLASSES, Head
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.packing import pack, payload_bytes, unpack
+from lampq.core.values.publishing import atomic_path
 
 
 class NpzModel:
@@ -31,7 +34,9 @@ class NpzModel:
         self.path, self.digest, self._weights = path, digest, weights
         self.coding = coding or Coding()
         width = next(iter(weights.values())).shape[1]
-        self.input_spec = InputSpec(name="x", shape=(None, width))
+        self.input_specs = (InputSpec(name="x", shape=(None, width)),)
+        self.output_specs = (OutputSpec(name="y", shape=(None, None)),)
+        self.heads = (Head(name="y", role=CLASSES, reason="this format is for classifiers"),)
 
     def layers(self):
         *_, last = self._weights
@@ -45,7 +50,10 @@ class NpzModel:
 
     def run(self, batch):
         *_, (_, values) = self._steps(batch)
-        return values
+        return Batch.of(values, name="y")
+
+    def with_heads(self, choices):
+        raise AdapterError("this format has one output, the logits of classes")
 
     def taps(self, batch):
         yield from ((name, values, 1) for name, values in self._steps(batch) if name)

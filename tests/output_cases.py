@@ -79,6 +79,11 @@ CLASSIFIERS = [
         "ignore classes:-1*",
     ),
     case("an unknown operator", [out("y", N, 1000)], "classes:-1"),
+    case("MobileNet, channels last", [out("Logits", 1, 1, 1, 1001, by="Conv")], "classes:-1"),
+    case("one logit, four axes", [out("y", N, 1, 1, 1, by="Conv")], "probabilities:1"),
+    case("a softmax over an axis that is not there", [out("y", N, 10, by="Softmax", axis=3)], "classes:-1*"),
+    case("ViT by its task", [out("output", N, 10)], "classes:-1", task="ViTForImageClassification"),
+    case("tokens of a classifier", [out("output", N, 197, 384)], "values", task="image-classification"),
 ]
 MEDIAPIPE = [
     case(
@@ -164,7 +169,7 @@ DETECTORS = [
             out("pred_boxes", N, 100, 4, by="Sigmoid"),
             out("last_hidden_state", N, 300, 192, by="LayerNormalization"),
         ],
-        "classes:-1 values values",
+        "classes:-1 values ignore",
         task="YolosForObjectDetection",
     ),
     case("YOLOv5", [out("output0", 1, 25200, 85, by="Concat")], "values"),
@@ -206,6 +211,7 @@ DETECTORS = [
     case(
         "PP-OCR det", [out("sigmoid_0.tmp_0", N, 1, N, N, by="Sigmoid")], "probabilities:1*", file="det.onnx"
     ),
+    case("YOLO of a hub", [out("output0", 1, 84, 8400, by="Concat")], "values:1", task="object-detection"),
 ]
 DENSE = [
     case(
@@ -226,6 +232,26 @@ DENSE = [
     case("depth", [out("predicted_depth", N, 384, 384, by="Relu")], "values", task="DPTForDepthEstimation"),
     case("super resolution", [out("output", N, 3, N, N, by="Add")], "values:1"),
     case("dense ViT-S", [out("output", N, 197, 384, by="LayerNormalization")], "values"),
+    case(
+        "Mask2Former",
+        [
+            out("class_queries_logits", N, 100, 151, by="Add"),
+            out("masks_queries_logits", N, 100, N, N, by="Einsum"),
+        ],
+        "classes:-1 probabilities:1",
+        task="image-segmentation",
+    ),
+    case(
+        "SAM",
+        [out("iou_predictions", N, 4, by="Add"), out("low_res_masks", N, 4, 256, 256, by="MatMul")],
+        "values probabilities:1",
+    ),
+    case(
+        "a map of yes and no", [out("out", N, 1, 64, 64, by="Conv")], "probabilities:1", file="road_seg.onnx"
+    ),
+    case(
+        "DeepLab by its file", [out("1023", N, 21, N, N, by="Resize")], "classes:1", file="deeplabv3_r50.onnx"
+    ),
 ]
 TEXTS = [
     case(
@@ -314,5 +340,37 @@ TEXTS = [
     case("unit length", [out("y", N, 128, by="LpNormalization", axis=1)], "direction:-1"),
     case("nothing but a cache", [out("present", N, 2, N, 64)], "values:1"),
     case("nothing at all", [out("ids", N, dtype="int64"), out("text", N, dtype="string")], "ignore ignore"),
+    case(
+        "encoder and decoder",
+        [out("logits", N, N, 32128, by="MatMul"), out("encoder_last_hidden_state", N, N, 512, by="Mul")],
+        "classes:-1 ignore",
+        inputs=(*TEXT, InputSpec(name="decoder_input_ids", shape=(N, N), dtype="int64")),
+        task="T5ForConditionalGeneration",
+    ),
+    case(
+        "an encoder of its own",
+        [out("last_hidden_state", N, N, 512, by="Mul")],
+        "values@attention_mask",
+        inputs=TEXT,
+        task="T5ForConditionalGeneration",
+    ),
+    case("mean of tokens", [out("output", N, 384, by="Div")], "values", inputs=TEXT),
+    case(
+        "no more than hidden states", [out("hidden_states.0", N, N, 64)], "values@attention_mask", inputs=TEXT
+    ),
+    case("one sure class", [out("y", N, 1, by="Softmax", axis=1)], "values"),
+    case("unit length of samples", [out("y", N, 128, by="LpNormalization", axis=-2)], "direction:-1"),
+    case("softmax over samples", [out("y", N, by="Softmax", axis=0)], "values"),
+    case("nothing in it", [out("y", N, 0), out("z", N, 10, by="Gemm")], "ignore classes:-1"),
+    case("characters", [out("output", N, N, 97, by="Add")], "classes:-1", file="crnn.onnx"),
+    case(
+        "tokens in TensorFlow's names",
+        [out("StatefulPartitionedCall:0", N, 128, 312, by="Add")],
+        "values@serving_default_attention_mask:0",
+        inputs=(
+            InputSpec(name="serving_default_input_ids:0", shape=(N, 128), dtype="int32"),
+            InputSpec(name="serving_default_attention_mask:0", shape=(N, 128), dtype="int32"),
+        ),
+    ),
 ]
 CASES = [*CLASSIFIERS, *MEDIAPIPE, *DETECTORS, *DENSE, *TEXTS]

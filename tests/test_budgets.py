@@ -149,14 +149,7 @@ def test_permuting_layers_permutes_the_plan_and_scaling_damage_changes_nothing(s
     rng = np.random.default_rng(seed)
     profile = make_profile(seed % 83, kinds=("qkv", "fc1", "fc2", "proj", "head"))
     order = rng.permutation(5)
-    mixed = dataclasses.replace(
-        profile,
-        layers=tuple(profile.layers[i] for i in order),
-        weight_error=profile.weight_error[order],
-        payload_bytes=profile.payload_bytes[order],
-        kl=profile.kl[order] * 0.125,
-        logit_delta=None,
-    )
+    mixed = profile.part(order).with_tables(kl=profile.kl[order] * 0.125, logit_delta=None)
     budget = Budget(average_bits="3.7", max_bops=int(bit_operations(profile)[:, 2].sum()), at_most=("3@4+",))
     first, second = (lampq.plan(p, budget=budget, mode="kl") for p in (profile, mixed))
     assert second.predicted_kl == pytest.approx(first.predicted_kl * 0.125, rel=1e-9)

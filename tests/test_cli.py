@@ -194,7 +194,8 @@ def test_a_checkpoint_for_what_is_no_factory_is_refused(work, tmp_path, capfd):
 
 
 def test_the_arrays_of_a_profile_are_not_the_profile(work, capfd):
-    code, _, err = run(capfd, "plan", work / "profile.npz", "--avg-bits", "3", "-o", work / "x.json")
+    (arrays,) = work.glob("profile.*.npz")
+    code, _, err = run(capfd, "plan", arrays, "--avg-bits", "3", "-o", work / "x.json")
     assert (code, "profile.json beside it" in err) == (2, True)
 
 
@@ -303,7 +304,7 @@ def wrong_arrays(path):
 
 
 def test_bad_requests_are_one_line_and_leave_nothing(work, tmp_path, capfd):
-    out = tmp_path / "out"
+    out = tmp_path / "out.json"
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.json").write_text("mine")
     other = tmp_path / "other.json"

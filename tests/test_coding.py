@@ -117,7 +117,7 @@ def test_tflite_files(tmp_path):
         rounding: adapters.read(apply(model, plan, tmp_path / f"{rounding}.tflite", batch=batch)).run(batch)
         for rounding, plan in plans.items()
     }
-    errors = {rounding: np.linalg.norm(logits - model.run(batch)) for rounding, logits in found.items()}
+    errors = {rounding: np.linalg.norm(logits.minus(model.run(batch))) for rounding, logits in found.items()}
     assert errors["inputs"] < 0.7 * errors["nearest"]
 
 

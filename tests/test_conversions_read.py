@@ -222,6 +222,8 @@ def test_configurations_of_files_need_the_file(tool, profile):
 @pytest.fixture
 def work(profile, tmp_path):
     profile.write(tmp_path / "profile.json")
+    (arrays,) = tmp_path.glob("*.npz")
+    (tmp_path / "arrays.npz").write_bytes(arrays.read_bytes())
     mixed_plan(profile, (2, 3, 8)).write(tmp_path / "plan.json")
     return tmp_path
 
@@ -253,7 +255,7 @@ def test_out_and_in_again(work, capfd):
         (["plan.json"], "--to TOOL"),
         (["missing.onnx"], "no such file"),
         (["plan.json", "--to", "ort-nbits"], "--model"),
-        (["profile.npz", "--from", "csv", "--plan", "plan.json"], "cannot be read as text"),
+        (["arrays.npz", "--from", "csv", "--plan", "plan.json"], "cannot be read as text"),
     ],
 )
 def test_bad_requests_leave_nothing(words, message, work, capfd, monkeypatch):

@@ -24,7 +24,7 @@ RUN, SHOWN = ("python", "sh"), ("text", "csv", "json")
 # Small models gain nothing from a second thread, and tests run side by side.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # What a document makes itself, and must not find there.
-MADE = {"README.md": ("profile.json", "profile.npz", "plan.json"), "docs/formats.md": ("plan.json",)}
+MADE = {"README.md": ("profile.json", "plan.json"), "docs/formats.md": ("plan.json",)}
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )

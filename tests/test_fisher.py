@@ -129,9 +129,7 @@ def test_impossible_settings_are_refused(bad):
 
 def test_logits_that_are_not_finite_name_the_layer():
     net, batch = make_net()
-    run = net.run
-    net.run = lambda batch, weights=None: (
-        run(batch) if not weights else logits_batch(np.full((batch.samples, 3), np.nan))
-    )
+    run, bad = net.run, logits_batch(np.full((len(batch), 3), np.nan))
+    net.run = lambda batch, weights=None: bad if weights else run(batch)
     with pytest.raises(RecordError, match="first"):
         traces_of(net, batch, draws=1)

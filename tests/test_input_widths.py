@@ -1,6 +1,5 @@
 """Input widths through the verbs: profiles of pairs, plans, fake-quantized models, and the published recipe."""
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -13,7 +12,7 @@ from lampq.adapters import read
 from lampq.cli import main
 from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import fisher_scores, lampq_scores
-from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.divergence import kl_divergence, second_order_kl
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.values.errors import AdapterError, BudgetError, RecordError
 from lampq.core.values.merge import merge
@@ -38,14 +37,15 @@ def measured():
 def test_a_profile_of_pairs_holds_what_settings_do(measured):
     model, batch, found = measured
     assert [option.to_text() for option in found.options[:4]] == ["w2a2", "w2a4", "w2a8", "w3a2"]
-    reference = model.run(batch)
+    reference = np.asarray(model.run(batch))
     exact = profile(model, batch, bits=(2, 4), act_bits=(2, 8), tolerance=0, fisher_draws=0)
     assert exact.provenance["activations"]["summed"] == 0
     for i, layer in enumerate(exact.layers):
         for j in range(len(exact.options)):
             setting = profile_setting(model, exact, i, j)
-            delta = model.with_weights({layer.name: setting}).run(batch) - reference
-            np.testing.assert_allclose(exact.logit_delta[i, j], delta, atol=1e-5)
+            delta = np.asarray(model.with_weights({layer.name: setting}).run(batch)) - reference
+            own = second_order_kl(reference, delta).mean()
+            assert exact.array("gram")[i, j, i, j] == pytest.approx(own, rel=1e-3, abs=1e-8)
             assert exact.kl[i, j] == pytest.approx(
                 kl_divergence(reference, reference + delta).mean(), rel=1e-3, abs=1e-7
             )
@@ -64,8 +64,8 @@ def test_a_profile_of_pairs_survives_its_files_and_merges(measured, tmp_path):
     assert len(set(listed.columns)) == 5 + len(found.options)
     np.testing.assert_array_equal(back.activation_range, found.activation_range)
     assert back.options == found.options
-    # As if from other samples; a constant changes no prediction.
-    both = merge([back, dataclasses.replace(found, logits=found.logits + np.float32(1))])
+    # As if from other samples.
+    both = merge([back, found.with_tables(signature=found.array("signature") + np.float32(1))])
     np.testing.assert_allclose(both.kl, found.kl)
     parts = [
         profile(model, batch, bits=(2, 4), act_bits=(2, 8), shard=Shard(index=i, count=2), fisher_draws=0)
@@ -74,10 +74,12 @@ def test_a_profile_of_pairs_survives_its_files_and_merges(measured, tmp_path):
     whole = profile(model, batch, bits=(2, 4), act_bits=(2, 8), tolerance=0, fisher_draws=0)
     together = merge(parts)
     np.testing.assert_array_equal(together.activation_range, whole.activation_range)
-    np.testing.assert_allclose(together.logits, whole.logits, atol=1e-5)
+    np.testing.assert_allclose(together.array("signature"), whole.array("signature"), atol=1e-4)
     np.testing.assert_allclose(together.kl, whole.kl, rtol=0.3, atol=1e-4)
-    moved = dataclasses.replace(found, activation_range=found.activation_range * 2)
-    with pytest.raises(RecordError, match="different grids"):
+    moved = found.with_tables(
+        activation_range=found.activation_range * 2, signature=found.array("signature") + np.float32(1)
+    )
+    with pytest.raises(RecordError, match="differ in activation_range"):
         merge([found, moved])
 
 
@@ -184,7 +186,7 @@ def test_every_choice_of_the_recipe_changes_the_score(measured):
     assert np.allclose(steep[:, :1] / steep, 2.65 ** (found.weight_bits - 2)[None, :])
     kinds = np.array([layer.kind for layer in found.layers])
     single = lampq_scores(found, Recipe(probes=1))
-    changed = (found.logits + found.logit_delta[:, 0]).argmax(2) != found.logits.argmax(1)
+    changed = found.array("changed")[:, 0]
     accuracy = lampq_scores(found, Recipe(type_scale="accuracy", probes=9))
     traces = np.array([layer.fisher for layer in found.layers])
     for kind in set(kinds):
@@ -201,9 +203,9 @@ def test_every_choice_of_the_recipe_changes_the_score(measured):
 def test_a_joint_score_in_the_profile_is_what_mode_fisher_adds_up(measured):
     _, _, found = measured
     joint = np.random.default_rng(0).uniform(size=found.kl.shape)
-    np.testing.assert_array_equal(fisher_scores(dataclasses.replace(found, joint_fisher=joint)), joint)
+    np.testing.assert_array_equal(fisher_scores(found.with_tables(joint_fisher=joint)), joint)
     with pytest.raises(RecordError, match="joint_fisher is negative"):
-        dataclasses.replace(found, joint_fisher=-joint)
+        found.with_tables(joint_fisher=-joint)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_widths_and_ranges_that_cannot_be(measured):
         plan(odd, average_bits=3, mode="lampq")
     backwards = found.activation_range[:, :, ::-1]
     with pytest.raises(RecordError, match="ends before it begins"):
-        dataclasses.replace(found, activation_range=backwards)
+        found.with_tables(activation_range=backwards)
 
 
 def test_other_formats_say_what_they_can():

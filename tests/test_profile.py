@@ -1,13 +1,16 @@
 import contextlib
 import dataclasses
+import hashlib
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core.values.errors import RecordError
-from lampq.core.values.files import OutputExistsError
+import lampq
+from lampq.core.values.errors import LampqError, OutputExistsError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.option import Option, parse_bits
 from lampq.core.values.profile import Profile
@@ -32,19 +35,21 @@ def test_a_profile_survives_its_files(tmp_path, data):
 
 
 def test_existing_files_are_kept(tmp_path):
-    (tmp_path / "p.npz").write_text("mine")
+    (tmp_path / "p.json").write_text("mine")
+    (tmp_path / "p.npz").write_text("mine too")
     with pytest.raises(OutputExistsError, match="--force"):
         make_profile().write(tmp_path / "p.json")
-    assert (tmp_path / "p.npz").read_text() == "mine"
-    assert not (tmp_path / "p.json").exists()
+    assert (tmp_path / "p.json").read_text() == "mine"
     make_profile().write(tmp_path / "p.json", force=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.json", "p.npz"]
+    assert (tmp_path / "p.npz").read_text() == "mine too"
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_arrays_of_another_profile_are_noticed(tmp_path):
     make_profile(0).write(tmp_path / "a.json")
     make_profile(1).write(tmp_path / "b.json")
-    (tmp_path / "a.npz").write_bytes((tmp_path / "b.npz").read_bytes())
+    (a,), (b,) = tmp_path.glob("a.*.npz"), tmp_path.glob("b.*.npz")
+    a.write_bytes(b.read_bytes())
     with pytest.raises(RecordError, match="have changed"):
         Profile.read(tmp_path / "a.json")
 
@@ -154,3 +159,76 @@ def test_layer_records_refuse_what_cannot_be():
 def test_profile_json_is_valid_json(tmp_path):
     make_profile().write(tmp_path / "p.json")
     assert json.loads((tmp_path / "p.json").read_text())["schema"] == "lampq.profile/2"
+
+
+def numbers(value, place=()):
+    """Where the numbers of a JSON file are."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else list(enumerate(value))[:2]
+        for key, inner in items:
+            yield from numbers(inner, (*place, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place
+
+
+def test_huge_integers_anywhere_are_an_error_or_a_profile_to_plan_from(tmp_path):
+    make_profile(kinds=("fc1", "fc2"), widths=(2, 4)).write(tmp_path / "p.json")
+    good = (tmp_path / "p.json").read_text()
+    for place in numbers(json.loads(good)):
+        for bad in (2**62, 2**63, 10**30, 10**4000):
+            data = holder = json.loads(good)
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = bad
+            (tmp_path / "p.json").write_text(json.dumps(data))
+            with contextlib.suppress(LampqError):
+                profile = Profile.read(tmp_path / "p.json")
+                lampq.plan(profile, budget=lampq.Budget(max_bops=10**6, size_bytes=10**4), mode="kl")
+
+
+def archive(
+    *, method=zipfile.ZIP_STORED, flag=0, name="kl.npy", content=b"\x93NUMPY\x01\x00\x10\x00{'descr': 1}"
+):
+    """An archive with one entry that can be odd in one way."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        file.writestr(name, content)
+    data = bytearray(buffer.getvalue())
+    if flag:
+        for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(magic) + offset] |= flag
+    return bytes(data)
+
+
+def header(text):
+    """An array whose header says this."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04",
+        archive(),
+        archive(flag=1),
+        archive(method=zipfile.ZIP_DEFLATED, content=bytes(10**7)),
+        archive(content=header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999, 9)}\n")),
+        archive(content=header("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "9" * 400 + ",)}\n")),
+        archive(content=header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n")),
+        archive(content=header("((((\n")),
+        archive(
+            name="other.npy", content=header("{'descr': '<f8', 'fortran_order': False, 'shape': (0,)}\n")
+        ),
+    ],
+)
+def test_archives_made_to_do_harm_are_one_line(content, tmp_path):
+    make_profile().write(tmp_path / "p.json")
+    (arrays,) = tmp_path.glob("*.npz")
+    arrays.write_bytes(content)
+    data = json.loads((tmp_path / "p.json").read_text())
+    data["arrays"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    with pytest.raises(RecordError) as caught:
+        Profile.read(tmp_path / "p.json")
+    assert "\n" not in str(caught.value)

@@ -304,12 +304,15 @@ def test_canonical_outputs_are_finite_at_the_ends():
 @pytest.mark.parametrize("role", ["classes", "probabilities", "values"])
 @pytest.mark.parametrize("activated", [False, True])
 def test_canonical_outputs_are_the_same_in_pytorch(role, activated):
-    torch = pytest.importorskip("torch")
+    import torch
+
     from lampq.adapters.torch.canonical import canonical as in_torch
 
     head = Head(name="y", role=role, activated=activated)
     p = np.array([[0.0, 1e-30, 0.25, 0.75, 1.0]], dtype=np.float32)
     np.testing.assert_allclose(in_torch(head, torch.from_numpy(p)).numpy(), canonical(head, p), rtol=1e-6)
+    half = in_torch(head, torch.zeros(1, 2, dtype=torch.float16))
+    assert torch.isfinite(half).all()
     inside = torch.tensor([[0.25, 0.75]], requires_grad=True)
     in_torch(head, inside).sum().backward()
     assert torch.isfinite(inside.grad).all() and inside.grad.abs().min() > 0
@@ -499,7 +502,11 @@ def test_a_head_that_is_no_number_is_left_out_with_a_note():
         (Head(name="y", role="values", axis=3), (3, 4), "no axis 3"),
         (Head(name="y", role="values", axis=-2), (3, 4), "no axis -2"),
         (Head(name="y", role="values"), (3, 0), "nothing to judge"),
-        (Head(name="y", role="values", mask="m"), (3, 5, 2), r"mask m: a mask of shape \(3, 4\)"),
+        (
+            Head(name="y", role="values", mask="m"),
+            (3, 5, 2),
+            r"mask 'm' has shape \(3, 4\); output y of shape \(3, 5, 2\) has 5 positions",
+        ),
         (Head(name="y", role="values", mask="n"), (3, 4, 2), "the input 'n', which is missing"),
         (Head(name="z", role="values"), (3, 4), "no array is called 'z'"),
         (Head(name="y", role="ignore"), (3, 4), "no output is judged"),
@@ -510,6 +517,28 @@ def test_a_role_that_cannot_be_is_refused_in_one_line(head, shape, message):
     with pytest.raises(RecordError, match=message) as caught:
         Readout.fit((head,), outputs, Batch.of(np.ones((3, 4)), name="m"))
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_are_not_judged():
+    with pytest.raises(RecordError, match=r"output y of shape \(3,\) holds int64"):
+        Readout.fit((Head(name="y", role="values"),), Batch.of(np.arange(3), name="y"), None)
+
+
+def test_an_output_and_its_mask_have_two_names():
+    outputs = Batch.of(np.random.default_rng(0).normal(size=(3, 4, 2)), name="m")
+    with pytest.raises(RecordError, match="'m' is the name of an output and of the input"):
+        Readout.fit((Head(name="m", role="values", mask="m"),), outputs, Batch.of(np.ones((3, 4)), name="m"))
+
+
+def test_masks_of_other_samples_are_checked_too():
+    rng = np.random.default_rng(0)
+    outputs, masks = Batch.of(rng.normal(size=(3, 4, 2)), name="y"), Batch.of(np.ones((3, 4)), name="m")
+    readout = Readout.fit((Head(name="y", role="values", mask="m"),), outputs, masks)
+    with pytest.raises(RecordError, match="mask 'm' of output y is missing"):
+        readout.damage(outputs, outputs)
+    wrong = readout.reference(outputs, Batch.of(np.ones((3, 5)), name="m"))
+    with pytest.raises(RecordError, match=r"mask 'm' has shape \(3, 5\)"):
+        readout.damage(wrong, outputs)
 
 
 def test_outputs_that_are_no_numbers_are_named():

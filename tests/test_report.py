@@ -19,6 +19,7 @@ from lampq.core.values.errors import PlanError
 from lampq.core.values.gaussian import Gaussian
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Neighbour
+from lampq.core.values.tables import known_tables
 from lampq.page import markup
 from lampq.page.axis import linear, logarithmic
 from lampq.page.document import MOST_BYTES, render
@@ -266,11 +267,9 @@ def test_a_thousand_layers_fit(browser, tmp_path):
         for layer in few.layers
     )
     rng = np.random.default_rng(0)
-    tables = {
-        name: np.tile(getattr(few, name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")
-    }
+    tables = {name: np.tile(few.array(name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")}
     tables["kl"] = tables["kl"] * rng.uniform(0.1, 10, (len(layers), 1))
-    profile = dataclasses.replace(few, layers=layers, logit_delta=None, **tables)
+    profile = dataclasses.replace(few, layers=layers, tables=known_tables(**tables))
     plan = lampq.plan(profile, average_bits=3.5)
     page = lampq.report(plan, tmp_path / "report.html", profile=profile)
     assert page.stat().st_size < MOST_BYTES
@@ -349,15 +348,7 @@ def test_steps_are_what_plans_with_that_layer_moved_lose(profile, mode):
 
 def test_profiles_in_another_order_are_matched(plan, profile, around):
     order = np.random.default_rng(0).permutation(len(profile.layers))
-    shuffled = dataclasses.replace(
-        profile,
-        layers=tuple(profile.layers[i] for i in order),
-        **{
-            name: getattr(profile, name)[order]
-            for name in ("weight_error", "payload_bytes", "kl", "logit_delta")
-        },
-    )
-    ours, theirs = around, surroundings(plan, shuffled)
+    ours, theirs = around, surroundings(plan, profile.part(order))
     np.testing.assert_allclose(theirs.pairs, ours.pairs, rtol=1e-6, atol=1e-9)
     assert theirs.here.damage == pytest.approx(ours.here.damage)
     assert [step.bits for step in theirs.wider if step] == [step.bits for step in ours.wider if step]
@@ -371,10 +362,11 @@ def test_pairs_of_widths(profile, tmp_path):
         profile,
         layers=tuple(dataclasses.replace(layer, activation=activation) for layer in profile.layers),
         options=options,
-        weight_error=profile.weight_error[:, columns],
-        payload_bytes=profile.payload_bytes[:, columns],
-        kl=profile.kl[:, columns] * np.array([1.5, 1] * 3),
-        logit_delta=None,
+        tables=known_tables(
+            weight_error=profile.weight_error[:, columns],
+            payload_bytes=profile.payload_bytes[:, columns],
+            kl=profile.kl[:, columns] * np.array([1.5, 1] * 3),
+        ),
     )
     plan = lampq.plan(pairs, average_bits=4)
     around = surroundings(plan, pairs)

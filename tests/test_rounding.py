@@ -103,6 +103,7 @@ class Patches:
 
     def __init__(self, images, positions):
         self._images, self._positions = images, positions
+        self.input_specs = ()
 
     def taps(self, batch):
         yield "patch", self._images, self._positions

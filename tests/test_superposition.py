@@ -6,10 +6,11 @@ import itertools
 import numpy as np
 import pytest
 import scipy.optimize
+from class_outputs import logits_interaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lampq.core.measuring.interaction import Interaction, build_interaction
+from lampq.core.measuring.interaction import Interaction
 from lampq.core.searching.landscape import Landscape
 from lampq.core.searching.relaxation import lower_bound
 from lampq.core.searching.search import search
@@ -279,7 +280,7 @@ def test_an_explanation_refuses_a_plan_of_another_problem():
 def test_a_solution_says_why_it_stopped_and_how_good_it_is():
     target = np.random.default_rng(0).normal(size=(6, 4))
     delta = np.random.default_rng(1).normal(size=(5, 4, 6, 4)) * 0.5 ** np.arange(4)[:, None, None]
-    interaction = build_interaction(target, delta)
+    interaction = logits_interaction(target, delta)
     allocation = allocate(interaction, problem_of(interaction, 0))
     assert allocation.solution.stop is Stop.FINISHED
     assert 0 <= allocation.solution.gap < 0.5

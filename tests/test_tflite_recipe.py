@@ -13,8 +13,7 @@ from tflite_models import NAMES, Builder, fixture, inputs_for, matmul, narrowest
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import recipe, write_recipe
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import OutputExistsError
+from lampq.core.values.errors import AdapterError, OutputExistsError
 
 
 def scopes(path):

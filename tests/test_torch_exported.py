@@ -174,3 +174,32 @@ def test_a_program_of_two_inputs(tmp_path):
 
     torch.export.save(torch.export.export(Two(), (torch.ones(2, 3), torch.ones(2, 3))), tmp_path / "a.pt2")
     refuse(tmp_path / "a.pt2", "takes 2 inputs")
+
+
+def test_a_division_that_would_end_the_process_is_refused(tmp_path):
+    class Crash(torch.nn.Module):
+        def forward(self, x):
+            return torch.div(x.long() - 2**63, -1, rounding_mode="trunc")
+
+    torch.export.save(torch.export.export(Crash(), (torch.zeros(2, 3),)), tmp_path / "a.pt2")
+    refuse(tmp_path / "a.pt2", "'trunc' is no option")
+
+
+def test_sizes_that_are_free_are_those_of_the_export(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(1))
+    free = torch.export.Dim.AUTO
+    program = torch.export.export(
+        net, (torch.ones(2, 3, 12, 9),), dynamic_shapes=({0: free, 2: free, 3: free},)
+    )
+    torch.export.save(program, tmp_path / "a.pt2")
+    assert adapters.read(tmp_path / "a.pt2").input_spec.shape == (None, 3, 12, 9)
+
+
+def test_an_archive_of_another_name_and_without_samples(program, tmp_path):
+    def change(name, content):
+        renamed = name.replace("/model.", "/other.").replace("/model_", "/other_")
+        return [(renamed, b"" if "sample" in name else content)]
+
+    path = rewritten(program, tmp_path / "a.pt2", change)
+    batch = make_batch((3, 8, 8))
+    np.testing.assert_array_equal(adapters.read(path).run(batch), adapters.read(program).run(batch))

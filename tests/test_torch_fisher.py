@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_models import MODELS, make_batch, read_named, seeded
+from torch_models import MODELS, fisher_of, make_batch, read_named, seeded
 
 from lampq.adapters.torch import read
 from lampq.adapters.torch.fisher import FisherSums, fisher_sums
-from lampq.adapters.torch.labels import SquareRoot, directions
 from lampq.core.measuring.forward_fisher import forward_fisher
-from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.measuring.reference import measure_reference
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import AdapterError, LampqError, RecordError
 
 
 def naive(name, batch, weights_of):
@@ -38,7 +39,7 @@ def naive(name, batch, weights_of):
 def test_exact_traces_and_diagonals_equal_a_double_loop(name, batch_size):
     model, batch = read_named(name)
     expected = naive(name, batch, lambda p, n: p)
-    found = fisher_sums(model, batch, labels="exact", batch_size=batch_size, diagonal=list(model.parameters))
+    found = fisher_of(model, batch, labels="exact", batch_size=batch_size, diagonal=list(model.parameters))
     assert list(found.traces()) == list(model.parameters)
     for layer, squares in expected.items():
         assert found.traces()[layer] == pytest.approx(squares.sum(), rel=1e-4)
@@ -50,7 +51,7 @@ def test_empirical_traces_take_the_labels_of_the_data():
     model, batch = read_named("packed")
     labels = np.array([0, 3, 1, 1, 2])
     expected = naive("packed", batch, lambda p, n: np.eye(4)[labels[n]])
-    found = fisher_sums(model, batch, labels="data", truth=labels, batch_size=3)
+    found = fisher_of(model, batch, labels="data", truth=labels, batch_size=3)
     for layer, squares in expected.items():
         assert found.traces()[layer] == pytest.approx(squares.sum(), rel=1e-4)
 
@@ -58,17 +59,17 @@ def test_empirical_traces_take_the_labels_of_the_data():
 @pytest.mark.parametrize("labels", ["probe", "sampled"])
 def test_drawn_labels_converge_to_the_exact_traces(labels):
     model, batch = read_named("windows")
-    exact = fisher_sums(model, batch, labels="exact").traces()
-    found = fisher_sums(model, batch, labels=labels, draws=300, seed=5).traces()
+    exact = fisher_of(model, batch, labels="exact").traces()
+    found = fisher_of(model, batch, labels=labels, draws=300, seed=5).traces()
     for layer, trace in exact.items():
         assert found[layer] == pytest.approx(trace, rel=0.1)
 
 
 def test_the_default_is_exact_where_classes_are_few():
     model, batch = read_named("windows")
-    exact = fisher_sums(model, batch, labels="exact").traces()
-    assert fisher_sums(model, batch, draws=2).traces() == exact
-    assert fisher_sums(model, batch, draws=1).traces() != exact
+    exact = fisher_of(model, batch, labels="exact").traces()
+    assert fisher_of(model, batch, draws=2).traces() == exact
+    assert fisher_of(model, batch, draws=1).traces() != exact
 
 
 def test_activation_traces_equal_gradients_of_each_layers_own_input():
@@ -90,7 +91,7 @@ def test_activation_traces_equal_gradients_of_each_layers_own_input():
     batch = make_batch((8,)).astype(np.float32)
     batch = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     model = read(module, input_shape=(8,))
-    found = fisher_sums(model, batch, labels="exact").activation_traces()
+    found = fisher_of(model, batch, labels="exact").activation_traces()
     expected = dict.fromkeys(("stem", "left", "right"), 0.0)
     for x in torch.from_numpy(batch):
         inputs = [x.clone().requires_grad_()]
@@ -110,10 +111,10 @@ def test_activation_traces_equal_gradients_of_each_layers_own_input():
 
 def test_sums_of_shards_are_those_of_the_whole():
     model, batch = read_named("packed")
-    whole = fisher_sums(model, batch, labels="probe", seed=2, diagonal=["head"])
+    whole = fisher_of(model, batch, labels="probe", seed=2, diagonal=["head"])
     shards = [np.arange(0, 5, 2), np.arange(1, 5, 2)]
     parts = [
-        fisher_sums(model, batch[i], labels="probe", seed=2, samples=i, diagonal=["head"], batch_size=1)
+        fisher_of(model, batch[i], labels="probe", seed=2, samples=i, diagonal=["head"], batch_size=1)
         for i in shards
     ]
     joined = parts[0] + parts[1]
@@ -139,8 +140,8 @@ def test_mixed_samples_are_taken_one_by_one():
     module = seeded(Mixing)
     model = read(module, input_shape=(8,))
     batch = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    one_by_one = [fisher_sums(model, batch[i : i + 1], labels="exact").weight for i in range(3)]
-    found = fisher_sums(model, batch, labels="exact").weight
+    one_by_one = [fisher_of(model, batch[i : i + 1], labels="exact").weight for i in range(3)]
+    found = fisher_of(model, batch, labels="exact").weight
     for layer in ("a", "b"):
         assert found[layer] == pytest.approx(sum(weight[layer] for weight in one_by_one), rel=1e-6)
 
@@ -158,7 +159,7 @@ def test_a_pass_that_branches_on_values_is_measured_too():
     module = seeded(Branching)
     model = read(module, input_shape=(8,))
     batch = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
-    found = fisher_sums(model, batch, labels="exact", batch_size=1).weight
+    found = fisher_of(model, batch, labels="exact", batch_size=1).weight
     expected = 0.0
     for x in torch.from_numpy(batch):
         log_p = module(x[None]).double().log_softmax(-1)[0]
@@ -172,8 +173,8 @@ def test_a_pass_that_branches_on_values_is_measured_too():
 def test_lower_precision_comes_close(dtype):
     model, batch = read_named("packed")
     low, _ = read_named("packed", autocast=dtype)
-    exact = fisher_sums(model, batch, labels="exact")
-    found = fisher_sums(low, batch, labels="exact")
+    exact = fisher_of(model, batch, labels="exact")
+    found = fisher_of(low, batch, labels="exact")
     for layer, trace in exact.traces().items():
         assert found.traces()[layer] == pytest.approx(trace, rel=0.05)
         assert found.activation_traces()[layer] == pytest.approx(exact.activation_traces()[layer], rel=0.05)
@@ -181,42 +182,10 @@ def test_lower_precision_comes_close(dtype):
 
 def test_forward_only_traces_agree_with_gradients():
     model, batch = read_named("windows")
-    exact = fisher_sums(model, batch, labels="exact").traces()
-    found = forward_fisher(model, batch, draws=300, seed=1, relative_step=1e-2)
+    exact = fisher_of(model, batch, labels="exact").traces()
+    found = forward_fisher(model, measure_reference(model, batch), draws=300, seed=1, relative_step=1e-2)
     for layer, trace in exact.items():
         assert found[layer] == pytest.approx(trace, rel=0.15)
-
-
-def test_the_root_of_the_output_fisher():
-    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double() * 4
-    p = logits.softmax(-1)
-    root = SquareRoot(logits.log_softmax(-1))
-    matrix = torch.stack([root.column(j) for j in range(5)], -1)
-    torch.testing.assert_close(matrix @ matrix.mT, torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
-    vector = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).double()
-    torch.testing.assert_close(root.times(vector), (matrix @ vector[:, :, None])[:, :, 0])
-
-
-def test_a_sure_prediction_keeps_the_root_finite():
-    log_p = torch.tensor([[0.0, -800.0, -900.0, -np.inf]]).double().log_softmax(-1)
-    root = SquareRoot(log_p)
-    assert all(torch.isfinite(root.column(j)).all() for j in range(3))
-    assert torch.isfinite(root.times(torch.ones(1, 3).double())).all()
-
-
-def test_two_classes_need_one_probe():
-    logits = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    settings = {"draws": 1, "seed": 3, "samples": np.arange(3)}
-    (probe,) = directions(logits, labels="probe", **settings)
-    (exact,) = directions(logits, labels="exact", **settings)
-    torch.testing.assert_close(probe.abs(), exact.abs())
-
-
-def test_sampled_labels_follow_the_prediction():
-    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
-    drawn = directions(logits, labels="sampled", draws=4000, seed=0, samples=np.array([7]))
-    counts = np.bincount([int(v.argmax()) for v in drawn], minlength=3)
-    np.testing.assert_allclose(counts / 4000, [0.7, 0.2, 0.1], atol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -231,19 +200,21 @@ def test_sampled_labels_follow_the_prediction():
 )
 def test_impossible_requests_are_refused(settings, words):
     model, batch = read_named("packed")
-    with pytest.raises(AdapterError, match=words):
-        fisher_sums(model, batch, **settings)
+    with pytest.raises(LampqError, match=words):
+        fisher_of(model, batch, **settings)
 
 
 def test_gradients_that_are_not_finite_name_the_layer():
     model, batch = read_named("packed")
+    reference = measure_reference(model, batch)
+    batch = batch.copy()
     batch[0, 0, 0, 0] = np.inf
     with pytest.raises(AdapterError, match="patch_embed"):
-        fisher_sums(model, batch)
+        fisher_sums(model, Batch.of(batch, name="input"), reference.readout, labels="probe")
 
 
 def test_progress_is_told_per_batch():
     model, batch = read_named("packed")
     seen = []
-    fisher_sums(model, batch, batch_size=2, progress=lambda *report: seen.append(report))
+    fisher_of(model, batch, batch_size=2, progress=lambda *report: seen.append(report))
     assert seen == [("Fisher information", done, 5) for done in (2, 4, 5)]

@@ -7,6 +7,7 @@ from torch_models import MODELS, read_named, seeded
 from lampq.adapters.torch import read
 from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.values.activation_grid import TokenGrid
 from lampq.verbs.profile import profile
@@ -21,6 +22,11 @@ def candidates_of(model, batch, widths, inputs):
         )
         for layer in model.layers()
     }
+
+
+def joint_of(model, batch, candidates, **settings):
+    reference = measure_reference(model, batch)
+    return joint_fisher(model, reference.inputs, candidates, reference.readout, **settings)
 
 
 class Net(nn.Module):
@@ -47,7 +53,7 @@ def test_it_is_the_squared_derivative_along_the_difference(token):
     if token:
         weights, _ = candidates["a"]
         candidates = {"a": (weights, [None, TokenGrid(bits=2), TokenGrid(bits=3)])}
-    found = joint_fisher(model, batch, candidates, draws=4, batch_size=4)
+    found = joint_of(model, batch, candidates, draws=4, batch_size=4)
     weights, rules = candidates["a"]
     x = torch.from_numpy(batch)
     y = module.a(x).detach()
@@ -65,8 +71,8 @@ def test_it_is_the_measured_damage_where_the_error_is_small(name):
     """Every layout of weights, several uses, convolutions: at 8 bits second order is all there is."""
     model, batch = read_named(name)
     candidates = candidates_of(model, batch, (6, 8), (None, 8))
-    found = joint_fisher(model, batch, candidates, draws=50, batch_size=3)
-    reference = model.run(batch).astype(np.float64)
+    found = joint_of(model, batch, candidates, draws=50, batch_size=3)
+    reference = np.asarray(model.run(batch), np.float64)
     for layer, (weights, rules) in candidates.items():
         for i, weight in enumerate(weights):
             for j, rule in enumerate(rules):
@@ -74,16 +80,16 @@ def test_it_is_the_measured_damage_where_the_error_is_small(name):
                     # The table moves the output layer's input, which then rounds to other codes.
                     continue
                 logits = model.with_weights({layer: Setting(weight=weight, activation=rule)}).run(batch)
-                measured = kl_divergence(reference, logits.astype(np.float64)).mean()
+                measured = kl_divergence(reference, np.asarray(logits, np.float64)).mean()
                 assert found[layer][i, j] == pytest.approx(measured, rel=0.25, abs=2e-7)
 
 
 def test_shards_average_to_the_whole():
     model, batch = read_named("packed")
     candidates = candidates_of(model, batch, (2,), (3,))
-    whole = joint_fisher(model, batch, candidates, draws=2, seed=3)
-    one = joint_fisher(model, batch[::2], candidates, draws=2, seed=3, samples=[0, 2, 4])
-    two = joint_fisher(model, batch[1::2], candidates, draws=2, seed=3, samples=[1, 3])
+    whole = joint_of(model, batch, candidates, draws=2, seed=3)
+    one = joint_of(model, batch[::2], candidates, draws=2, seed=3, samples=[0, 2, 4])
+    two = joint_of(model, batch[1::2], candidates, draws=2, seed=3, samples=[1, 3])
     for layer, value in whole.items():
         np.testing.assert_allclose(0.6 * one[layer] + 0.4 * two[layer], value, rtol=1e-3)
 
@@ -91,7 +97,7 @@ def test_shards_average_to_the_whole():
 def test_a_profile_of_pairs_has_it():
     model, batch = read_named("packed")
     found = profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=3)
-    direct = joint_fisher(model, batch, candidates_of(model, batch, (2, 8), (3, 8)), draws=3)
+    direct = joint_of(model, batch, candidates_of(model, batch, (2, 8), (3, 8)), draws=3)
     for index, layer in enumerate(found.layers):
         np.testing.assert_allclose(found.joint_fisher[index], direct[layer.name].ravel(), rtol=1e-5)
     assert profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=0).joint_fisher is None

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lampq.adapters.torch.fisher import fisher_sums
+from lampq.core.measuring.reference import measure_reference
+
 # Tiny models: a second thread costs more than it gives.
 torch.set_num_threads(1)
 
@@ -141,6 +144,12 @@ def make_batch(shape, samples=5, seed=1):
     if len(shape) == 1:
         return rng.integers(0, 20, (samples, *shape))
     return rng.normal(size=(samples, *shape)).astype(np.float32)
+
+
+def fisher_of(model, batch, **settings):
+    """`fisher_sums` of a batch that its own outputs are judged by."""
+    reference = measure_reference(model, batch)
+    return fisher_sums(model, reference.inputs, reference.readout, **settings)
 
 
 def read_named(name, **options):

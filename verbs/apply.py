@@ -15,7 +15,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.match import left_over, match
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
-from lampq.verbs.formats import refuse_existing_output
+from lampq.verbs.formats import refuse_model_clashes, stored_as, unpacked_note
 
 # Names of a message.
 
@@ -50,28 +50,39 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
-    refuse_existing_output(model, out, force=force)
+    refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
-    fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name)
+    fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     model.write(fitted, out, calibration=batch)
     return out
 
 
 def fit_to(
-    model: Model, plan: Plan, *, partial: bool = False, widest: bool = False, by_name: bool = False
+    model: Model,
+    plan: Plan,
+    out: Path | None = None,
+    *,
+    partial: bool = False,
+    widest: bool = False,
+    by_name: bool = False,
 ) -> Plan:
     """The plan with the names and shapes that its layers have in `model`, matched by fingerprint, then by name.
 
     A fused weight hands its width to the parts that the model keeps apart; parts that the model keeps fused must
-    agree on one. See `apply` for the arguments.
+    agree on one. Layers that `out` cannot hold packed are left out, with a note. See `apply` for the arguments.
 
     Raises:
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
             of a fused weight have different widths and `widest` is false.
     """
+    whole, stored = model, model if out is None else stored_as(model, out)
     layers = model.layers()
     found = match(plan.layers, layers, by_name=by_name)
     notes = plan.notes
+    if stored is not model and not found.complete:
+        # A plan made for what can be stored.
+        model, layers = stored, stored.layers()
+        found = match(plan.layers, layers, by_name=by_name)
     if not found.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
         # Converters fold the scale of a normalization into the layer behind it, which changes its weights.
         named = match(plan.layers, layers, by_name=True)
@@ -101,11 +112,15 @@ def fit_to(
         for j in matched.right:
             decisions[j] = _placed(model, layers[j], decision, plan.container)
     placed = tuple(decisions[j] for j in sorted(decisions))
-    asked, stored = plan.payload_bytes, sum(layer.payload_bytes for layer in placed)
-    if found.complete and stored > asked:
+    if stored is not whole:
+        packed = {layer.name for layer in stored.layers()}
+        notes = (*notes, *unpacked_note(whole, stored))
+        placed = tuple(layer for layer in placed if layer.name in packed)
+    asked, takes = plan.payload_bytes, sum(layer.payload_bytes for layer in placed)
+    if found.complete and takes > asked:
         notes = (
             *notes,
-            f"the weights take {stored:,} bytes in this format, {asked:,} in that of the plan: widths it cannot store "
+            f"the weights take {takes:,} bytes in this format, {asked:,} in that of the plan: widths it cannot store "
             f"take the next wider place",
         )
     return dataclasses.replace(plan, layers=placed, notes=notes)

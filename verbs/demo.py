@@ -17,7 +17,7 @@ from lampq.core.allocating.allocation import Budget
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import MissingExtraError
-from lampq.core.values.files import refuse_existing
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import INPUTS
@@ -32,6 +32,8 @@ from lampq.verbs.sweep import sweep, write_csv, write_plot
 # Uniform widths, and budgets in average bits for LampQ: the same size, and one smaller still.
 _UNIFORM = (3, 2)
 _BUDGETS = (3.0, 2.5)
+# Profile, curve and picture.
+_FILES = ("profile.json", "pareto.csv", "pareto.png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,31 +72,23 @@ def demo(
         progress: Told what is being done.
     """
     with _workplace(folder) as place:
-        profile_path, curve_path, plot_path = (
-            place / "profile.json",
-            place / "pareto.csv",
-            place / "pareto.png",
-        )
-        for path in (profile_path, profile_path.with_suffix(".npz"), curve_path, plot_path):
-            refuse_existing(path, force=force)
+        refuse_clashes(demo_outputs(place), force=force)
+        profile_path, curve_path, plot_path = (place / name for name in _FILES)
         images = calibration()
         model = with_rounding(adapters.read(MODEL_PATH), INPUTS, None, images)
         inputs, labels = validation()
         measured = profile(model, images, rounding=INPUTS, progress=progress)
         measured.write(profile_path, force=force)
         plans = [
-            (f"uniform {bits} bits", plan(measured, average_bits=bits, pins=[f"*={bits}"]))
-            for bits in _UNIFORM
+            (_uniform_name(bits), plan(measured, average_bits=bits, pins=[f"*={bits}"])) for bits in _UNIFORM
         ]
         for bits in _BUDGETS:
-            plans.append(
-                (f"LampQ {bits:g} bits", best_plan(model, measured, images, Budget(average_bits=bits)))
-            )
+            plans.append((_lampq_name(bits), best_plan(model, measured, images, Budget(average_bits=bits))))
         rows = [_row("float", model, inputs, labels, model, None)]
         for done, (name, chosen) in enumerate(sorted(plans, key=lambda item: -item[1].payload_bytes)):
-            stem = place / name.lower().replace(" ", "-")
-            chosen.write(stem.with_suffix(stem.suffix + ".json"), force=force)
-            path = apply(model, chosen, stem.with_suffix(stem.suffix + ".onnx"), force=force)
+            plan_path, model_path = _plan_and_model(place, name)
+            chosen.write(plan_path, force=force)
+            path = apply(model, chosen, model_path, force=force)
             rows.append(_row(name, adapters.read(path), inputs, labels, model, chosen))
             progress("writing and judging", done + 1, len(plans))
         points = sweep(measured)
@@ -103,6 +97,29 @@ def demo(
         with contextlib.suppress(MissingExtraError):
             write_plot(points, plot_path, force=force)
     return tuple(rows)
+
+
+def demo_outputs(folder: Path) -> tuple[Output, ...]:
+    """All files that the demo writes to a folder; none where it has yet to be made."""
+    if not folder.is_dir():
+        return ()
+    names = [*map(_uniform_name, _UNIFORM), *map(_lampq_name, _BUDGETS)]
+    profile_path, *others = (folder / name for name in _FILES)
+    others += [path for name in names for path in _plan_and_model(folder, name)]
+    return (Output.profile(profile_path), *(Output(path=path) for path in others))
+
+
+def _uniform_name(bits: int) -> str:
+    return f"uniform {bits} bits"
+
+
+def _lampq_name(bits: float) -> str:
+    return f"LampQ {bits:g} bits"
+
+
+def _plan_and_model(folder: Path, name: str) -> tuple[Path, Path]:
+    stem = name.lower().replace(" ", "-")
+    return folder / f"{stem}.json", folder / f"{stem}.onnx"
 
 
 def _row(

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
+from lampq.adapters.sources import model_files
 from lampq.core.measuring.model import Model
+from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import OutputExistsError, refuse_existing
+from lampq.core.values.messages import listed
+from lampq.core.values.outputs import Output, refuse_clashes
 
 if TYPE_CHECKING:
     from lampq.adapters.torch import TorchModel
@@ -42,8 +45,8 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
         raise AdapterError(f"{model.path.name}: {model.format} models cannot be converted to {to} here")
     from lampq.adapters.torch.onnx_export import export_onnx
 
-    with tempfile.TemporaryDirectory(prefix="lampq-") as folder:
-        path = Path(folder) / f"{model.path.stem or 'model'}.onnx"
+    with staging.temporary(Path(tempfile.gettempdir()), directory=True) as folder:
+        path = folder / f"{model.path.stem or 'model'}.onnx"
         export_onnx(cast("TorchModel", model), path)
         yield adapters.read(path)
 
@@ -61,17 +64,58 @@ def read_written(model: Model, out: Path) -> Model:
     return adapters.read(out)
 
 
+def stored_as(model: Model, out: Path) -> Model:
+    """The model with the layers alone that `out` can hold packed: a Hugging Face folder has no place for some.
+
+    Raises:
+        AdapterError: It has a place for none.
+    """
+    if getattr(model, "hugging_face", False) and out.suffix == "":
+        return cast("Model", cast("TorchModel", model).for_folder())
+    return model
+
+
+def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
+    """One line about the layers of a model that stay float in what is written, if there are any."""
+    if stored is model:
+        return ()
+    names = {layer.name for layer in stored.layers()}
+    left = [layer for layer in model.layers() if layer.name not in names]
+    return (
+        f"{len(left)} layers of {sum(layer.size for layer in left):,} weights stay float and are not counted, as "
+        f"folders cannot pack them ({listed([layer.name for layer in left])}); a .safetensors file can",
+    )
+
+
+def refuse_unwritable(model: Model, out: Path) -> None:
+    """Write a Hugging Face folder on trial, before anything is measured, where `out` is one.
+
+    Raises:
+        AdapterError: It cannot be read back.
+    """
+    if getattr(model, "hugging_face", False) and out.suffix == "":
+        from lampq.adapters.torch.writing import rehearse_folder
+
+        rehearse_folder(cast("TorchModel", model), out)
+
+
 def size_bytes(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
-    """`refuse_existing` for a quantized model, whose name must say its format: Hugging Face models may be folders.
+def refuse_model_clashes(model: Model, out: Path, *others: Output, force: bool) -> None:
+    """`refuse_clashes` for a quantized model, whose name must say its format: Hugging Face models may be folders.
+
+    Args:
+        model: The model that is read.
+        out: Where the quantized one goes.
+        others: What is written beside it.
+        force: Whether outputs may replace what is there.
 
     Raises:
-        OutputExistsError: The output cannot be written, or is the model itself.
+        OutputExistsError: An output cannot be written, or is the model itself.
         AdapterError: The name says another format than the model's.
     """
     folder = getattr(model, "hugging_face", False) and out.suffix == ""
@@ -79,6 +123,5 @@ def refuse_existing_output(model: Model, out: Path, *, force: bool) -> None:
     if not folder and endings and out.suffix.lower() not in endings:
         convert = ", or pass --to onnx" if model.format == "torch" else ""
         raise AdapterError(f"{out}: this model is written as {endings[0]}; name such a file{convert}")
-    if out.exists() and out.resolve() == model.path.resolve():
-        raise OutputExistsError(f"{out} is the model itself; name another file")
-    refuse_existing(out, force=force, marker=MARKER if folder else None)
+    written = Output(path=out, marker=MARKER if folder else None)
+    refuse_clashes([written, *others], model_files(model.path), force=force)

@@ -23,8 +23,8 @@ from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
-from lampq.core.values.files import refuse_existing_pair
 from lampq.core.values.option import neighbours as near_options
+from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
@@ -32,7 +32,13 @@ from lampq.core.values.recipe import PUBLISHED, Recipe
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
 from lampq.verbs.feasible import check_budget
-from lampq.verbs.formats import read_written, refuse_existing_output
+from lampq.verbs.formats import (
+    read_written,
+    refuse_model_clashes,
+    refuse_unwritable,
+    stored_as,
+    unpacked_note,
+)
 from lampq.verbs.neighbours import neighbours
 from lampq.verbs.plan import equal_widths, find, joined_budget, prepare, to_plan
 from lampq.verbs.profile import profile as make_profile
@@ -104,17 +110,19 @@ def quantize(
         LampqError: Any step's bad input; nothing is written then.
     """
     out = Path(out)
-    refuse_existing_output(model, out, force=force)
-    if profile_out is not None:
-        refuse_existing_pair(Path(profile_out), force=force)
+    more = () if profile_out is None else (Output.profile(Path(profile_out)),)
+    refuse_model_clashes(model, out, *more, force=force)
     if block is not None and measurement.get("act_bits") is not None and model.format == "onnx":
         raise PlanError(
             "in ONNX files blocks of weights go with float inputs: integer products want one scale per channel; "
             "leave out --block or --act-bits"
         )
     budget = joined_budget(budget, average_bits=average_bits, size_bytes=size_bytes, max_kl=max_kl)
-    model, batch = model.with_coding(Coding(block=block)), input_batch(model, batch)
+    packed = stored_as(model, out)
+    notes = unpacked_note(model, packed)
+    model, batch = packed.with_coding(Coding(block=block)), input_batch(packed, batch)
     check_budget(model, batch, budget, mode=mode, pins=pins, ties=ties, **measurement)
+    refuse_unwritable(model, out)
     model = with_rounding(model, rounding, block, batch)
     found = make_profile(
         model, batch, rounding=rounding, block=block, seed=seed, progress=progress, **measurement
@@ -134,6 +142,7 @@ def quantize(
         seed=seed,
         progress=progress,
     )
+    chosen = dataclasses.replace(chosen, notes=(*chosen.notes, *notes))
     apply(model, chosen, out, batch=batch, force=force)
     if profile_out is not None:
         found.write(Path(profile_out), force=force)

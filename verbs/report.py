@@ -10,7 +10,8 @@ import numpy as np
 from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.searching.why import next_changes
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
-from lampq.core.values.files import refuse_existing, write_text
+from lampq.core.values.files import write_text
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.rounding_kinds import INPUTS
@@ -39,7 +40,7 @@ def report(
         PlanError: The profile is of another model, or lacks a width that the plan uses.
     """
     out = Path(out)
-    refuse_existing(out, force=force)
+    refuse_clashes([Output(path=out)], force=force)
     around = None if profile is None else surroundings(plan, profile, seed=seed)
     write_text(out, render(Findings(plan=plan, around=around)))
     return out

@@ -20,6 +20,7 @@ from lampq.core.searching.superposition import allocate
 from lampq.core.values import files
 from lampq.core.values.errors import BudgetError, MissingExtraError, RecordError
 from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import Search, prepare
@@ -212,7 +213,7 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     """
     import csv
 
-    files.refuse_existing(path, force=force)
+    refuse_clashes([Output(path=path)], force=force)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     varied = any(point.input_widths for point in points)
@@ -243,7 +244,7 @@ def write_plot(points: Sequence[Point], path: Path, *, force: bool = False) -> N
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    files.refuse_existing(path, force=force)
+    refuse_clashes([Output(path=path)], force=force)
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise RecordError(f"plot {path}: name a .png, .svg or .pdf file")
     figure = plot(points)

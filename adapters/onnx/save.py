@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
 
-from lampq.core.values.files import refuse_existing
+from lampq.core.values import staging
+from lampq.core.values.files import sha256
+from lampq.core.values.publishing import writing
+from lampq.core.values.side_files import SideNames, as_text, publish_pair
 
 # A protocol buffer ends at 2 GiB, and is held in memory more than once while it is written and read.
 LARGEST_SINGLE_FILE = 1_500_000_000
@@ -21,45 +22,47 @@ _EXTERNAL_FROM = 1024
 
 
 @contextlib.contextmanager
-def staged(
-    model: ir.Model, path: Path, *, force: bool = False, single_file_bytes: int = LARGEST_SINGLE_FILE
-) -> Iterator[Path]:
+def staged(model: ir.Model, path: Path, *, single_file_bytes: int = LARGEST_SINGLE_FILE) -> Iterator[Path]:
     """The model, complete in a folder beside `path`; it moves to `path` when the block ends without an error.
 
     Args:
         model: The model. Records of the types of initializers, which repeat what tensors say, are dropped.
-        path: Where it is to be.
-        single_file_bytes: Models with more bytes of tensors get a data file, `path` and `.data`.
-        force: Replace an existing data file; whether the model file may be replaced is up to the caller.
+        path: Where it is to be; whether a file there may be replaced is up to the caller.
+        single_file_bytes: Models with more bytes of tensors get a data file, named by its content: `path` and
+            `.0123456789ab.data`. Those of earlier versions are removed.
 
     Yields:
         The staged model file, to be looked at or run, alone in its folder but for its data file.
 
     Raises:
-        OutputExistsError: The model needs a data file, and one is there already.
+        OutputError: The disk is full, the folder read-only, and so on.
     """
     for value in model.graph.initializers.values():
         value.type = value.shape = None
-    data = path.with_name(f"{path.name}.data")
-    single = tensor_bytes(model) <= single_file_bytes
-    if not single:
-        refuse_existing(data, force=force)
-    folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        file = folder / path.name
-        if single:
+    names = SideNames(stem=path.name, ending=".data")
+    with writing(path), staging.temporary(path.parent, directory=True) as folder:
+        file = folder / as_text(path.name)
+        side = None
+        if tensor_bytes(model) <= single_file_bytes:
             file.write_bytes(ir.to_proto(model).SerializeToString())
         else:
-            ir.save(model, file, external_data=data.name, size_threshold_bytes=_EXTERNAL_FROM)
+            side = _save_pair(model, file, names)
         yield file
-        # The data goes first: a model without its data is broken, data without its model is not.
-        for source in (folder / data.name, file):
-            if source.exists():
-                _sync(source)
-                source.replace(path.parent / source.name)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        publish_pair(file, path, side, names)
+
+
+def _save_pair(model: ir.Model, file: Path, names: SideNames) -> tuple[Path, str] | None:
+    """Write a model and its data file; returns the latter and its SHA-256, or None if all tensors are small."""
+    # The name follows from data whose places the model must hold before: one of equal length keeps them.
+    provisional = names.of(secrets.token_hex(32))
+    ir.save(model, file, external_data=provisional, size_threshold_bytes=_EXTERNAL_FROM)
+    data = file.with_name(provisional)
+    if data.stat().st_size == 0:
+        data.unlink()
+        return None
+    digest = sha256(data)
+    file.write_bytes(file.read_bytes().replace(provisional.encode(), names.of(digest).encode()))
+    return data.rename(file.with_name(names.of(digest))), digest
 
 
 def size_bytes(file: Path) -> int:
@@ -71,13 +74,3 @@ def tensor_bytes(model: ir.Model) -> int:
     """Bytes of all initializers."""
     tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
     return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
-
-
-def _sync(path: Path) -> None:
-    # Folders cannot be opened everywhere; where they can, syncing one makes the renames in it last.
-    with contextlib.suppress(PermissionError, IsADirectoryError if os.name == "nt" else NotImplementedError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

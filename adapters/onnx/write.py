@@ -15,11 +15,12 @@ from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.sources import model_files
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import PlanError
-from lampq.core.values.files import refuse_existing
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan, PlanLayer
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def write(
         AdapterError: The written model does not compute what it should; no file is left then.
     """
     path = Path(path)
-    refuse_existing(path, force=force)
+    refuse_clashes([Output(path=path)], model_files(model.path), force=force)
     model = coded_for(model, plan)
     recipe = Recipe.from_plan(plan, output_ranges, keep_traces=keep_traces)
     kept: dict[str, Quantized] = {}
@@ -145,7 +146,7 @@ def write(
         return kept[site.name]
 
     graph, integer_layers = build(model, recipe, quantized)
-    with save.staged(graph, path, force=force) as staged:
+    with save.staged(graph, path) as staged:
         error = verify.check(model, staged, recipe, kept, batch)
         size = save.size_bytes(staged)
     return Written(path=path, size_bytes=size, relative_error=error, integer_layers=integer_layers)

@@ -18,6 +18,7 @@ from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.weights import Site, Weight
 from lampq.core.values import files
 from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 
 _ALGORITHM = "min_max_uniform_quantize"
@@ -77,7 +78,7 @@ def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: boo
         OutputExistsError: The file exists and `force` is false.
     """
     path = Path(path)
-    files.refuse_existing(path, force=force)
+    refuse_clashes([Output(path=path)], force=force)
     files.write_json(path, recipe(model, plan))
     return path
 

@@ -21,8 +21,8 @@ from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, PlanError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_path
 
 _ACTIVATION_BITS = 8
 # A further operator code takes no more in the tables.

@@ -20,7 +20,6 @@ from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.blocks import row_block, scale_count
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.layer import Layer
-from lampq.core.values.plan import Plan
 
 if TYPE_CHECKING:
     from lampq.adapters.torch.model import TorchModel
@@ -39,12 +38,19 @@ _COPIED = (
 
 def fits(model: TorchModel, name: str) -> bool:
     """Whether the form has a place for a layer's codes."""
+    return why_not(model, name) is None
+
+
+def why_not(model: TorchModel, name: str) -> str | None:
+    """Why the form has no place for a layer's codes, or None where it has one."""
     parameter = model.parameters[name]
     path, _, last = parameter.rpartition(".")
-    return last == "weight" and type(model.module.get_submodule(path)) in (
-        torch.nn.Linear,
-        torch.nn.Embedding,
-    )
+    kind = type(model.module.get_submodule(path))
+    if last != "weight" or kind not in (torch.nn.Linear, torch.nn.Embedding):
+        return f"{kind.__name__}.{last}: folders hold packed weights of Linear and Embedding alone"
+    weight = model.module.get_parameter(parameter)
+    owners = sum(other is weight for _, other in model.module.named_parameters(remove_duplicate=False))
+    return "tied to another weight, which folders cannot pack" if owners > 1 else None
 
 
 def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
@@ -66,12 +72,19 @@ def header_bytes(model: TorchModel, rest: Mapping[str, torch.Tensor]) -> int:
     return 8 + sum(len(name) + _ENTRY_BYTES for name in names)
 
 
-def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], directory: Path) -> None:
+def write(
+    model: TorchModel,
+    widths: Mapping[str, int],
+    block: int | None,
+    weights: Mapping[str, Quantized],
+    directory: Path,
+) -> None:
     """Write a model into an existing empty directory.
 
     Args:
         model: The float model, read from a Hugging Face directory.
-        plan: Widths; the container must be `bitplane`.
+        widths: Layer -> bits of its weight, for layers that fit.
+        block: Weights that share a scale, or None.
         weights: Layer -> codes and scales on the mid-tread grid.
         directory: The directory.
 
@@ -84,28 +97,24 @@ def write(model: TorchModel, plan: Plan, weights: Mapping[str, Quantized], direc
     packed: dict[tuple[int, int | None], list[str]] = {}
     # A model of transformers, which adds methods of its own.
     module: Any = copy.deepcopy(model.module).cpu()
-    for decision in plan.layers:
-        layer, quantized = layers[decision.name], weights[decision.name]
-        values = torch.from_numpy(from_rows(quantized.dequantized(), layer.shape, layer.channel_axis))
-        module.get_parameter(model.parameters[decision.name]).data = values
-        if fits(model, decision.name):
-            block = row_block(layer.shape, layer.channel_axis, plan.block)
-            packed.setdefault((decision.weight_bits, block), []).append(
-                model.parameters[decision.name].removesuffix(".weight")
-            )
+    for name, bits in widths.items():
+        layer, parameter = layers[name], model.parameters[name]
+        values = from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
+        module.get_parameter(parameter).data = torch.from_numpy(values)
+        length = row_block(layer.shape, layer.channel_axis, block)
+        packed.setdefault((bits, length), []).append(parameter.removesuffix(".weight"))
     groups = {
-        f"{bits}_bits"
-        + ("" if block else "_per_channel" if plan.block else ""): quantization.QuantizationScheme(
+        f"{bits}_bits" + ("" if length else "_per_channel" if block else ""): quantization.QuantizationScheme(
             targets=["re:^" + name.replace(".", "[.]") + "$" for name in names],
             weights=quantization.QuantizationArgs(
                 num_bits=bits,
                 type="int",
                 symmetric=True,
-                strategy="group" if block else "channel",
-                group_size=block,
+                strategy="group" if length else "channel",
+                group_size=length,
             ),
         )
-        for (bits, block), names in sorted(packed.items(), key=lambda item: (item[0][0], item[0][1] or 0))
+        for (bits, length), names in sorted(packed.items(), key=lambda item: (item[0][0], item[0][1] or 0))
     }
     config = quantization.QuantizationConfig(
         config_groups=groups, format="pack-quantized", quantization_status="compressed", ignore=[]

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 
+from lampq.adapters.torch.hugging_face_checks import check_config, check_model, read_config, weight_files
 from lampq.adapters.torch.runtime import Arguments
-from lampq.core.values.errors import AdapterError, LampqError
-from lampq.core.values.files import read_json
+from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
+
+# Models that do not say their images' size take any; this much is left after five halvings, and some to spare.
+_ANY_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +48,7 @@ def load(path: Path) -> Loaded:
     Raises:
         AdapterError: The directory is no model, needs code of its own, or its weights do not fit.
     """
-    config = _config(path)
+    config = read_config(path)
     transformers = import_transformers()
     name = next(iter(config.get("architectures") or ()), None)
     cls = _architecture(transformers, str(name))
@@ -56,6 +59,7 @@ def load(path: Path) -> Loaded:
         )
     with quietly(transformers):
         try:
+            _check_sizes(path, cls)
             module, report = cls.from_pretrained(
                 path,
                 local_files_only=True,
@@ -66,17 +70,18 @@ def load(path: Path) -> Loaded:
             if config.get("quantization_config"):
                 # Packed weights become ordinary ones on the first run. (Asking for that on loading,
                 # dequantize=True, gives wrong values where widths are mixed, as of transformers 5.23.)
-                _run_once(module, _image_shape(config))
+                _run_once(module, config)
+        except AdapterError:
+            raise
         # The library raises whatever a damaged directory makes it stumble over.
         except Exception as err:
             raise AdapterError(f"{path}: transformers cannot load it: {reason(err)}") from err
     _check(path, report)
-    files = sorted((*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")))
     return Loaded(
         module=module,
         input_shape=_image_shape(config),
         arguments=_arguments(module),
-        files=tuple(files),
+        files=weight_files(path),
         stored=_stored_bits(module, config.get("quantization_config") or {}),
     )
 
@@ -87,6 +92,7 @@ def build(architecture: str, config: dict[str, Any]) -> torch.nn.Module:
     Raises:
         AdapterError: transformers is missing or does not know it.
     """
+    check_config(Path(architecture), config)
     transformers = import_transformers()
     cls = _architecture(transformers, architecture)
     kind = str(config.get("model_type"))
@@ -143,20 +149,16 @@ def _architecture(transformers: Any, name: str) -> Any:
     return cls if inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel) else None
 
 
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = read_json(path / "config.json", "model configuration")
-    except LampqError as err:
-        raise AdapterError(str(err)) from err
-    if config.get("auto_map"):
-        raise AdapterError(
-            f"{path}: config.json asks to run code of its own (auto_map); refused, it is never run"
-        )
-    return config
+def _check_sizes(path: Path, cls: Any) -> None:
+    with torch.device("meta"):
+        check_model(path, cls(cls.config_class.from_pretrained(path, local_files_only=True)))
 
 
-def _run_once(module: torch.nn.Module, image_shape: tuple[int, ...] | None) -> None:
-    batch = torch.zeros(1, 2, dtype=torch.long) if image_shape is None else torch.zeros(1, *image_shape)
+def _run_once(module: Any, config: dict[str, Any]) -> None:
+    shape = _image_shape(config)
+    if shape is None and module.main_input_name == "pixel_values":
+        shape = (int(config.get("num_channels", 3)), _ANY_SIZE, _ANY_SIZE)
+    batch = torch.zeros(1, 2, dtype=torch.long) if shape is None else torch.zeros(1, *shape)
     with torch.no_grad():
         module(batch)
 

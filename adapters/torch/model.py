@@ -203,6 +203,27 @@ class TorchModel:
         other._layers = None
         return other
 
+    def for_folder(self) -> TorchModel:
+        """The same model with the layers alone that a Hugging Face folder can pack; `skipped` has the others.
+
+        Raises:
+            AdapterError: There are none.
+        """
+        reasons = {name: compressed.why_not(self, name) for name in self.parameters}
+        unpacked = {name: why for name, why in reasons.items() if why is not None}
+        if not unpacked:
+            return self
+        if len(unpacked) == len(reasons):
+            name, why = next(iter(unpacked.items()))
+            raise AdapterError(
+                f"{self.runtime.name}: a folder could pack none of its weights ({name}: {why}); "
+                f"write a .safetensors file"
+            )
+        other = copy.copy(self)
+        other.runtime = self.runtime.without({self.parameters[name]: why for name, why in unpacked.items()})
+        other._parameters = other._layers = None
+        return other
+
     def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
         """The same model with factors of attention rounded; `calibrate` names them.
 

@@ -17,8 +17,8 @@ from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.outputs import to_logits
 from lampq.adapters.torch.runtime import Arguments, plain_attention
 from lampq.core.values.errors import AdapterError, MissingExtraError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.messages import reason
+from lampq.core.values.publishing import atomic_path
 
 _TOLERANCE = 1e-3
 # A number of samples that no other size of a model is likely to share: exporters take equal for the same.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lampq.adapters.torch.checkpoint import State
+from lampq.adapters.torch.checkpoint import State, check_header
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values import packing
 from lampq.core.values.activation_grid import ActivationGrid
@@ -255,6 +255,7 @@ def _header(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except FileNotFoundError as err:

@@ -87,7 +87,7 @@ class Pass:
         return readout.reference(Batch.of(logits, name=OUTPUT), self._inputs)
 
     def _send(self, vector: Batch, *, keep: bool) -> None:
-        direction = torch.from_numpy(vector[OUTPUT]).to(self.logits.device)
+        direction = torch.from_numpy(np.array(vector[OUTPUT])).to(self.logits.device)
         padded = functional.pad(direction * self.scale, (0, 0, 0, self._size - self.count))
         torch.autograd.backward([self.logits], [padded.to(self.logits)], retain_graph=keep)
         # A use that the logits do not depend on gets no gradient: the others of its weight are all there is.

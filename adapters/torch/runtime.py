@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -174,6 +176,19 @@ class Runtime:
                     self.forward(self.weights, self.make_up_batch(2, 2, (*shape[:-2], *longer)))
                     self._sample_shape = (*shape[:-2], *(None for _ in longer))
         return self._sample_shape
+
+    def without(self, reasons: Mapping[str, str]) -> Runtime:
+        """The same module with some weights left as they are.
+
+        Args:
+            reasons: Parameter -> why.
+        """
+        other = copy.copy(self)
+        uses = {name: use for name, use in self.survey.uses.items() if name not in reasons}
+        other._survey = dataclasses.replace(
+            self.survey, uses=uses, skipped={**self.survey.skipped, **reasons}
+        )
+        return other
 
     @property
     def survey(self) -> Survey:

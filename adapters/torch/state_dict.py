@@ -10,7 +10,10 @@ import torch
 
 from lampq.adapters.torch.checkpoint import State
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import listed
 
+# Names in a message, of each kind.
+_SHOWN = 6
 # Buffers that modules compute themselves and that come and go between versions of libraries.
 _COMPUTED = (
     "num_batches_tracked",
@@ -30,7 +33,7 @@ def fill(module: torch.nn.Module, state: State, source: Path) -> None:
         source: Where they are from, for messages.
 
     Raises:
-        AdapterError: Names or shapes do not fit; lists them all and the likeliest remedy.
+        AdapterError: Names or shapes do not fit; lists the first of them and the likeliest remedy.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     state = renamed(state, expected)
@@ -90,12 +93,12 @@ def _report(
 ) -> str:
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing from the file ({', '.join(missing)})")
+        parts.append(f"{len(missing)} missing from the file ({listed(missing, most=_SHOWN)})")
     if unexpected:
-        parts.append(f"{len(unexpected)} unknown to the model ({', '.join(unexpected)})")
+        parts.append(f"{len(unexpected)} unknown to the model ({listed(unexpected, most=_SHOWN)})")
     if misshapen:
-        shapes = (f"{n} {tuple(state[n].shape)} for {expected[n]}" for n in misshapen)
-        parts.append(f"{len(misshapen)} of another shape ({', '.join(shapes)})")
+        shapes = [f"{n} {tuple(state[n].shape)} for {expected[n]}" for n in misshapen]
+        parts.append(f"{len(misshapen)} of another shape ({listed(shapes, most=_SHOWN)})")
     remedy = _remedy(expected, state, missing, misshapen)
     return f"weights {source} do not fit the model: {'; '.join(parts)}; {remedy}"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from lampq.adapters.torch import compressed, packed
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.packed import Record
 from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.files import atomic_path
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.publishing import atomic_folder, atomic_path
 
 # Rounding of float32 in another order.
 _TOLERANCE = 1e-4
@@ -45,6 +45,10 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
         kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
         raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
     model = coded_for(model, plan)
+    if directory:
+        # Rounding what is stored as floats would cost accuracy and save nothing.
+        packable = tuple(layer for layer in plan.layers if compressed.fits(model, layer.name))
+        plan = dataclasses.replace(plan, layers=packable)
     weights = quantize_layers(model, plan)
     values = {
         name: from_rows(weights[name].dequantized(), layer.shape, _axis(model, name))
@@ -52,9 +56,8 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     }
     expected = model.with_weights(values)
     if directory:
-        with _new_directory(path) as temporary:
-            compressed.write(model, plan, weights, temporary)
-            _compare(model, expected, compressed.read_back(temporary), path)
+        with atomic_folder(path) as temporary:
+            _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
         return
     records = {
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
@@ -64,6 +67,49 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     with atomic_path(path) as temporary:
         packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
         _compare(model, expected, packed.read(temporary).state(), path)
+
+
+def rehearse_folder(model: TorchModel, path: Path) -> None:
+    """Write and read back a folder with nothing measured, so that what cannot be written fails at once.
+
+    Args:
+        model: The float model; its layers are those that folders can pack.
+        path: Where the folder will be, for messages.
+
+    Raises:
+        AdapterError: The folder could not be read back, or would compute something else.
+    """
+    nearest = model.with_coding(Coding(block=model.coding.block))
+    layers = {layer.name: layer for layer in nearest.layers()}
+    widths = dict.fromkeys(layers, 8)
+    weights = {name: encoder(nearest, name, layer.channel_axis)(8) for name, layer in layers.items()}
+    values = {
+        name: from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
+        for name, layer in layers.items()
+    }
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+        expected = nearest.with_weights(values)
+        _write_folder(nearest, expected, widths, model.coding.block, weights, Path(temporary), path)
+
+
+def _write_folder(
+    model: TorchModel,
+    expected: TorchModel,
+    widths: Mapping[str, int],
+    block: int | None,
+    weights: Mapping[str, Quantized],
+    temporary: Path,
+    path: Path,
+) -> None:
+    """Write into `temporary` what will be at `path`, and compare its logits with the expected ones."""
+    try:
+        compressed.write(model, widths, block, weights, temporary)
+        _compare(model, expected, compressed.read_back(temporary), path)
+    except AdapterError as err:
+        cause = str(err).replace(str(temporary), str(path)).removeprefix(f"{path}: ")
+        raise AdapterError(
+            f"{path}: as a folder the quantized model cannot be read back ({cause}); write a .safetensors file"
+        ) from err
 
 
 def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
@@ -135,25 +181,3 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
             f"{path}: what was written does not compute what it should: logits are off by {error:.2g} "
             f"of their range; nothing was kept"
         )
-
-
-@contextlib.contextmanager
-def _new_directory(path: Path) -> Iterator[Path]:
-    """A directory that appears whole or not at all; one that is there is replaced when the new one is complete."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        # A folder cannot take the place of a full one: the old one steps aside, and back if the new one fails.
-        if path.is_dir():
-            path.rename(old)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if old.is_dir():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

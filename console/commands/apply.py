@@ -6,12 +6,11 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, tables
-from lampq.core.values.files import refuse_existing
+from lampq.console import clashes, flags, given, tables
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply, fit_to
-from lampq.verbs.formats import MARKER, converted, size_bytes
+from lampq.verbs.formats import converted, size_bytes
 
 NAME = "apply"
 SUMMARY = "write the quantized model in the model's own format"
@@ -38,17 +37,16 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     flags.to(sub)
     flags.data(sub, required=False)
-    flags.output(sub, "quantized model to write")
+    flags.output(sub, "quantized model to write", clashes.model_or_folder)
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force, marker=MARKER)
     plan = Plan.read(args.plan)
     if args.rounding:
         plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
     with converted(given.read_model(args), args.to) as model:
-        fitted = fit_to(model, plan, partial=args.partial, widest=args.widest, by_name=args.by_name)
+        fitted = fit_to(model, plan, args.out, partial=args.partial, widest=args.widest, by_name=args.by_name)
         batch = given.read_dataset(args, model).inputs() if args.data else None
         apply(model, fitted, args.out, partial=args.partial, batch=batch, force=args.force)
     facts = {"bytes": size_bytes(args.out), "notes": list(fitted.notes[len(plan.notes) :])}

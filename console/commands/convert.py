@@ -10,7 +10,7 @@ from lampq.console import flags, given, render
 from lampq.conversions import FORMATS
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import PlanError
-from lampq.core.values.files import refuse_existing, write_text
+from lampq.core.values.files import write_text
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.convert import convert, read_foreign, read_quantized
@@ -53,7 +53,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force)
     if args.weights is not None and args.model is None:
         raise PlanError("--weights goes with --model")
     model = (

@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
-from lampq.core.values.files import refuse_existing_pair
+from lampq.console import clashes, flags, given, render
 from lampq.core.values.merge import merge
 from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
@@ -25,11 +24,10 @@ def add_arguments(sub: ArgumentParser) -> None:
         type=Path,
         help="profiles made by `lampq profile --shard i/n`, all of them",
     )
-    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")
+    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing_pair(args.out, force=args.force)
     merge([Profile.read(path) for path in args.profiles]).write(args.out, force=args.force)
     given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

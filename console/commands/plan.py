@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, render
-from lampq.core.values.files import refuse_existing
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
@@ -27,7 +26,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     budget, recipe = given.budget(args), given.recipe(args)
-    refuse_existing(args.out, force=args.force, source=args.profile)
     result = plan(
         Profile.read(args.profile), budget=budget, **given.search(args), recipe=recipe, seed=args.seed
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from lampq.console import flags, given, render
+from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
-from lampq.core.values.files import refuse_existing_pair
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile
@@ -23,12 +22,11 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.data(sub, required=False, refusable=True)
     flags.measure(sub)
     flags.shard(sub)
-    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)")
+    flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)
 
 
 def run(args: Namespace) -> None:
     """Run the verb; processes started by torchrun share the samples, and the first of them writes."""
-    refuse_existing_pair(args.out, force=args.force)
     own = processes.own_shard()
     if own is not None and args.shard is not None:
         raise RecordError(f"--shard {args.shard}: torchrun divides the samples itself; leave it out")

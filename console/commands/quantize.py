@@ -5,11 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
+from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
-from lampq.core.values.files import refuse_existing, refuse_existing_pair
 from lampq.core.values.rounding_kinds import INPUTS
-from lampq.verbs.formats import MARKER, converted
+from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
 
 NAME = "quantize"
@@ -36,17 +35,12 @@ def add_arguments(sub: ArgumentParser) -> None:
         metavar="FILE",
         help="write the profile too, for `report` and `inspect --why` (JSON; its arrays go beside it as .npz)",
     )
-    flags.output(sub, "quantized model to write")
+    flags.output(sub, "quantized model to write", clashes.model_or_folder)
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
     budget, recipe = given.budget(args), given.recipe(args)
-    refuse_existing(args.out, force=args.force, marker=MARKER)
-    if args.plan_out:
-        refuse_existing(args.plan_out, force=args.force)
-    if args.profile_out:
-        refuse_existing_pair(args.profile_out, force=args.force)
     with (
         converted(given.read_model(args), args.to) as model,
         progress_bar(enabled=not args.quiet) as progress,

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.values.files import refuse_existing
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.report import report
@@ -30,7 +29,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force, source=args.plan)
     plan = Plan.read(args.plan)
     profile = Profile.read(args.profile) if args.profile else None
     report(plan, args.out, profile=profile, seed=args.seed, force=args.force)

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
-from lampq.core.values.files import refuse_existing
 from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
 
@@ -27,9 +26,6 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    refuse_existing(args.out, force=args.force, source=args.profile)
-    if args.plot:
-        refuse_existing(args.plot, force=args.force)
     limits = given.limits(args)
     found = Profile.read(args.profile)
     points = sweep(

@@ -62,8 +62,8 @@ class Budget:
             ("BOPs", self.max_bops, "bit operations"),
             ("largest layer input", self.max_activation_bytes, "bytes"),
         ):
-            if value is not None and value <= 0:
-                raise BudgetError(f"{name} {value}: must be above 0 {unit}")
+            if value is not None and not 0 < value <= _LARGEST:
+                raise BudgetError(f"{name} {value}: must be above 0 {unit}, and below 2^63")
         if self.max_kl is not None and not 0 < self.max_kl < math.inf:
             raise BudgetError(f"largest KL {self.max_kl}: must be above 0 nats")
         for text in self.at_most:
@@ -111,6 +111,9 @@ class Budget:
             raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
 
 
+_LARGEST = 2**63 - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Limit:
     """One sum over the layers and the most it may be.
@@ -130,6 +133,10 @@ class Limit:
     asked: str
     show: Callable[[int], str]
     note: str = ""
+
+    def __post_init__(self) -> None:
+        # A huge average limits nothing; solvers take 64-bit integers.
+        object.__setattr__(self, "most", min(self.most, _LARGEST))
 
 
 def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:

@@ -51,13 +51,10 @@ def chosen_head(
 
 
 def _axis(role: str, evidence: Evidence) -> int:
-    spec = evidence.spec
-    along = (role == CLASSES and spec.producer in SOFTMAX) or (
-        role == DIRECTION and spec.producer in NORMALIZING
-    )
-    if along and spec.axis:
-        return spec.axis
-    return evidence.last_axis if evidence.axes in (None, 1, 2) else evidence.channel_axis
+    runs = {CLASSES: SOFTMAX, DIRECTION: NORMALIZING}
+    if evidence.spec.producer in runs.get(role, ()) and evidence.run_axis:
+        return evidence.run_axis
+    return evidence.channel_axis if (evidence.axes or 0) > 2 else evidence.last_axis
 
 
 def _activated(role: str, spec: OutputSpec) -> bool:
@@ -70,4 +67,4 @@ def _length(spec: OutputSpec, axis: int) -> int | None:
     shape = spec.shape
     if shape is None:
         return None
-    return 1 if len(shape) == 1 else shape[axis]
+    return 1 if len(shape) < 2 else shape[axis]

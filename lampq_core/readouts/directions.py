@@ -107,8 +107,8 @@ def _probes(
             vectors = {}
             for head, role in zip(heads, roles, strict=True):
                 output = group[head.name]
-                uniform = _uniform(own, role.signs_shape(output.shape)[1:])
-                probe = role.probe(output, mask_of(group, head), np.where(uniform < 0.5, -1.0, 1.0))
+                signs = _signs(own, role.signs_shape(output.shape)[1:])
+                probe = role.probe(output, mask_of(group, head), signs)
                 vectors[head.name] = probe * (head.weight / draws) ** 0.5
             groups.append(vectors)
             start += size
@@ -158,5 +158,15 @@ def _generators(seed: int, samples: np.ndarray) -> list[np.random.Generator]:
     return [np.random.default_rng((seed, int(number))) for number in samples]
 
 
+def _signs(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:
+    """Signs, -1 below one half, float64, shape (S, *shape)."""
+    signs = _uniform(generators, shape)
+    signs -= 0.5
+    return np.copysign(1.0, signs, out=signs)
+
+
 def _uniform(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:
-    return np.stack([generator.random(shape) for generator in generators])
+    uniform = np.empty((len(generators), *shape))
+    for row, generator in enumerate(generators):
+        uniform[row] = generator.random(shape)
+    return uniform

@@ -14,7 +14,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 # An axis this many times longer than another counts anchors or pixels; the other holds what is said of each.
 _LONGER = 8
-TOKEN_MASKS = ("attention_mask", "input_mask", "attn_mask", "padding_mask")
+TOKEN_MASKS = frozenset({"attentionmask", "inputmask", "attnmask", "paddingmask"})
 
 
 def words(text: str) -> frozenset[str]:
@@ -52,11 +52,9 @@ class Evidence:
 
     @property
     def dims(self) -> tuple[int | None, ...] | None:
-        """Its shape; the first two axes alone where all others have length 1; None where unknown."""
+        """Its shape; two axes where one alone, but for the samples, is longer than 1; None where unknown."""
         shape = self.spec.shape
-        if shape is None or len(shape) < 3 or any(dim != 1 for dim in shape[2:]):
-            return shape
-        return shape[:2]
+        return shape if shape is None or self._lone_axis is None else (shape[0], shape[self._lone_axis])
 
     @property
     def axes(self) -> int | None:
@@ -65,8 +63,24 @@ class Evidence:
 
     @property
     def last_axis(self) -> int:
-        """The last of those axes; -1 where it is the last of the output as well."""
-        return -1 if self.dims is None or self.dims == self.spec.shape else len(self.dims) - 1
+        """The last of those axes, in the output's own layout."""
+        return -1 if self._lone_axis is None else self._lone_axis
+
+    @property
+    def _lone_axis(self) -> int | None:
+        shape = self.spec.shape
+        if shape is None or len(shape) < 3:
+            return None
+        long = [axis for axis, dim in enumerate(shape) if axis and dim != 1]
+        return None if len(long) > 1 else (*long, len(shape) - 1)[0]
+
+    @property
+    def run_axis(self) -> int:
+        """The axis that its softmax or normalization runs along; the last where the file does not say."""
+        axis, shape = self.spec.axis, self.spec.shape
+        if axis is None or (shape is not None and not -len(shape) <= axis < len(shape)):
+            return self.last_axis
+        return axis % len(shape) if shape else axis
 
     @property
     def others(self) -> list[OutputSpec]:
@@ -127,10 +141,9 @@ class Evidence:
         return None
 
     def _token_masks(self) -> list[InputSpec]:
+        masks = [spec for spec in self.inputs if not TOKEN_MASKS.isdisjoint(words(spec.name))]
         decodes = any("decoder" in words(spec.name) for spec in self.inputs) and "encoder" not in self.words
-        prefix = "decoder_" if decodes else ""
-        names = {prefix + name for name in TOKEN_MASKS}
-        return [spec for spec in self.inputs if spec.name.lower() in names]
+        return [spec for spec in masks if ("decoder" in words(spec.name)) == decodes]
 
 
 def _shorter(one: int | None, other: int | None) -> bool:

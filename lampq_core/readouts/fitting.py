@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
 
 from lampq.core.readouts.classes import Classes
 from lampq.core.readouts.direction import Direction, unit
+from lampq.core.readouts.parts import mask_of, output_of
 from lampq.core.readouts.probabilities import Probabilities
 from lampq.core.readouts.role import Role
-from lampq.core.readouts.rows import position_weights, to_rows
+from lampq.core.readouts.rows import to_rows
 from lampq.core.readouts.values import Values, channel_spread
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
-from lampq.core.values.head import CLASSES, DIRECTION, PROBABILITIES, Head
+from lampq.core.values.head import CLASSES, DIRECTION, PROBABILITIES, VALUES, Head
 
-Part = tuple[np.ndarray, "np.ndarray | None"]
-"""An output of a group of samples and its mask."""
+Parts = Sequence[tuple[np.ndarray, "np.ndarray | None"]]
+"""The output of each group of samples, and its mask."""
 
 
 def fit_role(head: Head, reference: Batch) -> Role | str:
@@ -31,17 +34,13 @@ def fit_role(head: Head, reference: Batch) -> Role | str:
     Raises:
         RecordError: The head cannot have that role, or its mask does not fit.
     """
-    parts = [(group[head.name], group.get(head.mask or "")) for group in reference.groups]
-    for array, mask in parts:
-        _refuse_misfit(head, array, mask)
+    for group in reference.groups:
+        _refuse_misfit(head, output_of(group, head))
+    parts = [(output_of(group, head), mask_of(group, head)) for group in reference.groups]
     samples = np.concatenate([unusable(head, array) for array, _ in parts])
     if samples.any():
         return f"NaN or infinite in the float model (first for sample {int(samples.argmax())})"
-    if head.role == CLASSES:
-        return Classes(axis=head.axis)
-    if head.role == PROBABILITIES:
-        return Probabilities(axis=head.axis)
-    return _fit_numbers(head, parts)
+    return _FITTERS[head.role](head, parts)
 
 
 def unusable(head: Head, array: np.ndarray) -> np.ndarray:
@@ -59,29 +58,35 @@ def unusable(head: Head, array: np.ndarray) -> np.ndarray:
     return bad.reshape(len(array), -1).any(axis=1)
 
 
-def _fit_numbers(head: Head, parts: list[Part]) -> Role | str:
-    rows = unit if head.role == DIRECTION else to_rows
-    spread = channel_spread([(rows(array, head.axis), mask) for array, mask in parts])
-    if spread is None:
-        return "constant over all samples"
-    return (Direction if head.role == DIRECTION else Values)(axis=head.axis, spread=spread)
+def _fit_values(head: Head, parts: Parts) -> Role | str:
+    spread = channel_spread([(to_rows(array, head.axis), mask) for array, mask in parts])
+    return _CONSTANT if spread is None else Values(axis=head.axis, spread=spread)
 
 
-def _refuse_misfit(head: Head, array: np.ndarray, mask: np.ndarray | None) -> None:
+def _fit_direction(head: Head, parts: Parts) -> Role | str:
+    spread = channel_spread([(unit(array, head.axis), mask) for array, mask in parts])
+    return _CONSTANT if spread is None else Direction(axis=head.axis, spread=spread)
+
+
+_CONSTANT = "constant over all samples"
+_FITTERS: Mapping[str, Callable[[Head, Parts], Role | str]] = {
+    CLASSES: lambda head, parts: Classes(axis=head.axis),
+    PROBABILITIES: lambda head, parts: Probabilities(axis=head.axis),
+    VALUES: _fit_values,
+    DIRECTION: _fit_direction,
+}
+
+
+def _refuse_misfit(head: Head, array: np.ndarray) -> None:
     where = f"output {head.name} of shape {array.shape}"
-    if array.ndim and not np.issubdtype(array.dtype, np.floating):
+    if not np.issubdtype(array.dtype, np.floating):
         raise RecordError(f"{where} holds {array.dtype}; only floating point can be judged")
     if array.size == 0:
         raise RecordError(f"{where} holds nothing to judge; make it `ignore`")
     axes = max(array.ndim, 2)
     if not -axes < head.axis < axes or head.axis == 0:
         raise RecordError(f"{where} has no axis {head.axis} for its {head.role}")
-    rows = to_rows(array, head.axis)
-    if head.role == CLASSES and rows.shape[-1] < 2:
+    if head.role == CLASSES and to_rows(array, head.axis).shape[-1] < 2:
         raise RecordError(
             f"{where} has one entry on axis {head.axis}: no classes; one logit is `probabilities`"
         )
-    try:
-        position_weights(rows, mask)
-    except RecordError as err:
-        raise RecordError(f"{where}, mask {head.mask}: {err}") from err

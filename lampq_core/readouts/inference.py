@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from lampq.core.readouts.evidence import Evidence, words
 from lampq.core.readouts.vocabulary import (
     CACHE,
     CLASS,
-    CLASS_TASKS,
     COMPARISON,
     DIRECT,
     DISCONTINUOUS,
@@ -33,6 +33,8 @@ from lampq.core.readouts.vocabulary import (
     SIZES,
     SOFTMAX,
     SPAN,
+    STATE,
+    TOKEN_TASKS,
     YES_NO,
 )
 from lampq.core.values.head import CLASSES, DIRECTION, IGNORE, PROBABILITIES, VALUES, Head
@@ -80,7 +82,9 @@ def infer_heads(
     """
     letters = "".join(char for char in (task or "").lower() if char.isalpha())
     views = [
-        Evidence(spec=spec, outputs=outputs, inputs=inputs, task=letters, model=words(model_name))
+        Evidence(
+            spec=spec, outputs=outputs, inputs=inputs, task=letters, model=words(PurePath(model_name).name)
+        )
         for spec in outputs
     ]
     verdicts = [judge(view) for view in views]
@@ -141,7 +145,8 @@ def _cache(e: Evidence) -> Verdict | None:
 
 
 def _inner_states(e: Evidence) -> Verdict | None:
-    if e.named(INNER) and any(words(other.name).isdisjoint(INNER | CACHE) for other in e.others):
+    result = any(words(other.name).isdisjoint(INNER | CACHE) for other in e.others)
+    if (e.named(INNER) and result) or (e.named(STATE) and e.beside(LOGITS)):
         return Verdict(role=IGNORE, reason="inner states beside the result", doubtful=True)
     return None
 
@@ -157,10 +162,10 @@ def _comparisons(e: Evidence) -> Verdict | None:
 def _softmax(e: Evidence) -> Verdict | None:
     if e.spec.producer not in SOFTMAX:
         return None
-    axis = e.last_axis if e.spec.axis is None else e.spec.axis
-    if e.spec.shape is not None and axis % len(e.spec.shape) == 0:
+    axis, shape = e.run_axis, e.spec.shape
+    if shape and axis % len(shape) == 0:
         return Verdict(role=VALUES, reason="a softmax over the samples")
-    if e.spec.shape is not None and e.spec.shape[axis] == 1:
+    if shape and shape[axis] == 1:
         return Verdict(role=IGNORE, reason="a softmax over one entry is always 1", doubtful=True)
     activated = e.spec.producer == "Softmax"
     return Verdict(role=CLASSES, axis=axis, activated=activated, reason=f"behind {e.spec.producer}")
@@ -168,8 +173,7 @@ def _softmax(e: Evidence) -> Verdict | None:
 
 def _normalized(e: Evidence) -> Verdict | None:
     if e.spec.producer in NORMALIZING:
-        axis = e.spec.axis or e.last_axis
-        return Verdict(role=DIRECTION, axis=axis, reason="normalised to unit length")
+        return Verdict(role=DIRECTION, axis=e.run_axis or e.last_axis, reason="normalised to unit length")
     return None
 
 
@@ -194,8 +198,9 @@ def _one_number(e: Evidence) -> Verdict | None:
 
 
 def _dense_task(e: Evidence) -> Verdict | None:
-    lone_map = not e.others and not e.model.isdisjoint(SEGMENTER)
-    if (e.made_for("semanticsegmentation", "imagesegmentation") or lone_map) and (e.axes or 0) >= 4:
+    lone = not e.others and not e.model.isdisjoint(SEGMENTER)
+    segments = e.made_for("semanticsegmentation", "imagesegmentation") or lone
+    if segments and (e.axes or 0) >= 4 and not e.named(YES_NO):
         one = (e.spec.shape or ())[e.channel_axis] == 1
         what = "yes or no" if one else "classes"
         return Verdict(role=PROBABILITIES if one else CLASSES, reason=f"{what} for pixels by what it is for")
@@ -213,7 +218,8 @@ def _span_task(e: Evidence) -> Verdict | None:
 def _class_task(e: Evidence) -> Verdict | None:
     if e.axes not in (None, 2, 3) or e.named(FEATURE | EMBEDDING):
         return None
-    if e.made_for(*CLASS_TASKS) and (not e.others or e.named(LOGITS)):
+    tasks = TOKEN_TASKS if e.axes == 3 else (*TOKEN_TASKS, "classification")
+    if e.made_for(*tasks) and (not e.others or e.named(LOGITS)):
         return Verdict(role=CLASSES, axis=e.last_axis, reason="classes by its task")
     if e.made_for("objectdetection") and e.named(LOGITS):
         return Verdict(role=CLASSES, axis=-1, reason="classes by its task")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lampq.core.readouts.parts import Part, fit, parts_of
+from lampq.core.readouts.parts import Part, check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
@@ -28,13 +28,16 @@ class JointEmbedding:
     def __init__(self, heads: Sequence[Head], roles: Sequence[Role], centre: Batch) -> None:
         self._centre = centre
         self._parts: list[tuple[Part, Callable[[np.ndarray], np.ndarray]]] = []
-        importance = []
+        self.importance = np.empty(sum(output_of(group, head).size for group in centre for head in heads))
+        start = 0
         for part in parts_of(heads, roles, centre):
             scale = part.head.weight / centre.samples
             embedding = part.role.embedding(part.of(centre), part.mask, scale)
             self._parts.append((part, embedding.apply))
-            importance.append(part.head.weight * embedding.importance.ravel())
-        self.importance = np.concatenate(importance)
+            entries = embedding.importance
+            place = self.importance[start : start + entries.size].reshape(entries.shape)
+            np.multiply(entries, part.head.weight, out=place)
+            start += entries.size
 
     @property
     def size(self) -> int:
@@ -47,7 +50,7 @@ class JointEmbedding:
         Raises:
             RecordError: An array is missing, has another shape than the centre's, or is not finite.
         """
-        fit(self._centre, difference)
+        check_samples(self._centre, difference)
         column = np.empty(self.size, dtype=np.float32)
         start = 0
         for part, embed in self._parts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.readouts.role import Role
-from lampq.core.readouts.rows import sample_blocks
+from lampq.core.readouts.rows import sample_blocks, to_rows
 from lampq.core.values.batch import Batch, Group
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
@@ -79,19 +79,26 @@ def output_of(group: Group, head: Head) -> np.ndarray:
 
 
 def mask_of(group: Group, head: Head) -> np.ndarray | None:
-    """The mask that a head names, or None where it names none.
+    """The mask that a head names, shape (S, positions), or None where it names none.
 
     Raises:
-        RecordError: It is missing.
+        RecordError: It is missing, or of another shape.
     """
     if head.mask is None:
         return None
     if head.mask not in group:
         raise RecordError(f"the mask {head.mask!r} of output {head.name} is missing")
-    return group[head.mask]
+    mask, output = group[head.mask], output_of(group, head)
+    samples, positions, _ = to_rows(output, head.axis).shape
+    if mask.shape != (samples, positions):
+        raise RecordError(
+            f"mask {head.mask!r} has shape {mask.shape}; output {head.name} of shape {output.shape} "
+            f"has {positions} positions"
+        )
+    return mask
 
 
-def fit(batch: Batch, other: Batch) -> None:
+def check_samples(batch: Batch, other: Batch) -> None:
     """See that two batches have the same groups of samples.
 
     Raises:

@@ -14,6 +14,9 @@ import numpy as np
 from lampq.core.readouts.role import Embedding
 from lampq.core.readouts.rows import from_rows, position_weights, to_rows
 
+# Larger logits, infinite ones too, count as this: an answer no arithmetic can tell from sure.
+_SURE = 1e4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probabilities:
@@ -76,15 +79,17 @@ def _variance(logits: np.ndarray) -> np.ndarray:
 
 
 def _divergence(reference: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """KL of every entry, float64, >= 0."""
-    reference, output = reference.astype(np.float64), output.astype(np.float64)
-    terms = _half(reference, output) + _half(-reference, -output)
-    return np.maximum(terms, 0.0)
+    """KL of every entry, float64, >= 0.
 
-
-def _half(reference: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """Return p (log p - log q) of logits, 0 where p is 0."""
-    p = sigmoid(reference)
-    with np.errstate(invalid="ignore"):
-        terms = p * (np.logaddexp(0, -output) - np.logaddexp(0, -reference))
-    return np.where(p == 0, 0.0, terms)
+    Turned about so that the reference says no, p <= 1/2: then softplus(z) - softplus(r) - p (z - r) is made of small
+    numbers, and keeps its digits.
+    """
+    reference = np.clip(reference, -_SURE, _SURE, dtype=np.float64)
+    output = np.clip(output, -_SURE, _SURE, dtype=np.float64)
+    output = np.where(reference > 0, -output, output)
+    reference = -np.abs(reference)
+    odds = np.exp(reference)
+    softplus = np.maximum(output, 0) + np.log1p(np.exp(-np.abs(output)))
+    divergence = softplus - np.log1p(odds) - odds / (1 + odds) * (output - reference)
+    # The clamp only removes rounding below zero where both agree.
+    return np.maximum(divergence, 0.0)

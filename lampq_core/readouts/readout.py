@@ -10,7 +10,7 @@ import numpy as np
 from lampq.core.readouts.directions import directions
 from lampq.core.readouts.fitting import fit_role, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
-from lampq.core.readouts.parts import fit, output_of, parts_of
+from lampq.core.readouts.parts import check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
 from lampq.core.readouts.signature import decisions, signature
 from lampq.core.values.batch import Batch
@@ -96,7 +96,7 @@ class Readout:
         Raises:
             RecordError: The outputs do not fit the reference.
         """
-        fit(reference, outputs)
+        check_samples(reference, outputs)
         total = np.zeros(reference.samples)
         starts = np.cumsum((0, *reference.sizes))
         for part in parts_of(self.heads, self.roles, reference):
@@ -121,14 +121,14 @@ class Readout:
         Raises:
             RecordError: The centre does not fit the reference.
         """
-        fit(reference, centre)
+        check_samples(reference, centre)
         slopes = []
         for part in parts_of(self.heads, self.roles, reference):
             slope = part.role.slope(part.of(reference), part.of(centre), part.mask)
             slopes.append((part, (slope * (part.head.weight / reference.samples)).ravel()))
 
         def change(difference: Batch) -> float:
-            fit(reference, difference)
+            check_samples(reference, difference)
             return sum(
                 float(np.einsum("i,i->", slope, part.of(difference).ravel())) for part, slope in slopes
             )
@@ -174,9 +174,10 @@ def _with_masks(heads: Sequence[Head], outputs: Batch, inputs: Batch | None) -> 
     masks = list(dict.fromkeys(head.mask for head in heads if head.mask))
     if not masks:
         return judged
+    missing = [mask for mask in masks if inputs is None or mask not in inputs.names]
+    if inputs is None or missing:
+        raise RecordError(f"positions are counted by the input {missing[0]!r}, which is missing")
     for mask in masks:
-        if inputs is None or mask not in inputs.names:
-            raise RecordError(f"positions are counted by the input {mask!r}, which is missing")
         if mask in judged.names:
             raise RecordError(f"{mask!r} is the name of an output and of the input that masks it; rename one")
-    return judged.beside(inputs.only(masks)) if inputs is not None else judged
+    return judged.beside(inputs.only(masks))

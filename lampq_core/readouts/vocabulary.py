@@ -16,7 +16,7 @@ DISCONTINUOUS = frozenset(
 LINEAR = frozenset(
     {
         *("", "Gemm", "MatMul", "Add", "Sub", "Conv", "BatchNormalization", "Einsum", "FusedMatMul"),
-        *("GlobalAveragePool", "AveragePool", "ReduceMean", "Mean", "Sum", "Clip", "Mul", "Div"),
+        *("GlobalAveragePool", "AveragePool", "ReduceMean", "Mean", "Sum", "Mul"),
         *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulNBits", "DequantizeLinear"),
     }
 )
@@ -25,6 +25,7 @@ DIRECT = frozenset({"Relu", "Exp", "Softplus", "Abs", "Sqrt", "Pow"})
 
 CACHE = frozenset({"present", "past", "pastkey", "cache", "keyvalues"})
 INNER = frozenset({"attentions", "hiddenstates", "crossattentions"})
+STATE = frozenset({"hiddenstate", "hiddenstates"})
 COMPARISON = frozenset({"perimage", "pertext", "logitsperimage", "logitspertext"})
 CLASS = frozenset(
     {
@@ -35,7 +36,7 @@ CLASS = frozenset(
 YES_NO = frozenset(
     {
         *("score", "scores", "conf", "confidence", "confidences", "obj", "objectness", "heatmap", "heatmaps"),
-        *("hm", "presence", "centerness", "ctrness", "iou", "visibility", "classificator", "classificators"),
+        *("hm", "presence", "centerness", "ctrness", "visibility", "classificator", "classificators"),
         *("mask", "masks"),
     }
 )
@@ -45,7 +46,19 @@ NUMBER = frozenset(
         *("regressor", "regressors", "landmark", "landmarks", "ldmk", "ldmks", "lmk", "lmks", "kps", "kpt"),
         *("kpts", "keypoint", "keypoints", "joint", "joints", "pose", "poses", "mesh", "iris", "contour"),
         *("contours", "hand", "hands", "depth", "depths", "disparity", "disp", "offset", "offsets", "wh"),
-        *("coords", "coordinates", "delta", "deltas", "anchors", "flow", "normals", "age", "angle", "angles"),
+        *(
+            "coords",
+            "coordinates",
+            "delta",
+            "deltas",
+            "anchors",
+            "flow",
+            "normals",
+            "age",
+            "angle",
+            "angles",
+            "iou",
+        ),
     }
 )
 EMBEDDING = frozenset({"embed", "embeds", "embedding", "embeddings", "sentence", "descriptor", "reid"})
@@ -57,9 +70,9 @@ FEATURE = frozenset(
 )
 LOGITS = frozenset({"logits"})
 SPAN = frozenset({"start", "end"})
-# What models are made for, letters alone.
-CLASS_TASKS = (
-    *("classification", "maskedlm", "fillmask", "causallm", "lmheadmodel", "conditionalgeneration"),
+# Tasks, letters alone, that choose a class for every token.
+TOKEN_TASKS = (
+    *("tokenclassification", "maskedlm", "fillmask", "causallm", "lmheadmodel", "conditionalgeneration"),
     *("textgeneration", "seq2seqlm", "forctc", "speechrecognition"),
 )
 # Words of file names. `face`, `hand` and `iris` are none: classifiers are called so as well.
@@ -72,7 +85,7 @@ NUMBER_MODEL = frozenset(
 EMBEDDER = frozenset(
     {
         *("arcface", "facenet", "mobilefacenet", "sface", "w600", "glint", "osnet", "reid", "minilm"),
-        *("sbert", "mpnet", "clip", "ecapa", "speaker"),
+        *("sbert", "mpnet", "clip", "ecapa", "speaker", "facerecognition"),
     }
 )
 RECOGNIZER = frozenset({"ocr", "rec", "crnn", "ctc", "ddddocr", "recognition", "parseq", "svtr"})

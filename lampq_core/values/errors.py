@@ -27,6 +27,14 @@ class NoGradientsError(AdapterError):
     """A model whose gradients cannot be taken here, though it runs; the message is the reason alone."""
 
 
+class OutputError(LampqError, OSError):
+    """An output that cannot be written: a full disk, a read-only folder, a name too long, a device."""
+
+
+class OutputExistsError(OutputError, FileExistsError):
+    """An output is already there and may not be replaced: not asked for, or something that the command reads."""
+
+
 class SolverError(LampqError, RuntimeError):
     """A solver that failed, or an answer that did not survive certification."""
 

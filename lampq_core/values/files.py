@@ -2,91 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
-from lampq.core.values.errors import LampqError, RecordError
+from lampq.core.values.errors import RecordError
+from lampq.core.values.publishing import atomic_path
 
-
-class OutputExistsError(LampqError, FileExistsError):
-    """An output file is already there and overwriting was not asked for."""
-
-
-def refuse_existing(
-    path: Path, *, force: bool, marker: str | None = None, source: Path | None = None
-) -> None:
-    """Stop before any work when an output could not be written.
-
-    Args:
-        path: The output.
-        force: Whether it may replace what is there.
-        marker: Where the output is a folder, a file that tells such folders: one without it is never replaced.
-        source: A file that is read, and so never replaced.
-
-    Raises:
-        OutputExistsError: The output is `source`, or exists and `force` is false, or is a folder that it may not
-            replace, or its folder does not exist.
-    """
-    if source is not None and path.exists() and path.resolve() == source.resolve():
-        raise OutputExistsError(f"{path} is what is read; name another file")
-    if path.exists() and not force:
-        raise OutputExistsError(f"{path} exists; pass --force (force=True) to overwrite it")
-    if path.is_dir() and marker is None:
-        raise OutputExistsError(f"{path} is a folder; name a file")
-    if path.is_dir() and marker is not None and any(path.iterdir()) and not (path / marker).is_file():
-        raise OutputExistsError(f"{path} is a folder without {marker}, and is kept; name another")
-    if not path.parent.is_dir():
-        raise OutputExistsError(f"the folder {path.parent} does not exist; create it first")
-
-
-def refuse_existing_pair(path: Path, *, force: bool) -> None:
-    """`refuse_existing` for a profile: JSON and the arrays beside it."""
-    refuse_existing(path, force=force)
-    refuse_existing(path.with_suffix(".npz"), force=force)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path` that becomes `path` when the block ends without an error."""
-    path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+_LARGEST_INTEGER, _LONGEST_INTEGER = 2**63 - 1, 20
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, UTF-8."""
+    """Write a text file atomically, UTF-8; parts of file names that are no text are escaped."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused because JSON has none."""
-    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(data))
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def json_text(data: Any) -> str:
+    """The text of a JSON file, ASCII alone; NaN and infinity are refused."""
+    return json.dumps(data, indent=1, allow_nan=False) + "\n"
+
+
+def read_json(path: Path, what: str, *, bounded: bool = False) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
         path: The file.
         what: What it should be ("plan", "profile"), for the message.
+        bounded: Refuse integers beyond 64 bits, which other tools' files may hold.
 
     Raises:
         RecordError: It is missing, unreadable, no JSON, or no object.
@@ -95,12 +45,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as err:
         raise RecordError(f"{what} {path}: no such file") from err
-    except (OSError, UnicodeDecodeError) as err:
-        beside = Path(path).with_suffix(".json")
-        hint = f"; give {beside.name} beside it" if Path(path).suffix == ".npz" and beside.is_file() else ""
+    except (OSError, UnicodeDecodeError, MemoryError) as err:
+        hint = _hint(Path(path))
         raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded if bounded else None)
     except (ValueError, RecursionError) as err:
         raise RecordError(f"{what} {path}: not valid JSON ({err})") from err
     if not isinstance(data, dict):
@@ -118,11 +67,26 @@ def sha256(path: Path) -> str:
         )
 
 
+def _hint(path: Path) -> str:
+    """Which file to give where the arrays of a profile were given: `p.0123456789ab.npz` is beside `p.json`."""
+    stem = re.sub(r"\.[0-9a-f]{12}$", "", path.stem)
+    beside = path.with_name(f"{stem}.json")
+    return f"; give {beside.name} beside it" if path.suffix == ".npz" and beside.is_file() else ""
+
+
 def _digest(handle: Any) -> str:
     digest = hashlib.sha256()
     while block := handle.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def _bounded(text: str) -> int:
+    # Long ones take time that grows with the square of their length, and no array holds them.
+    value = int(text) if len(text) <= _LONGEST_INTEGER else _LARGEST_INTEGER + 1
+    if abs(value) > _LARGEST_INTEGER:
+        raise ValueError(f"{text[:_LONGEST_INTEGER]} is beyond 64 bits")
+    return value
 
 
 def _refuse_constant(text: str) -> float:

@@ -14,6 +14,9 @@ from lampq.core.values.gaussian import Gaussian
 
 KINDS = ("qkv", "q", "k", "v", "proj", "fc1", "fc2", "patch_embed", "head", "embedding", "conv", "linear")
 
+LARGEST_COUNT = 2**44
+"""Weights, bytes or multiply-accumulates of one layer; sums over thousands of layers, times bits, fit 64 bits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layer:
@@ -58,8 +61,10 @@ class Layer:
             raise RecordError(f"layer {self.name}: size {self.size} does not fit shape {self.shape}")
         if not 0 <= self.channel_axis < len(self.shape):
             raise RecordError(f"layer {self.name}: no axis {self.channel_axis} in shape {self.shape}")
-        if self.macs is not None and self.macs < 0:
-            raise RecordError(f"layer {self.name}: macs is {self.macs}")
+        if self.macs is not None and not 0 <= self.macs <= LARGEST_COUNT:
+            raise RecordError(f"layer {self.name}: macs is {self.macs}; it is damaged")
+        if self.size > LARGEST_COUNT:
+            raise RecordError(f"layer {self.name}: size is {self.size}; it is damaged")
         for name in ("fisher", "activation_fisher"):
             value = getattr(self, name)
             if value is not None and not (np.isfinite(value) and value >= 0):

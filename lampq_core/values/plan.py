@@ -15,6 +15,7 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 
 _SCHEMA = "lampq.plan/1"
@@ -240,7 +241,7 @@ class Plan:
             OutputExistsError: The file exists and `force` is false.
         """
         path = Path(path)
-        files.refuse_existing(path, force=force)
+        refuse_clashes([Output(path=path)], force=force)
         files.write_json(path, self.to_json())
 
     @classmethod
@@ -251,7 +252,7 @@ class Plan:
             PlanError: It is missing, damaged or no plan.
         """
         try:
-            return cls.from_json(files.read_json(Path(path), "plan"))
+            return cls.from_json(files.read_json(Path(path), "plan", bounded=True))
         except PlanError as err:
             raise PlanError(f"plan {path}: {err}") from err
         except LampqError as err:

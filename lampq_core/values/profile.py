@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.values import files, schema
+from lampq.core.values import files, schema, staging
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
-from lampq.core.values.layer import Layer
+from lampq.core.values.layer import LARGEST_COUNT, Layer
+from lampq.core.values.messages import printable, reason
 from lampq.core.values.option import Option
+from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.publishing import writing
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.shard import Shard
+from lampq.core.values.side_files import SideNames, publish_pair
 from lampq.core.values.tables import KINDS, LAYERS, OPTIONS, SAMPLES, Table, TableKind, known_tables
 
 _SCHEMAS = ("lampq.profile/2", "lampq.profile/1")
+# How often a profile that changes while it is read is read again.
+_TRIES = 20
 # How a version tells its arrays: version 1 had the tables of these names alone, and did not describe them.
 _FIRST = ("kl", "logits", "logit_delta", "joint_fisher", "activation_range")
 
@@ -82,6 +89,9 @@ class Profile:
                 raise RecordError(f"profile: {name} is missing")
         tables = {name: table.checked(name, lengths, names) for name, table in self.tables.items()}
         object.__setattr__(self, "tables", tables)
+        if (self.payload_bytes > LARGEST_COUNT).any():
+            place = names[int(np.argwhere(self.payload_bytes > LARGEST_COUNT)[0, 0])]
+            raise RecordError(f"profile: payload_bytes is impossibly large at layer {place}; it is damaged")
         if not self.available.any(axis=1).all():
             stuck = names[int(np.argmin(self.available.any(axis=1)))]
             raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
@@ -178,19 +188,32 @@ class Profile:
         )
 
     def write(self, path: Path, *, force: bool = False) -> None:
-        """Write `path` (JSON) and, beside it with suffix .npz, the arrays.
+        """Write `path` (JSON) and, beside it, the arrays in a file named by its content: `NAME.0123456789ab.npz`.
+
+        Whoever reads while this goes on, or after it was killed, has the old profile or the new one. The arrays of
+        the old one are removed last.
 
         Raises:
-            OutputExistsError: One of the two exists and `force` is false.
+            OutputExistsError: The file exists and `force` is false.
+            OutputError: It cannot be written, or its name does not end in .json.
         """
         path = Path(path)
-        arrays_path = path.with_suffix(".npz")
-        for output in (path, arrays_path):
-            files.refuse_existing(output, force=force)
+        refuse_clashes([Output.profile(path)], force=force)
         arrays: dict[str, Any] = {name: table.array for name, table in self.tables.items()}
-        with files.atomic_path(arrays_path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **arrays)
-        data = {
+        names = SideNames(stem=path.stem, ending=".npz")
+        with (
+            writing(path),
+            staging.temporary(path.parent, suffix=".npz") as arrays_file,
+            staging.temporary(path.parent, suffix=".json") as file,
+        ):
+            with arrays_file.open("wb") as handle:
+                np.savez(handle, **arrays)
+            digest = files.sha256(arrays_file)
+            file.write_text(files.json_text(self._to_json({"file": names.of(digest), "sha256": digest})))
+            publish_pair(file, path, (arrays_file, digest), names, former=_former_arrays(path))
+
+    def _to_json(self, arrays: Mapping[str, str]) -> dict[str, Any]:
+        return {
             "schema": _SCHEMAS[0],
             "provenance": dict(self.provenance),
             "samples": self.samples,
@@ -203,10 +226,9 @@ class Profile:
             "heads": [head.to_json() for head in self.heads],
             "options": [dataclasses.asdict(option) for option in self.options],
             "tables": {name: table.kind.to_json() for name, table in self.tables.items()},
-            "arrays": {"file": arrays_path.name, "sha256": files.sha256(arrays_path)},
+            "arrays": dict(arrays),
             "layers": [layer.to_json() for layer in self.layers],
         }
-        files.write_json(path, data)
 
     @classmethod
     def read(cls, path: Path) -> Profile:
@@ -216,7 +238,20 @@ class Profile:
             RecordError: Either file is missing, damaged, or the two do not belong together.
         """
         path = Path(path)
-        data = files.read_json(path, "profile")
+        data = files.read_json(path, "profile", bounded=True)
+        for _ in range(_TRIES):
+            try:
+                return cls._from_json(data, path)
+            except RecordError:
+                # Another run may have replaced the profile since, and removed these arrays.
+                newer = files.read_json(path, "profile", bounded=True)
+                if newer == data:
+                    raise
+                data = newer
+        raise RecordError(f"profile {path}: it is being replaced all the time; try again")
+
+    @classmethod
+    def _from_json(cls, data: Mapping[str, Any], path: Path) -> Profile:
         if data.get("schema") not in _SCHEMAS:
             raise RecordError(
                 f"profile {path}: schema is {data.get('schema')!r}, expected {' or '.join(_SCHEMAS)}"
@@ -245,6 +280,17 @@ class Profile:
             raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
 
 
+def _former_arrays(path: Path) -> dict[str, str]:
+    """NAME.npz -> its SHA-256, where the profile at `path` is of the time when arrays had that name."""
+    try:
+        arrays = files.read_json(path, "profile")["arrays"]
+        name, digest = str(arrays["file"]), str(arrays["sha256"])
+    except (RecordError, KeyError, TypeError):
+        return {}
+    own = name == f"{path.stem}.npz" and re.fullmatch("[0-9a-f]{64}", digest)
+    return {name: digest} if own else {}
+
+
 def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Table]:
     """The tables of a profile file."""
     if "tables" not in data:
@@ -252,7 +298,7 @@ def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[s
         return known_tables(**{name: arrays[name] for name in named if name in arrays})
     lacking = next((name for name in data["tables"] if name not in arrays), None)
     if lacking is not None:
-        raise RecordError(f"its arrays lack {lacking}; profile the model again")
+        raise RecordError(f"its arrays lack {printable(lacking)}; profile the model again")
     return {
         name: Table(array=arrays[name], kind=KINDS.get(name) or TableKind.from_json(kind))
         for name, kind in data["tables"].items()
@@ -262,14 +308,19 @@ def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[s
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     try:
         content = path.read_bytes()
-    except OSError as err:
+    except (OSError, ValueError) as err:
         raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
     if hashlib.sha256(content).hexdigest() != digest:
         raise RecordError(
             f"its arrays {path.name} have changed since it was written; profile the model again"
         )
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as err:
-        raise RecordError(f"its arrays {path.name} are damaged ({err})") from err
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Archives are written uncompressed; one that unfolds to more than it has is made to do harm.
+            if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                raise ValueError("they unfold to more than the file holds")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    # NumPy, zipfile and the parsers of headers raise whatever the damage makes them stumble over.
+    except Exception as err:
+        raise RecordError(f"its arrays {path.name} are damaged ({reason(err)})") from err

@@ -1,0 +1,56 @@
+"""The files behind what a command line names as model, weights or data. Nothing is run, and nothing has to be there."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from lampq.core.values.errors import LampqError
+
+_INDEX = ".index.json"
+_PREPROCESSING = "preprocessor_config.json"
+
+
+def model_files(source: str | Path) -> tuple[Path, ...]:
+    """Files and folders that reading a model reads, external data and preprocessing beside it included.
+
+    Args:
+        source: What `lampq.read` takes; also a plan or configuration, which is a file of its own.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return (path,)
+    if not path.exists():
+        return function_files(str(source))
+    beside = path.with_name(_PREPROCESSING)
+    return (path, *((beside,) if beside.is_file() else ()), *_external_data(path))
+
+
+def weight_files(source: str | Path) -> tuple[Path, ...]:
+    """Files and folders that reading a checkpoint reads: itself, and the shards that an index names."""
+    path = Path(source)
+    if not path.name.endswith(_INDEX):
+        return (path,)
+    return (path, *sorted(path.parent.glob(f"*{Path(path.name.removesuffix(_INDEX)).suffix}")))
+
+
+def data_files(source: str | Path) -> tuple[Path, ...]:
+    """A folder of images, a file of arrays, or the file that a function is in."""
+    return (Path(source),) if Path(source).exists() else function_files(str(source))
+
+
+def function_files(source: str) -> tuple[Path, ...]:
+    """The file of `file.py:name`; none for `package.module:name`, which is found elsewhere."""
+    place, colon, _ = source.rpartition(":")
+    return (Path(place),) if colon and place.endswith(".py") else ()
+
+
+def _external_data(path: Path) -> tuple[Path, ...]:
+    if path.suffix.lower() != ".onnx":
+        return ()
+    # What keeps the model from being read is said when it is.
+    with contextlib.suppress(LampqError, ImportError):
+        from lampq.adapters.onnx.container import Container
+
+        return tuple(file.path for file in Container(path).files.values())
+    return ()
