@@ -130,7 +130,7 @@ class Outputs:
             return f"holds {flow.subgraph.dtype(tensor)}, no numbers of a scale"
         if 0 in shape:
             return "is empty"
-        if not whole and not self._interface.free_batch and shape[0] != native:
+        if native > 1 and (whole or (not self._interface.free_batch and shape[0] != native)):
             return f"its first axis is not that of the {native} samples of a run"
         return ""
 
