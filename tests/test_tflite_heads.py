@@ -11,6 +11,8 @@ from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 RNG = np.random.default_rng(5)
 TABLE, FIRST, SECOND = (RNG.normal(size=shape).astype(np.float32) for shape in ((50, 8), (6, 8), (3, 8)))
 

@@ -8,6 +8,8 @@ from tflite_models import Builder, dequantized, fixture, plan_for, relative, ten
 from lampq.adapters.tflite import containers, read
 from lampq.core.values.errors import AdapterError
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 def normal(*shape, seed=2):
     return np.random.default_rng((seed, *shape)).normal(size=shape).astype(np.float32)

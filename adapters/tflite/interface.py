@@ -91,6 +91,10 @@ class Interface:
         return any(None in port.spec.shape for port in self.inputs)
 
 
+# Operators that compute something else at every run; damage could not be told from that.
+_RANDOM = ("RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "MULTINOMIAL", "STABLEHLO_RNG_BIT_GENERATOR")
+
+
 def find(graph: Graph, signature: str | None = None) -> Interface:
     """The interface of a model.
 
@@ -99,8 +103,11 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
         signature: Key of the signature to run; None takes `serving_default`, else the first.
 
     Raises:
-        AdapterError: There is no such signature, or a quantized input says nothing of what it stands for.
+        AdapterError: There is no such signature, or the model draws random numbers.
     """
+    drawn = next((op.name for part in graph.subgraphs for op in part.ops if op.name in _RANDOM), None)
+    if drawn is not None:
+        raise AdapterError(f"the model is random: {drawn} draws random numbers; convert it without")
     number, names = _signature(graph, signature)
     subgraph = graph.subgraphs[number]
     tensors = tuple(dict.fromkeys(subgraph.inputs))

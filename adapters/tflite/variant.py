@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lampq.adapters.padding import without_padding
 from lampq.adapters.tflite.batches import Chunk, Values
 from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
 from lampq.adapters.tflite.graph import Subgraph
@@ -169,7 +170,8 @@ class Variant:
                 uses = _uses(main, site, values[source]) // chunk.size
                 positions[weight.name] = positions.get(weight.name, 0) + uses
             for weight, _, source in places:
-                yield weight.name, values[source], positions[weight.name]
+                real = without_padding(values[source], chunk.samples, chunk.size)
+                yield weight.name, real, positions[weight.name]
 
     def _native(self) -> Session:
         if not self.replaced:

@@ -24,6 +24,7 @@ from lampq.adapters.tflite.operands import (
     Operand,
     operands,
 )
+from lampq.core.values.layer import worth_quantizing
 
 FLOATS = ("FLOAT32", "FLOAT16")
 CODED = {"INT8": 8, "UINT8": 8, "INT4": 4, "INT2": 2}
@@ -329,6 +330,8 @@ def _unfit(op: Op, shape: tuple[int, ...]) -> str | None:
     """Why an operator's weight cannot be quantized, or None."""
     if math.prod(shape) == 0:
         return "it is empty"
+    if not worth_quantizing(shape):
+        return f"only {math.prod(shape)} weights"
     if op.name == FULLY_CONNECTED:
         if op.options is not None and op.options.weights_format != 0:
             return "its weights are stored shuffled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lampq.adapters.torch.packed import Record
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_folder, atomic_path
@@ -87,9 +87,9 @@ def rehearse_folder(model: TorchModel, path: Path) -> None:
         name: from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
         for name, layer in layers.items()
     }
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+    with staging.temporary(path.parent, directory=True) as temporary:
         expected = nearest.with_weights(values)
-        _write_folder(nearest, expected, widths, model.coding.block, weights, Path(temporary), path)
+        _write_folder(nearest, expected, widths, model.coding.block, weights, temporary, path)
 
 
 def _write_folder(
