@@ -111,14 +111,14 @@ def test_damage_and_gradients_of_two_outputs_agree(tmp_path):
     model = read(encoder(tmp_path / "m.tflite"))
     batch = Batch.of(texts(12, 4))
     reference = measure_reference(model, batch)
-    traces = model.fisher(reference.inputs, reference.readout, draws=80).weight
+    traces = model.fisher(reference.inputs, reference.readout, draws=40).weight
     for name in ("net.fc1", "net.fc2", "net.embed"):
         weight, total, rng, step = model.weight(name), 0.0, np.random.default_rng(1), 1e-2
-        for _ in range(24):
+        for _ in range(16):
             moved = weight + step * rng.choice([-1, 1], size=weight.shape).astype(np.float32)
             ((_, _, outputs),) = model.sweep(batch, [(name, 0, moved)])
-            total += 2 * reference.damage(outputs) / step**2 / 24
-        assert traces[name] == pytest.approx(total, rel=0.25)
+            total += 2 * reference.damage(outputs) / step**2 / 16
+        assert traces[name] == pytest.approx(total, rel=0.3)
 
 
 def test_a_mixed_file_with_two_inputs_computes_what_its_codes_say(tmp_path):

@@ -137,26 +137,23 @@ def run(path, sample, *, delegates):
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("case", CASES)
-def test_every_container_computes_what_its_codes_say(case, bits, tmp_path):
+def test_every_container_computes_what_its_codes_say(case, tmp_path):
     build, shape, oracle, multiplied = CASES[case]
     path, sample = written(tmp_path, build, shape)
     model, out = read(path), tmp_path / "q.tflite"
-    (layer,) = model.layers()
-    plan = plan_for(model, lambda _: bits)
-    model.write(plan, out)
-    assert out.stat().st_size == plan.total_bytes
-    assert f"INT{bits}" in tensor_types(out)
-    expected = oracle(
-        sample.astype(np.float64) if sample.dtype.kind == "f" else sample, values := weight(model, bits)
-    )
-    (weight_record,) = model.weights.values()
-    assert containers.multiplied(weight_record, bits) == (bits in multiplied)
-    for delegates in (True, False):
-        error = relative(run(out, sample, delegates=delegates), expected)
-        assert error < (0.02 if bits in multiplied else 1e-5), delegates
-    np.testing.assert_array_equal(read(out, requantize=True).weight(layer.name), values)
+    (layer,), (record,) = model.layers(), model.weights.values()
+    for bits in (2, 4, 8):
+        plan, values = plan_for(model, lambda _, bits=bits: bits), weight(model, bits)
+        model.write(plan, out)
+        assert out.stat().st_size == plan.total_bytes
+        assert f"INT{bits}" in tensor_types(out)
+        assert containers.multiplied(record, bits) == (bits in multiplied)
+        expected = oracle(sample.astype(np.float64) if sample.dtype.kind == "f" else sample, values)
+        for delegates in (True, False):
+            error = relative(run(out, sample, delegates=delegates), expected)
+            assert error < (0.02 if bits in multiplied else 1e-5), (bits, delegates)
+        np.testing.assert_array_equal(read(out, requantize=True).weight(layer.name), values)
 
 
 def weight(model, bits):
@@ -196,8 +193,7 @@ def recurrent_oracle(x, weights, biases):
     return np.stack(steps, axis=1)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_all_weights_of_an_lstm_are_stored_in_few_bits_and_no_state_is_left_over(bits, tmp_path):
+def test_all_weights_of_an_lstm_are_stored_in_few_bits_and_no_state_is_left_over(tmp_path):
     weights = [normal(6, 7, seed=i) for i in range(4)] + [normal(6, 6, seed=i) for i in range(4)]
     biases = [normal(6, seed=i) for i in range(4)]
     model = read(recurrent(tmp_path / "m.tflite", weights, biases))
@@ -206,12 +202,12 @@ def test_all_weights_of_an_lstm_are_stored_in_few_bits_and_no_state_is_left_over
     np.testing.assert_allclose(
         np.asarray(model.run(batch)), recurrent_oracle(batch, weights, biases), atol=1e-5
     )
-    model.write(plan_for(model, lambda _: bits), out)
-    values = list(dequantized(model, lambda _: bits).values())
-    np.testing.assert_allclose(
-        np.asarray(read(out).run(batch)), recurrent_oracle(batch, values, biases), atol=1e-5
-    )
-    assert {bits} == {width for width, _ in read(out).stored_bits().values()}
+    for bits in (2, 4, 8):
+        model.write(plan_for(model, lambda _, bits=bits: bits), out)
+        values = list(dequantized(model, lambda _, bits=bits: bits).values())
+        expected = recurrent_oracle(batch, values, biases)
+        np.testing.assert_allclose(np.asarray(read(out).run(batch)), expected, atol=1e-5)
+        assert {bits} == {width for width, _ in read(out).stored_bits().values()}
 
 
 def test_float16_weights_and_biases_of_convolutions_are_stored_as_codes(tmp_path):

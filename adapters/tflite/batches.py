@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lampq.adapters.tflite.graph import DTYPES
 from lampq.adapters.tflite.interface import Interface, Port
 from lampq.adapters.tflite.outputs import Output
 from lampq.core.values.batch import Batch, BatchLike
@@ -75,8 +76,8 @@ class Batches:
 
     def _fitting(self, port: Port, array: np.ndarray) -> np.ndarray:
         spec = port.spec
-        if spec.dtype == "str":
-            raise AdapterError(f"{self.path}: the input is {spec}; text cannot be fed here")
+        if spec.dtype not in DTYPES.values():
+            raise AdapterError(f"{self.path}: the input is {spec}; that cannot be fed here")
         if not spec.accepts(array.shape):
             raise AdapterError(f"{self.path}: the input is {spec}, the batch has shape {array.shape}")
         kinds = "fiub" if np.dtype(spec.dtype).kind == "f" else "iub"

@@ -45,8 +45,8 @@ def _array(
 ) -> np.ndarray:
     free = zip(port.spec.shape[1:], port.fallback[1:], strict=True)
     shape = (samples, *(stored if d is not None or length is None else length for d, stored in free))
-    if port.spec.dtype == "str":
-        return np.zeros(shape, dtype=np.str_)
+    if port.spec.dtype not in DTYPES.values():
+        return np.zeros(shape)
     if np.dtype(port.spec.dtype).kind == "f":
         return rng.standard_normal(shape, dtype=np.float32).astype(port.spec.dtype)
     return rng.integers(0, rows(subgraph, port.tensor), shape).astype(port.spec.dtype)

@@ -13,8 +13,9 @@ from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.operands import DEPTHWISE, FULLY_CONNECTED, MATMUL, bias
+from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.schema import schema
-from lampq.adapters.tflite.weights import Site, Weight
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 

@@ -15,7 +15,8 @@ from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.graph import text
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.operands import MATMUL
-from lampq.adapters.tflite.weights import Site, Weight
+from lampq.adapters.tflite.places import Site
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.values import files
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.outputs import Output, refuse_clashes

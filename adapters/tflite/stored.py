@@ -11,7 +11,7 @@ from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.decoding import decoded
 from lampq.adapters.tflite.flatbuffer import blob_bytes
 from lampq.adapters.tflite.operands import CONVOLUTIONS
-from lampq.adapters.tflite.weights import Site
+from lampq.adapters.tflite.places import Site
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.stored import StoredWeight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -14,8 +14,9 @@ from lampq.adapters.tflite.graph import Subgraph
 from lampq.adapters.tflite.heads import Judgement
 from lampq.adapters.tflite.opened import Opened, Read
 from lampq.adapters.tflite.operands import CONV, DEPTHWISE
+from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.runtime import Session
-from lampq.adapters.tflite.weights import Site, Weight
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.readouts.canonical import canonical
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import AdapterError
@@ -106,7 +107,7 @@ class Variant:
         results = [(native if many is None or c.size == size else many).run(c.feeds) for c in chunks]
         return self.joined(chunks, results)
 
-    def joined(self, chunks: list[Chunk], results: list[Values]) -> Batch:
+    def joined(self, chunks: Sequence[Chunk], results: Sequence[Values]) -> Batch:
         """The canonical outputs of chunks."""
         outputs = self.opened.batches.joined(self.read, chunks, results)
         heads = {head.name: head for _, head in self.judgement.judged}

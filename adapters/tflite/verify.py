@@ -20,10 +20,10 @@ from lampq.adapters.tflite.flow import Flow
 from lampq.adapters.tflite.graph import Graph, Op, label
 from lampq.adapters.tflite.noise import numbers_for
 from lampq.adapters.tflite.operands import CALLS, CONVOLUTIONS
+from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.quantize import Coded
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.variant import Variant
-from lampq.adapters.tflite.weights import Site
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError
 

@@ -13,50 +13,11 @@ from lampq.adapters.tflite.decoding import decoded
 from lampq.adapters.tflite.graph import Graph, Op, Subgraph, text
 from lampq.adapters.tflite.interface import unique
 from lampq.adapters.tflite.naming import attention_parts, operator_name, position
-from lampq.adapters.tflite.operands import (
-    CALLS,
-    CONV,
-    CONVOLUTIONS,
-    DEPTHWISE,
-    FULLY_CONNECTED,
-    MATMUL,
-    TABLES,
-    Operand,
-    operands,
-)
-from lampq.core.values.layer import worth_quantizing
+from lampq.adapters.tflite.operands import CONVOLUTIONS, TABLES
+from lampq.adapters.tflite.places import FLOATS, Place, Site, located, stored_behind
 
-FLOATS = ("FLOAT32", "FLOAT16")
-CODED = {"INT8": 8, "UINT8": 8, "INT4": 4, "INT2": 2}
-# Operators that lie between a stored weight and those that multiply by it.
-_UNPACKING = ("DEQUANTIZE", "DENSIFY")
 # Entries of a constant that is worth a word.
 _LARGE = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One place where a weight is used.
-
-    Attributes:
-        subgraph: Number of the subgraph.
-        op: Number of the operator in it.
-        op_name: Its name.
-        slot: Which of its inputs the weight is.
-        axis: Axis of the output channels.
-        source: The input that meets the rows of the weight, or None.
-        tensor: The tensor the operator reads the weight from.
-        stored: The constant tensor; another one where a DEQUANTIZE of float16 or codes lies between.
-    """
-
-    subgraph: int
-    op: int
-    op_name: str
-    slot: int
-    axis: int
-    source: int | None
-    tensor: int
-    stored: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +113,7 @@ def survey(
             if op.name.startswith("CUSTOM "):
                 reason = f"operator {op.name[7:]} is unknown here and left alone{_constants(subgraph, op)}"
                 customs.append((operator_name(subgraph, op, None), reason))
-            for place in _located(subgraph, op, requantize=requantize):
+            for place in located(subgraph, op, requantize=requantize):
                 buffer = subgraph.tensors[place.site.stored].buffer
                 group = groups.setdefault(buffer, _Group(buffer))
                 group.add(place, operator_name(subgraph, op, place.site.tensor))
@@ -183,16 +144,6 @@ def to_float(weight: Weight, graph: Graph) -> np.ndarray:
     return decoded(graph.subgraphs[site.subgraph], site.stored)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A constant weight where an operator reads it, why it must stay, and its width if it is quantized."""
-
-    site: Site
-    reason: str | None = None
-    bits: int | None = None
-    behind: bool = False
-
-
 class _Group:
     """All places that use one buffer."""
 
@@ -205,7 +156,7 @@ class _Group:
         self.behind = False
         self.readings: tuple[Reading, ...] = ()
 
-    def add(self, place: _Place, name: str) -> None:
+    def add(self, place: Place, name: str) -> None:
         """Count a place in."""
         self.sites.append(place.site)
         self.names.append(name)
@@ -261,92 +212,6 @@ class _Group:
 def _in_order(graph: Graph, main: int) -> Iterator[Subgraph]:
     yield graph.subgraphs[main]
     yield from (subgraph for i, subgraph in enumerate(graph.subgraphs) if i != main)
-
-
-def _located(subgraph: Subgraph, op: Op, *, requantize: bool) -> Iterator[_Place]:
-    """The constant weights of an operator."""
-    for operand in operands(op):
-        if len(op.inputs) > operand.slot and op.inputs[operand.slot] >= 0:
-            place = _place(subgraph, op, operand, requantize=requantize)
-            if place is not None:
-                yield place
-
-
-def _place(subgraph: Subgraph, op: Op, operand: Operand, *, requantize: bool) -> _Place | None:
-    tensor = op.inputs[operand.slot]
-    stored, sparse = _stored(subgraph, tensor)
-    if stored < 0 or subgraph.constant(stored) is None:
-        return None
-    dtype, shape = subgraph.dtype(stored), subgraph.shape(stored)
-    if len(shape) < 2 and op.name not in (FULLY_CONNECTED, CONV, DEPTHWISE):
-        return None
-    site = Site(
-        subgraph=subgraph.index,
-        op=op.index,
-        op_name=op.name,
-        slot=operand.slot,
-        axis=operand.axis % max(1, len(shape)),
-        source=operand.source,
-        tensor=tensor,
-        stored=stored,
-    )
-    if dtype not in FLOATS and (op.name in CALLS or dtype not in CODED):
-        # Integers are looked up and handed on, but are no weights.
-        return None if op.name in TABLES | CALLS else _Place(site, f"stored as {dtype}")
-    bits = CODED.get(dtype)
-    fed = _fed(subgraph, op, operand)
-    if bits and not (requantize and fed == "FLOAT32"):
-        hint = "" if fed != "FLOAT32" else "; --requantize takes its rounded values"
-        return _Place(site, f"already quantized ({dtype}){hint}", bits)
-    if sparse:
-        return _Place(site, "stored as a sparse tensor")
-    if fed != "FLOAT32":
-        return _Place(site, f"its input is {fed}")
-    reason = _unfit(op, shape)
-    return _Place(site, reason, bits if reason else None, behind=_needs_numbers(subgraph, op, operand, shape))
-
-
-def _fed(subgraph: Subgraph, op: Op, operand: Operand) -> str:
-    """Type of the numbers that an operator takes beside a weight, or gives where it takes none."""
-    if op.name in CALLS:
-        return "FLOAT32"
-    return subgraph.dtype(op.outputs[0] if operand.source is None else op.inputs[operand.source])
-
-
-def _stored(subgraph: Subgraph, tensor: int) -> tuple[int, bool]:
-    """The constant behind a tensor, and whether it is stored sparse."""
-    sparse = False
-    for _ in _UNPACKING:
-        sparse |= subgraph.tensors[tensor].sparsity is not None
-        producer = subgraph.producers.get(tensor)
-        if producer is None or producer.name not in _UNPACKING or not producer.inputs:
-            break
-        sparse |= producer.name == "DENSIFY"
-        tensor = producer.inputs[0]
-    return tensor, sparse or (tensor >= 0 and subgraph.tensors[tensor].sparsity is not None)
-
-
-def _unfit(op: Op, shape: tuple[int, ...]) -> str | None:
-    """Why an operator's weight cannot be quantized, or None."""
-    if math.prod(shape) == 0:
-        return "it is empty"
-    if not worth_quantizing(shape):
-        return f"only {math.prod(shape)} weights"
-    if op.name == FULLY_CONNECTED:
-        if op.options is not None and op.options.weights_format != 0:
-            return "its weights are stored shuffled"
-        return None if len(shape) == 2 else f"a fully connected weight of shape {shape}"
-    if op.name in (CONV, DEPTHWISE):
-        return None if len(shape) == 4 else f"a convolution weight of shape {shape}"
-    return None
-
-
-def _needs_numbers(subgraph: Subgraph, op: Op, operand: Operand, shape: tuple[int, ...]) -> bool:
-    """Whether a product with a constant has no form as a linear layer."""
-    if op.name != MATMUL:
-        return False
-    rank = len(subgraph.shape(op.inputs[0])) == len(subgraph.shape(op.outputs[0]))
-    return operand.source is None or any(d != 1 for d in shape[:-2]) or not rank
 
 
 def _readings(subgraph: Subgraph, stored: int) -> list[Reading]:
@@ -416,6 +281,6 @@ def _kind(graph: Graph, group: _Group, name: str, main: int) -> str:
 
 def _constants(subgraph: Subgraph, op: Op) -> str:
     """Bytes of the numbers that an operator reads, for a message."""
-    stored = {_stored(subgraph, t)[0] for t in op.inputs if t >= 0}
+    stored = {stored_behind(subgraph, t)[0] for t in op.inputs if t >= 0}
     sizes = [c.nbytes for t in stored if t >= 0 and (c := subgraph.constant(t)) is not None]
     return f" ({sum(sizes):,} bytes)" if sizes else ""

@@ -14,9 +14,10 @@ from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.operands import MATMUL
+from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.quantize import Coded, Rewriter, code
 from lampq.adapters.tflite.variant import Variant
-from lampq.adapters.tflite.weights import Site, Weight
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.batch import BatchLike
