@@ -16,6 +16,8 @@ from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
 from lampq.core.values.head import HeadChoice
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 def ints(*values):
     return np.array(values, np.int32)
