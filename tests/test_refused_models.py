@@ -85,7 +85,7 @@ def test_one_output_a_sample_is_yes_or_no_in_tflite(tmp_path):
     linear(tmp_path / "m.tflite", np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32))
     model = adapters.read(tmp_path / "m.tflite")
     assert [head.role for head in model.heads] == ["probabilities"]
-    x = np.random.default_rng(1).standard_normal((8, 1, 64)).astype(np.float32)
+    x = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
     profile = lampq.profile(model, x, bits=(2, 8), fisher_draws=0)
     assert profile.kl[0, 0] > profile.kl[0, 1] > 0
 
