@@ -18,7 +18,6 @@ _CHOOSING = frozenset(
         *("TOPK_V2", "ARG_MAX", "ARG_MIN", "WHERE", "UNIQUE", "BUCKETIZE", "STABLEHLO_SORT"),
         *("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"),
         *("ROUND", "FLOOR", "CEIL", "FLOOR_DIV", "FLOOR_MOD", "SIGN"),
-        *("SPARSE_TO_DENSE", "SEGMENT_SUM", "UNSORTED_SEGMENT_SUM", "UNSORTED_SEGMENT_MAX"),
     )
 )
 # What they give tells shapes, not values.

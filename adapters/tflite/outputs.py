@@ -26,7 +26,9 @@ _PRODUCERS = {
     "CONV_2D": "Conv", "DEPTHWISE_CONV_2D": "Conv", "CONV_3D": "Conv", "TRANSPOSE_CONV": "ConvTranspose",
     "BATCH_MATMUL": "MatMul", "L2_NORMALIZATION": "LpNormalization", "RESIZE_BILINEAR": "Resize",
     "RESIZE_NEAREST_NEIGHBOR": "Resize", "PRELU": "PRelu", "RELU6": "Clip", "MEAN": "ReduceMean",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
+    "CONCATENATION": "Concat", "TOPK_V2": "TopK", "NON_MAX_SUPPRESSION_V4": "NonMaxSuppression",
+    "NON_MAX_SUPPRESSION_V5": "NonMaxSuppression", "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
 }  # fmt: skip
 _FUSED = {1: "Relu", 2: "Clip", 3: "Clip", 4: "Tanh"}
 _ALONG_LAST = frozenset(("SOFTMAX", "LOG_SOFTMAX", "L2_NORMALIZATION"))
