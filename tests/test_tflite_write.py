@@ -327,3 +327,18 @@ def test_a_written_file_keeps_its_size_when_it_is_written_again(tmp_path):
     data = b"".join(encode(read(out).graph.record))
     assert len(data) <= out.stat().st_size
     assert read(out).rest_bytes() <= out.stat().st_size
+
+
+def test_activations_that_cannot_bear_rounding_are_left_as_they_are(tmp_path):
+    """A large constant level and a small signal on it: 8 bits for the sum leave nothing of what the layer looks for."""
+    rng = np.random.default_rng(7)
+    signs = np.repeat(np.float32([-1, 1]), 18)
+    weight = np.stack([rng.permutation(signs) for _ in range(6)]).reshape(6, 3, 3, 4)
+    model = read(convolution(tmp_path / "m.tflite", weight, np.zeros(6, np.float32)))
+    batch = (1000 + 0.1 * rng.normal(size=(4, 8, 8, 4))).astype(np.float32)
+    out, plan = tmp_path / "q.tflite", plan_for(model, lambda _: 8)
+    reference = np.asarray(model.with_weights(dequantized(model, lambda _: 8)).run(batch))
+    model.write(plan, out, calibration=batch)
+    assert out.stat().st_size == plan.total_bytes
+    assert relative(run_directly(out, batch), reference) < 0.01
+    assert ("DEQUANTIZE", 5) in opcodes(out)

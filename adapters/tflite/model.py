@@ -272,8 +272,9 @@ class TfliteModel:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.
 
         Layers whose plan gives their input no width are stored for dynamic int8 activations where an operator
-        multiplies codes, else as codes that are made numbers when the file is loaded. Where the plan gives 8 bits,
-        inputs and outputs are quantized with fixed ranges, as far as operators take them.
+        multiplies codes, else as codes that are made numbers when the file is loaded; so are convolutions and products
+        where rounding their inputs while running would make other outputs of it. Where the plan gives 8 bits, inputs
+        and outputs are quantized with fixed ranges, as far as operators take them.
 
         Args:
             plan: Widths by layer name.

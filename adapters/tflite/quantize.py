@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Coded:
         scale: float32, shape (C,).
         inputs: Grid of the layer's input, or None where it is quantized while running.
         outputs: Grid of the output of each of its sites; None as for the inputs.
+        numbers: Numbers are made of the codes even where operators could compute with them.
     """
 
     weight: Weight
@@ -42,11 +44,13 @@ class Coded:
     scale: np.ndarray
     inputs: ActivationGrid | None = None
     outputs: Mapping[Site, ActivationGrid] | None = None
+    numbers: bool = False
 
     @property
     def multiplied(self) -> bool:
         """Whether operators compute with the codes themselves; otherwise numbers are made of them first."""
-        return containers.multiplied(self.weight, self.width, static=self.inputs is not None)
+        able = containers.multiplied(self.weight, self.width, static=self.inputs is not None)
+        return able and not self.numbers
 
     @property
     def axis(self) -> int:
@@ -76,6 +80,14 @@ def code(weight: Weight, quantized: Quantized, width: int, inputs: ActivationGri
     if not linear:
         codes = from_rows(codes, weight.shape, weight.channel_axis)
     return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale, inputs=fixed)
+
+
+def as_numbers(item: Coded) -> Coded:
+    """The same codes in the layout of the float weight, made numbers before they are read."""
+    weight = item.weight
+    same = item.axis == weight.channel_axis and item.codes.shape == weight.shape
+    codes = item.codes if same else from_rows(item.codes, weight.shape, weight.channel_axis)
+    return dataclasses.replace(item, codes=codes, numbers=True)
 
 
 class Rewriter:

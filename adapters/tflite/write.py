@@ -15,7 +15,7 @@ from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_by
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.places import Site
-from lampq.adapters.tflite.quantize import Coded, Rewriter, code
+from lampq.adapters.tflite.quantize import Coded, Rewriter, as_numbers, code
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
 from lampq.core.quantizing.quantizer import Quantized
@@ -26,6 +26,8 @@ from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_path
 
 _ACTIVATION_BITS = 8
+# Outputs further than this from those of the fake-quant model, relative to their norm, are others.
+_COARSE = 0.5
 # A further operator code takes no more in the tables.
 _CODE_BYTES = 48
 
@@ -55,21 +57,39 @@ def write(
         inputs = None if decision.activation_bits is None else _input_grid(weight, width, decision)
         coded.append(code(weight, quantized, width, inputs))
     coded = _with_output_grids(variant, coded, calibration)
-    draft = Draft(opened.graph)
-    quantized_names = {weight.name for weight, _ in decisions}
+    with atomic_path(path) as temporary:
+        deviation = _written(variant, coded, temporary, calibration)
+        if deviation > _COARSE and any(_may_be_numbers(item) for item in coded):
+            # Rounding some activations while running costs more than all weights: what takes no more room goes without.
+            exact = [as_numbers(item) if _may_be_numbers(item) else item for item in coded]
+            _written(variant, exact, temporary, calibration)
+
+
+def _may_be_numbers(item: Coded) -> bool:
+    """Whether the file has room to make numbers of codes that an operator would compute with."""
+    return item.multiplied and item.inputs is None and _has_room(item.weight)
+
+
+def _has_room(weight: Weight) -> bool:
+    """Whether files have room for a DEQUANTIZE of a weight: some width needs it, or the layer may."""
+    return MATMUL in weight.op_names or not all(containers.multiplied(weight, w) for w in containers.WIDTHS)
+
+
+def _written(variant: Variant, coded: list[Coded], path: Path, calibration: BatchLike | None) -> float:
+    """Write a file, and how far its outputs are from those of the fake-quant model."""
+    opened = variant.opened
+    draft, quantized = Draft(opened.graph), {item.weight for item in coded}
     for weight, values in variant.weights().items():
-        if weight.name not in quantized_names:
+        if weight not in quantized:
             draft.set_float(weight, values)
     rewriter = Rewriter(draft)
-    for stored in coded:
-        rewriter.apply(stored)
-    fixed = any(stored.inputs is not None for stored in coded)
-    pieces = encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed))
-    with atomic_path(path) as temporary:
-        with temporary.open("wb") as handle:
-            for piece in pieces:
-                handle.write(piece)
-        verify.verify(variant, temporary, draft, coded, calibration)
+    for item in coded:
+        rewriter.apply(item)
+    fixed = any(item.inputs is not None for item in coded)
+    with path.open("wb") as handle:
+        for piece in encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed)):
+            handle.write(piece)
+    return verify.verify(variant, path, draft, coded, calibration)
 
 
 def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
@@ -104,10 +124,10 @@ def _skeleton(opened: Opened, *, fixed: bool) -> list[Any]:
         # Scales that differ, as those of a real file do: equal ones would be stored once.
         scale = np.full(weight.shape[weight.channel_axis], 1.0 + index, dtype=np.float32)
         static = fixed and containers.multiplied(weight, 8, static=True)
-        numbers = [width for width in containers.WIDTHS if not containers.multiplied(weight, width)]
-        width = 8 if static or not numbers else numbers[0]
-        rank = 2 if width == 8 and MATMUL in weight.op_names else len(weight.shape)
-        coded = Coded(weight=weight, width=width, codes=np.zeros((1,) * rank, dtype=np.int8), scale=scale)
+        numbers = not static and _has_room(weight)
+        rank = 2 if not numbers and MATMUL in weight.op_names else len(weight.shape)
+        codes = np.zeros((1,) * rank, dtype=np.int8)
+        coded = Coded(weight=weight, width=8, codes=codes, scale=scale, numbers=numbers)
         if static and all(site.subgraph == opened.main.index for site in weight.sites):
             coded = dataclasses.replace(coded, inputs=grid, outputs=dict.fromkeys(weight.sites, grid))
         rewriter.apply(coded)
