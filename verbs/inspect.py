@@ -85,7 +85,7 @@ def _model(model: Any) -> Listing:
         "file": str(model.path),
         "format": model.format,
         "digest": model.digest,
-        "input": f"{model.input_spec.name} {list(model.input_spec.shape)} {model.input_spec.dtype}",
+        "input": "; ".join(f"{s.name} {list(s.shape)} {s.dtype}" for s in model.input_specs),
         "quantizable weights": sum(layer.size for layer in layers),
         "other bytes": model.rest_bytes(),
     }
