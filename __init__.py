@@ -2,7 +2,7 @@
 
     >>> import lampq                                                        # doctest: +SKIP
     >>> model = lampq.read("vit.onnx")                                      # doctest: +SKIP
-    >>> images = lampq.read_data("calib/", input_spec=model.input_spec)     # doctest: +SKIP
+    >>> images = lampq.read_data("calib/", input_specs=model.input_specs)   # doctest: +SKIP
     >>> profile = lampq.profile(model, images.inputs())                     # doctest: +SKIP
     >>> plan = lampq.plan(profile, average_bits=3)                          # doctest: +SKIP
     >>> lampq.apply(model, plan, "vit-3bit.onnx")                           # doctest: +SKIP

@@ -23,6 +23,8 @@ _DECODERS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MAX_PIXELS = 89_478_485
 _MAX_FILE_BYTES = 1 << 28
+# Of EXIF: the tag, and the values from which on width and height change places.
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,6 +164,13 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as err:
         raise AdapterError(f"image {path}: cannot be read ({err.strerror or err})") from err
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(height, width) of an image file once it is upright; decodes its header alone."""
+    image = pillow().open(io.BytesIO(content), formats=_DECODERS)
+    width, height = image.size
+    return (width, height) if image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE else (height, width)
 
 
 def _decode(content: bytes, mode: str) -> Image:
