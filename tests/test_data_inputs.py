@@ -168,7 +168,9 @@ def test_an_image_that_cannot_keep_its_size_is_named(tmp_path):
 def test_one_image_input_and_the_others_fixed(tmp_path):
     save(tmp_path / "images" / "a.png", picture(0))
     save(tmp_path / "images" / "b.png", picture(1))
-    with pytest.raises(AdapterError, match=r"images go into one input.*fix orig_size with --input NAME=VALUE"):
+    with pytest.raises(
+        AdapterError, match=r"images go into one input.*fix orig_size with --input NAME=VALUE"
+    ):
         read_data(tmp_path / "images", input_specs=DETECTOR)
     data = read_data(tmp_path / "images", input_specs=DETECTOR, constants={"orig_size": [480, 640]})
     found = data.inputs()

@@ -167,7 +167,9 @@ def test_a_tokenizer_that_is_absent_broken_or_of_another_model(model, monkeypatc
 def test_inputs_that_texts_do_not_give(model):
     path = write(model, "t.txt", text(3))
     pixels = InputSpec(name="pixel_values", shape=(None, 3, 4, 4))
-    with pytest.raises(AdapterError, match=r"texts give nothing for pixel_values.*--input pixel_values=VALUE"):
+    with pytest.raises(
+        AdapterError, match=r"texts give nothing for pixel_values.*--input pixel_values=VALUE"
+    ):
         read_data(path, input_specs=[IDS, pixels], model=model)
     data = read_data(path, input_specs=[IDS, pixels], model=model, constants={"pixel_values": 0})
     assert data.inputs()["pixel_values"].shape == (1, 3, 4, 4)

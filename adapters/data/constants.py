@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import numpy as np
 
 from lampq.adapters.data.named_arrays import takes
 from lampq.core.values.batch import Batch
+from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import FLOATING, InputSpec
 from lampq.core.values.messages import reason
 
+# Of a file that holds one sample.
+_MOST_BYTES = 1 << 30
 _WORDS = {"true": True, "false": False}
 
 
@@ -83,7 +87,7 @@ def _number(text: str) -> int | float:
 
 def _load(name: str, path: Path) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(io.BytesIO(read_bytes(path, _MOST_BYTES)), allow_pickle=False)
     except OSError as err:
         raise AdapterError(f"input {name}: {path} cannot be read ({err.strerror or reason(err)})") from err
     except (ValueError, EOFError, MemoryError, SyntaxError) as err:

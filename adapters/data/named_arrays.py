@@ -32,20 +32,27 @@ def match_inputs(
     Raises:
         AdapterError: An input has no array, or an array no input.
     """
-    arrays = dict(arrays)
-    if len(specs) == 1 and specs[0].name not in arrays and LONE in arrays:
-        arrays[specs[0].name] = arrays.pop(LONE)
-    names = [spec.name for spec in specs]
-    missing = [name for name in names if name not in arrays]
-    holds = listed(list(arrays), most=8) or "nothing"
-    if missing and len(specs) == 1:
+    check_names(list(arrays), specs, source)
+    return {spec.name: arrays[spec.name if spec.name in arrays else LONE] for spec in specs}
+
+
+def check_names(names: Sequence[str], specs: Sequence[InputSpec], source: str) -> None:
+    """Hold the names of arrays against those of inputs, each of which takes one.
+
+    Raises:
+        AdapterError: An input has no array, or an array no input; lists the inputs.
+    """
+    inputs = [spec.name for spec in specs]
+    known = [*inputs, LONE] if len(inputs) == 1 and inputs[0] not in names else inputs
+    unknown = [name for name in names if name not in known]
+    missing = [name for name in inputs if name not in names]
+    holds = listed(names, most=8) or "nothing"
+    if len(inputs) == 1 and missing and LONE not in names:
         raise AdapterError(f"data {source}: holds {holds}; save the samples as x (and labels as y)")
-    if missing:
+    if len(inputs) > 1 and missing:
         raise AdapterError(f"data {source}: holds {holds} but no {listed(missing)}; {takes(specs)}")
-    unknown = [name for name in arrays if name not in names]
     if unknown:
         raise AdapterError(f"data {source}: no input is called {listed(unknown)}; {takes(specs)}")
-    return {name: arrays[name] for name in names}
 
 
 def prepare_inputs(

@@ -21,7 +21,9 @@ from lampq.adapters.data.image_reader import ImageReader, image_runs
 from lampq.adapters.data.named_arrays import (
     CLASSES,
     LABELS,
+    LONE,
     array_reader,
+    check_names,
     match_inputs,
     prepare_inputs,
     takes,
@@ -178,11 +180,7 @@ def _open(path: Path, text: str, wanted: Wanted) -> Dataset:
     if path.is_dir():
         return _folder(path, text, wanted)
     if path.suffix.lower() == ".npz":
-        arrays = load_npz(path)
-        names = {spec.name for spec in wanted.specs}
-        # An input may be called `y` or `classes` too, and then it is that.
-        rest = {name: arrays.pop(name, None) for name in (LABELS, CLASSES) if name not in names}
-        return _arrays(arrays, rest.get(LABELS), names_of(rest.get(CLASSES), text), text, wanted)
+        return _npz(path, text, wanted)
     if path.suffix.lower() in text_files.SUFFIXES:
         return _texts(path, text, wanted)
     if text.rpartition(":")[2].replace(".", "_").isidentifier() and ":" in text:
@@ -191,6 +189,17 @@ def _open(path: Path, text: str, wanted: Wanted) -> Dataset:
     raise AdapterError(
         f"data {text}: {problem}; give a folder of images, an .npz, a file of texts or module:function"
     )
+
+
+def _npz(path: Path, text: str, wanted: Wanted) -> Dataset:
+    names = {spec.name for spec in wanted.specs}
+    # What no input takes is refused by its name, unread.
+    arrays, held = load_npz(path, {*names, LONE, LABELS, CLASSES})
+    # An input may be called `y` or `classes` too, and then it is that.
+    rest = {name: arrays.pop(name, None) for name in (LABELS, CLASSES) if name not in names}
+    unread = [name for name in held if name not in arrays and rest.get(name) is None]
+    check_names([*arrays, *unread], wanted.specs, text)
+    return _arrays(arrays, rest.get(LABELS), names_of(rest.get(CLASSES), text), text, wanted)
 
 
 def _arrays(

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from lampq.adapters.data.arrays import check_labels
+from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import listed, reason
 
 FIELDS = ("text", "sentence", "content")
 """What the field or column of a text is called, best first."""
 _LABEL = "label"
-_MAX_BYTES = 1 << 30
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,9 +44,7 @@ def read_texts(path: Path) -> Texts:
         AdapterError: It cannot be read, holds no or an empty text, has no field for texts, or only some labels.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise AdapterError(f"data {path}: larger than {_MAX_BYTES >> 20} MB; take fewer texts")
-        content = path.read_text(encoding="utf-8-sig")
+        content = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as err:
         raise AdapterError(f"data {path}: cannot be read ({err.strerror or err})") from err
     except UnicodeDecodeError as err:

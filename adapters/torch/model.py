@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.head import CLASSES, Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
@@ -164,15 +166,18 @@ class TorchModel:
                 main = next((use for use in uses if use.form != "lookup"), uses[0])
                 shares = tuple(use.module for use in uses if use is not main)
                 axis = main.channel_axis
-                found.append(
-                    Layer.from_weight(name, self.weight(name), kind=kind, channel_axis=axis, shares=shares)
-                )
+                weight = self.weight(name)
+                layer = Layer.from_weight(name, weight, kind=kind, channel_axis=axis, shares=shares)
+                scale = self.runtime.foldable.get(self._parameter(name))
+                if scale is not None:
+                    layer = dataclasses.replace(layer, folded=Fingerprint.from_array(weight * scale))
+                found.append(layer)
             self._layers = tuple(found)
         return self._layers
 
     def weight(self, name: str) -> np.ndarray:
-        """The stored array of a layer, float32, in the shape of its record."""
-        return self.tensors[self._parameter(name)].float().cpu().numpy()
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will."""
+        return self.tensors[self._parameter(name)].detach().cpu().to(torch.float32, copy=True).numpy()
 
     def run(self, batch: BatchLike) -> Batch:
         """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.attention
 
+from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.inputs import find_example, make_up, vocabulary_of
 from lampq.adapters.torch.layout import Layout, measure_layouts
 from lampq.adapters.torch.outputs import to_logits
@@ -112,6 +113,7 @@ class Runtime:
         self._recordings: dict[tuple[Any, ...], Recording] = {}
         self._obstacle: str | None = None
         self._places: dict[str, str] = {}
+        self._foldable: dict[str, np.ndarray] = {}
         self._digest: str | None = None
 
     def forward(self, weights: Weights, batch: torch.Tensor) -> torch.Tensor:
@@ -207,6 +209,12 @@ class Runtime:
         """Parameter -> kind, where its place in the forward pass tells: first convolution, last product."""
         _ = self.survey
         return self._places
+
+    @property
+    def foldable(self) -> Mapping[str, np.ndarray]:
+        """Parameter -> scale of the normalization behind it, where exporters can fold one into it."""
+        _ = self.survey
+        return self._foldable
 
     @property
     def obstacle(self) -> str | None:
@@ -336,6 +344,7 @@ class Runtime:
         for name, group in found.uses.items():
             self.layouts.update(((name, i), by_operation[use.operation]) for i, use in enumerate(group))
         self._places = places_of(tape, uses)
+        self._foldable = scales(tape, found.uses, self.weights)
         self._survey, self._obstacle = found, obstacle
 
 

@@ -11,9 +11,7 @@ import torch
 
 from lampq.adapters.torch.tape import Operation, Tape, tensors
 from lampq.adapters.torch.uses import Box, Use
-
-# Below this many weights the scales outweigh what fewer bits save.
-SMALLEST = 64
+from lampq.core.values.layer import worth_quantizing
 
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
@@ -206,9 +204,8 @@ class _Surveyor:
 
     def _objection(self, name: str, uses: Sequence[Use], embeddings: bool) -> str | None:
         """Why a weight with these uses is left alone, or None."""
-        size = self._weights[name].numel()
-        if size < SMALLEST:
-            return f"only {size} weights"
+        if not worth_quantizing(self._weights[name].shape):
+            return f"only {self._weights[name].numel()} weights"
         if all(use.form == "lookup" for use in uses) and not embeddings:
             return "an embedding table; ask for it with embeddings=True"
         if len({use.channel_axis for use in uses if use.form != "lookup"}) > 1:
