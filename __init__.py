@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lampq.core.values.errors import RecordError as RecordError
     from lampq.core.values.errors import SolverError as SolverError
     from lampq.core.values.gaussian import Gaussian as Gaussian
+    from lampq.core.values.head import HeadChoice as HeadChoice
     from lampq.core.values.layer import Layer as Layer
     from lampq.core.values.measurement import Measurement as Measurement
     from lampq.core.values.merge import merge as merge

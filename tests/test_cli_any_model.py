@@ -1,4 +1,4 @@
-"""The command line on a model of several inputs and outputs: flags, and every bad input as one line with exit code 2."""
+"""The command line on a model of several inputs and outputs: flags, and bad input as one line."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_profiles_by_roles_and_layers_that_flags_name(model, capfd):
     profile = lampq.Profile.read("p.json")
     assert profile.provenance["outputs"] == {"logits": "classes", "pred_boxes": "values:0.5"}
     assert [layer.name for layer in profile.kept] == ["head"]
-    code, out, _ = run(capfd, "inspect", "p.json", "--json")
+    _, out, _ = run(capfd, "inspect", "p.json", "--json")
     assert [head["name"] for head in json.loads(out)["heads"]] == ["logits", "pred_boxes"]
 
 
@@ -121,7 +121,8 @@ def test_a_layer_that_is_kept_stays_float_in_the_written_file(tmp_path, capfd):
     out = tmp_path / "q.onnx"
     code, _, err = run(
         capfd, "quantize", MODEL, "--data", CALIB, "--samples", "32", "--bits", "2-4", *PIXELS, "--avg-bits", "3",
-        "--rounds", "0", "--fisher-draws", "0", "--keep", "head", "--quiet", "-o", out, "--plan-out", tmp_path / "p.json",
+        "--rounds", "0", "--fisher-draws", "0", "--keep", "head", "--quiet", "-o", out,
+        "--plan-out", tmp_path / "p.json",
     )  # fmt: skip
     assert (code, err) == (0, "")
     plan = lampq.Plan.read(tmp_path / "p.json")

@@ -68,6 +68,7 @@ def test_a_plan_says_what_is_kept_and_applies_without_partial(tmp_path):
     assert again.kept[0].fingerprint.matches(plan.kept[0].fingerprint)
     lampq.apply(model, again, tmp_path / "out.numpy")
     assert [layer.name for layer in model.writes[0].layers] == ["image.fc1", "text.fc1", "boxes", "embed"]
+    assert lampq.match(again, model).matching.complete
     listing = lampq.inspect(tmp_path / "plan.json")
     assert listing.facts["kept float"] == ["head"]
 

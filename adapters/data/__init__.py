@@ -11,7 +11,8 @@ from lampq.adapters.data.hugging_face import find_preprocess
 from lampq.adapters.data.labelled import Labelled
 from lampq.adapters.data.override import preprocess_for
 from lampq.adapters.data.preprocess import PRESETS, Preprocess
-from lampq.adapters.data.reading import from_arrays, image_input, read_data
+from lampq.adapters.data.reading import from_arrays, read_data
+from lampq.adapters.data.wanted import image_input
 
 __all__ = [
     "PRESETS",

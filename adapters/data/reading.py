@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import numpy as np
 
 from lampq.adapters.data import texts as text_files
 from lampq.adapters.data.arrays import check_labels
-from lampq.adapters.data.constants import constant_inputs
 from lampq.adapters.data.dataset import Dataset
 from lampq.adapters.data.folder import scan_folder
 from lampq.adapters.data.function import load_function
@@ -31,41 +28,11 @@ from lampq.adapters.data.named_arrays import (
 from lampq.adapters.data.npz import class_names as names_of
 from lampq.adapters.data.npz import load_npz
 from lampq.adapters.data.preprocess import Preprocess
-from lampq.adapters.data.select import choose_samples
 from lampq.adapters.data.text_reader import read_tokens, text_inputs
 from lampq.adapters.data.tokenizer import find_encoder
+from lampq.adapters.data.wanted import Wanted, image_input
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.input_spec import FLOATING, InputSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Wanted:
-    """How data are to be read.
-
-    Attributes:
-        specs: The model's inputs, without those that are fixed.
-        preprocess: For images.
-        samples: Take this many; None takes all.
-        seed: Of that choice.
-        threads: Worker threads.
-        model: Where the model was read from, or None.
-    """
-
-    specs: Sequence[InputSpec]
-    preprocess: Preprocess
-    samples: int | None
-    seed: int
-    threads: int
-    model: Path | None = None
-
-    def choose(self, count: int, labels: np.ndarray | None, name: Any = str) -> np.ndarray:
-        """Indices of the samples to use; see `choose_samples`."""
-        return choose_samples(count, labels, name, samples=self.samples, seed=self.seed)
-
-    @property
-    def chosen_by(self) -> int | None:
-        """The seed, where it counts."""
-        return None if self.samples is None else self.seed
+from lampq.core.values.input_spec import InputSpec
 
 
 def read_data(
@@ -107,17 +74,18 @@ def read_data(
         MissingExtraError: Images are to be read or resized, or texts to be encoded, and what does it is not installed.
     """
     text, path = str(source), Path(source)
-    specs = _all_specs(input_specs, input_spec)
-    fixed = constant_inputs(constants or {}, specs)
-    wanted = Wanted(
-        specs=_free(specs, fixed, text),
-        preprocess=_record(preprocess),
+    wanted = Wanted.of(
+        text,
+        input_specs,
+        input_spec,
+        constants,
+        preprocess,
         samples=samples,
         seed=seed,
-        threads=threads or min(8, os.cpu_count() or 1),
+        threads=threads,
         model=None if model is None else Path(model),
     )
-    return replace(_open(path, text, wanted), constants=fixed)
+    return _open(path, text, wanted)
 
 
 def from_arrays(
@@ -153,27 +121,10 @@ def from_arrays(
         AdapterError: The arrays are empty or do not fit the model's inputs or each other.
         MissingExtraError: Images are to be resized and Pillow is not installed.
     """
-    specs = _all_specs(input_specs, input_spec)
-    fixed = constant_inputs(constants or {}, specs)
-    wanted = Wanted(
-        specs=_free(specs, fixed, source),
-        preprocess=_record(preprocess),
-        samples=samples,
-        seed=seed,
-        threads=threads or min(8, os.cpu_count() or 1),
-    )
+    choices = {"samples": samples, "seed": seed, "threads": threads, "model": None}
+    wanted = Wanted.of(source, input_specs, input_spec, constants, preprocess, **choices)
     named = inputs if isinstance(inputs, Mapping) else {wanted.specs[0].name: inputs}
-    return replace(_arrays(named, labels, class_names, source, wanted), constants=fixed)
-
-
-def image_input(specs: Sequence[InputSpec]) -> InputSpec | None:
-    """The one input that takes images, or None where there is none or no telling."""
-    images = [
-        spec for spec in specs if spec.layout is not None or (len(spec.shape) == 4 and spec.dtype in FLOATING)
-    ]
-    if len(specs) == 1:
-        return specs[0]
-    return images[0] if len(images) == 1 else None
+    return _arrays(named, labels, class_names, source, wanted)
 
 
 def _open(path: Path, text: str, wanted: Wanted) -> Dataset:
@@ -227,6 +178,7 @@ def _arrays(
         available=count,
         seed=wanted.chosen_by,
         reader=array_reader(inputs, labels, chosen, transforms, wanted.threads, source),
+        constants=wanted.constants,
     )
 
 
@@ -256,6 +208,7 @@ def _folder(path: Path, text: str, wanted: Wanted) -> Dataset:
         available=len(index.names),
         seed=wanted.chosen_by,
         reader=reader,
+        constants=wanted.constants,
     )
 
 
@@ -283,6 +236,7 @@ def _texts(path: Path, text: str, wanted: Wanted) -> Dataset:
         available=len(found.texts),
         seed=wanted.chosen_by,
         reader=reader,
+        constants=wanted.constants,
     )
 
 
@@ -305,27 +259,5 @@ def _function(text: str, wanted: Wanted) -> Dataset:
         available=None,
         seed=None,
         reader=reader,
+        constants=wanted.constants,
     )
-
-
-def _all_specs(specs: Sequence[InputSpec] | None, lone: InputSpec | None) -> tuple[InputSpec, ...]:
-    if (specs is None) == (lone is None):
-        raise AdapterError(
-            "data are read for a model: give input_specs, or input_spec where there is one input"
-        )
-    return (lone,) if lone is not None else tuple(specs or ())
-
-
-def _free(specs: Sequence[InputSpec], fixed: Mapping[str, Any], source: str) -> tuple[InputSpec, ...]:
-    free = tuple(spec for spec in specs if spec.name not in fixed)
-    if not free:
-        raise AdapterError(
-            f"data {source}: all inputs are fixed, so all samples would be the same; {takes(specs)}"
-        )
-    return free
-
-
-def _record(preprocess: Preprocess | str | None) -> Preprocess:
-    if isinstance(preprocess, Preprocess):
-        return preprocess
-    return Preprocess.preset("none" if preprocess is None else preprocess)
