@@ -11,7 +11,7 @@ from lampq.core.measuring.measure import quantized_weights
 from lampq.core.readouts.comparison import changed_share, compare_heads
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import Head, HeadChoice
 
 
@@ -136,3 +136,16 @@ def test_inspect_lists_inputs_outputs_and_what_is_covered(models, monkeypatch):
     assert found.facts["coverage"].startswith("73.7%: 1,120 of 1,520 bytes")
     assert found.facts["left alone"] == {"too small": 2, "a table of positions": 1}
     assert found.to_json()["heads"][2]["reason"] == "normalised to unit length"
+
+
+def test_outputs_are_judged_as_the_reference_says(models):
+    model, coarse = models
+    choice = [HeadChoice(name="pred_boxes", role="ignore")]
+    found = lampq.evaluate(coarse, samples(), reference=model.with_heads(choice))
+    assert [head.name for head in found.heads] == ["logits", "text_embeds"]
+
+
+def test_outputs_that_are_not_finite_are_named(models):
+    broken = models[0].with_weights({"boxes": np.full((12, 8), np.nan)})
+    with pytest.raises(RecordError, match="the model gives NaN or infinite values in output pred_boxes"):
+        lampq.evaluate(broken, samples(), reference=models[0])

@@ -19,6 +19,7 @@ from lampq.core.values.head import CLASSES
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.verbs.fake_quantize import fake_quantize
+from lampq.verbs.formats import judged_alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def evaluate(
         model: The model to judge.
         inputs: Preprocessed inputs, samples first.
         labels: Class indices, shape (S,), or None.
-        reference: Model whose predictions count as the truth for `kl`.
+        reference: Model whose predictions count as the truth for `kl`; its outputs are judged as it says.
         plan: Judge `model` as this plan has it (see `lampq.fake_quantize`); the reference is then `model` itself
             unless another is given, and the bytes are the plan's.
         calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
@@ -86,15 +87,20 @@ def evaluate(
     if plan is not None:
         reference = model if reference is None else reference
         model = fake_quantize(model, plan, batch=calibration)
+    if reference is not None:
+        # What a file is read for may differ from the float model's where quantizing has changed its operators.
+        model = judged_alike(model, reference)
     data = input_batch(model, inputs)
     truth = None if reference is None else _truth(reference, data, batch_size)
     outputs, seconds = _outputs(model, data, batch_size, progress)
+    if truth is not None:
+        _check_alike(outputs, truth.outputs)
+        truth.checked(outputs, "the model")
     decided = (truth or _alone(model, outputs, data)).readout.decisions(outputs)
     top1, notes = (None, ()) if labels is None else _accuracy(labels, model, outputs, decided)
     kl = agreement = None
     heads: tuple[HeadComparison, ...] = ()
     if truth is not None:
-        _check_alike(outputs, truth.outputs)
         kl = truth.damage(outputs)
         expected = truth.readout.decisions(truth.outputs)
         agreement = 1 - changed_share(expected, decided) if expected else None

@@ -119,8 +119,10 @@ def _check_masks(arrays: Mapping[str, np.ndarray], source: str) -> None:
     """
     texts = [n for n, a in arrays.items() if a.ndim == 2 and a.dtype.kind in "iu" and "mask" not in n.lower()]
     for name, mask in arrays.items():
-        stem, found, _ = name.lower().partition("attention_mask")
-        partners = [text for text in texts if text.lower().startswith(f"{stem}input_ids")] if found else []
+        stem, called_so, _ = name.lower().partition("attention_mask")
+        partners = (
+            [text for text in texts if text.lower().startswith(f"{stem}input_ids")] if called_so else []
+        )
         if "mask" not in name.lower() or mask.ndim != 2 or len(partners or texts) != 1:
             continue
         partner = (partners or texts)[0]

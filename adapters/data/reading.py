@@ -213,17 +213,17 @@ def _folder(path: Path, text: str, wanted: Wanted) -> Dataset:
 
 
 def _texts(path: Path, text: str, wanted: Wanted) -> Dataset:
-    found = text_files.read_texts(path)
+    content = text_files.read_texts(path)
     text_inputs(wanted.specs, text)
     if wanted.model is None:
         raise AdapterError(
             f"data {text}: texts need the model's tokenizer; say where the model is (model=...)"
         )
     encoder = find_encoder(wanted.model)
-    chosen = wanted.choose(len(found.texts), found.labels)
+    chosen = wanted.choose(len(content.texts), content.labels)
     reader = read_tokens(
-        [found.texts[i] for i in chosen],
-        None if found.labels is None else found.labels[chosen],
+        [content.texts[i] for i in chosen],
+        None if content.labels is None else content.labels[chosen],
         wanted.specs,
         encoder,
         text,
@@ -231,9 +231,9 @@ def _texts(path: Path, text: str, wanted: Wanted) -> Dataset:
     return Dataset(
         source=text,
         kind="texts",
-        class_names=found.class_names,
+        class_names=content.class_names,
         preprocess=None,
-        available=len(found.texts),
+        available=len(content.texts),
         seed=wanted.chosen_by,
         reader=reader,
         constants=wanted.constants,

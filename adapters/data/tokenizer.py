@@ -71,10 +71,10 @@ class TextEncoder:
             except Exception as err:
                 raise AdapterError(f"{self.path}: {most} tokens are too few ({reason(err)})") from err
         encodings = self.tokenizer.encode_batch(list(texts))
-        tokens = [Tokens(ids=encoding.ids, types=encoding.type_ids) for encoding in encodings]
-        for number, found in enumerate(tokens, start=1):
-            self._check(found, number)
-        return tokens
+        encoded = [Tokens(ids=encoding.ids, types=encoding.type_ids) for encoding in encodings]
+        for number, tokens in enumerate(encoded, start=1):
+            self._check(tokens, number)
+        return encoded
 
     def _check(self, tokens: Tokens, number: int) -> None:
         if not tokens.ids:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.readouts.parts import mask_of, output_of
+from lampq.core.readouts.parts import Part, parts_of
 from lampq.core.readouts.readout import Readout
+from lampq.core.readouts.role import Role
 from lampq.core.readouts.rows import to_rows
 from lampq.core.values.batch import Batch
 from lampq.core.values.head import DIRECTION, VALUES, Head
@@ -60,7 +61,7 @@ def compare_heads(readout: Readout, reference: Batch, outputs: Batch) -> tuple[H
             role=head.role,
             kl=float(Readout(heads=(head,), roles=(role,)).damage(reference, outputs).mean()),
             agreement=agreement(before[head.name], after[head.name]) if head.name in before else None,
-            **(_distances(head, reference, outputs) if head.role in (VALUES, DIRECTION) else {}),
+            **(_distances(head, role, reference, outputs) if head.role in (VALUES, DIRECTION) else {}),
         )
         for head, role in zip(readout.heads, readout.roles, strict=True)
     )
@@ -79,26 +80,27 @@ def changed_share(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarr
     return float(np.mean(known)) if known else 0.0
 
 
-def _distances(head: Head, reference: Batch, outputs: Batch) -> dict[str, float]:
+def _distances(head: Head, role: Role, reference: Batch, outputs: Batch) -> dict[str, float]:
     cosines, error, size = [], 0.0, 0.0
-    for expected, given in zip(reference.groups, outputs.groups, strict=True):
-        mask = mask_of(expected, head)
-        rows = to_rows(output_of(expected, head), head.axis).astype(np.float64)
-        others = to_rows(output_of(given, head), head.axis).astype(np.float64)
-        if mask is not None:
-            rows, others = (np.where(mask[..., None] != 0, array, 0.0) for array in (rows, others))
+    for part in parts_of([head], [role], reference):
+        rows, others = (_counted(part, batch) for batch in (reference, outputs))
         error += float(np.square(others - rows).sum())
         size += float(np.square(rows).sum())
         # A box is no direction: values are compared sample by sample.
-        vectors = [
-            array if head.role == DIRECTION else array.reshape(len(array), 1, -1) for array in (rows, others)
-        ]
+        whole = (len(rows), 1, -1)
+        vectors = (rows, others) if head.role == DIRECTION else (rows.reshape(whole), others.reshape(whole))
         cosines.append(_cosines(*vectors))
-    found = np.concatenate(cosines)
+    known = np.concatenate(cosines)
     return {
-        **({"cosine": float(found.mean())} if found.size else {}),
+        **({"cosine": float(known.mean())} if known.size else {}),
         **({"relative_error": float(np.sqrt(error / size))} if size > 0 else {}),
     }
+
+
+def _counted(part: Part, batch: Batch) -> np.ndarray:
+    """Rows of an output, float64, zero where they do not count."""
+    rows = to_rows(part.of(batch), part.head.axis).astype(np.float64)
+    return rows if part.mask is None else np.where(part.mask[..., None] != 0, rows, 0.0)
 
 
 def _cosines(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
