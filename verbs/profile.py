@@ -29,6 +29,7 @@ from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
+from lampq.verbs.overhead import file_overhead
 
 
 def profile(
@@ -88,10 +89,11 @@ def profile(
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
+    overhead = file_overhead(model, layers, kept, measurement, damage.steps)
     return Profile(
         layers=layers,
         options=options,
-        rest_bytes=rest_bytes(model, measurement, kept),
+        rest_bytes=overhead.rest_bytes,
         kept=kept,
         container=measurement.container,
         block=measurement.block,
@@ -99,6 +101,7 @@ def profile(
         tables=known_tables(
             weight_error=damage.weight_error,
             payload_bytes=payload,
+            **overhead.tables(),
             kl=damage.kl,
             changed=damage.changed,
             gram=damage.gram,
@@ -195,12 +198,6 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
             f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
         )
     return selection.split(layers)
-
-
-def rest_bytes(model: Model, measurement: Measurement, kept: Sequence[KeptLayer]) -> int:
-    """Bytes of a quantized file, at most, beside the payload of the layers that are quantized."""
-    floats = sum(layer.float_bytes for layer in kept)
-    return model.rest_bytes(activations=measurement.act_bits is not None) + floats
 
 
 def _measure(

@@ -135,12 +135,12 @@ def build_plan(
         container=profile.container,
         block=profile.block,
         rounding=profile.rounding,
-        rest_bytes=profile.rest_bytes,
+        rest_bytes=profile.rest_of(np.asarray(choice)),
         kept=profile.kept,
         provenance=profile.provenance,
     )
 
 
 def _no_limit(profile: Profile, allowed: np.ndarray) -> Limit:
-    use = np.where(allowed, profile.payload_bytes, 0)
+    use = np.where(allowed, profile.stored_bytes, 0)
     return Limit(name=BYTES, use=use, most=int(use.max(axis=1).sum()), asked="", show=str)

@@ -235,7 +235,7 @@ class Search:
         if self.mode == ERROR:
             return None, None
         cheaper, dearer = next_choices(
-            by_size(self.problem, self.profile.payload_bytes),
+            by_size(self.problem, self.profile.stored_bytes),
             choice,
             interaction=self.interaction,
             solve=self.solve,

@@ -69,6 +69,9 @@ _CELLS = (LAYERS, OPTIONS)
 KINDS: Mapping[str, TableKind] = {
     "weight_error": TableKind(axes=_CELLS, merge=SAME, unit="squared weight", least=0),
     "payload_bytes": TableKind(axes=_CELLS, merge=SAME, unit="bytes", dtype="int64", least=-1),
+    "overhead_bytes": TableKind(axes=_CELLS, merge=SAME, unit="bytes", dtype="int64", least=0),
+    "shared_bytes": TableKind(axes=("parts",), merge=SAME, unit="bytes", dtype="int64", least=0),
+    "shares": TableKind(axes=(*_CELLS, "parts"), merge=SAME, unit="uses", dtype="int8", least=0),
     "kl": TableKind(axes=_CELLS, merge=MEAN, unit="nats", least=0),
     "changed": TableKind(axes=_CELLS, merge=MEAN, unit="share of decisions", least=0),
     "joint_fisher": TableKind(axes=_CELLS, merge=MEAN, unit="nats", least=0),
