@@ -24,7 +24,7 @@ class Applied:
     """What was written. It stands for its path wherever one is wanted.
 
     Attributes:
-        plan: The plan with the names and shapes that its layers have in the model.
+        plan: The plan with the names and shapes that its layers have in the model, and the bytes of what was written.
         path: The file, or folder.
         size_bytes: Bytes of it.
         notes: What fitting the plan to the model gives reason to say.
@@ -79,10 +79,11 @@ def apply(
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
     error = model.write(fitted, out, calibration=batch)
+    written = size_bytes(out)
     return Applied(
-        plan=fitted,
+        plan=dataclasses.replace(fitted, rest_bytes=max(written - fitted.payload_bytes, 0)),
         path=out,
-        size_bytes=size_bytes(out),
+        size_bytes=written,
         notes=fitted.notes[len(plan.notes) :],
         error=error,
     )

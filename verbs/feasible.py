@@ -53,9 +53,7 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
     return Profile(
         layers=layers,
         options=options,
-        tables=known_tables(
-            weight_error=np.zeros(payload.shape), payload_bytes=payload, **overhead.tables()
-        ),
+        tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload, **overhead.tables()),
         rest_bytes=overhead.rest_bytes,
         container=measurement.container,
         samples=samples,

@@ -84,7 +84,8 @@ def quantize(
     profile = make_profile(model, batch, measurement, progress=progress)
     plan = best_plan(model, profile, batch, request, progress=progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
-    apply(model, plan, out, batch=batch, force=force)
+    applied = apply(model, plan, out, batch=batch, force=force)
+    plan = dataclasses.replace(plan, rest_bytes=applied.size_bytes - plan.payload_bytes)
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
     return _as_written(model, batch, plan, out)

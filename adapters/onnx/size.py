@@ -167,7 +167,9 @@ def _divided(columns: Sequence[_Column | None], layers: int) -> Overhead:
         rest_bytes=max((c.rest + len(varint(max(d.total for _, d in made))) for _, c in made), default=0),
         overhead_bytes=own,
         shared_bytes=np.array([size for _, size in parts], dtype=np.int64),
-        shares=np.stack([mask for mask, _ in parts], axis=-1) if parts else np.zeros((*own.shape, 0), np.int8),
+        shares=np.stack([mask for mask, _ in parts], axis=-1)
+        if parts
+        else np.zeros((*own.shape, 0), np.int8),
     )
 
 

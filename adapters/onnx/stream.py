@@ -18,15 +18,13 @@ from lampq.adapters.onnx.outline import varint
 
 # Smaller tensors go through the library.
 _LARGE_BYTES = 1 << 16
-# Of tensors from here on it is enough to know how long they are.
-_UNSEEN_BYTES = 64
 
 _GRAPH, _NODE, _INITIALIZER, _RAW_DATA = 7, 1, 5, 9
 
 
 def write(model: ir.Model, path: Path) -> None:
     """Write a model, weights included; the model is left as it was, but for the order of its initializers."""
-    proto, large = _without_large(model, _LARGE_BYTES)
+    proto, large = _without_large(model)
     graph = proto.graph.SerializeToString()
     proto.ClearField("graph")
     length = len(graph) + sum(map(entry_bytes, large))
@@ -41,8 +39,8 @@ def write(model: ir.Model, path: Path) -> None:
 
 
 def file_bytes(model: ir.Model) -> int:
-    """Size of the file that `write` makes. Tensors of some size are not looked at."""
-    proto, large = _without_large(model, _UNSEEN_BYTES)
+    """Size of the file that `write` makes; large tensors are not looked at."""
+    proto, large = _without_large(model)
     length = proto.graph.ByteSize() + sum(map(entry_bytes, large))
     proto.ClearField("graph")
     return proto.ByteSize() + len(_field(_GRAPH, length)) + length
@@ -60,10 +58,10 @@ def node_bytes(node: ir.Node) -> int:
     return len(_field(_NODE, length)) + length
 
 
-def _without_large(model: ir.Model, least: int) -> tuple[onnx.ModelProto, list[ir.Value]]:
-    """The message of a model without its initializers of `least` bytes and more, and these."""
+def _without_large(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
+    """The message of a model without its large initializers, and these."""
     initializers = model.graph.initializers
-    large = {name: value for name, value in initializers.items() if _is_large(value, least)}
+    large = {name: value for name, value in initializers.items() if _is_large(value)}
     for name in large:
         del initializers[name]
     try:
@@ -73,9 +71,9 @@ def _without_large(model: ir.Model, least: int) -> tuple[onnx.ModelProto, list[i
             model.graph.register_initializer(value)
 
 
-def _is_large(value: ir.Value, least: int) -> bool:
+def _is_large(value: ir.Value) -> bool:
     tensor = value.const_value
-    return tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= least
+    return tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _LARGE_BYTES
 
 
 def _bytes(value: ir.Value) -> int:

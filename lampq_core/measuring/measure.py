@@ -39,8 +39,8 @@ class Damage:
         changed: Share of the decisions that change, float64, shape (L, J), or None where outputs decide nothing.
         gram: Inner products of the outputs' differences (`core.measuring.interaction`), float64, shape (L, J, L, J),
             or None where there is no room for it.
-        steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J); 0 where
-            nothing was measured.
+        steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J);
+            0 where nothing was measured.
     """
 
     weight_error: np.ndarray

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lampq.core.values.head import Head, HeadChoice
     from lampq.core.values.input_spec import InputSpec
     from lampq.core.values.layer import Layer
-from lampq.core.values.option import Option
-from lampq.core.values.overhead import Overhead
+    from lampq.core.values.option import Option
     from lampq.core.values.output_spec import OutputSpec
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
 

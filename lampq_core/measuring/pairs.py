@@ -149,7 +149,11 @@ def measure_pairs(
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
     return PairDamage(
-        damage=collector.damage(error, steps), measured=measured, deviation=deviation, runs=runs, tolerance=tolerance
+        damage=collector.damage(error, steps),
+        measured=measured,
+        deviation=deviation,
+        runs=runs,
+        tolerance=tolerance,
     )
 
 

@@ -115,7 +115,9 @@ class Profile:
         if sizes is None or shares is None:
             return
         if shares.shape[2] != len(sizes):
-            raise RecordError(f"profile: shares tells of {shares.shape[2]} parts, shared_bytes of {len(sizes)}")
+            raise RecordError(
+                f"profile: shares tells of {shares.shape[2]} parts, shared_bytes of {len(sizes)}"
+            )
         if (sizes > LARGEST_COUNT).any():
             raise RecordError("profile: shared_bytes is impossibly large; it is damaged")
 
