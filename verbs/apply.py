@@ -108,8 +108,11 @@ def fit_to(
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
             of a fused weight have different widths and `widest` is false.
     """
-    whole, stored = model, model if out is None else stored_as(model, out)
+    stored = model if out is None else stored_as(model, out)
     layers = model.layers()
+    if len(stored.layers()) == len(layers):
+        model = stored
+    whole = model
     known: tuple[PlanLayer | KeptLayer, ...] = (*plan.layers, *plan.kept)
     matching = match(known, layers, by_name=by_name)
     notes = plan.notes

@@ -86,14 +86,17 @@ def read_written(model: Model, out: Path) -> Model:
 
 
 def stored_as(model: Model, out: Path) -> Model:
-    """The model with the layers alone that `out` can hold packed: a Hugging Face folder has no place for some.
+    """The model with the layers alone that `out` can hold packed, and their bytes there.
+
+    A Hugging Face folder has no place for some layers, and another form than a file.
 
     Raises:
         AdapterError: It has a place for none.
     """
-    if getattr(model, "hugging_face", False) and out.suffix == "":
-        return cast("Model", cast("TorchModel", model).for_folder())
-    return model
+    if not getattr(model, "hugging_face", False):
+        return model
+    source = cast("TorchModel", model)
+    return cast("Model", source.for_folder() if out.suffix == "" else source.for_file())
 
 
 def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
@@ -102,6 +105,8 @@ def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
         return ()
     names = {layer.name for layer in stored.layers()}
     left = [layer for layer in model.layers() if layer.name not in names]
+    if not left:
+        return ()
     return (
         f"{len(left)} layers of {sum(layer.size for layer in left):,} weights stay float and are not counted, as "
         f"folders cannot pack them ({listed([layer.name for layer in left])}); a .safetensors file can",

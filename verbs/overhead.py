@@ -19,6 +19,7 @@ def file_overhead(
     kept: Sequence[KeptLayer],
     measurement: Measurement,
     steps: np.ndarray | None = None,
+    ranges: np.ndarray | None = None,
 ) -> Overhead:
     """What a quantized file takes beside codes and scales, by option where the format tells.
 
@@ -28,8 +29,10 @@ def file_overhead(
         kept: Those that stay float.
         measurement: Options and container.
         steps: See `core.measuring.model.Sized.overhead`.
+        ranges: See there.
     """
     if is_sized(model):
-        return model.overhead(layers, measurement.options, measurement.container, steps=steps)
+        options, container = measurement.options, measurement.container
+        return model.overhead(layers, options, container, steps=steps, ranges=ranges)
     floats = sum(layer.float_bytes for layer in kept)
     return Overhead(rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None) + floats)

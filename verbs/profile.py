@@ -89,7 +89,8 @@ def profile(
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
-    overhead = file_overhead(model, layers, kept, measurement, damage.steps)
+    table = None if ranges is None else ranges.table
+    overhead = file_overhead(model, layers, kept, measurement, damage.steps, table)
     return Profile(
         layers=layers,
         options=options,
@@ -106,7 +107,7 @@ def profile(
             changed=damage.changed,
             gram=damage.gram,
             joint_fisher=sense.joint.table,
-            activation_range=None if ranges is None else ranges.table,
+            activation_range=table,
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
         per_token=ranges is not None and ranges.per_token,

@@ -244,6 +244,7 @@ class OnnxModel:
         container: str,
         *,
         steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
     ) -> Overhead:
         """What a file holds beside codes and scales; see `lampq.core.measuring.model.Sized`."""
         from lampq.adapters.onnx import size

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.values.option import Option
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
 
@@ -62,7 +64,8 @@ class TorchModel:
         format: "torch".
         grid: Grid its weights are quantized on.
         coding: How its weights become codes.
-        hugging_face: Whether it is written as a Hugging Face directory.
+        hugging_face: Whether it can be written as a Hugging Face directory.
+        in_folder: Whether bytes are those of such a directory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
         rounding: Which activations are rounded.
@@ -83,7 +86,7 @@ class TorchModel:
     ) -> None:
         self.path = path
         self.source = source
-        self.hugging_face = hugging_face
+        self.hugging_face = self.in_folder = hugging_face
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
         self.coding = Coding()
@@ -229,6 +232,12 @@ class TorchModel:
         other._parameters = other._layers = None
         return other
 
+    def for_file(self) -> TorchModel:
+        """The same model, whose bytes are those of a packed file."""
+        other = copy.copy(self)
+        other.in_folder = False
+        return other
+
     def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
         """The same model with factors of attention rounded; `calibrate` names them.
 
@@ -311,18 +320,34 @@ class TorchModel:
         return sum(tensor.nbytes for tensor in self.runtime.weights.values())
 
     def rest_bytes(self, *, activations: bool = False) -> int:
-        """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
-        rest = self.rest()
-        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
+        """Bytes of a quantized file beside its payload: all other tensors, names and descriptions."""
+        from lampq.adapters.torch import size
 
-    def rest(self) -> dict[str, torch.Tensor]:
-        """The tensors that are stored with the model and are no layers."""
-        kept = self.module.state_dict().keys() - set(self.parameters.values())
-        return {name: tensor for name, tensor in self.tensors.items() if name in kept}
+        return size.rest_bytes(self)
+
+    def overhead(
+        self,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        *,
+        steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales, at most; see `lampq.core.measuring.model.Sized`."""
+        from lampq.adapters.torch import size
+
+        return size.overhead(self, layers, options, container, steps=steps, ranges=ranges)
+
+    def origin(self) -> dict[str, Any]:
+        """What a packed file says of where its model came from."""
+        from lampq.adapters.torch.writing import origin
+
+        return origin(self)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""
-        if self.hugging_face:
+        if self.in_folder:
             return compressed.stored_bytes(self, layer, bits)
         scales = scale_count(layer.shape, layer.channel_axis, self.coding.block)
         return packed.payload_bytes(layer.size, scales, bits, container)
@@ -390,25 +415,6 @@ class TorchModel:
         from lampq.adapters.torch.writing import write
 
         write(self, plan, path)
-
-    def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
-        from lampq.adapters.torch.writing import origin
-
-        if self.hugging_face:
-            return compressed.header_bytes(self, rest)
-        records = {
-            self.parameters[layer.name]: packed.Record(
-                layer=layer.name,
-                bits=8,
-                step=1,
-                offset=128,
-                shape=layer.shape,
-                channel_axis=layer.channel_axis,
-                block=self.coding.block,
-            )
-            for layer in self.layers()
-        }
-        return packed.header_bytes(records, origin(self), rest)
 
     def _parameter(self, name: str) -> str:
         if name not in self.parameters:

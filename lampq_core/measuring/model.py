@@ -149,6 +149,7 @@ class Sized(Model, Protocol):
         container: str,
         *,
         steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
     ) -> Overhead:
         """What a file holds beside codes and scales.
 
@@ -159,6 +160,8 @@ class Sized(Model, Protocol):
             container: How codes are stored.
             steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J);
                 None where it is not known.
+            ranges: Ends of the grids of the layers' inputs, shape (L, J, 2), where others than those of their
+                statistics are stored; None where there are none.
         """
 
 

@@ -15,7 +15,7 @@ class Overhead:
 
     Attributes:
         rest_bytes: What every plan has.
-        overhead_bytes: What an option of a layer adds for itself (nodes, names, shapes), int64, shape (L, J); None: nothing.
+        overhead_bytes: What an option of a layer adds for itself (nodes, names, shapes), int64, shape (L, J), or None.
         shared_bytes: Of each thing that several layers use, such as the table of a width, int64, shape (K,), or None.
         shares: Which of them an option of a layer needs, 0 or 1, int8, shape (L, J, K), or None.
     """
