@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +17,7 @@ from lampq.core.values.head import HeadChoice
 from lampq.core.values.input_spec import only_input
 from lampq.core.values.messages import listed
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.side_files import SideNames
 
 if TYPE_CHECKING:
     from lampq.adapters.torch import TorchModel
@@ -126,8 +127,13 @@ def refuse_unwritable(model: Model, out: Path) -> None:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else (path,)
+    """Bytes of a file with the data beside it, or of all files in a folder."""
+    files: Iterable[Path]
+    if path.is_dir():
+        files = path.rglob("*")
+    else:
+        names = SideNames(stem=path.name, ending=".data")
+        files = (path, *(file for file in path.parent.iterdir() if names.digits(file.name)))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 

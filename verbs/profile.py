@@ -90,7 +90,9 @@ def profile(
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
     table = None if ranges is None else ranges.table
-    overhead = file_overhead(model, layers, kept, measurement, damage.steps, table)
+    # Parts of the data must agree, and ranges that are read off the data differ from part to part.
+    alike = layers if shard is None or ranges is not None else tuple(map(_without_input, layers))
+    overhead = file_overhead(model, alike, kept, measurement, damage.steps, table)
     return Profile(
         layers=layers,
         options=options,
@@ -236,6 +238,10 @@ def _measure(
         progress=progress,
     )
     return pairs.damage, {"range": ranges.method, **pairs.summary()}
+
+
+def _without_input(layer: Layer) -> Layer:
+    return dataclasses.replace(layer, activation=None)
 
 
 def _with_traces(layer: Layer, traces: Traces | None) -> Layer:

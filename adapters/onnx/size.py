@@ -49,7 +49,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
         activations: Whether inputs are quantized too.
     """
     sites, block = model.sites, model.coding.block
-    grids = _placeholders([site.name for site in sites]) if activations else {}
+    grids = _placeholders(sites) if activations else {}
     recipe = Recipe(
         bits=dict.fromkeys((site.name for site in sites), 7),
         container="bitplane",
@@ -81,7 +81,7 @@ def overhead(
         container: `bitplane` or `int8`.
         steps: Distance of neighbouring integers by layer and option, shape (L, J), which tells grids apart; None: 2.
     """
-    grids = _input_grids(layers)
+    grids = _input_grids(model, layers)
     columns = []
     for column, option in enumerate(options):
         known = {} if steps is None else dict(zip(_names(layers), steps[:, column].tolist(), strict=True))
@@ -215,20 +215,23 @@ def _payload_bytes(site: Site, bits: int, container: str, block: int | None) -> 
     return layer_bytes(math.prod(site.shape), scales, bits, container)
 
 
-def _input_grids(layers: Sequence[Layer]) -> dict[str, ActivationGrid]:
+def _input_grids(model: Varied, layers: Sequence[Layer]) -> dict[str, ActivationGrid]:
     """Grids of the layers' inputs; of the like before anything was measured."""
     seen = {layer.name: layer.activation for layer in layers if layer.activation is not None}
     if not seen:
-        return _placeholders(_names(layers))
+        names = set(_names(layers))
+        return _placeholders([site for site in model.sites if site.name in names])
     return {
         name: ActivationGrid.from_range(float(inputs.min[0]), float(inputs.max[0]))
         for name, inputs in seen.items()
     }
 
 
-def _placeholders(names: Sequence[str]) -> dict[str, ActivationGrid]:
-    """Grids that no two layers have in common."""
-    return {name: ActivationGrid.from_range(-1.0, 1.0 + index) for index, name in enumerate(names)}
+def _placeholders(sites: Sequence[Site]) -> dict[str, ActivationGrid]:
+    """Grids that only layers with the same input have in common."""
+    read = {site.name: site.uses[0].activation.name for site in sites if site.uses}
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(read.values()))}
+    return {name: ActivationGrid.from_range(-1.0, 1.0 + numbers[value]) for name, value in read.items()}
 
 
 def _names(layers: Sequence[Layer]) -> list[str]:
