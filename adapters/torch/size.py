@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ def _record(
     )
 
 
-def _row(table: np.ndarray | None, index: int, options: Sequence[Option]) -> Sequence[object]:
+def _row(table: np.ndarray | None, index: int, options: Sequence[Option]) -> list[Any]:
     return [None] * len(options) if table is None else list(table[index])
 
 
