@@ -47,22 +47,28 @@ def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool 
 
 def places_of(tape: Tape, uses: Sequence[Use]) -> dict[str, str]:
     """Kinds that show in a weight's place: `patch_embed` reads the input itself, `head` gives the output."""
-    kinds = {}
-    result = tape.output
+    kinds: dict[str, str] = {}
+    for result in tape.outputs.values():
+        kinds.update(_head(tape, uses, result))
+    for use in uses:
+        if use.form == "conv" and tape.operations[use.operation].slot(use.data) in tape.inputs.values():
+            kinds[use.weight] = "patch_embed"
+    return kinds
+
+
+def _head(tape: Tape, uses: Sequence[Use], result: int) -> dict[str, str]:
+    """The weight of the last product before an output, if nothing comes in between."""
     for operation in reversed(tape.operations):
         if result not in operation.writes:
             continue
         product = next((use for use in uses if tape.operations[use.operation] is operation), None)
         if product is not None:
-            kinds[product.weight] = "head"
+            return {product.weight: "head"}
         # A bias may be added after the product.
-        if product is not None or not (operation.rearranges or operation.name == "aten::add"):
+        if not operation.reads or not (operation.rearranges or operation.name == "aten::add"):
             break
         result = operation.reads[0][1]
-    for use in uses:
-        if use.form == "conv" and tape.operations[use.operation].slot(use.data) == tape.input:
-            kinds[use.weight] = "patch_embed"
-    return kinds
+    return {}
 
 
 class _Surveyor:
@@ -75,7 +81,7 @@ class _Surveyor:
             for name, slot in tape.weights.items()
             if weights[name].dim() >= 2 and weights[name].is_floating_point()
         }
-        self._active = {tape.input}
+        self._active = set(tape.inputs.values())
         self._uses: dict[str, list[Use]] = {}
         self._reasons: dict[str, str] = {}
         self._products: list[tuple[int, tuple[int, int]]] = []

@@ -66,7 +66,7 @@ class Reference:
 
 def input_batch(model: Model, batch: BatchLike) -> Batch:
     """Inputs by name, whatever form they come in: a lone array is the model's only input."""
-    specs = model.input_specs
+    specs = [spec for spec in model.input_specs if not spec.optional]
     return Batch.of(batch, name=specs[0].name if len(specs) == 1 else "x")
 
 
