@@ -16,70 +16,40 @@ import importlib
 
 # Not from `typing`, which takes longer to load than all else here: an interrupt meanwhile shows a traceback.
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "Budget": "lampq.core.allocating.limits",
-    "Gaussian": "lampq.core.values.gaussian",
-    "LampqError": "lampq.core.values.errors",
-    "Layer": "lampq.core.values.layer",
-    "Plan": "lampq.core.values.plan",
-    "Problem": "lampq.core.values.problem",
-    "Profile": "lampq.core.values.profile",
-    "Solution": "lampq.core.values.solution",
-    "apply": "lampq.verbs.apply",
-    "compare": "lampq.verbs.compare",
-    "convert": "lampq.verbs.convert",
-    "demo": "lampq.verbs.demo",
-    "evaluate": "lampq.verbs.evaluate",
-    "fake_quantize": "lampq.verbs.fake_quantize",
-    "inspect": "lampq.verbs.inspect",
-    "match": "lampq.verbs.match",
-    "merge": "lampq.core.values.merge",
-    "plan": "lampq.verbs.plan",
-    "profile": "lampq.verbs.profile",
-    "quantize": "lampq.verbs.quantize",
-    "read": "lampq.adapters",
-    "read_data": "lampq.adapters.data",
-    "report": "lampq.verbs.report",
-    "schema": "lampq.core.values.schema",
-    "solve": "lampq.solvers",
-    "sweep": "lampq.verbs.sweep",
-    "why": "lampq.verbs.why",
-}
-
-__all__ = ["__version__", *sorted(_EXPORTS)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'lampq' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
+# The one list of public names: type checkers read it, and so does `_exports`.
 if TYPE_CHECKING:
+    from typing import Any
+
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
-    from lampq.core.allocating.limits import Budget as Budget
+    from lampq.core.values.budget import Budget as Budget
+    from lampq.core.values.errors import AdapterError as AdapterError
+    from lampq.core.values.errors import BudgetError as BudgetError
     from lampq.core.values.errors import LampqError as LampqError
+    from lampq.core.values.errors import MissingExtraError as MissingExtraError
+    from lampq.core.values.errors import NoGradientsError as NoGradientsError
+    from lampq.core.values.errors import OutputError as OutputError
+    from lampq.core.values.errors import OutputExistsError as OutputExistsError
+    from lampq.core.values.errors import PlanError as PlanError
+    from lampq.core.values.errors import RecordError as RecordError
+    from lampq.core.values.errors import SolverError as SolverError
     from lampq.core.values.gaussian import Gaussian as Gaussian
     from lampq.core.values.layer import Layer as Layer
+    from lampq.core.values.measurement import Measurement as Measurement
     from lampq.core.values.merge import merge as merge
+    from lampq.core.values.option import Option as Option
     from lampq.core.values.plan import Plan as Plan
     from lampq.core.values.problem import Problem as Problem
     from lampq.core.values.profile import Profile as Profile
+    from lampq.core.values.recipe import Recipe as Recipe
+    from lampq.core.values.request import Request as Request
     from lampq.core.values.schema import schema as schema
     from lampq.core.values.solution import Solution as Solution
     from lampq.solvers import solve as solve
+    from lampq.verbs.apply import Applied as Applied
     from lampq.verbs.apply import apply as apply
     from lampq.verbs.compare import compare as compare
     from lampq.verbs.convert import convert as convert
@@ -94,3 +64,30 @@ if TYPE_CHECKING:
     from lampq.verbs.report import report as report
     from lampq.verbs.sweep import sweep as sweep
     from lampq.verbs.why import why as why
+
+
+def _exports() -> dict[str, str]:
+    """Public names and the modules that define them, off the imports above."""
+    import ast
+    from pathlib import Path
+
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module or "" for node in imports for alias in node.names if alias.asname}
+
+
+def __getattr__(name: str) -> Any:
+    exports = _exports()
+    if name == "__all__":
+        value: Any = ["__version__", *sorted(exports)]
+    elif name in exports:
+        value = getattr(importlib.import_module(exports[name]), name)
+    else:
+        raise AttributeError(f"module 'lampq' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(["__version__", *_exports()])

@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def detect(path: str | Path) -> str:
     if named is not None:
         return named
     try:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             head = handle.read(8)
     except OSError as err:
         raise AdapterError(f"{path} cannot be read: {err.strerror}") from err

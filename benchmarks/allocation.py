@@ -18,7 +18,7 @@ import report
 
 import lampq
 from lampq import solvers
-from lampq.core.allocating.allocation import Budget, build_problem, uniform_choice
+from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.scores import predicted_damage
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
@@ -27,6 +27,7 @@ from lampq.core.measuring.measure import quantized_weights
 from lampq.core.measuring.model import Model
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
+from lampq.core.values.budget import Budget
 from lampq.core.values.profile import Profile
 
 COLUMNS = (

@@ -20,9 +20,9 @@ import report
 
 import lampq
 from lampq import adapters
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.encoding import with_rounding
-from lampq.verbs.quantize import best_plan
+from lampq.core.values.budget import Budget
+from lampq.verbs.best_plan import best_plan
 
 MODES = ("lampq", "fisher", "kl", "superposition")
 
@@ -46,7 +46,7 @@ def stored_bytes(path: Path) -> int:
 def figures(model, plan, inputs, labels) -> tuple[str, ...]:
     """What the file of a plan weighs and does."""
     with tempfile.TemporaryDirectory() as folder:
-        out = lampq.apply(model, plan, Path(folder) / "q.onnx")
+        out = lampq.apply(model, plan, Path(folder) / "q.onnx").path
         payload = stored_bytes(out)
         if payload != plan.payload_bytes:
             raise SystemExit(f"the file stores {payload} bytes, the plan says {plan.payload_bytes}")

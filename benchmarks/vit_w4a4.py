@@ -18,11 +18,12 @@ import report
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
-from lampq.core.allocating.limits import Budget, bit_operations, input_elements
+from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.planning.lampq_mode import equal_widths
+from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
-from lampq.verbs.plan import equal_widths
-from lampq.verbs.quantize import best_plan
+from lampq.verbs.best_plan import best_plan
 
 # One width for weights and inputs, type scale from three layers at 2 bits, the printed table of errors, the update.
 PUBLISHED = Recipe(type_scale="kl", probes=3, beta=2, gamma=4.0, table="paper")

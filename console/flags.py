@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 
 from lampq.console import clashes
-from lampq.core.allocating.budget import parse_bops, parse_size
-from lampq.core.allocating.scores import MODES, SUPERPOSITION
-from lampq.core.measuring.traces import KINDS, TRUE
+from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
+from lampq.core.values.fisher_kinds import KINDS, TRUE
+from lampq.core.values.measurement import CONTAINERS
+from lampq.core.values.modes import AUTO, MODES
 from lampq.core.values.option import parse_bits
+from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.shard import Shard
@@ -44,7 +46,7 @@ def data(
     *,
     required: bool,
     refusable: bool = False,
-    size_flag: str = "--size",
+    sized: bool = False,
     samples: int | None = CALIBRATION_SAMPLES,
 ) -> None:
     """Samples and their preprocessing.
@@ -53,7 +55,7 @@ def data(
         sub: The verb's parser.
         required: Whether the verb needs them.
         refusable: Whether going without must be said, with --no-data.
-        size_flag: Makes way where --size means bytes.
+        sized: Whether --size means bytes; elsewhere it is a second name of --image-size.
         samples: How many to take unless told; None takes all.
     """
     group = sub.add_argument_group("data")
@@ -73,7 +75,7 @@ def data(
         "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
     )
     group.add_argument(
-        size_flag,
+        *(("--image-size",) if sized else ("--image-size", "--size")),
         dest="image_size",
         metavar="HxW",
         type=_size,
@@ -99,13 +101,13 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
     group.add_argument(
         "--act-range",
-        choices=["minmax", "percentile", "mse", "token"],
+        choices=RANGES,
         help="range of an input: of the calibration data, or of each token (PyTorch: mse; others: minmax alone)",
     )
     group.add_argument(
         "--container",
-        choices=["bitplane", "int8"],
-        default="bitplane",
+        choices=CONTAINERS,
+        default=CONTAINERS[0],
         help="exactly b bits, or one byte a weight",
     )
     group.add_argument(
@@ -229,8 +231,8 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
     group.add_argument(
         "--mode",
-        choices=["auto", SUPERPOSITION, *MODES],
-        default="auto",
+        choices=[AUTO, *MODES],
+        default=AUTO,
         help="score (auto: the best measured)",
     )
     if solver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lampq import adapters
 from lampq.adapters.data import Dataset, preprocess_for, read_data
 from lampq.core.allocating.cost_csv import read_cost_table
-from lampq.core.allocating.limits import Budget
-from lampq.core.measuring.traces import EMPIRICAL
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
+from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.layer import KINDS
+from lampq.core.values.measurement import Measurement
 from lampq.core.values.recipe import Recipe
+from lampq.core.values.request import Request
 
 if TYPE_CHECKING:
     from lampq.core.measuring.model import Model
@@ -62,19 +65,25 @@ def read_dataset(args: Namespace, model: Model) -> Dataset:
     )
 
 
-def measurement(args: Namespace, data: Dataset | None) -> dict[str, Any]:
-    """Arguments of `lampq.profile`; labels are read only where they count."""
-    return {
-        "bits": args.bits,
-        "act_bits": args.act_bits,
-        "act_range": args.act_range,
-        "container": args.container,
-        "block": args.block,
-        "fisher": args.fisher,
-        "labels": data.labels() if data is not None and args.fisher == EMPIRICAL else None,
-        "rounding": args.rounding,
-        "fisher_draws": args.fisher_draws,
-    }
+def measurement(args: Namespace, data: Dataset | None) -> Measurement:
+    """What is measured; labels are read only where they count.
+
+    Raises:
+        RecordError: A choice cannot be.
+    """
+    return Measurement(
+        bits=args.bits,
+        act_bits=args.act_bits,
+        act_range=args.act_range,
+        container=args.container,
+        block=args.block,
+        rounding=args.rounding,
+        fisher=args.fisher,
+        fisher_draws=args.fisher_draws,
+        seed=args.seed,
+        labels=data.labels() if data is not None and args.fisher == EMPIRICAL else None,
+        data_summary={} if data is None else data.summary(),
+    )
 
 
 def budget(args: Namespace) -> Budget:
@@ -90,7 +99,6 @@ def budget(args: Namespace) -> Budget:
             tables.append(read_cost_table(path, name=name, limit=limit))
         elif limit is not None:
             raise BudgetError(f"--max-{name} {limit}: give the table too, --{name} table.csv")
-    given = {"tables": tables, "at_most": args.at_most, "floors": args.floors, "ceilings": args.ceilings}
     return Budget(
         average_bits=args.average_bits,
         average_input_bits=args.average_input_bits,
@@ -98,7 +106,10 @@ def budget(args: Namespace) -> Budget:
         max_kl=args.max_kl,
         max_bops=args.max_bops,
         max_activation_bytes=args.max_activation_bytes,
-        **{name: tuple(values) for name, values in given.items()},
+        tables=tuple(tables),
+        at_most=tuple(args.at_most),
+        floors=tuple(args.floors),
+        ceilings=tuple(args.ceilings),
     )
 
 
@@ -117,18 +128,35 @@ def limits(args: Namespace) -> Budget | None:
     return budget(Namespace(**{**swept, **vars(args)}))
 
 
-def search(args: Namespace) -> dict[str, Any]:
-    """The search, as arguments of `lampq.plan`."""
-    return {
-        "mode": args.mode,
-        "solver": args.solver,
-        "time_limit_s": args.time_limit,
-        "pins": args.pin,
-        "ties": args.tie,
-    }
+def request(args: Namespace) -> Request:
+    """What a plan is asked to be, by all flags of its verb.
+
+    Raises:
+        LampqError: A flag says what cannot be.
+    """
+    return dataclasses.replace(
+        _rules(args, budget(args)),
+        solver=args.solver,
+        time_limit_s=args.time_limit,
+        recipe=_recipe(args),
+        **({"rounds": args.rounds} if "rounds" in args else {}),
+    )
 
 
-def recipe(args: Namespace) -> Recipe:
+def limited(args: Namespace) -> Request:
+    """What every plan of a sweep is asked to be.
+
+    Raises:
+        LampqError: A flag says what cannot be.
+    """
+    return _rules(args, limits(args))
+
+
+def _rules(args: Namespace, budget: Budget | None) -> Request:
+    return Request(budget=budget, mode=args.mode, pins=args.pin, ties=args.tie, seed=args.seed)
+
+
+def _recipe(args: Namespace) -> Recipe:
     """The choices of mode lampq.
 
     Raises:

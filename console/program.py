@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from lampq.core.values.errors import LampqError
+from lampq.core.values.messages import printable
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
 
@@ -61,7 +62,8 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _leave(who: str, why: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"{who}: {' '.join(why.split())}", file=sys.stderr)
+        # Names out of files are part of messages; a terminal must not obey them.
+        print(f"{who}: {printable(' '.join(why.split()))}", file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from lampq.core.values.messages import printable
 from lampq.core.values.progress import Progress as Report
 from lampq.core.values.progress import quiet
 
@@ -23,7 +24,7 @@ def progress_bar(*, enabled: bool) -> Iterator[Report]:
         yield quiet
         return
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True,
     )  # fmt: skip
     tasks: dict[str, TaskID] = {}
@@ -33,7 +34,7 @@ def progress_bar(*, enabled: bool) -> Iterator[Report]:
     def report(what: str, done: int, total: int) -> None:
         nonlocal started
         if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
+            tasks[what] = bar.add_task(printable(what), total=total)
         bar.update(tasks[what], completed=done, total=total)
         if not started and time.monotonic() - began > _PATIENCE_S:
             bar.start()

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lampq.core.values.messages import printable
+
 # Characters of a line where nobody watches (a log, a pipe) and the environment does not say.
 _LOG_WIDTH = 160
 # Of a digest, enough for people to tell files apart; JSON has all of it.
@@ -37,7 +39,7 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     out = console()
     if title:
         # As the title of a table it would fold to the width of that.
-        out.print(f"[italic]{escape(title)}[/italic]")
+        out.print(f"[italic]{_shown(title)}[/italic]")
     grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -45,9 +47,9 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 if not _empty(inner):
-                    grid.add_row(escape(f"{name}: {key}"), escape(_shortened(text(inner))))
+                    grid.add_row(_shown(f"{name}: {key}"), _shown(_shortened(text(inner))))
         elif not _empty(value):
-            grid.add_row(escape(name), escape(_shortened(text(value))))
+            grid.add_row(_shown(name), _shown(_shortened(text(value))))
     out.print(grid)
 
 
@@ -65,16 +67,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         most = content if numeric[index] else max(_LEAST_TEXT, folded)
         needs.append(_Need(least=max(heading, min(content, most)), whole=max(len(column), content)))
     for part, group in enumerate(_groups(needs, out.width)):
-        grid = Table(title=escape(title) if part == 0 else None, title_justify="left")
+        grid = Table(title=_shown(title) if part == 0 else None, title_justify="left")
         for index, width in _shared(needs, group, out.width).items():
             grid.add_column(
-                escape(columns[index]),
+                _shown(columns[index]),
                 justify="right" if numeric[index] else "left",
                 overflow="fold",
                 width=width,
             )
         for row in cells:
-            grid.add_row(*(escape(row[index]) for index in group))
+            grid.add_row(*(_shown(row[index]) for index in group))
         out.print(grid)
 
 
@@ -108,6 +110,11 @@ def _shared(needs: Sequence[_Need], group: Sequence[int], width: int) -> dict[in
 
 def _spare(needs: Sequence[_Need], group: Sequence[int], width: int) -> int:
     return width - _EDGE - sum(needs[index].least + _RULE for index in group)
+
+
+def _shown(text: str) -> str:
+    """A text out of a file as it may reach a terminal: neither its own escape sequences nor rich's marks count."""
+    return escape(printable(text))
 
 
 def _empty(value: Any) -> bool:

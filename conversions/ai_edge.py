@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from lampq.conversions import document
+from lampq.conversions import document, expressions
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
@@ -61,11 +61,24 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     widths: dict[str, Widths] = {}
     strangers: list[str] = []
     unknown: list[Any] = []
-    for index, rule in enumerate(document.sequence(document.parse(text, TITLE), "the recipe")):
+    rules = [
+        document.mapping(rule, f"rule {index}")
+        for index, rule in enumerate(document.sequence(document.parse(text, TITLE), "the recipe"))
+    ]
+    patterns = [document.text(rule.get("regex"), f"regex of rule {i}") for i, rule in enumerate(rules)]
+    by_scope: dict[str, list[str]] = {}
+    for address in addresses:
+        by_scope.setdefault(address.partition(" ")[2], []).append(address)
+    matches = expressions.fitting(patterns, list(by_scope), expressions.SEARCH)
+    for index, (rule, pattern, scopes) in enumerate(zip(rules, patterns, matches, strict=True)):
         where = f"rule {index}"
-        rule = document.mapping(rule, where)
-        pattern = document.text(rule.get("regex"), f"regex of {where}")
-        fitting = _fitting(pattern, str(rule.get("operation")), addresses)
+        operation = str(rule.get("operation"))
+        fitting = [
+            address
+            for scope in scopes
+            for address in by_scope[scope]
+            if operation in ("*", address.partition(" ")[0])
+        ]
         if not fitting and _EXACT.fullmatch(pattern):
             strangers.append(pattern)
         elif not fitting:
@@ -83,19 +96,6 @@ def _model(target: Target) -> TfliteModel:
     if target.model is None or target.model.format != "tflite":
         raise PlanError("a recipe names operators of a TFLite file; give it with --model")
     return cast("TfliteModel", target.model)
-
-
-def _fitting(pattern: str, operation: str, addresses: Sequence[str]) -> list[str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as err:
-        raise PlanError(f"regex {pattern[:60]!r} is no regular expression ({err})") from err
-    found = []
-    for address in addresses:
-        name, _, scope = address.partition(" ")
-        if operation in ("*", name) and expression.search(scope):
-            found.append(address)
-    return found
 
 
 def _widths(rule: Mapping[str, Any], where: str) -> Widths | None:

@@ -60,18 +60,18 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         named = {
             name: _shared(value, name) for name, value in document.mapping(given, "param_encodings").items()
         }
-    widths: dict[str, Widths] = {}
+    known, widths = set(addresses), dict[str, Widths]()
     strangers = []
     for name, (bits, dtype) in named.items():
-        if name not in addresses:
+        if name not in known:
             # Biases and normalizations have encodings too, often of 32 bits.
             strangers += [] if isinstance(bits, int) and bits > 8 else [name]
             continue
         if str(dtype).lower() != "int":
             document.malformed(f"dtype of {name}", dtype, '"int"')
         widths[name] = document.bits(bits, f"bitwidth of {name}"), None
-    known = ("version", "activation_encodings", "param_encodings")
-    unknown = {k: v for k, v in top.items() if k not in known}
+    keys = ("version", "activation_encodings", "param_encodings")
+    unknown = {k: v for k, v in top.items() if k not in keys}
     if top.get("activation_encodings"):
         unknown["activation_encodings"] = top["activation_encodings"]
     return Foreign(widths=widths, strangers=tuple(strangers), unknown=unknown)

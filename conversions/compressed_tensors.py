@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lampq.conversions import document
+from lampq.conversions import document, expressions
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.modules import EMBEDDING, LINEAR, module_path
 from lampq.conversions.target import Target
-from lampq.core.values.errors import PlanError
 
 TITLE = "compressed-tensors config_groups"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -62,8 +61,14 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     top = document.mapping(document.parse(text, TITLE), "the configuration")
     top = document.mapping(top.get("quantization_config", top), "quantization_config")
     groups = document.mapping(top.get("config_groups"), "config_groups")
-    ignore = document.sequence(top.get("ignore") or [], "ignore")
-    ignored = {a for t in ignore for a in _fitting(document.text(t, "ignore"), addresses)}
+    ignore = [document.text(t, "ignore") for t in document.sequence(top.get("ignore") or [], "ignore")]
+    targets = {
+        name: [document.text(t, f"targets of {name}") for t in _targets(group, name)]
+        for name, group in groups.items()
+    }
+    places = _places([*ignore, *(t for named in targets.values() for t in named)], addresses)
+    ignored = {address for target in ignore for address in places[target]}
+    known = set(addresses)
     ranked: dict[str, tuple[int, Widths]] = {}
     strangers = []
     for name, group in groups.items():
@@ -71,10 +76,10 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         if group.get("weights") is None:
             continue
         widths = _widths(group, name)
-        for target in document.sequence(group.get("targets"), f"targets of {name}"):
-            fitting = _fitting(document.text(target, f"targets of {name}"), addresses)
+        for target in targets[name]:
+            fitting = places[target]
             strangers += [] if fitting else [target]
-            rank = 0 if target in addresses else 1 if target.startswith("re:") else 2
+            rank = 0 if target in known else 1 if target.startswith("re:") else 2
             for address in fitting:
                 if address not in ranked or rank < ranked[address][0]:
                     ranked[address] = rank, widths
@@ -91,16 +96,21 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     )
 
 
-def _fitting(target: str, addresses: Sequence[str]) -> list[str]:
-    if target in addresses:
-        return [target]
-    if target.startswith("re:"):
-        try:
-            return [a for a in addresses if re.match(target[3:], a)]
-        except re.error as err:
-            raise PlanError(f"target {target!r} is no regular expression ({err})") from err
+def _targets(group: Any, name: str) -> list[Any]:
+    group = document.mapping(group, f"group {name}")
+    if group.get("weights") is None:
+        return []
+    return document.sequence(group.get("targets"), f"targets of {name}")
+
+
+def _places(targets: Sequence[str], addresses: Sequence[str]) -> dict[str, list[str]]:
+    """The modules that each target names."""
+    known = set(addresses)
+    patterns = [target for target in targets if target.startswith("re:") and target not in known]
+    matches = expressions.fitting([target[3:] for target in patterns], addresses, expressions.MATCH)
     # Of classes, only the one that layers of a plan are of can be told without the model.
-    return list(addresses) if target == LINEAR else []
+    places = {t: [t] if t in known else list(addresses) if t == LINEAR else [] for t in targets}
+    return {**places, **dict(zip(patterns, matches, strict=True))}
 
 
 def _arguments(bits: int, **more: Any) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
+from lampq.core.values.spreadsheet import quoted, unquoted
 
 TITLE = "CSV"
 WEIGHT_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
 BLOCKS = True
 _COLUMNS = ("layer", "kind", "shape", "weights", "weight_bits", "activation_bits")
+_MOST_CHARACTERS = 1 << 22
 _ALIASES = {"name": "layer", "bits": "weight_bits"}
 
 
@@ -33,7 +35,9 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
     for entry in entries:
         shape = "x".join(map(str, entry.layer.shape))
         name, size = entry.addresses[0], entry.layer.size
-        table.writerow([name, entry.layer.kind, shape, size, entry.weight_bits, entry.activation_bits])
+        table.writerow(
+            [quoted(name), entry.layer.kind, shape, size, entry.weight_bits, entry.activation_bits]
+        )
     return out.getvalue()
 
 
@@ -42,7 +46,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     known, widths = set(addresses), {}
     unknown: dict[str, dict[str, str]] = {}
     for number, row in enumerate(_rows(text), start=2):
-        name = row["layer"]
+        name = unquoted(row["layer"])
         if name in widths:
             raise PlanError(f"row {number}: layer {name} comes twice")
         widths[name] = _widths(row, f"row {number}, layer {name}")
@@ -57,6 +61,8 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
 
 
 def _rows(text: str) -> list[dict[str, str]]:
+    if len(text) > _MOST_CHARACTERS:
+        raise PlanError(f"a table of more than {_MOST_CHARACTERS:,} characters")
     try:
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except csv.Error as err:

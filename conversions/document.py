@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from lampq.core.values.bounded import parse_json
 from lampq.core.values.errors import PlanError
 
 
@@ -16,8 +17,8 @@ def parse(text: str, title: str) -> Any:
         PlanError: It is no JSON.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as err:
+        return parse_json(text)
+    except ValueError as err:
         raise PlanError(f"no configuration for {title}: not valid JSON ({err})") from err
 
 

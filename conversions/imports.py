@@ -107,6 +107,7 @@ def _decision(layer: AnyLayer, widths: Widths, target: Target) -> PlanLayer:
         name=layer.name,
         kind=layer.kind,
         fingerprint=layer.fingerprint,
+        folded=layer.folded,
         shape=layer.shape,
         size=layer.size,
         weight_bits=bits,

@@ -13,6 +13,7 @@ from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, NoPlaceError
 from lampq.conversions.modules import CONVOLUTION, LINEAR, module_path
 from lampq.conversions.target import Target
+from lampq.core.values.errors import PlanError
 
 TITLE = "NVIDIA ModelOpt quant_cfg"
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -20,6 +21,7 @@ ACTIVATION_BITS = (None, 2, 3, 4, 5, 6, 7, 8)
 BLOCKS = False
 _WEIGHT, _INPUT = "weight_quantizer", "input_quantizer"
 _MAGIC = "*?[]"
+_MOST_RULES, _MOST_CHARACTERS = 10_000, 500_000
 
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
@@ -83,7 +85,10 @@ def _rules(value: Any) -> list[tuple[str, int | None]]:
             if isinstance(rest, dict)
         ]
     found: list[tuple[str, int | None]] = []
-    for index, rule in enumerate(document.sequence(value, "quant_cfg")):
+    rules = document.sequence(value, "quant_cfg")
+    if len(rules) > _MOST_RULES:
+        raise PlanError(f"{len(rules):,} entries of quant_cfg; at most {_MOST_RULES:,} are read")
+    for index, rule in enumerate(rules):
         where = f"entry {index} of quant_cfg"
         rule = document.mapping(rule, where)
         name = document.text(rule.get("quantizer_name"), f"quantizer_name of {where}")
@@ -92,4 +97,6 @@ def _rules(value: Any) -> list[tuple[str, int | None]]:
         elif rule.get("cfg"):
             cfg = document.mapping(rule["cfg"], f"cfg of {where}")
             found.append((name, document.bits(cfg.get("num_bits"), f"num_bits of {name}")))
+    if sum(len(name) for name, _ in found) > _MOST_CHARACTERS:
+        raise PlanError(f"patterns of more than {_MOST_CHARACTERS:,} characters in all")
     return found

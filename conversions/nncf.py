@@ -44,6 +44,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
     """Widths by node: those a call takes, or where it does not say, all that it does not leave out."""
     top = document.mapping(document.parse(text, TITLE), "the configuration")
+    known = set(addresses)
     widths: dict[str, Widths] = {}
     strangers: list[str] = []
     for index, call in enumerate(document.sequence(top.get("compress_weights"), "compress_weights")):
@@ -52,11 +53,16 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         if mode not in _WIDTHS:
             document.malformed(f"mode of call {index}", call.get("mode"), f"one of {', '.join(_WIDTHS)}")
         scope = document.mapping(call.get("ignored_scope", {}), f"ignored_scope of call {index}")
-        ignored = document.sequence(scope.get("names", []), f"names of call {index}")
-        taken = document.sequence(call.get("nodes", [a for a in addresses if a not in ignored]), "nodes")
-        strangers += [str(name) for name in (*taken, *ignored) if name not in addresses]
+        ignored = _names(scope.get("names", []), f"names of call {index}")
+        left_out = set(ignored)
+        taken = _names(call.get("nodes", [a for a in addresses if a not in left_out]), "nodes")
+        strangers += [name for name in (*taken, *ignored) if name not in known]
         for name in taken:
-            if name in addresses:
+            if name in known:
                 widths.setdefault(name, (_WIDTHS[mode], None))
     unknown = {k: v for k, v in top.items() if k not in ("compress_weights", "ratio")}
     return Foreign(widths=widths, strangers=tuple(dict.fromkeys(strangers)), unknown=unknown)
+
+
+def _names(value: Any, where: str) -> list[str]:
+    return [document.text(name, where) for name in document.sequence(value, where)]

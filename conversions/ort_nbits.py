@@ -35,12 +35,12 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
     """Widths by node; other settings are kept."""
     data = document.mapping(document.parse(text, TITLE), "the configuration")
-    widths: dict[str, Widths] = {}
+    known, widths = set(addresses), dict[str, Widths]()
     strangers, unknown = [], {}
     blocks: set[int] = set()
     for name, value in data.items():
         value = document.mapping(value, f"the entry of {name}")
-        if name not in addresses:
+        if name not in known:
             strangers.append(name)
             continue
         widths[name] = document.bits(value.get("bits"), f"bits of {name}"), None

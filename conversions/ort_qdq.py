@@ -51,12 +51,12 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     """Widths by initializer; overrides of other tensors and further settings are kept."""
     top = document.mapping(document.parse(text, TITLE), "the configuration")
     overrides = document.mapping(top.get(_TOP, top), _TOP)
-    widths: dict[str, Widths] = {}
+    known, widths = set(addresses), dict[str, Widths]()
     strangers, unknown = [], {}
     for name, value in overrides.items():
         parts = document.sequence(value, f"the overrides of {name}")
         first = document.mapping(parts[0] if parts else None, f"the overrides of {name}")
-        if name not in addresses:
+        if name not in known:
             strangers.append(name)
             continue
         bits = {

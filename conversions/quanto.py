@@ -39,7 +39,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
     """Widths by module; modules without quantized weights (normalizations) are kept as unknown."""
     data = document.mapping(document.parse(text, TITLE), "the map")
-    widths: dict[str, Widths] = {}
+    known, widths = set(addresses), dict[str, Widths]()
     strangers, unknown = [], {}
     for name, value in data.items():
         value = document.mapping(value, f"the entry of {name}")
@@ -47,7 +47,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         activation = _bits(value.get("activations", _NONE), f"activations of {name}")
         if weight is None:
             unknown[name] = value
-        elif name in addresses:
+        elif name in known:
             widths[name] = weight, activation
         else:
             strangers.append(name)

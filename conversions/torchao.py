@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lampq.conversions import document
+from lampq.conversions import document, expressions
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.modules import LINEAR, module_path
 from lampq.conversions.target import Target
@@ -46,8 +46,9 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         [],
         {k: v for k, v in data.items() if k not in ("fqn_to_config", "module_fqn_to_config")},
     )
+    covered = _covered(addresses, entries)
     for name, config in entries.items():
-        fitting = _covered(name, addresses, entries)
+        fitting = covered[name]
         if config is None:
             continue
         found = _widths(config, name)
@@ -63,16 +64,17 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
     )
 
 
-def _covered(name: str, addresses: Sequence[str], entries: Mapping[str, Any]) -> list[str]:
-    if name.startswith("re:"):
-        try:
-            return [a for a in addresses if a not in entries and re.fullmatch(name[3:], a)]
-        except re.error as err:
-            document.malformed("a pattern of fqn_to_config", name, f"a regular expression ({err})")
-    if name == "_default":
-        patterns = [p[3:] for p in entries if p.startswith("re:")]
-        return [a for a in addresses if a not in entries and not any(re.fullmatch(p, a) for p in patterns)]
-    return [name] if name in addresses else []
+def _covered(addresses: Sequence[str], entries: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The modules of each entry."""
+    known, rest = set(addresses), [a for a in addresses if a not in entries]
+    patterns = [name for name in entries if name.startswith("re:")]
+    matches = expressions.fitting([name[3:] for name in patterns], rest, expressions.FULL)
+    covered = {name: [name] if name in known else [] for name in entries}
+    covered.update(zip(patterns, matches, strict=True))
+    if "_default" in entries:
+        others = {address for matched in matches for address in matched}
+        covered["_default"] = [address for address in rest if address not in others]
+    return covered
 
 
 def _config(entry: Entry) -> dict[str, Any]:

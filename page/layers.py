@@ -20,12 +20,18 @@ def layers_section(findings: Findings, room: int) -> str:
     A model of very many layers first loses the sentences, then the layers with the least damage; the text says so.
     """
     layers = findings.plan.layers
-    for sentences in (True, False):
-        rows = [_row(findings, index, sentences) for index in range(len(layers))]
+    inputs = _has_inputs(findings)
+    reasons = any(layer.why for layer in layers)
+    for sentences in (reasons, False):
+        rows = [_row(findings, index, inputs=inputs, why=sentences) for index in range(len(layers))]
         sizes = [len(row.encode()) for row in rows]
         if sum(sizes) <= room:
             break
-    note = "" if sentences else " The sentences are left out for want of room; the plan file has them."
+    note = (
+        ""
+        if sentences == reasons
+        else " The sentences are left out for want of room; the plan file has them."
+    )
     shown = list(range(len(layers)))
     if sum(sizes) > room:
         order = sorted(shown, key=lambda index: -(layers[index].predicted_kl or 0.0))
@@ -78,23 +84,23 @@ def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
             ("narrower", "n", "change of the plan’s damage with this layer at its next width down, nats"),
             ("wider", "n", "change of the plan’s damage with this layer at its next width up, nats"),
         ]
-    if sentences and any(layer.why for layer in findings.plan.layers):
+    if sentences:
         columns.append(("why", "", "what one width less or more would cost and save"))
     return columns
 
 
-def _row(findings: Findings, index: int, sentences: bool) -> str:
+def _row(findings: Findings, index: int, *, inputs: bool, why: bool) -> str:
     layer: PlanLayer = findings.plan.layers[index]
     cells = [
         f"<td>{index + 1}<th scope=row>{name(layer.name)}<td>{name(layer.kind)}<td>{count(layer.size)}"
         f"<td><b class=b{layer.weight_bits}>{layer.weight_bits}</b>"
     ]
-    if _has_inputs(findings):
+    if inputs:
         cells.append(f"<td>{'–' if layer.activation_bits is None else layer.activation_bits}")
     cells.append(f"<td>{count(layer.payload_bytes)}<td>{number(layer.predicted_kl)}")
     if findings.around:
         cells += [_step(findings.around.narrower[index]), _step(findings.around.wider[index])]
-    if sentences and any(other.why for other in findings.plan.layers):
+    if why:
         cells.append(f"<td>{safe(short(layer.why, _WHY))}")
     return f"<tr id=l{index + 1}>{''.join(cells)}"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from lampq.core.values.history import Step, Swap
 from lampq.page.axis import Axis, linear
 from lampq.page.figure import Plot, fold, section
 from lampq.page.findings import Findings
@@ -145,31 +145,24 @@ def _table(tries: Sequence[_Try]) -> str:
     )
 
 
-def _tries(history: Sequence[Mapping[str, Any]]) -> list[_Try]:
-    """Entries with a measured damage: rounds around a plan, and swaps of two layers; others are passed over."""
+def _tries(history: Sequence[Step]) -> list[_Try]:
+    """Rounds around a plan and swaps of two layers, as they are drawn."""
     tries: list[_Try] = []
-    for entry in history:
-        swap = "raised" in entry
-        measured = _finite(entry.get("kl" if swap else "measured"))
-        if measured is None:
-            continue
-        if swap:
-            what = f"swap {len(tries) + 1}"
-        elif entry.get("number") == 0:
-            what = "the result measured" if tries else "start"
-        else:
-            what = f"round {sum(not other.what.startswith('swap') for other in tries)}"
-        tries.append(
-            _Try(
-                what=what,
-                predicted=None if swap else _finite(entry.get("predicted")),
-                measured=measured,
-                kept=bool(entry.get("kept" if swap else "accepted")),
+    rounds = 0
+    for step in history:
+        if isinstance(step, Swap):
+            tries.append(
+                _Try(what=f"swap {len(tries) + 1}", predicted=None, measured=step.kl, kept=step.kept)
             )
+            continue
+        what = f"round {rounds}" if step.number else "the result measured" if tries else "start"
+        rounds += 1
+        tries.append(
+            _Try(what=what, predicted=_drawn(step.predicted), measured=step.measured, kept=step.accepted)
         )
     return tries
 
 
-def _finite(value: Any) -> float | None:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable and value >= 0 else None
+def _drawn(predicted: float | None) -> float | None:
+    """A prediction, where an axis of damage has a place for it."""
+    return predicted if predicted is not None and predicted >= 0 else None

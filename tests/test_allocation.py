@@ -11,8 +11,8 @@ from records import make_profile
 import lampq
 from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.allowed import allowed_options
-from lampq.core.allocating.limits import Budget
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
 from lampq.core.values.plan import Plan
 
@@ -235,7 +235,7 @@ def test_a_largest_kl_is_kept_with_interactions_too():
 
 def test_measuring_on_other_data_than_the_profile_is_refused():
     from lampq.demo_data import MODEL_PATH, calibration
-    from lampq.verbs.quantize import best_plan
+    from lampq.verbs.best_plan import best_plan
 
     model, images = lampq.read(MODEL_PATH), calibration()[:16]
     profile = lampq.profile(model, images, bits=(2, 4), fisher_draws=0)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from numpy_model import NumpyModel
 
-from lampq.core.allocating.allocation import Budget
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.measure import measure_damage
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
+from lampq.core.values.budget import Budget
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.tables import known_tables
-from lampq.verbs.quantize import best_plan
+from lampq.verbs.best_plan import best_plan
 
 WIDTHS = (2, 3, 4, 6)
 MODES = ("superposition", "kl", "fisher", "lampq", "error")

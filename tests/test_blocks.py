@@ -77,7 +77,7 @@ def test_onnx_files_compute_and_weigh_what_the_plan_says(tmp_path, opset):
     model = read_onnx(path)
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
     assert any(row_block(layer.shape, 0, BLOCK) for layer in plan.layers)
-    out = apply(model, plan, tmp_path / "q.onnx")
+    out = apply(model, plan, tmp_path / "q.onnx").path
     batch = batch_for(3, 6, 16)
     expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
         batch
@@ -106,7 +106,7 @@ def test_size_budgets_hold_with_blocks(tmp_path):
     largest = measured.rest_bytes + int(measured.payload_bytes.max(axis=1).sum())
     budget = (smallest + largest) // 2
     chosen = make_plan(measured, size_bytes=budget)
-    assert apply(model, chosen, tmp_path / "q.onnx").stat().st_size <= chosen.total_bytes <= budget
+    assert apply(model, chosen, tmp_path / "q.onnx").size_bytes <= chosen.total_bytes <= budget
 
 
 def test_files_keep_the_block(tmp_path):
@@ -128,7 +128,7 @@ def test_integer_products_and_blocks_exclude_each_other(tmp_path):
 def test_packed_files_of_torch(tmp_path):
     model, batch = read_named("packed")
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
         batch
     )
@@ -155,7 +155,7 @@ def test_hugging_face_directories(tmp_path):
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "m")
     model = adapters.read(tmp_path / "m")
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
-    out = apply(model, plan, tmp_path / "q")
+    out = apply(model, plan, tmp_path / "q").path
     batch = make_batch((3, 32, 32))
     expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
         batch

@@ -13,9 +13,10 @@ from records import make_profile, pair_profile, with_inputs
 import lampq
 from lampq.core.allocating.allocation import build_problem
 from lampq.core.allocating.clash import refuse_clash
-from lampq.core.allocating.cost_table import CostRow, CostTable
-from lampq.core.allocating.limits import Budget, bit_operations, input_elements
+from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
+from lampq.core.values.cost_table import CostRow, CostTable
 from lampq.core.values.errors import BudgetError, LampqError, PlanError, RecordError
 from lampq.core.values.option import Option
 from lampq.solvers import solve

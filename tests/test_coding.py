@@ -46,7 +46,7 @@ def test_onnx_files_hold_the_weights_that_were_measured(case, tmp_path):
     measured = profile(model, batch, rounding="inputs", fisher_draws=0)
     plan = make_plan(measured, average_bits=3)
     assert (measured.rounding, plan.rounding) == ("inputs", "inputs")
-    out = apply(model, plan, tmp_path / "q.onnx", batch=batch)
+    out = apply(model, plan, tmp_path / "q.onnx", batch=batch).path
     coded = with_rounding(model, "inputs", None, batch)
     expected = model.with_weights(quantized_weights(coded, plan.widths)).run(batch)
     session = ort.InferenceSession(str(out), providers=["CPUExecutionProvider"])
@@ -93,7 +93,7 @@ def test_packed_files_of_torch(tmp_path):
     model, _ = read_named("packed")
     batch = make_batch((3, 8, 8), samples=32)
     plan = make_plan(profile(model, batch, rounding="inputs", fisher_draws=0), average_bits=3)
-    path = apply(model, plan, tmp_path / "q.safetensors", batch=batch)
+    path = apply(model, plan, tmp_path / "q.safetensors", batch=batch).path
     coded = with_rounding(model, "inputs", None, batch)
     expected = model.with_weights(quantized_weights(coded, plan.widths)).run(batch)
     module = load_quantized(path, model.module)
@@ -114,7 +114,9 @@ def test_tflite_files(tmp_path):
         for rounding in ("nearest", "inputs")
     }
     found = {
-        rounding: adapters.read(apply(model, plan, tmp_path / f"{rounding}.tflite", batch=batch)).run(batch)
+        rounding: adapters.read(apply(model, plan, tmp_path / f"{rounding}.tflite", batch=batch).path).run(
+            batch
+        )
         for rounding, plan in plans.items()
     }
     errors = {rounding: np.linalg.norm(logits.minus(model.run(batch))) for rounding, logits in found.items()}

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx_graphs import make_plan
 from onnx_models import mlp, normal, saved
-from records import make_profile
+from records import make_profile, pair_profile
 from tflite_models import fixture
 from torch_models import read_named
 
@@ -311,3 +311,33 @@ def test_layers_without_a_place_stay_float_when_fitting(profile):
     _, fitted = convert(plan, "torchao", profile=table, fit=True, partial=True)
     assert len(fitted.layers) == len(plan.layers) - 1
     assert fitted.rest_bytes == plan.rest_bytes + 4 * table.layers[0].size
+
+
+def test_fitting_a_profile_of_pairs_leaves_layers_out_of_all_its_arrays():
+    table = with_convolution(pair_profile(2))
+    ranges = np.tile(np.array([-1.0, 1.0]), (*table.kl.shape, 1))
+    table = table.with_tables(joint_fisher=table.kl * 2, activation_range=ranges)
+    plan = make_best(table, average_bits=4)
+    _, fitted = convert(plan, "torchao", profile=table, fit=True, partial=True)
+    assert [layer.name for layer in fitted.layers] == [layer.name for layer in plan.layers[1:]]
+
+
+def test_a_part_of_a_profile_has_a_part_of_every_array():
+    table = pair_profile(2)
+    ranges = np.random.default_rng(0).normal(size=(*table.kl.shape, 2))
+    table = table.with_tables(
+        joint_fisher=table.kl * 2,
+        activation_range=np.sort(ranges),
+        gram=np.random.default_rng(1).normal(size=table.kl.shape * 2),
+    )
+    rows, columns = [0, 2], [1, 3, 4]
+    part = table.part(rows)
+    assert part.layers == (table.layers[0], table.layers[2])
+    for name in ("weight_error", "payload_bytes", "kl", "joint_fisher", "activation_range"):
+        array = table.array(name)
+        np.testing.assert_array_equal(part.array(name), array[rows])
+        np.testing.assert_array_equal(table.narrowed(columns).array(name), array[:, columns])
+    gram = table.array("gram")
+    np.testing.assert_array_equal(part.array("gram"), gram[rows][:, :, rows])
+    np.testing.assert_array_equal(table.narrowed(columns).array("gram"), gram[:, columns][:, :, :, columns])
+    assert set(part.tables) == set(table.tables)

@@ -8,8 +8,8 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.core.allocating.cost_csv import read_cost_table
-from lampq.core.allocating.cost_table import CostTable, decimal
-from lampq.core.allocating.limits import Budget
+from lampq.core.values.budget import Budget
+from lampq.core.values.cost_table import CostTable, decimal
 from lampq.core.values.errors import BudgetError
 
 PROFILE = make_profile(kinds=("qkv", "fc1", "head"), widths=(2, 4))

@@ -197,3 +197,19 @@ def test_names_pair_what_weights_do_not_only_on_request():
     (found,) = match(layers(head=a), layers(head=b), by_name=True).matches
     assert found.how == "name" and found.distance > 1
     assert not match(layers(head=a), layers(head=b[:4]), by_name=True).pairs
+
+
+def test_close_and_equal_pairs_are_those_of_the_whole_table(monkeypatch):
+    monkeypatch.setattr(fingerprint, "_PAIRS", 50)
+    rng = np.random.default_rng(3)
+    weights = [rng.normal(0, scale, 64).astype(np.float32) for scale in (0.02, 0.021, 1.0) for _ in range(30)]
+    weights += [np.zeros(64, np.float32)] * 2 + [weights[3], weights[70], -weights[5]]
+    left = fingerprint.to_table([Fingerprint.from_array(w) for w in weights])
+    right = fingerprint.to_table([Fingerprint.from_array(to_bfloat16(w)) for w in reversed(weights)])
+    apart = fingerprint.distances(left, right)
+    rows, columns, near = fingerprint.close_pairs(left, right)
+    np.testing.assert_array_equal(np.stack([rows, columns]), np.nonzero(apart <= 1))
+    np.testing.assert_array_equal(near, apart[rows, columns])
+    np.testing.assert_array_equal(
+        fingerprint.first_equals(left), fingerprint.equal(left, left).argmax(axis=1)
+    )

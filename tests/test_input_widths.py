@@ -10,22 +10,23 @@ from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget
 from lampq.core.allocating.scores import fisher_scores, lampq_scores
 from lampq.core.measuring.divergence import kl_divergence, second_order_kl
 from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.profile import Profile
 from lampq.core.values.recipe import Recipe
 from lampq.core.values.shard import Shard
 from lampq.demo_data import MODEL_PATH
+from lampq.verbs.best_plan import best_plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.fake_quantize import fake_quantize
 from lampq.verbs.inspect import inspect
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
-from lampq.verbs.quantize import best_plan, quantize
+from lampq.verbs.quantize import quantize
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_recipes_that_cannot_be(fields, says):
 
 def test_widths_and_ranges_that_cannot_be(measured):
     model, batch, found = measured
-    with pytest.raises(AdapterError, match="activation range 'best' is none of"):
+    with pytest.raises(RecordError, match="activation range 'best' is none of"):
         profile(model, batch, act_bits=(4, 8), act_range="best")
     with pytest.raises(RecordError, match="--data"):
         profile(model, act_bits=(4, 8))

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from class_outputs import logits_batch, logits_builder, logits_interaction
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from records import make_profile
 
 from lampq.core.measuring.divergence import kl_divergence, log_softmax, second_order_kl
-from lampq.core.measuring.interaction import Interaction, profile_interaction
+from lampq.core.measuring.interaction import Interaction, peak_bytes, profile_interaction
 from lampq.core.values.errors import RecordError
 
 
@@ -160,10 +162,32 @@ def test_bad_differences_are_named():
         builder.add(2, 1, logits_batch(bad))
     with pytest.raises(RecordError, match="3 samples"):
         builder.add(2, 1, logits_batch(delta[0, 0][:3]))
-    with pytest.raises(RecordError, match="2 GiB; profile fewer widths"):
+    with pytest.raises(RecordError, match=r"146\.3 GiB .* at most 2 GiB are taken; choose mode kl"):
         logits_builder(target, layers=20_000, options=7)
     with pytest.raises(RecordError, match="2 samples"):
         logits_builder(target, layers=1, options=1, centre=target[:2])
+
+
+def test_building_an_interaction_takes_no_more_memory_than_is_said():
+    """NumPy's own; the matrix alone is 8 * 2,800^2 bytes."""
+    target, rng = np.zeros((64, 10), np.float32), np.random.default_rng(0)
+    builder = logits_builder(target, layers=400, options=7)
+    tracemalloc.start()
+    try:
+        interaction = builder.build()
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak + builder._factor.nbytes <= 1.01 * peak_bytes(2800, 640)
+        tracemalloc.reset_peak()
+        choices = rng.integers(0, 7, (16, 400))
+        interaction.predict(choices)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 2 * interaction.gram.nbytes
+        tracemalloc.reset_peak()
+        grouped = interaction.grouped(np.minimum(np.arange(400), 398))
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak < 1.05 * (interaction.gram.nbytes + grouped.gram.nbytes)
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_interaction_is_a_plain_value():

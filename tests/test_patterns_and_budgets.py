@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampq.core.allocating.budget import average_bits_limit, parse_size
+from lampq.core.values.amounts import average_bits_limit, parse_size
 from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.patterns import parse_rule, select, tie_groups

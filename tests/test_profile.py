@@ -99,6 +99,13 @@ def test_merging_shards_equals_one_profile_of_all_samples():
     assert merged.samples == 6
 
 
+def test_profiles_do_not_lose_their_logit_differences_in_a_merge():
+    with_differences, without = make_profile(0), make_profile(0).with_tables(logit_delta=None)
+    for parts in ([with_differences, without], [without, with_differences]):
+        with pytest.raises(RecordError, match=r"mode superposition is lost; .* with fewer widths"):
+            merge(parts)
+
+
 def test_profiles_of_different_models_do_not_merge():
     with pytest.raises(RecordError, match="different models"):
         merge([make_profile(0, kinds=("fc1",)), dataclasses.replace(make_profile(1, kinds=("fc1",)))])

@@ -8,11 +8,11 @@ import pytest
 import lampq
 from lampq.cli import main
 from lampq.conversions.quantized import is_rounded
+from lampq.core.planning.best import beside
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.profile import Profile
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
-from lampq.verbs.quantize import _beside
 
 DATA = ["--data", str(CALIBRATION_PATH), "--samples", "32", "--mean", "0.305", "--std", "0.376"]
 FAST = ["--bits", "2,3,4", "--fisher-draws", "0", "--rounds", "1", "--quiet"]
@@ -64,10 +64,10 @@ def test_neighbours_that_measuring_has_refuted_are_left_out(made):
             total_bytes=size + more_bytes, average_bits=3.0, predicted_kl=damage * plan.predicted_kl
         )
 
-    found = _beside(plan, near(-100, 3.0), near(100, 1.0), scale=0.5)
+    found = beside(plan, near(-100, 3.0), near(100, 1.0), scale=0.5)
     assert found.cheaper.predicted_kl == pytest.approx(1.5 * plan.predicted_kl)
     assert found.dearer.predicted_kl == pytest.approx(0.5 * plan.predicted_kl)
-    found = _beside(plan, near(-100, 1.9), near(-100, 1.9), scale=0.5)
+    found = beside(plan, near(-100, 1.9), near(-100, 1.9), scale=0.5)
     assert (found.cheaper, found.dearer) == (None, None)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import lampq
 from lampq.cli import main
 from lampq.core.values.errors import PlanError
 from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.history import Round, history_from_json
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Neighbour
 from lampq.core.values.tables import known_tables
@@ -57,9 +59,9 @@ def profile():
 def plan(profile):
     """A plan as `quantize` leaves it: measured, with rounds."""
     rounds = (
-        {"number": 0, "before": None, "predicted": None, "measured": 0.09, "accepted": True},
-        {"number": 1, "before": 0.09, "predicted": 0.07, "measured": 0.08, "accepted": True},
-        {"number": 2, "before": 0.08, "predicted": 0.06, "measured": 0.085, "accepted": False},
+        Round(number=0, measured=0.09, accepted=True),
+        Round(number=1, before=0.09, predicted=0.07, measured=0.08, accepted=True),
+        Round(number=2, before=0.08, predicted=0.06, measured=0.085, accepted=False),
     )
     made = lampq.plan(profile, average_bits=3.5)
     return dataclasses.replace(made, measured_kl=0.08, history=rounds)
@@ -280,6 +282,29 @@ def test_a_thousand_layers_fit(browser, tmp_path):
     assert browser.evaluate("document.querySelectorAll('#layers-table tbody tr').length") == len(layers)
 
 
+def test_thousands_of_layers_end_in_seconds(tmp_path):
+    """Matching and listing every layer against every other took two minutes."""
+    few, blocks = make_profile(2, kinds=("qkv", "proj", "fc1", "fc2"), samples=2, classes=2), 1000
+    rng = np.random.default_rng(0)
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            name=f"layers.{block}.{layer.kind}",
+            fingerprint=dataclasses.replace(layer.fingerprint, fourth=float(rng.exponential())),
+        )
+        for block in range(blocks)
+        for layer in few.layers
+    )
+    tables = {name: np.tile(few.array(name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")}
+    tables["kl"] = tables["kl"] * rng.uniform(0.1, 10, (len(layers), 1))
+    profile = dataclasses.replace(few, layers=layers, tables=known_tables(**tables))
+    plan = lampq.plan(profile, average_bits=3.5)
+    begun = time.perf_counter()
+    page = lampq.report(plan, tmp_path / "report.html", profile=profile)
+    assert page.stat().st_size < MOST_BYTES
+    assert time.perf_counter() - begun < 60
+
+
 def test_more_layers_than_fit_are_cut_and_it_says_so(plan):
     layer = plan.layers[0]
     many = tuple(
@@ -306,7 +331,8 @@ def test_a_plan_alone_makes_a_page(browser, plan, tmp_path):
 def test_swaps_of_the_published_update_are_drawn(browser, plan, tmp_path):
     swaps = tuple({"raised": 1, "lowered": 2, "kl": 0.1 / (i + 1), "kept": i % 3 > 0} for i in range(40))
     odd = ({"raised": 0, "kl": "x"}, {"measured": None}, {"anything": [1]}, {"number": 1, "measured": True})
-    page = lampq.report(dataclasses.replace(plan, history=(*swaps, *odd)), tmp_path / "report.html")
+    history = history_from_json((*swaps, *odd))
+    page = lampq.report(dataclasses.replace(plan, history=history), tmp_path / "report.html")
     browser.look(width=360)
     browser.open(page)
     assert browser.evaluate("document.querySelectorAll('#rounds svg .dot').length") == 40
@@ -403,7 +429,8 @@ def test_odd_figures_of_a_file_make_a_page(plan):
     figures = (None, 0.0, -1.0, 1e308, -1e308, 1e-320, 0.5)
     for _ in range(200):
         pick = [figures[i] for i in rng.integers(len(figures), size=6)]
-        history = ({"number": 1, "predicted": pick[3], "measured": pick[4], "accepted": True},)
+        steps = [{"number": 1, "predicted": pick[3], "measured": pick[4], "accepted": True}]
+        history = history_from_json(steps)
         layers = (dataclasses.replace(plan.layers[0], predicted_kl=pick[5]), *plan.layers[1:])
         odd = dataclasses.replace(
             plan, predicted_kl=pick[0], bound=pick[1], measured_kl=pick[2], history=history, layers=layers

@@ -13,6 +13,7 @@ from records import make_profile
 import lampq
 from lampq.core.values.errors import LampqError, PlanError, RecordError
 from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.history import Round
 from lampq.core.values.schema import check
 from lampq.core.values.shard import Shard
 
@@ -52,7 +53,7 @@ def make_plan():
         layers=(first, *plan.layers[1:3]),
         measured_kl=0.1,
         notes=("a note",),
-        history=({"number": 0, "measured": 0.2},),
+        history=(Round(number=0, measured=0.2),),
     )
 
 

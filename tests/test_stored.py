@@ -21,6 +21,7 @@ from lampq.verbs.compare import compare
 from lampq.verbs.convert import convert, read_quantized
 
 WIDTHS = (4, 8, 3, 5, 2)
+WIDTHS_OF_BLOCKS = (2, 4, 5)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_files_of_lampq(container, activations, model, tmp_path):
     assert alone.widths == plan.widths
     assert alone.total_bytes == (tmp_path / "q.onnx").stat().st_size
     assert [layer.activation_bits for layer in alone.layers] == [activations] * 5
+
+
+@pytest.mark.parametrize("block", [None, 8])
+def test_scales_of_blocks_are_counted(block, model, tmp_path):
+    profile = lampq.profile(model, bits=WIDTHS_OF_BLOCKS, block=block, rounding="nearest")
+    plan = lampq.plan(profile, average_bits=4)
+    lampq.apply(model, plan, tmp_path / "q.onnx")
+    stored = adapters.stored(tmp_path / "q.onnx")
+    assert {w.layer.name: w.payload_bytes for w in stored} == {p.name: p.payload_bytes for p in plan.layers}
 
 
 def test_the_values_are_those_that_the_file_computes_with(model, tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lampq.core.measuring.interaction import Interaction
+from lampq.core.searching import relaxation
 from lampq.core.searching.landscape import Landscape
 from lampq.core.searching.relaxation import lower_bound
 from lampq.core.searching.search import search
@@ -116,6 +117,17 @@ def test_the_bound_is_at_least_that_of_the_convex_relaxation():
         gaps.append(((values[0] - bound) / values[0], (values[0] - relaxed.fun) / values[0]))
     ours, plain = np.mean(gaps, axis=0)
     assert ours < 0.9 * plain
+
+
+def test_a_relaxation_too_large_for_memory_is_left_out(monkeypatch):
+    interaction = interaction_of(1)
+    problem = problem_of(interaction, 1, tightness=0.4)
+    monkeypatch.setattr(relaxation, "MOST_BYTES", interaction.gram.nbytes)
+    best = allocate(interaction, problem)
+    assert best.solution.bound == -np.inf
+    assert best.solution.status is Status.FEASIBLE
+    monkeypatch.undo()
+    np.testing.assert_array_equal(allocate(interaction, problem).solution.choice, best.solution.choice)
 
 
 def test_without_interactions_the_bound_is_the_linear_relaxation():

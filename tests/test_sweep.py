@@ -9,8 +9,9 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.limits import bit_operations
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.verbs.sweep import sweep, write_csv
 

@@ -18,6 +18,8 @@ from tflite_models import (
 
 from lampq.adapters.tflite import read
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 SHAPES = [(48, 64), (7, 33), (5, 3), (1, 17), (3, 1), (16, 130)]
 
 

@@ -11,6 +11,8 @@ from lampq.adapters.tflite.names import module_path
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.fingerprint import Fingerprint
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 VIT = [
     ("patch_embed.proj", "patch_embed", (32, 4, 4, 3)),
     *(

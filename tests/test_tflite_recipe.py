@@ -15,6 +15,8 @@ from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import recipe, write_recipe
 from lampq.core.values.errors import AdapterError, OutputExistsError
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 def scopes(path):
     """(kind of operator, its outputs' names each with a semicolon, its weight's shape) by the generated

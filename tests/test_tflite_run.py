@@ -15,6 +15,8 @@ from lampq.core.measuring.measure import measure_activations, measure_damage
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.errors import AdapterError, MissingExtraError
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 def fake_quantized(model, layer, bits):
     quantized = quantize(as_rows(model.weight(layer.name), layer.channel_axis), bits, grid=model.grid)

@@ -31,6 +31,8 @@ from lampq.core.quantizing.quantizer import quantize as quantize_rows
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 
+pytestmark = pytest.mark.usefixtures("weights_of_any_size")
+
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("name", NAMES)

@@ -129,7 +129,7 @@ def mixed_plan(model):
 def test_a_quantized_directory_is_reloaded_by_the_library_alone(folders, tmp_path, name):
     model = adapters.read(folders / name)
     plan = mixed_plan(model)
-    path = apply(model, plan, tmp_path / "quantized")
+    path = apply(model, plan, tmp_path / "quantized").path
     batch = make_batch(name)
     # A folder has no place for convolutions: they stay as they are.
     linear = {n: w for n, w in plan.widths.items() if not n.endswith("projection")}
@@ -146,7 +146,7 @@ def test_a_quantized_directory_is_reloaded_by_the_library_alone(folders, tmp_pat
 def test_a_directory_may_also_become_a_packed_file(folders, tmp_path):
     model = adapters.read(folders / "vit")
     plan = mixed_plan(model)
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     batch = make_batch("vit")
     expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
     # The file says what it is of: the architecture is the library's own.

@@ -54,7 +54,7 @@ def test_both_measure_the_same_damage(pair):
 def test_a_plan_made_on_one_applies_to_the_other(pair, tmp_path):
     model, export, batch = pair
     chosen = plan(profile(model, batch, bits=(2, 4, 8)), average_bits=4)
-    written = adapters.read(apply(export, chosen, tmp_path / "q.onnx"))
+    written = adapters.read(apply(export, chosen, tmp_path / "q.onnx").path)
     fitted = fit_to(model, chosen)
     expected = model.with_weights(quantized_weights(model, fitted.widths)).run(batch)
     np.testing.assert_allclose(written.run(batch), expected, rtol=1e-3, atol=1e-3)

@@ -115,7 +115,7 @@ def test_names_of_timm_take_their_classes_from_the_checkpoint(tmp_path):
     plan = build_plan(
         measured, np.arange(len(measured.layers)) % 7, mode="uniform", budget={"average_bits": 5}
     )
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
     for again in (adapters.read(path), adapters.read("timm:test_vit", weights=path)):
         np.testing.assert_allclose(again.run(batch), expected, rtol=1e-5, atol=1e-6)

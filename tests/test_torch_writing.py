@@ -31,7 +31,7 @@ def mixed_plan(model, batch=None, container="bitplane", act_bits=None):
 def case(request, tmp_path):
     model, batch = read_named(request.param)
     plan = mixed_plan(model)
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     return request.param, model, batch, plan, path
 
 
@@ -68,7 +68,7 @@ def test_it_computes_what_the_plan_promised(case):
 def test_bytes_for_codes_where_asked(tmp_path):
     model, batch = read_named("packed")
     plan = mixed_plan(model, container="int8")
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     file = packed.read(path)
     assert {record.container for record in file.records.values()} == {"int8"}
     expected = model.with_weights(quantized_weights(model, plan.widths)).run(batch)
@@ -77,11 +77,27 @@ def test_bytes_for_codes_where_asked(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("container", "block"), [("bitplane", None), ("int8", None), ("bitplane", 8)])
+def test_what_a_file_stores_is_read_back_to_the_byte(tmp_path, container, block):
+    model = read(LinearNet().eval(), input_shape=(24,))
+    measured = profile(model, bits=WIDTHS, container=container, block=block)
+    plan = build_plan(measured, np.array([1, 3]), mode="uniform", budget={"average_bits": 5})
+    path = apply(model, plan, tmp_path / "q.safetensors")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    found = {weight.layer.name: weight for weight in adapters.stored(path)}
+    assert set(found) == set(plan.widths)
+    for layer in plan.layers:
+        parts = (tensors[model.parameters[layer.name] + suffix] for suffix in (".codes", ".scale"))
+        assert found[layer.name].payload_bytes == sum(part.nbytes for part in parts) == layer.payload_bytes
+        assert (found[layer.name].container, found[layer.name].weight_bits) == (container, layer.weight_bits)
+
+
 def test_partial_plans_leave_the_rest_float(tmp_path):
     model, batch = read_named("windows")
     plan = mixed_plan(model)
     part = dataclasses.replace(plan, layers=plan.layers[1:3])
-    path = apply(model, part, tmp_path / "q.safetensors", partial=True)
+    path = apply(model, part, tmp_path / "q.safetensors", partial=True).path
     found = read(MODELS["windows"][0](), weights=path, input_shape=(3, 8, 8))
     expected = model.with_weights(quantized_weights(model, part.widths)).run(batch)
     np.testing.assert_array_equal(found.run(batch), expected)
@@ -103,7 +119,7 @@ def test_integer_products_equal_rounding_in_float(tmp_path, act_bits):
     batch = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
     model = read(LinearNet().eval(), input_shape=(24,))
     plan = mixed_plan(model, batch, act_bits=act_bits)
-    path = apply(model, plan, tmp_path / "q.safetensors")
+    path = apply(model, plan, tmp_path / "q.safetensors").path
     module = load_quantized(path, LinearNet, int8=True)
     assert [type(m).__name__ for m in module.children()] == ["Int8Linear", "Int8Linear"]
     records = packed.read(path).records
@@ -127,7 +143,7 @@ def test_integer_products_equal_rounding_in_float(tmp_path, act_bits):
 
 def test_integer_products_leave_attention_alone(tmp_path):
     model, batch = read_named("packed")
-    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors").path
     module = load_quantized(path, MODELS["packed"][0], int8=True)
     assert type(module.head).__name__ == "Int8Linear"
     assert isinstance(module.transformer.layers[0].self_attn.out_proj, torch.nn.Linear)
@@ -137,7 +153,7 @@ def test_integer_products_leave_attention_alone(tmp_path):
 
 def test_activation_widths_and_ranges_travel_with_the_file(tmp_path):
     model, batch = read_named("packed")
-    path = apply(model, mixed_plan(model, batch, act_bits=6), tmp_path / "q.safetensors")
+    path = apply(model, mixed_plan(model, batch, act_bits=6), tmp_path / "q.safetensors").path
     seen = model.calibrate(batch)
     for record in packed.read(path).records.values():
         assert record.activation_bits == 6
@@ -148,7 +164,7 @@ def test_a_file_from_a_factory_asks_for_it_and_runs_nothing(tmp_path):
     source = tmp_path / "nets.py"
     source.write_text("from torch_models import PackedViT\n\ndef build():\n    return PackedViT()\n")
     model = adapters.read(f"{source}:build", input_shape=(3, 8, 8))
-    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors").path
     assert str(tmp_path) not in json.dumps(packed.read(path).origin)
     with pytest.raises(AdapterError, match=r"nets\.py:build --weights q\.safetensors"):
         adapters.read(path)
@@ -192,7 +208,7 @@ def test_damaged_files_are_told(tmp_path, change, words):
     from safetensors.torch import load_file, save_file
 
     model, _ = read_named("windows")
-    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors")
+    path = apply(model, mixed_plan(model), tmp_path / "q.safetensors").path
     with safe_open(path, framework="pt") as file:
         content = json.loads(file.metadata()["lampq"])
     change(content)

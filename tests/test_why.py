@@ -10,10 +10,13 @@ from records import make_profile, pair_profile
 
 import lampq
 from lampq.cli import main
-from lampq.core.allocating.limits import Budget, bit_operations
+from lampq.core.allocating.limits import bit_operations
 from lampq.core.measuring.interaction import profile_interaction
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import PlanError
 from lampq.core.values.option_order import cover_table
+from lampq.core.values.recipe import Recipe
+from lampq.verbs.report import surroundings
 from lampq.verbs.why import why
 
 SMALL = {"kinds": ("patch_embed", "qkv", "fc1", "head"), "widths": (2, 3, 4, 8)}
@@ -26,6 +29,37 @@ def chosen(profile, plan):
         )
         for p in plan.layers
     ]
+
+
+def test_a_plan_of_mode_lampq_is_explained_by_the_choices_it_was_made_with(tmp_path):
+    profile = make_profile(3, **SMALL)
+    recipe = Recipe(gamma=2, beta=3, table="minmax(2.96)", most_swaps=3, weighted=True)
+    published = lampq.plan(profile, average_bits=5, mode="lampq")
+    made = lampq.plan(profile, average_bits=5, mode="lampq", recipe=recipe)
+    assert made.predicted_kl != pytest.approx(published.predicted_kl)
+    made.write(tmp_path / "plan.json")
+    read = lampq.Plan.read(tmp_path / "plan.json")
+    assert read.recipe == recipe
+    assert read.to_json() == made.to_json()
+    for plan in (published, made, read):
+        assert why(plan, profile).facts["predicted KL"] == pytest.approx(plan.predicted_kl)
+        assert surroundings(plan, profile).here.damage == pytest.approx(plan.predicted_kl)
+    assert lampq.plan(profile, average_bits=4, mode="kl").recipe is None
+
+
+def test_plans_without_a_recipe_are_of_the_published_one():
+    profile = make_profile(3, **SMALL)
+    plan = lampq.plan(profile, average_bits=5, mode="lampq")
+    data = plan.to_json()
+    del data["request"]
+    old = lampq.Plan.from_json(data)
+    assert old.recipe is None
+    assert why(old, profile).facts["predicted KL"] == pytest.approx(plan.predicted_kl)
+    # A later version may know more choices, and leave some out.
+    newer = lampq.Plan.from_json(data | {"request": {"recipe": {"gamma": 3.0, "probes": 2.0, "more": 1}}})
+    assert newer.recipe == Recipe(gamma=3.0, probes=2)
+    with pytest.raises(PlanError, match="gamma is 1"):
+        lampq.Plan.from_json(data | {"request": {"recipe": {"gamma": 1.0}}})
 
 
 @pytest.mark.parametrize("mode", ["kl", "superposition"])

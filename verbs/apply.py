@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
-from lampq.core.values.match import left_over, match
+from lampq.core.values.match import left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
-from lampq.verbs.formats import refuse_model_clashes, stored_as, unpacked_note
+from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
 
-# Names of a message.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What was written. It stands for its path wherever one is wanted.
+
+    Attributes:
+        plan: The plan with the names and shapes that its layers have in the model.
+        path: The file, or folder.
+        size_bytes: Bytes of it.
+        notes: What fitting the plan to the model gives reason to say.
+        error: Largest difference of the file's outputs to what they should be, relative to their magnitude; None
+            where the format checks without saying.
+    """
+
+    plan: Plan
+    path: Path
+    size_bytes: int
+    notes: tuple[str, ...]
+    error: float | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 def apply(
@@ -28,9 +52,9 @@ def apply(
     partial: bool = False,
     widest: bool = False,
     by_name: bool = False,
-    batch: np.ndarray | None = None,
+    batch: BatchLike | None = None,
     force: bool = False,
-) -> Path:
+) -> Applied:
     """Write `model` quantized by `plan`, in the model's own format, and verify the file by running it.
 
     Args:
@@ -50,11 +74,17 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
+    fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
-    fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
-    model.write(fitted, out, calibration=batch)
-    return out
+    error = model.write(fitted, out, calibration=batch)
+    return Applied(
+        plan=fitted,
+        path=out,
+        size_bytes=size_bytes(out),
+        notes=fitted.notes[len(plan.notes) :],
+        error=error,
+    )
 
 
 def fit_to(
@@ -77,32 +107,34 @@ def fit_to(
     """
     whole, stored = model, model if out is None else stored_as(model, out)
     layers = model.layers()
-    found = match(plan.layers, layers, by_name=by_name)
+    matching = match(plan.layers, layers, by_name=by_name)
     notes = plan.notes
-    if stored is not model and not found.complete:
+    if stored is not model and not matching.complete:
         # A plan made for what can be stored.
         model, layers = stored, stored.layers()
-        found = match(plan.layers, layers, by_name=by_name)
-    if not found.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
+        matching = match(plan.layers, layers, by_name=by_name)
+    if not matching.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
         # Converters fold the scale of a normalization into the layer behind it, which changes its weights.
         named = match(plan.layers, layers, by_name=True)
         folded = [layers[m.right[0]].name for m in named.matches if m.how == "name"]
         if named.complete and len(folded) < len(named.matches):
-            found, notes = named, (*notes, _folded_note(folded))
-    if not found.matches:
+            matching, notes = named, (*notes, _folded_note(folded))
+    if not matching.matches:
+        namesakes = same_names(matching, plan.layers, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
             f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
-    if not found.complete and not partial:
+    if not matching.complete and not partial:
         raise PlanError(
             f"the plan does not fit {model.path.name}: "
-            f"{left_over(found, plan.layers, layers, sides=('the plan', 'the model'))}; "
+            f"{left_over(matching, plan.layers, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
     model = model.with_coding(dataclasses.replace(model.coding, block=plan.block))
     decisions: dict[int, PlanLayer] = {}
-    for matched in found.matches:
+    for matched in matching.matches:
         if len(matched.left) == 1:
             decision = plan.layers[matched.left[0]]
         else:
@@ -116,12 +148,12 @@ def fit_to(
         packed = {layer.name for layer in stored.layers()}
         notes = (*notes, *unpacked_note(whole, stored))
         placed = tuple(layer for layer in placed if layer.name in packed)
-    asked, takes = plan.payload_bytes, sum(layer.payload_bytes for layer in placed)
-    if found.complete and takes > asked:
+    planned, takes = plan.payload_bytes, sum(layer.payload_bytes for layer in placed)
+    if matching.complete and takes > planned:
         notes = (
             *notes,
-            f"the weights take {takes:,} bytes in this format, {asked:,} in that of the plan: widths it cannot store "
-            f"take the next wider place",
+            f"the weights take {takes:,} bytes in this format, {planned:,} in that of the plan: widths it cannot "
+            f"store take the next wider place",
         )
     return dataclasses.replace(plan, layers=placed, notes=notes)
 
@@ -176,6 +208,7 @@ def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> 
         shape=layer.shape,
         size=layer.size,
         fingerprint=layer.fingerprint,
+        folded=layer.folded,
         payload_bytes=decision.payload_bytes * layer.size // decision.size if stored is None else stored,
         # How the damage of a fused weight divides among its parts is not known.
         predicted_kl=decision.predicted_kl if whole else None,

@@ -6,22 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
 from lampq.conversions.target import Target
-from lampq.core.allocating.limits import Budget
-from lampq.core.allocating.scores import MODES, SUPERPOSITION
 from lampq.core.measuring.model import Model
+from lampq.core.planning.asked import asked
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values.bounded import read_bytes
+from lampq.core.values.budget import Budget
+from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import match
 from lampq.core.values.messages import listed, printable
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.request import Request
 from lampq.verbs.apply import fit_to
 from lampq.verbs.plan import plan as make_plan
 
@@ -37,8 +38,7 @@ def convert(
     fit: bool = False,
     partial: bool = False,
     widest: bool = False,
-    pins: Sequence[str] = (),
-    ties: Sequence[str] = (),
+    **rules: Sequence[str],
 ) -> tuple[str, Plan]:
     """A plan as the configuration of another tool.
 
@@ -50,8 +50,7 @@ def convert(
         fit: Solve again within what the tool can express, under the plan's own budget, pins and ties.
         partial: Leave out layers that the tool has no place for.
         widest: Give a fused weight the widest of its parts' widths.
-        pins: Further fixed widths for `fit`; see `lampq.plan`.
-        ties: Further tied layers for `fit`.
+        **rules: For `fit`, beside those of the plan: `pins` and `ties` of `lampq.Request`.
 
     Returns:
         The configuration, and the plan that it expresses.
@@ -60,10 +59,12 @@ def convert(
         PlanError: The tool cannot express the plan; names the layers.
         BudgetError: No plan within what it can express meets the budget.
     """
+    refuse_unknown(rules, ("pins", "ties"), "convert")
     if fit and profile is None:
         raise PlanError("fitting solves again, which takes a profile; pass --profile PROFILE")
     if fit and profile is not None:
-        plan = _solved_again(plan, to, profile, model, partial=partial, pins=pins, ties=ties)
+        request = Request.of(None, **rules)
+        plan = _solved_again(plan, to, profile, model, request, partial=partial)
     if model is not None:
         model = model.with_coding(Coding(block=plan.block))
         plan = fit_to(model, plan, partial=partial, widest=widest)
@@ -88,13 +89,12 @@ def read_foreign(
     conversions.find(tool)
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST:
-            raise PlanError(f"{path}: {path.stat().st_size:,} bytes are no configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, _LARGEST).decode("utf-8")
     except FileNotFoundError as err:
         raise PlanError(f"{path}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise PlanError(f"{path}: cannot be read as text ({type(err).__name__})") from err
+        why = getattr(err, "strerror", None) or type(err).__name__
+        raise PlanError(f"{path}: cannot be read as text ({why})") from err
     try:
         return imports.import_plan(text, tool, Target.of(reference), partial=partial)
     except PlanError as err:
@@ -114,10 +114,10 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
         PlanError: Nothing in the file is quantized, or it was made from another model.
         AdapterError: It cannot be read.
     """
-    found = adapters.stored(path)
+    stored = adapters.stored(path)
     label = Path(path).name
     if reference is None:
-        return quantized.stored_plan(found, label=label, file_bytes=_size(Path(path)))
+        return quantized.stored_plan(stored, label=label, file_bytes=_size(Path(path)))
 
     def floats() -> Sequence[Layer]:
         try:
@@ -126,7 +126,7 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
             # All is quantized.
             return ()
 
-    return quantized.identified_plan(found, Target.of(reference), label=label, floats=floats)
+    return quantized.identified_plan(stored, Target.of(reference), label=label, floats=floats)
 
 
 def _size(path: Path) -> int:
@@ -140,14 +140,13 @@ def _solved_again(
     to: str,
     profile: Profile,
     model: Model | None,
+    more: Request,
     *,
     partial: bool,
-    pins: Sequence[str],
-    ties: Sequence[str],
 ) -> Plan:
-    """The best plan within what a tool can express."""
-    found = match(plan.layers, profile.layers)
-    if not found.complete:
+    """The best plan within what a tool can express, with further pins and ties."""
+    matching = match(plan.layers, profile.layers)
+    if not matching.complete:
         raise PlanError("the profile is of another model than the plan; profile the plan's model")
     allowed = _allowed(to, profile, Target.of(profile if model is None else model))
     homeless = [layer.name for layer, widths in zip(profile.layers, allowed, strict=True) if not widths]
@@ -155,15 +154,13 @@ def _solved_again(
         raise PlanError(
             f"{conversions.find(to).TITLE} has no place for {listed(homeless)}; pass --partial to leave them out"
         )
+    request = asked(plan)
     # A plan that was read or made by hand has no budget but what it takes.
-    asked = plan.budget or {"average_bits": plan.average_bits}
-    solved = make_plan(
-        _restricted(profile, allowed),
-        budget=Budget.from_json(asked),
-        mode=plan.mode if plan.mode in (SUPERPOSITION, *MODES) else "auto",
-        pins=(*asked.get("pins", ()), *pins),
-        ties=(*asked.get("ties", ()), *ties),
+    budget = Budget.from_json(plan.budget or {"average_bits": plan.average_bits})
+    request = dataclasses.replace(
+        request, budget=budget, pins=(*request.pins, *more.pins), ties=(*request.ties, *more.ties)
     )
+    solved = make_plan(_restricted(profile, allowed), request)
     return dataclasses.replace(
         solved, notes=(*solved.notes, f"solved again for {conversions.find(to).TITLE}")
     )
@@ -180,9 +177,9 @@ def _allowed(to: str, profile: Profile, target: Target) -> list[set[int]]:
         except NoPlaceError:
             offered.append(set())
     widths: list[set[int]] = [set() for _ in profile.layers]
-    for found in match(profile.layers, target.layers).matches:
-        for i in found.left:
-            widths[i] = set.intersection(*(offered[j] for j in found.right))
+    for pairing in match(profile.layers, target.layers).matches:
+        for i in pairing.left:
+            widths[i] = set.intersection(*(offered[j] for j in pairing.right))
     return widths
 
 
@@ -200,5 +197,5 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
                 f"({', '.join(map(str, sorted(widths)))}); profile them too"
             )
     floats = sum(4 * layer.size for layer, widths in zip(profile.layers, allowed, strict=True) if not widths)
-    part = profile.part(keep).with_tables(payload_bytes=np.ascontiguousarray(payload[keep]))
+    part = profile.part(keep).with_tables(payload_bytes=payload[keep])
     return dataclasses.replace(part, rest_bytes=profile.rest_bytes + floats)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lampq import adapters
-from lampq.core.allocating.allocation import Budget
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import MissingExtraError
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
@@ -23,10 +23,10 @@ from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.demo_data import MODEL_PATH, calibration, validation
 from lampq.verbs.apply import apply
+from lampq.verbs.best_plan import best_plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
-from lampq.verbs.quantize import best_plan
 from lampq.verbs.sweep import sweep, write_csv, write_plot
 
 # Uniform widths, and budgets in average bits for LampQ: the same size, and one smaller still.
@@ -88,8 +88,8 @@ def demo(
         for done, (name, chosen) in enumerate(sorted(plans, key=lambda item: -item[1].payload_bytes)):
             plan_path, model_path = _plan_and_model(place, name)
             chosen.write(plan_path, force=force)
-            path = apply(model, chosen, model_path, force=force)
-            rows.append(_row(name, adapters.read(path), inputs, labels, model, chosen))
+            applied = apply(model, chosen, model_path, force=force)
+            rows.append(_row(name, adapters.read(applied.path), inputs, labels, model, chosen))
             progress("writing and judging", done + 1, len(plans))
         points = sweep(measured)
         write_csv(measured, points, curve_path, force=force)

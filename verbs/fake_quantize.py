@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.setting import plan_settings
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.plan import Plan
 from lampq.verbs.apply import fit_to
 
 
 def fake_quantize(
-    model: Model, plan: Plan, *, partial: bool = False, batch: np.ndarray | None = None
+    model: Model, plan: Plan, *, partial: bool = False, batch: BatchLike | None = None
 ) -> Model:
     """The model as a plan has it, in float arithmetic: what a quantized file computes, before there is one.
 

@@ -10,15 +10,17 @@ import numpy as np
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
-from lampq.core.quantizing.activation_range import METHODS
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.layer import Layer
+from lampq.core.values.measurement import Measurement
+from lampq.core.values.messages import reason
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress
+from lampq.core.values.range_kinds import PER_TOKEN
 
-PER_TOKEN = "token"
 # What runtimes that multiply integers take.
 _RUNTIME_BITS = 8
 
@@ -68,7 +70,7 @@ def input_ranges(
         model cannot.
 
     Raises:
-        AdapterError: The method is none of these, or the format has no such widths or ranges.
+        AdapterError: The format has no such widths or ranges.
     """
     widths = sorted({option.activation_bits for option in options if option.activation_bits})
     if not widths:
@@ -79,8 +81,6 @@ def input_ranges(
     method = method or "mse"
     if method == PER_TOKEN:
         return InputRanges(grids={}, table=None, method=method)
-    if method not in METHODS:
-        raise AdapterError(f"activation range {method!r} is none of {', '.join((*METHODS, PER_TOKEN))}")
     seen = model.calibrate(batch)
     grids = {
         (index, bits): seen[layer.name].grid(bits, method)
@@ -110,35 +110,43 @@ def _check_runtime(model: Model, widths: Sequence[int], method: str | None) -> N
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JointFisher:
+    """Second-order damage of rounding weights and input of a layer together.
+
+    Attributes:
+        table: Of every layer and option, nats, shape (L, J), or None: it was not measured.
+        note: Why gradients could not be taken, where they were asked for, or empty.
+    """
+
+    table: np.ndarray | None = None
+    note: str = ""
+
+
 def measure_joint(
     model: Model,
     layers: Sequence[Layer],
-    options: Sequence[Option],
     reference: Reference,
+    measurement: Measurement,
     ranges: InputRanges,
     *,
-    truth: np.ndarray | None,
-    draws: int,
-    seed: int,
     samples: np.ndarray | None,
     progress: Progress,
-) -> np.ndarray | None:
-    """Joint Fisher score of every layer and option, nats, shape (L, J); None where gradients cannot be taken.
+) -> JointFisher:
+    """Joint Fisher score of every layer and option.
 
     Args:
         model: The float model.
         layers: Its L records.
-        options: J options: all weight widths with all input widths.
         reference: What the float model makes of the calibration inputs.
+        measurement: J options, all weight widths with all input widths; draws, and labels where they are empirical.
         ranges: How inputs are rounded.
-        truth: Labels of the data, or None: they are drawn from the predictions.
-        draws: Backward passes per sample.
-        seed: Seeds the draws.
         samples: Number of each sample in the whole data set, or None.
         progress: Told how far it is.
     """
     if not rounds_activations(model):
-        return None
+        return JointFisher()
+    options = measurement.options
     widths = sorted({option.weight_bits for option in options})
     inputs = sorted({option.activation_bits for option in options if option.activation_bits})
     candidates = {
@@ -149,22 +157,22 @@ def measure_joint(
         for index, layer in enumerate(layers)
     }
     try:
-        found = model.joint_fisher(
+        scores = model.joint_fisher(
             reference.inputs,
             candidates,
             reference.readout,
-            truth=truth,
-            draws=draws,
-            seed=seed,
+            truth=measurement.labels if measurement.fisher == EMPIRICAL else None,
+            draws=measurement.fisher_draws,
+            seed=measurement.seed,
             samples=samples,
             progress=progress,
         )
-    except AdapterError:
+    except AdapterError as err:
         # A layout of weights without gradients of single samples: the other scores remain.
-        return None
+        return JointFisher(note=reason(err))
     places = [
         (widths.index(option.weight_bits), inputs.index(option.activation_bits))
         for option in options
         if option.activation_bits
     ]
-    return np.array([[found[layer.name][place] for place in places] for layer in layers])
+    return JointFisher(table=np.array([[scores[layer.name][place] for place in places] for layer in layers]))

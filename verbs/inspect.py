@@ -59,12 +59,12 @@ def inspect(path: str | Path, **read_options: Any) -> Listing:
         return _model(adapters.read(path, **read_options))
     except AdapterError:
         try:
-            found = read_quantized(path)
+            stored = read_quantized(path)
         except LampqError:
-            found = None
-        if found is None:
+            stored = None
+        if stored is None:
             raise
-        return _stored(Path(path), found)
+        return _stored(Path(path), stored)
 
 
 def _model(model: Any) -> Listing:

@@ -16,10 +16,11 @@ def places(plan: Plan, profile: Profile) -> list[int]:
     Raises:
         PlanError: A layer on either side has no partner.
     """
-    found = match(plan.layers, profile.layers)
-    place = dict(found.pairs)
+    matching = match(plan.layers, profile.layers)
+    place = dict(matching.pairs)
     lone = [layer.name for index, layer in enumerate(plan.layers) if index not in place]
-    lone += [layer.name for index, layer in enumerate(profile.layers) if index not in place.values()]
+    used = set(place.values())
+    lone += [layer.name for index, layer in enumerate(profile.layers) if index not in used]
     if lone:
         raise PlanError(
             f"the profile is not of the plan's model: {len(lone)} layers have no match, {lone[0]} first; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,37 +16,27 @@ from lampq.core.measuring.measure import Damage, measure_activations, measure_da
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.reference import Reference, measure_reference
-from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces, measure_traces
+from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
-from lampq.core.values.option import Option, all_options
+from lampq.core.values.measurement import Measurement
+from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
-from lampq.core.values.rounding_kinds import NEAREST
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
-from lampq.verbs.input_ranges import InputRanges, input_ranges, measure_joint
+from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 
 
 def profile(
     model: Model,
     batch: BatchLike | None = None,
+    measurement: Measurement | None = None,
     *,
-    bits: Sequence[int] = tuple(range(2, 9)),
-    act_bits: int | Sequence[int] | None = None,
-    act_range: str | None = None,
-    tolerance: float = 0.1,
-    container: str = "bitplane",
-    block: int | None = None,
-    fisher: str = TRUE,
-    rounding: str = NEAREST,
-    fisher_draws: int = 2,
-    labels: np.ndarray | None = None,
     shard: Shard | None = None,
-    seed: int = 0,
-    data_summary: dict[str, Any] | None = None,
     progress: Progress = quiet,
+    **choices: Any,
 ) -> Profile:
     """Measure all that allocation needs.
 
@@ -56,95 +47,57 @@ def profile(
     Args:
         model: A readable model (`lampq.read`).
         batch: Calibration inputs, preprocessed, samples first; None profiles without data.
-        bits: Weight widths.
-        act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and are
-            measured with their inputs rounded, every weight width with every input width; others take 8.
-        act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
-            `token`: each token its own. The default is `mse` for PyTorch models and `minmax`, the only one, for others.
-        tolerance: Where rounding weights and inputs apart predicts the damage of rounding both to within this
-            fraction, the prediction is taken instead of a measurement; 0 measures every pair of widths.
-        container: `bitplane` (exactly b bits a weight) or `int8`.
-        block: Weights of a row that share a scale; None gives each output channel one.
-        fisher: `true`, with labels drawn from the predictions (from forward passes where the model has no
-            gradients), `empirical`, with `labels`, or `forward`.
-        fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
-        labels: Labels of the data, shape (samples,).
+        measurement: What is measured, and how.
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
-        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs on the
-            calibration inputs, which costs time and loses several times less at low widths. Applying the plan
-            then needs those inputs too.
-        seed: Seeds the perturbations.
-        data_summary: Said of the data in the provenance.
         progress: Told what is being measured and how far it is.
+        **choices: Fields of `lampq.Measurement` to set, such as `bits=(2, 3, 4)`.
 
     Raises:
-        RecordError: Weights, activations or outputs are not finite; names the layer.
+        RecordError: Weights, activations or outputs are not finite (names the layer), or a choice is unknown.
         AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
     """
-    options = all_options(bits, act_bits)
-    if act_bits is not None and batch is None:
+    measurement = Measurement.of(measurement, **choices)
+    if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     # Shards choose the same codes and ranges: those for all samples.
-    model = with_rounding(model, rounding, block, batch)
-    layers = quantizable(model)
+    model = with_rounding(model, measurement.rounding, measurement.block, batch)
+    layers, options = quantizable(model), measurement.options
     reference = None if batch is None else measure_reference(model, batch)
-    ranges = None if reference is None else input_ranges(model, layers, options, reference.inputs, act_range)
+    ranges = (
+        None
+        if reference is None
+        else input_ranges(model, layers, options, reference.inputs, measurement.act_range)
+    )
     numbers = None
     if shard is not None:
         if reference is None:
             raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
         numbers = shard.numbers(reference.inputs.samples)
-        reference, labels = reference.take(numbers), None if labels is None else labels[numbers]
-    payload = stored_bytes(model, layers, options, container)
-    traces, joint = None, None
-    inputs: dict[str, Any] = {}
+        reference, measurement = reference.take(numbers), _of_samples(measurement, numbers)
+    payload = stored_bytes(model, layers, options, measurement.container)
     if reference is None:
-        widths = [option.weight_bits for option in options]
-        damage = measure_weight_error(model, layers, widths, progress=progress)
+        damage = measure_weight_error(model, layers, [o.weight_bits for o in options], progress=progress)
+        sense = _Sensitivity()
+        inputs: dict[str, Any] = {}
     else:
-        damage, inputs = _measure(
-            model, layers, options, reference, payload >= 0, ranges, tolerance, progress
-        )
+        damage, inputs = _measure(model, layers, reference, measurement, payload >= 0, ranges, progress)
         layers = measure_activations(model, layers, reference.inputs)
-        if fisher_draws:
-            traces = measure_traces(
-                model,
-                reference,
-                kind=fisher,
-                draws=fisher_draws,
-                seed=seed,
-                truth=labels,
-                samples=numbers,
-                progress=progress,
-            )
-            layers = tuple(_with_traces(layer, traces) for layer in layers)
-        if fisher_draws and ranges is not None:
-            joint = measure_joint(
-                model,
-                layers,
-                options,
-                reference,
-                ranges,
-                truth=labels if fisher == EMPIRICAL else None,
-                draws=fisher_draws,
-                seed=seed,
-                samples=numbers,
-                progress=progress,
-            )
+        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
+        layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     return Profile(
         layers=layers,
         options=options,
-        rest_bytes=model.rest_bytes(activations=any(option.activation_bits for option in options)),
-        container=container,
-        block=block,
-        rounding=rounding,
+        rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
+        container=measurement.container,
+        block=measurement.block,
+        rounding=measurement.rounding,
         tables=known_tables(
             weight_error=damage.weight_error,
             payload_bytes=payload,
             kl=damage.kl,
             changed=damage.changed,
             gram=damage.gram,
-            joint_fisher=joint,
+            joint_fisher=sense.joint.table,
             activation_range=None if ranges is None else ranges.table,
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
@@ -156,10 +109,9 @@ def profile(
             "model": model.path.name,
             "format": model.format,
             "digest": model.digest,
-            "data": data_summary or {},
-            "seed": seed,
-            "fisher": None if traces is None else {"kind": traces.kind, "note": traces.note},
-            "fisher_draws": 0 if traces is None else fisher_draws,
+            "data": dict(measurement.data_summary),
+            "seed": measurement.seed,
+            **sense.provenance(measurement),
             **({"activations": inputs} if inputs else {}),
             "versions": {
                 "lampq": lampq.__version__,
@@ -168,6 +120,58 @@ def profile(
             },
         },
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sensitivity:
+    """Fisher information, as far as it was asked for and could be measured."""
+
+    traces: Traces | None = None
+    joint: JointFisher = field(default_factory=JointFisher)
+
+    def provenance(self, measurement: Measurement) -> dict[str, Any]:
+        """What the provenance says of it."""
+        traces = self.traces
+        return {
+            "fisher": None if traces is None else {"kind": traces.kind, "note": traces.note},
+            "fisher_draws": 0 if traces is None else measurement.fisher_draws,
+            **({"joint_fisher": {"note": self.joint.note}} if self.joint.note else {}),
+        }
+
+
+def _sensitivity(
+    model: Model,
+    layers: Sequence[Layer],
+    reference: Reference,
+    measurement: Measurement,
+    ranges: InputRanges | None,
+    numbers: np.ndarray | None,
+    progress: Progress,
+) -> _Sensitivity:
+    """Traces of all layers, and the joint score where inputs are rounded."""
+    if not measurement.fisher_draws:
+        return _Sensitivity()
+    traces = measure_traces(
+        model,
+        reference,
+        kind=measurement.fisher,
+        draws=measurement.fisher_draws,
+        seed=measurement.seed,
+        truth=measurement.labels,
+        samples=numbers,
+        progress=progress,
+    )
+    if ranges is None:
+        return _Sensitivity(traces=traces)
+    joint = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
+    return _Sensitivity(traces=traces, joint=joint)
+
+
+def _of_samples(measurement: Measurement, numbers: np.ndarray) -> Measurement:
+    """The measurement with the labels of some samples."""
+    if measurement.labels is None:
+        return measurement
+    return dataclasses.replace(measurement, labels=measurement.labels[numbers])
 
 
 def quantizable(model: Model) -> tuple[Layer, ...]:
@@ -189,14 +193,14 @@ def quantizable(model: Model) -> tuple[Layer, ...]:
 def _measure(
     model: Model,
     layers: Sequence[Layer],
-    options: Sequence[Option],
     reference: Reference,
+    measurement: Measurement,
     available: np.ndarray,
     ranges: InputRanges | None,
-    tolerance: float,
     progress: Progress,
 ) -> tuple[Damage, dict[str, Any]]:
     """Damage of single layers, and what the provenance says of rounded inputs."""
+    options = measurement.options
     if ranges is None:
         widths = [option.weight_bits for option in options]
         damage = measure_damage(
@@ -209,7 +213,7 @@ def _measure(
             progress=progress,
         )
         return damage, {}
-    found = measure_pairs(
+    pairs = measure_pairs(
         model,
         layers,
         options,
@@ -217,13 +221,15 @@ def _measure(
         ranges.rule,
         available=available,
         reference=reference,
-        tolerance=tolerance,
+        tolerance=measurement.tolerance,
         progress=progress,
     )
-    return found.damage, {"range": ranges.method, **found.summary()}
+    return pairs.damage, {"range": ranges.method, **pairs.summary()}
 
 
-def _with_traces(layer: Layer, traces: Traces) -> Layer:
+def _with_traces(layer: Layer, traces: Traces | None) -> Layer:
+    if traces is None:
+        return layer
     return dataclasses.replace(
         layer, fisher=traces.weight[layer.name], activation_fisher=traces.activation.get(layer.name)
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq import solvers
+from lampq.core.planning.asked import asked
+from lampq.core.planning.search import Search
+from lampq.core.planning.tradeoff import tradeoff
 from lampq.core.searching.why import next_changes
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.files import write_text
@@ -18,8 +22,6 @@ from lampq.core.values.rounding_kinds import INPUTS
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
 from lampq.verbs.placed import placed_choice, places
-from lampq.verbs.plan import Search, prepare
-from lampq.verbs.sweep import sweep
 
 
 def report(
@@ -50,8 +52,8 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
     """What a profile tells about a plan; arguments and errors as of `report`."""
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
-    search, pins, ties = _search(plan, profile, order, choice)
-    points = sweep(profile, mode=search.mode, pins=pins, ties=ties, seed=seed)
+    search = _search(plan, profile, order, choice, seed)
+    points = tradeoff(search)
     rows = np.arange(len(choice))
     # Uniform plans are compared at the input width that most layers of the plan have.
     inputs = Counter(layer.activation_bits for layer in plan.layers).most_common(1)[0][0]
@@ -64,9 +66,9 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
 
     def point(option: np.ndarray) -> Point:
         return Point(
-            size_bytes=profile.rest_bytes + int(profile.payload_bytes[rows, option].sum()),
+            size_bytes=profile.total_bytes(option),
             damage=max(0.0, damage(option)),
-            average_bits=float(profile.sizes @ profile.weight_bits[option] / profile.sizes.sum()),
+            average_bits=profile.average_bits(option),
         )
 
     narrower, wider = _steps(search, choice)
@@ -107,26 +109,22 @@ def _coding(rounding: str, block: int | None) -> str:
     return codes if block is None else f"{codes}, {block} weights to a scale"
 
 
-def _search(
-    plan: Plan, profile: Profile, order: list[int], choice: np.ndarray
-) -> tuple[Search, list[str], list[str]]:
-    """The search that the plan came from, without its limits, and its pins and ties.
+def _search(plan: Plan, profile: Profile, order: list[int], choice: np.ndarray, seed: int) -> Search:
+    """The search that the plan came from, without its limits.
 
-    Where their patterns do not speak of this profile's names, or the plan was changed since, they are left out.
+    Where patterns of its pins and ties do not speak of this profile's names, or the plan was changed since, they are
+    left out.
     """
-    mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and not profile.interacts:
-        mode = "auto"
-    rules = [list(map(str, plan.budget.get(name, ()))) for name in ("pins", "ties")]
+    free = dataclasses.replace(asked(plan, profile), budget=None, seed=seed)
+    unruled = dataclasses.replace(free, pins=(), ties=())
     if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
-        rules = [[], []]
+        free = unruled
     try:
-        search = prepare(profile, None, mode=mode, pins=rules[0], ties=rules[1])
+        search = Search.of(profile, free, solvers.solve)
         next_changes(profile, search.problem, choice, search.interaction)
     except (PlanError, RecordError, BudgetError):
-        rules = [[], []]
-        search = prepare(profile, None, mode=mode)
-    return search, rules[0], rules[1]
+        search = Search.of(profile, unruled, solvers.solve)
+    return search
 
 
 def _steps(search: Search, choice: np.ndarray) -> tuple[list[Step | None], list[Step | None]]:

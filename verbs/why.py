@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from lampq.core.allocating.limits import Budget
-from lampq.core.allocating.scores import MODES, SUPERPOSITION
+from lampq import solvers
+from lampq.core.planning.asked import asked, without_largest_kl
+from lampq.core.planning.search import Search
 from lampq.core.searching.why import next_changes
-from lampq.core.values.errors import BudgetError
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import Listing
 from lampq.verbs.placed import placed_choice, places
-from lampq.verbs.plan import prepare
 
 
 def why(plan: Plan, profile: Profile | None = None) -> Listing:
@@ -42,16 +39,14 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         )
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
-    mode = plan.mode if plan.mode in (*MODES, SUPERPOSITION) else "auto"
-    if mode == SUPERPOSITION and not profile.interacts:
-        mode = "auto"
-    budget, most_damage = _limits(plan.budget)
-    search = prepare(
-        profile, budget, mode=mode, pins=_texts(plan.budget, "pins"), ties=_texts(plan.budget, "ties")
-    )
+    request = asked(plan, profile)
+    most_damage = math.inf
+    if request.budget is not None and request.budget.max_kl is not None:
+        most_damage = request.budget.max_kl
+    unlimited = request.budget is None
+    search = Search.of(profile, without_largest_kl(request), solvers.solve)
     changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())
-    limited = budget is not None or most_damage < math.inf
     rows = []
     for layer, index in zip(plan.layers, order, strict=True):
         for change in changes[index]:
@@ -64,7 +59,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
                     change.damage,
                     change.size_bytes,
                     change.bits / weights,
-                    change.fits if limited else None,
+                    None if unlimited else change.fits,
                 )
             )
     over = [
@@ -91,23 +86,6 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         columns=("name", "kind", "has", "instead", "damage", "bytes", "average bits", "fits the limits"),
         rows=tuple(rows),
     )
-
-
-def _limits(asked: Mapping[str, Any]) -> tuple[Budget | None, float]:
-    """The budget a plan was made for without its largest KL, and that."""
-    try:
-        budget = Budget.from_json(asked)
-    except BudgetError:
-        # Plans made by hand or by other tools need not state a limit.
-        return None, math.inf
-    most = math.inf if budget.max_kl is None else budget.max_kl
-    rest = {name: value for name, value in budget.to_json().items() if name != "max_kl"}
-    return (Budget.from_json(rest) if rest else None), most
-
-
-def _texts(asked: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    found = asked.get(name, ())
-    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
 
 
 def _has(weight_bits: int, activation_bits: int | None) -> str:

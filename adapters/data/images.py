@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from dataclasses import dataclass
+import threading
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lampq.adapters.data.preprocess import INTERPOLATIONS, Preprocess
+from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import AdapterError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,8 +25,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 # Only these decoders run, whatever a file's name says: some of the others start external programs.
 _DECODERS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_MAX_PIXELS = 89_478_485
-_MAX_FILE_BYTES = 1 << 28
+# Decoding takes up to 12 bytes a pixel, whatever the file's own size.
+_MAX_PIXELS = 50_000_000
+# Images above this are decoded one at a time, whatever the number of threads.
+_LARGE_PIXELS = 4_000_000
+_MAX_FILE_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +48,7 @@ class ImageTransform:
         gain: Factor per channel, float32, shape (channels,).
         offset: Addend per channel after the factor, float32, shape (channels,).
         dtype: Element type of the result: float32, or uint8 for a model that takes raw bytes.
+        turn: Held while a large image is decoded and resized: memory has room for one.
     """
 
     height: int
@@ -54,6 +62,7 @@ class ImageTransform:
     gain: np.ndarray
     offset: np.ndarray
     dtype: np.dtype[Any]
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def from_preprocess(cls, record: Preprocess, *, dtype: str = "float32") -> ImageTransform:
@@ -96,7 +105,11 @@ class ImageTransform:
 
     def from_bytes(self, content: bytes, out: np.ndarray) -> None:
         """Decode an image file's content and write the sample to `out`, of `sample_shape`."""
-        self._write(np.asarray(self._fit(_decode(content, _MODES[self.channels]))), out)
+        image = _opened(content)
+        large = image.width * image.height > _LARGE_PIXELS
+        with self.turn if large else contextlib.nullcontext():
+            pixels = np.asarray(self._fit(_decoded(image, _MODES[self.channels])))
+        self._write(pixels, out)
 
     def from_pixels(self, pixels: np.ndarray, out: np.ndarray) -> None:
         """Write the sample made of uint8 pixels, shape (H, W, 1, 3 or 4); Pillow only resizes."""
@@ -145,6 +158,8 @@ def pillow() -> Any:
         from PIL import Image
     except ImportError as err:
         raise MissingExtraError("Pillow", "images") from err
+    # Pillow warns of large images, on lines of its own; they are refused here. Threads forbid to do so for a while.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image
 
 
@@ -155,29 +170,33 @@ def read_file(path: Path) -> bytes:
         AdapterError: It cannot be read, or is too large to be an image for a model.
     """
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise AdapterError(
-                f"image {path}: larger than {_MAX_FILE_BYTES >> 20} MB; remove it or make it smaller"
-            )
-        return path.read_bytes()
+        return read_bytes(path, _MAX_FILE_BYTES)
     except OSError as err:
         raise AdapterError(f"image {path}: cannot be read ({err.strerror or err})") from err
 
 
-def _decode(content: bytes, mode: str) -> Image:
-    """The first frame, upright, as `L`, `RGB` or `RGBA`."""
-    from PIL import ImageOps
-
+def _opened(content: bytes) -> Image:
+    """An image whose header alone has been read, of a size worth decoding."""
     image = pillow().open(io.BytesIO(content), formats=_DECODERS)
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {_MAX_PIXELS / 1e6:.0f} million")
+    return image
+
+
+def _decoded(image: Image, mode: str) -> Image:
+    """The first frame, upright, as `L`, `RGB` or `RGBA`."""
+    from PIL import ImageOps
+
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     image.load()
     image = ImageOps.exif_transpose(image)
     if sixteen_bits:
         wide = np.asarray(image).astype(np.uint32)
-        image = pillow().fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+        wide *= 255
+        wide += 32767
+        wide //= 65535
+        image = pillow().fromarray(wide.astype(np.uint8))
     elif image.mode in ("I", "F"):
         # 32-bit pixels have no agreed range.
         raise ValueError("32-bit pixels; convert it to 8 or 16 bits")

@@ -143,7 +143,9 @@ class Preprocess:
             )
         height, width = own[0] or height, own[1] or width
         if height is None or width is None:
-            raise AdapterError(f"model input {spec} takes images of any size; give the size to use (--size)")
+            raise AdapterError(
+                f"model input {spec} takes images of any size; give the size to use (--image-size)"
+            )
         return height, width
 
     def _channels_for(self, spec: InputSpec, own: int | None) -> int:

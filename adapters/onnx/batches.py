@@ -55,7 +55,7 @@ def check(batch: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
     batch = np.asarray(batch)
     if not spec.accepts(batch.shape) or not len(batch):
         raise AdapterError(
-            f"{name} takes {spec}, not a batch of shape {tuple(batch.shape)}; check --size and the layout"
+            f"{name} takes {spec}, not a batch of shape {tuple(batch.shape)}; check the image size and the layout"
         )
     wanted = np.dtype(spec.dtype)
     if not np.can_cast(batch.dtype, wanted, "same_kind"):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx.container import Container
-from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
+from lampq.adapters.onnx.unpack import INT8_NAME, PART, PLANE_NAME
 from lampq.adapters.onnx.write import PLAN_KEY
 from lampq.core.values.errors import AdapterError
 
@@ -38,7 +38,8 @@ def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:
             found.setdefault(match["layer"], (0, "bitplane"))
         elif tensor.dtype == ir.DataType.INT8 and (match := INT8_NAME.fullmatch(name)):
             layer = match["layer"]
-            found[layer] = (noted.get(layer) or _fewest_bits(tensor.numpy()), "int8")
+            whole = PART.sub("", layer)
+            found[layer] = (noted.get(layer) or noted.get(whole) or _fewest_bits(tensor.numpy()), "int8")
     for layer, parts in planes.items():
         parts.sort()
         ends = [low + width for low, width, _ in parts]

@@ -103,7 +103,7 @@ class Chain:
 
         return list(self._pool.map(run, states))
 
-    def taps(self, states: list[State], feeds: Feeds) -> Iterator[tuple[Site, int, np.ndarray]]:
+    def taps(self, states: list[State], feeds: Feeds) -> Iterator[tuple[Site, int, int, np.ndarray]]:
         """Inputs of all sites, segment by segment.
 
         Args:
@@ -111,7 +111,7 @@ class Chain:
             feeds: Weights that differ from the stored.
 
         Yields:
-            Site, index of its use, and the activation of one chunk as the operator reads it.
+            Site, index of its use, index of a chunk, and the chunk's activation as the operator reads it.
         """
         for index, part in enumerate(self._segments):
             inside = set(part.nodes)
@@ -136,7 +136,7 @@ class Chain:
                 for chunk, known in enumerate(found, start):
                     states[chunk] = _behind(part, known)
                     for site, number, name in wanted:
-                        yield site, number, known[name].numpy()
+                        yield site, number, chunk, known[name].numpy()
 
     def _step(self, state: State, index: int, feeds: Feeds) -> State:
         part = self._segments[index]

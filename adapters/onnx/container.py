@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,7 +16,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from lampq.adapters.onnx import bounds
 from lampq.adapters.onnx.outline import outline
+from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
 
@@ -32,6 +35,10 @@ _STRANGERS = (
 )
 
 
+# A file above this many bytes of which less than one in so many is stored holds no weights.
+_LARGE_BYTES, _LEAST_STORED = 1 << 26, 64
+
+
 class DataFile:
     """A file kept open, read by position. Replacing it on disk later does not change what is read.
 
@@ -41,13 +48,15 @@ class DataFile:
     Attributes:
         path: The file.
         size_bytes: Its length when it was opened.
+        mostly_holes: Whether a large file was never written: its length says nothing then.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle: BinaryIO = path.open("rb")
+        self._handle: BinaryIO = open_regular(path)
         self.size_bytes = self._handle.seek(0, 2)
         self._lock = threading.Lock()
+        self.mostly_holes = _mostly_holes(os.fstat(self._handle.fileno()))
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -125,6 +134,7 @@ class Container:
             proto = onnx.ModelProto.FromString(self._outline)
             if not proto.HasField("graph") or not proto.graph.node:
                 raise AdapterError(f"{self.path} holds no ONNX graph")
+            bounds.check(proto)
             for tensor in proto.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     # Says what is wrong with an entry; below it would be lost in another error.
@@ -137,8 +147,9 @@ class Container:
             for function in (None, *model.functions.values()):
                 for node in (model.graph if function is None else function).all_nodes():
                     self._attach_attributes(node)
-        except AdapterError:
-            raise
+        except AdapterError as err:
+            text = str(err)
+            raise AdapterError(text if str(self.path) in text else f"{self.path}: {text}") from err
         # Parsers raise whatever the damage makes them stumble over: to the caller it is one fact.
         except Exception as err:
             raise AdapterError(f"{self.path} is no valid ONNX model: {one_line(err)}") from err
@@ -182,6 +193,11 @@ class Container:
             count *= d
         needed = -(-count * dtype.bitwidth // 8)
         file = self._file(str(tensor.location), name)
+        if file.mostly_holes:
+            raise AdapterError(
+                f"{self.path}: tensor {name!r} lies in {file.path.name}, which is mostly holes: "
+                "nothing was ever written there"
+            )
         offset, length = tensor.offset or 0, tensor.length
         available = max(0, file.size_bytes - offset)
         if offset < 0:
@@ -244,6 +260,12 @@ def silence() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _mostly_holes(status: os.stat_result) -> bool:
+    # Systems that do not count blocks have none to miss.
+    stored = getattr(status, "st_blocks", status.st_size) * 512
+    return status.st_size > _LARGE_BYTES and stored < status.st_size // _LEAST_STORED
 
 
 def _open(path: Path) -> DataFile:

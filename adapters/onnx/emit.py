@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,16 @@ class Emitter:
         """A new initializer called `name`, or `name` and a number where that is taken."""
         name = self._short() if name is None else self._free(name)
         value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(array, order="C"), name=name))
+        self.graph.register_initializer(value)
+        return value
+
+    def lazy(
+        self, make: Callable[[], np.ndarray], dtype: ir.DataType, shape: Sequence[int], name: str
+    ) -> ir.Value:
+        """A new initializer whose array is made when it is looked at, and not kept."""
+        name = self._free(name)
+        tensor = ir.LazyTensor(lambda: ir.Tensor(make(), name=name), dtype, ir.Shape(shape), name=name)
+        value = ir.Value(name=name, const_value=tensor)
         self.graph.register_initializer(value)
         return value
 

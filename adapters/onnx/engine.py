@@ -19,6 +19,7 @@ from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.adapters.onnx.sites import Site
+from lampq.core.measuring.divergence import unmasked
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
@@ -190,11 +191,11 @@ class Engine:
         if self._independent or len(array) == 1 or self.fixed_batch(array.shape[1:]) is not None:
             return
         (alone,) = self.run([array[:1]])
-        first = alone.reshape(len(alone), -1)[0].astype(np.float64)
+        first = unmasked(alone.reshape(len(alone), -1)[0].astype(np.float64))
         if self._opened.flow.log_probabilities:
             first = np.log(np.maximum(first, np.finfo(np.float32).tiny))
         # Dynamically quantized models scale activations by the whole batch: only gross differences count.
-        if np.linalg.norm(first - logits[0]) > 0.25 * np.linalg.norm(first) + 1e-6:
+        if np.linalg.norm(first - unmasked(logits[0])) > 0.25 * np.linalg.norm(first) + 1e-6:
             raise AdapterError(
                 f"{self._opened.container.path}: a sample's logits depend on the other samples of the batch; "
                 "export the model with a batch axis that is really free"

@@ -11,6 +11,7 @@ import onnx_ir.passes.common as passes
 from lampq.core.values.errors import AdapterError
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+_DROPOUT_TRAINING = 2  # The input of Dropout that says whether it is on.
 _RANDOM = (
     "RandomNormal",
     "RandomUniform",
@@ -70,7 +71,7 @@ def trace(model: ir.Model, output: str | None = None) -> Flow:
         output: Name of the output that holds the logits; None chooses one (see `choose_output`).
 
     Raises:
-        AdapterError: There is no input, or no output fit to be logits.
+        AdapterError: There is no input, no output fit to be logits, or the output is random.
     """
     graph = model.graph
     chosen = choose_output(graph, output)
@@ -91,6 +92,7 @@ def trace(model: ir.Model, output: str | None = None) -> Flow:
         raise AdapterError(
             f"the output {chosen.name} does not depend on any input; name another with output="
         )
+    _refuse_random(nodes)
     return Flow(
         model=model,
         inputs=inputs,
@@ -99,6 +101,38 @@ def trace(model: ir.Model, output: str | None = None) -> Flow:
         reads=reads,
         active=frozenset(active),
     )
+
+
+def _refuse_random(nodes: list[ir.Node]) -> None:
+    """Refuse nodes that compute something else at every run: damage could not be told from that.
+
+    Raises:
+        AdapterError: One draws random numbers.
+    """
+    for node in nodes:
+        for inner in (node, *(n for body in _bodies(node) for n in body.all_nodes())):
+            name = inner.name or next((value.name for value in inner.outputs if value.name), "?")
+            if inner.op_type in _RANDOM:
+                raise AdapterError(
+                    f"the model is random: {inner.op_type} {name} draws random numbers; export it without"
+                )
+            if inner.op_type == "Dropout" and _trains(inner):
+                raise AdapterError(
+                    f"the model is random: Dropout {name} is in training mode; export it for inference (model.eval())"
+                )
+
+
+def _trains(dropout: ir.Node) -> bool:
+    """Whether a Dropout node is on, or may be: only a constant can tell that it is not."""
+    value = dropout.inputs[_DROPOUT_TRAINING] if len(dropout.inputs) > _DROPOUT_TRAINING else None
+    if value is None:
+        return False
+    while (
+        (producer := value.producer()) is not None and producer.op_type == "Identity" and producer.inputs[0]
+    ):
+        value = producer.inputs[0]
+    constant = ir.convenience.get_const_tensor(value)
+    return constant is None or bool(constant.numpy().any())
 
 
 def choose_output(graph: ir.Graph, name: str | None) -> ir.Value:
@@ -132,13 +166,15 @@ def _has_two_axes(shape: ir.Shape) -> bool:
 
 def _captured(node: ir.Node) -> Iterator[ir.Value]:
     """Values of the node's own graph that its bodies read."""
+    for body in _bodies(node):
+        inner = [value for n in body.all_nodes() for value in n.inputs]
+        yield from (v for v in (*inner, *body.outputs) if v is not None and v.graph is node.graph)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """Graphs that are attributes of a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            bodies = [attribute.as_graph()]
+            yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
-            bodies = list(attribute.as_graphs())
-        else:
-            continue
-        for body in bodies:
-            inner = [value for n in body.all_nodes() for value in n.inputs]
-            yield from (v for v in (*inner, *body.outputs) if v is not None and v.graph is node.graph)
+            yield from attribute.as_graphs()

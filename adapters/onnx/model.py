@@ -14,6 +14,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx import batches, flow, sites
 from lampq.adapters.onnx.engine import Engine, Opened
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.padding import without_padding
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.readout import Readout
@@ -100,14 +101,14 @@ class OnnxModel:
         )
 
     def weight(self, name: str) -> np.ndarray:
-        """The array of a layer, float32, in the shape of its record.
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will.
 
         Raises:
             AdapterError: No layer is so called.
         """
         self._engine.site(name)
         replaced = self._replaced.get(name)
-        return self._engine.stored(name) if replaced is None else replaced
+        return self._engine.stored(name) if replaced is None else replaced.copy()
 
     def run(self, batch: BatchLike) -> Batch:
         """Logits of a batch.
@@ -196,8 +197,7 @@ class OnnxModel:
         Yields:
             Layer name; some of its input, one piece per place it is used in and chunk of the batch: rows
             (R, in_features) for a linear layer, (samples, channels, ...) for a convolution; and how often a
-            sample uses each weight. Embedding tables have no such input and are left out. Where the model
-            fixes the number of samples, the last sample fills the last chunk.
+            sample uses each weight. Embedding tables have no such input and are left out.
 
         Raises:
             AdapterError: The batch does not fit, or the runtime fails.
@@ -206,7 +206,9 @@ class OnnxModel:
         positions = self._engine.usage(chunks[0].array.shape[1:]).positions
         chain = self._engine.chain
         states = chain.start(chunk.array for chunk in chunks)
-        for site, number, array in chain.taps(states, chain.feeds(self._replaced)):
+        for site, number, index, array in chain.taps(states, chain.feeds(self._replaced)):
+            chunk = chunks[index]
+            array = without_padding(array, chunk.count, len(chunk.array))
             slot = site.uses[number].slot
             if slot.form == "linear":
                 array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
@@ -309,14 +311,17 @@ class OnnxModel:
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
         Ranges of inputs are in the plan, so calibration inputs are not looked at.
+
+        Returns:
+            The largest difference of its outputs to those of the fake-quantized model, relative to the largest one.
         """
         from lampq.adapters.onnx.write import write
 
-        write(self, plan, path)
+        return write(self, plan, path).relative_error
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
         batch = batches.check(np.asarray(Batch.of(batch)), self.input_spec, str(self.path))

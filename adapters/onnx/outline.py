@@ -25,6 +25,9 @@ _CHILDREN = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
 }
 _DEPTH_LIMIT = 64
+_MOST_BYTES = 1 << 27
+# Of one message. Whoever has more has it from a machine that had no model in mind.
+_MOST_FIELDS = 200_000
 _DATA_TYPE, _FLOAT_DATA, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 2, 4, 9, 13, 14
 _FLOAT, _EXTERNAL = 1, 1
 
@@ -42,7 +45,12 @@ def outline(data: memoryview, name: str) -> bytes:
     Raises:
         AdapterError: The bytes are no protocol buffer, or end in the middle of a field.
     """
-    return bytes(_rewrite(data, 0, len(data), "model", name.encode(), 0))
+    content = bytes(_rewrite(data, 0, len(data), "model", name.encode(), 0))
+    if len(content) > _MOST_BYTES:
+        raise AdapterError(
+            f"{len(content) >> 20} MiB beside its tensors; at most {_MOST_BYTES >> 20} MiB are read"
+        )
+    return content
 
 
 def _rewrite(data: memoryview, start: int, end: int, message: str, name: bytes, depth: int) -> bytearray:
@@ -58,7 +66,7 @@ def _rewrite(data: memoryview, start: int, end: int, message: str, name: bytes, 
             out += data[head:stop]
         else:
             inner = _rewrite(data, body, stop, child, name, depth + 1)
-            out += _varint(number << 3 | 2) + _varint(len(inner)) + inner
+            out += varint(number << 3 | 2) + varint(len(inner)) + inner
     return out
 
 
@@ -84,16 +92,19 @@ def _rewrite_tensor(data: memoryview, start: int, end: int, name: bytes) -> byte
             out += data[field[2] : field[4]]
     _, _, _, body, stop = found[0]
     for key, value in ((b"location", name), (b"offset", b"%d" % body), (b"length", b"%d" % (stop - body))):
-        entry = b"\x0a" + _varint(len(key)) + key + b"\x12" + _varint(len(value)) + value
-        out += _varint(_EXTERNAL_DATA << 3 | 2) + _varint(len(entry)) + entry
-    return out + _varint(_DATA_LOCATION << 3) + _varint(_EXTERNAL)
+        entry = b"\x0a" + varint(len(key)) + key + b"\x12" + varint(len(value)) + value
+        out += varint(_EXTERNAL_DATA << 3 | 2) + varint(len(entry)) + entry
+    return out + varint(_DATA_LOCATION << 3) + varint(_EXTERNAL)
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
     """Fields of a message: number, wire type, start of the tag, start and end of the value."""
-    at = start
+    at, count = start, 0
     while at < end:
         head = at
+        count += 1
+        if count > _MOST_FIELDS:
+            raise AdapterError(f"more than {_MOST_FIELDS:,} parts in one; this is no usable model")
         tag, at = _read_varint(data, at, end)
         number, wire = tag >> 3, tag & 7
         if wire == 2:
@@ -128,7 +139,8 @@ def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
     raise AdapterError(f"the number at byte {at} does not end; the file is damaged or cut off")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number, >= 0, as the wire format has it: seven bits a byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

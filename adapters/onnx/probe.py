@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from lampq.core.values.input_spec import InputSpec
 # A number of samples that nobody exports with, and those that people do.
 _UNUSUAL = 3
 _USUAL = (1, 2, 4, 8, 16, 32, 64)
+# What these operators do is up to numbers that only a run computes: theirs may never end.
+_LOOPS, _LOOP_LIMIT_S = ("Loop", "Scan"), 1.0
+_MOST_ENTRIES = 1 << 28
 
 
 def infer_types(flow: Flow) -> None:
@@ -74,10 +78,17 @@ def measure_usage(flow: Flow, sites: Sequence[Site], runtime: Runtime, spec: Inp
     session = runtime.open_part(model, optimize=False)
     weights = {parts.weight_input(site): to_value(np.zeros(site.shape, dtype=np.float32)) for site in sites}
     names = [f"{value.name}__shape" for value in measured]
+    endless = any(node.op_type in _LOOPS for node in flow.nodes)
+    deadline = time.monotonic() + _LOOP_LIMIT_S
 
     def sizes(samples: int) -> dict[ir.Value, int]:
+        needed = samples * math.prod(d or 1 for d in spec.shape[1:])
+        if needed > _MOST_ENTRIES:
+            raise AdapterError(f"{runtime.name}: {samples} samples of its input have {needed:,} entries")
+        # All tries share the limit, and the last of them get a moment.
+        limit_s = max(0.01, deadline - time.monotonic()) if endless else None
         blank = np.zeros((samples, *(d or 1 for d in spec.shape[1:])), dtype=spec.dtype)
-        shapes = runtime.run(session, names, weights | {spec.name: to_value(blank)})
+        shapes = runtime.run(session, names, weights | {spec.name: to_value(blank)}, limit_s=limit_s)
         return {
             v: math.prod(int(d) for d in shape.numpy()) for v, shape in zip(measured, shapes, strict=True)
         }

@@ -10,16 +10,18 @@ A weight whose inputs are quantized too stays int8, behind DequantizeLinear: `la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from lampq.adapters.onnx import large
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
+from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 
 
@@ -41,14 +43,18 @@ class Rewriter:
         self._layers = IntegerLayers(self._emit)
         self._integer_uses = integer_uses
 
-    def quantize(self, site: Site, quantized: Quantized, activation: ActivationGrid | None = None) -> None:
+    def quantize(self, site: Site, quantized: Codes, activation: ActivationGrid | None = None) -> None:
         """Replace the weight of a site.
 
         Args:
             site: One of the model's own sites.
-            quantized: Its weight, rows along `site.channel_axis`.
+            quantized: Its weight, rows along `site.channel_axis`; its codes are looked at when the graph is written.
             activation: Grid of its input, for the uses that are computed with integers.
         """
+        pieces = large.cuts(site) if activation is None else []
+        if len(pieces) > 1:
+            self._in_parts(site, quantized, pieces)
+            return
         chosen: dict[Use, ActivationGrid] = {}
         if activation is not None:
             chosen = {use: activation for use in site.uses if use in self._integer_uses}
@@ -56,10 +62,15 @@ class Rewriter:
         others = {node for node, _ in site.weight.uses()} - {_first_reader(use) for use in chosen}
         # A weight that is only multiplied by is stored the way the product wants it: a row for each input.
         turned = not others and site.form == "linear" and site.channel_axis == 0
-        codes = from_rows(quantized.codes, site.shape, site.channel_axis)
+
+        def codes() -> np.ndarray:
+            array = from_rows(quantized.codes, site.shape, site.channel_axis)
+            return np.ascontiguousarray(array.T) if turned else array
+
         stored = self._unpacker.add(
             site.name,
-            np.ascontiguousarray(codes.T) if turned else codes,
+            codes,
+            site.shape[::-1] if turned else site.shape,
             bits=quantized.bits,
             step=quantized.step,
             offset=quantized.offset,
@@ -77,32 +88,66 @@ class Rewriter:
 
     def _as_float(self, site: Site, stored: ir.Value, scale: np.ndarray) -> None:
         """Give what still reads the float weight the product of integers and scales."""
+        value = self._floats(site, site.name, site.shape, stored, scale)
+        ir.convenience.replace_all_uses_with(site.weight, value)
+        self._emit.prune([site.weight])
+
+    def _in_parts(self, site: Site, quantized: Codes, pieces: Sequence[tuple[int, int]]) -> None:
+        """Store a large weight as several, by channel."""
+        axis, floats = site.channel_axis, []
+        scales = quantized.scale.reshape(site.shape[axis], -1)
+
+        def part(first: int, last: int, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
+            def codes() -> np.ndarray:
+                # Blocks are rows of their own.
+                rows = quantized.codes.reshape(site.shape[axis], -1)[first:last]
+                return np.ascontiguousarray(from_rows(rows, shape, axis))
+
+            return codes
+
+        for number, (first, last) in enumerate(pieces):
+            shape = tuple(last - first if a == axis else side for a, side in enumerate(site.shape))
+            name = f"{site.name}.part{number}"
+            stored = self._unpacker.add(
+                name,
+                part(first, last, shape),
+                shape,
+                bits=quantized.bits,
+                step=quantized.step,
+                offset=quantized.offset,
+                container=self._container,
+            )
+            floats.append(self._floats(site, name, shape, stored, scales[first:last].ravel()))
+        large.rewrite(self._emit, site, floats)
+
+    def _floats(
+        self, site: Site, name: str, shape: tuple[int, ...], stored: ir.Value, scale: np.ndarray
+    ) -> ir.Value:
+        """A weight, or some channels of it, as floats: the product of integers and scales."""
         emit = self._emit
-        grouped, factors = _scale_shape(site, scale)
+        grouped, factors = _scale_shape(shape, site.channel_axis, scale)
         if grouped is not None:
             stored = emit.fold("Reshape", [stored, emit.constant(np.array(grouped, dtype=np.int64))])
-        scales = emit.initializer(factors, f"{site.name}.scale")
+        scales = emit.initializer(factors, f"{name}.scale")
         value = emit.fold("Mul", [emit.fold("Cast", [stored], to=ir.DataType.FLOAT), scales])
         if grouped is not None:
-            value = emit.fold("Reshape", [value, emit.constant(np.array(site.shape, dtype=np.int64))])
-        dtype = site.dtype
-        if dtype != ir.DataType.FLOAT:
-            value = emit.fold("Cast", [value], to=dtype)
-        ir.convenience.replace_all_uses_with(site.weight, value)
-        emit.prune([site.weight])
+            value = emit.fold("Reshape", [value, emit.constant(np.array(shape, dtype=np.int64))])
+        return value if site.dtype == ir.DataType.FLOAT else emit.fold("Cast", [value], to=site.dtype)
 
 
-def _scale_shape(site: Site, scale: np.ndarray) -> tuple[tuple[int, ...] | None, np.ndarray]:
+def _scale_shape(
+    shape: tuple[int, ...], axis: int, scale: np.ndarray
+) -> tuple[tuple[int, ...] | None, np.ndarray]:
     """The shape in which a weight is multiplied by its scales, None for its own, and the scales to broadcast."""
-    channels = site.shape[site.channel_axis]
+    channels = shape[axis]
     if scale.size == channels:
-        shape = [1] * len(site.shape)
-        shape[site.channel_axis] = -1
-        return None, scale.reshape(shape)
+        sides = [1] * len(shape)
+        sides[axis] = -1
+        return None, scale.reshape(sides)
     # A matrix in blocks along its inputs.
     blocks = scale.size // channels
-    block = site.shape[1 - site.channel_axis] // blocks
-    if site.channel_axis == 0:
+    block = shape[1 - axis] // blocks
+    if axis == 0:
         return (channels, blocks, block), scale.reshape(channels, blocks, 1)
     return (blocks, block, channels), np.ascontiguousarray(scale.reshape(channels, blocks).T[:, None, :])
 

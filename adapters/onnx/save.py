@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from lampq.adapters.onnx import stream
 from lampq.core.values import staging
 from lampq.core.values.files import sha256
 from lampq.core.values.publishing import writing
@@ -44,7 +45,7 @@ def staged(model: ir.Model, path: Path, *, single_file_bytes: int = LARGEST_SING
         file = folder / as_text(path.name)
         side = None
         if tensor_bytes(model) <= single_file_bytes:
-            file.write_bytes(ir.to_proto(model).SerializeToString())
+            stream.write(model, file)
         else:
             side = _save_pair(model, file, names)
         yield file

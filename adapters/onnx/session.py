@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,20 +58,29 @@ class Runtime:
         """
         return self._open(str(path), self._options(threads or self.workers), ())
 
-    def open_part(self, part: Part, *, optimize: bool = True) -> ort.InferenceSession:
+    def open_part(self, part: Part, *, optimize: bool = True, shared: bool = True) -> ort.InferenceSession:
         """A session of one part of a model, to be run by many threads at once.
 
         It works in the thread that runs it: samples are divided among threads, which scales better than
         dividing each small product, and does not make threads wait for each other.
 
+        Args:
+            part: The part.
+            optimize: Let the runtime fuse nodes and fold constants.
+            shared: Keep memory for the sessions to come instead of giving it back when this one is closed, and
+                leave the other cores to them.
+
         Raises:
             AdapterError: The runtime cannot load it.
         """
-        options = self._options(1)
-        # One arena for all: each of its own would keep the peak memory of its part for ever.
-        _share_arena()
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        options = self._options(1 if shared else self.workers)
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        if shared:
+            # One arena for all: each of its own would keep the peak memory of its part for ever.
+            _share_arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        else:
+            options.enable_cpu_mem_arena = False
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         values = [to_value(array) for array in part.constants.values()]
@@ -103,17 +113,36 @@ class Runtime:
             raise AdapterError(f"{self.name} cannot be loaded by ONNX Runtime: {one_line(err)}") from err
 
     def run(
-        self, session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, ort.OrtValue]
+        self,
+        session: ort.InferenceSession,
+        outputs: Sequence[str],
+        feeds: Mapping[str, ort.OrtValue],
+        *,
+        limit_s: float | None = None,
     ) -> list[ort.OrtValue]:
         """Outputs of a session, without a copy.
 
+        Args:
+            session: The session.
+            outputs: Names of the outputs.
+            feeds: Inputs by name.
+            limit_s: Seconds after which the run is ended, between two operators, or None.
+
         Raises:
-            AdapterError: The run fails.
+            AdapterError: The run fails, or was ended.
         """
+        options = ort.RunOptions()
+        options.log_severity_level = _FATAL_ONLY
+        watch = threading.Timer(limit_s or 0, functools.partial(setattr, options, "terminate", True))
+        watch.daemon = True
         try:
-            return session.run_with_ort_values(list(outputs), dict(feeds))
+            if limit_s is not None:
+                watch.start()
+            return session.run_with_ort_values(list(outputs), dict(feeds), options)
         except Exception as err:
             raise AdapterError(f"{self.name} fails in ONNX Runtime: {one_line(err)}") from err
+        finally:
+            watch.cancel()
 
 
 def to_value(array: np.ndarray) -> ort.OrtValue:

@@ -9,9 +9,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.flow import FLOATS, Flow
 from lampq.adapters.onnx.weights import Slot, match, places
-
-# Below this many weights the scales outweigh what fewer bits save.
-SMALLEST = 64
+from lampq.core.values.layer import SMALLEST, worth_quantizing
 
 _CHAIN = ("Transpose", "Identity", "Cast")
 _HARMLESS = ("Shape", "Size")
@@ -190,9 +188,8 @@ def _judge(origin: ir.Value, chain: tuple[ir.Node, ...], node: ir.Node, index: i
         if step.op_type == "Transpose":
             shape = tuple(shape[a] for a in _permutation(step, len(shape)))
     outcome = match(node, index, shape)
-    size = origin.const_value.size
-    if isinstance(outcome, Slot) and size < SMALLEST:
-        return f"only {size} weights"
+    if isinstance(outcome, Slot) and not worth_quantizing(shape):
+        return f"only {origin.const_value.size} weights"
     return outcome
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from lampq.adapters.onnx import large
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.write import Recipe, build
 from lampq.core.quantizing.quantizer import Quantized
@@ -26,6 +27,9 @@ _WHOLE_BYTES, _PACKED_BYTES, _PLANE_BYTES, _INTEGER_BYTES = 130, 120, 115, 190
 
 # The table of one field on the other grid than the one that is assumed.
 _TABLE_BYTES = 140
+
+# A product with a part of a weight, and what names its part.
+_PART_BYTES = 250
 
 # Tensors from here on are counted without being written out.
 _LARGE_BYTES = 64
@@ -79,6 +83,9 @@ def graph_bytes(site: Site, bits: int, container: str, *, quantized_input: bool)
     total = _WHOLE_BYTES + 5 * name + len(site.uses) * (_INTEGER_BYTES + 2 * name if quantized_input else 0)
     if places:
         total += _PACKED_BYTES - 2 * name + places * (_PLANE_BYTES + 2 * name)
+    parts = 1 if quantized_input else len(large.cuts(site))
+    if parts > 1:
+        total = parts * (total + _PART_BYTES)
     # What the float weight took beside its data goes.
     return total - len((site.weight.name or "").encode())
 

@@ -19,7 +19,7 @@ from lampq.adapters.kinds import infer_kind
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.container import Container
-from lampq.adapters.onnx.unpack import INT8_NAME, PLANE_NAME
+from lampq.adapters.onnx.unpack import INT8_NAME, PART, PLANE_NAME
 from lampq.core.values import packing
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
@@ -57,12 +57,17 @@ def stored(path: str | Path) -> tuple[StoredWeight, ...]:
 
 def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tuple[StoredWeight, ...]:
     found: dict[str, StoredWeight] = {}
+    parts: dict[str, dict[str, np.ndarray]] = {}
     for node, value, makers in _candidates(model):
-        name, bits, container = _identity(node, value, makers, own)
-        if bits is None or name in found:
+        part, bits, container = _identity(node, value, makers, own)
+        # What lampq stored in parts (see `large`) is one weight.
+        name = PART.sub("", part) if part in own else part
+        pieces = parts.setdefault(name, {})
+        if bits is None or part in pieces:
             continue
-        array = _run(path, model, node, value, makers)
-        found[name] = _record(path, node, name, array, bits, container)
+        pieces[part] = _run(path, model, node, value, makers)
+        whole = np.concatenate([*pieces.values()], axis=_axis(node)) if len(pieces) > 1 else pieces[part]
+        found[name] = _record(path, node, name, whole, bits, container, _own_scales(makers, name))
     return tuple(found.values())
 
 
@@ -192,14 +197,18 @@ def _tensor(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
     )
 
 
+def _own_scales(makers: list[ir.Node], name: str) -> int | None:
+    """How many scales a weight of a file of lampq has, one for each channel or block; None in other files."""
+    for value in (v for maker in makers for v in maker.inputs if v is not None):
+        if (value.name or "").startswith(f"{name}.scale") and value.const_value is not None:
+            return int(value.const_value.size)
+    return None
+
+
 def _record(
-    path: Path, node: ir.Node, name: str, array: np.ndarray, bits: int, container: str
+    path: Path, node: ir.Node, name: str, array: np.ndarray, bits: int, container: str, scales: int | None
 ) -> StoredWeight:
-    axis = array.ndim - 1
-    if node.op_type in ("Conv", "Gather") or (
-        node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int()
-    ):
-        axis = 0
+    axis = _axis(node) % array.ndim
     try:
         layer = Layer.from_weight(
             name, array, kind=infer_kind(name, convolution=node.op_type.startswith("Conv")), channel_axis=axis
@@ -210,10 +219,16 @@ def _record(
     return StoredWeight(
         layer=layer,
         weight_bits=bits,
-        payload_bytes=codes + _SCALE_BYTES * layer.channels,
+        payload_bytes=codes + _SCALE_BYTES * (layer.channels if scales is None else scales),
         container=container,
         activation_bits=_input_bits(node),
     )
+
+
+def _axis(node: ir.Node) -> int:
+    """Axis of a node's weight that holds the output channels: 0, or -1 for the last."""
+    turned = node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int()
+    return 0 if node.op_type in ("Conv", "Gather") or turned else -1
 
 
 def _input_bits(node: ir.Node) -> int | None:

@@ -9,8 +9,9 @@ The tables are computed by the graph too: in a small model their bytes would cou
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,8 @@ from lampq.core.values.packing import Field
 # The first operator set with bitwise operators; before it, fields are added as int32 instead.
 _BITWISE_OPSET = 18
 PLANE_NAME = re.compile(r"(?P<layer>.+)\.(?P<width>[124])b(?P<low>[0-7])(\.\d+)?")
+PART = re.compile(r"\.part\d+$")
+"""What follows a layer's name where a weight is stored in parts."""
 INT8_NAME = re.compile(r"(?P<layer>.+)\.int8(\.\d+)?")
 
 
@@ -39,32 +42,60 @@ class Unpacker:
         self._tables: dict[tuple[int, int, int, int], ir.Value] = {}
 
     def add(
-        self, name: str, codes: np.ndarray, *, bits: int, step: int, offset: int, container: str = "bitplane"
+        self,
+        name: str,
+        codes: Callable[[], np.ndarray],
+        shape: tuple[int, ...],
+        *,
+        bits: int,
+        step: int,
+        offset: int,
+        container: str = "bitplane",
     ) -> ir.Value:
         """The int8 tensor step * codes - offset.
 
         Args:
             name: Layer name, from which the initializers get theirs.
-            codes: uint8 in the shape the tensor is to have, each in 0 .. 2^bits - 1.
+            codes: Gives uint8 in the shape the tensor is to have, each in 0 .. 2^bits - 1; asked for when an
+                initializer is written or run, once for each.
+            shape: That shape.
             bits: 1 to 8.
             step: Distance of neighbouring integers.
             offset: Minus the smallest integer.
             container: `bitplane` stores `bits` bits per code, `int8` the integers themselves.
         """
         if container == "int8" or bits == 8:
-            integers = (codes.astype(np.int16) * np.int16(step) - np.int16(offset)).astype(np.int8)
-            return self._emit.initializer(integers, f"{name}.int8")
+            return self._emit.lazy(
+                lambda: (codes().astype(np.int16) * np.int16(step) - np.int16(offset)).astype(np.int8),
+                ir.DataType.INT8,
+                shape,
+                f"{name}.int8",
+            )
         fields = packing.fields(bits)
         axes = _row_axes(fields)
         parts = []
-        for index, (field, plane) in enumerate(zip(fields, packing.pack(codes, bits), strict=True)):
+        for index, field in enumerate(fields):
             inner = len(axes) - index - 1
-            plane = plane.reshape(-1, *axes[:inner])
-            stored = self._emit.initializer(plane, f"{name}.{field.width}b{field.low}")
+            stored = self._plane(f"{name}.{field.width}b{field.low}", codes, shape, bits, field, axes[:inner])
             places = self._emit.fold("Cast", [stored], to=ir.DataType.INT32)
             table = self._table(bits, step, offset, index, axes[inner:])
             parts.append(self._emit.fold("Gather", [table, places]))
-        return self._reshape(self._join(parts), codes.shape)
+        return self._reshape(self._join(parts), shape)
+
+    def _plane(
+        self,
+        name: str,
+        codes: Callable[[], np.ndarray],
+        shape: tuple[int, ...],
+        bits: int,
+        field: Field,
+        axes: tuple[int, ...],
+    ) -> ir.Value:
+        size = packing.payload_bytes(math.prod(shape), field.width)
+        rows = (size // math.prod(axes), *axes)
+        return self._emit.lazy(
+            lambda: packing.pack_field(codes(), bits, field).reshape(rows), ir.DataType.UINT8, rows, name
+        )
 
     def _join(self, parts: list[ir.Value]) -> ir.Value:
         """Fields to int8. They have no set bit in common, so `or` and `+` are the same."""

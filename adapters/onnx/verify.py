@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 
-from lampq.adapters.onnx import batches, integer, save
+from lampq.adapters.onnx import batches, integer, pieces, save
+from lampq.adapters.onnx.container import Container, one_line
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.session import to_value
+from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import InputSpec
@@ -38,6 +42,9 @@ _SAMPLES, _MOST_SAMPLES = 2, 32
 # References with more bytes of tensors are run from a data file.
 _SINGLE_FILE_BYTES = 1 << 24
 
+# Models with more bytes of float weights are run piece by piece.
+WHOLE_BYTES = 1 << 27
+
 # Lengths to try along an axis that the model leaves open: an image, or a sequence.
 _IMAGE_SIDE, _LENGTH = 224, 16
 
@@ -46,7 +53,7 @@ def check(
     model: OnnxModel,
     written: Path,
     recipe: Recipe,
-    weights: Mapping[str, Quantized],
+    weights: Mapping[str, Codes],
     batch: np.ndarray | None,
 ) -> float:
     """Compare a written model with the float one, weights and inputs rounded in float arithmetic.
@@ -89,7 +96,7 @@ def check(
     return error
 
 
-def reference(model: OnnxModel, recipe: Recipe, weights: Mapping[str, Quantized]) -> ir.Model:
+def reference(model: OnnxModel, recipe: Recipe, weights: Mapping[str, Codes]) -> ir.Model:
     """The float model with rounded weights, and with inputs rounded by elementary arithmetic.
 
     Nothing in it is a quantization operator, so no runtime treats it as a quantized model.
@@ -124,10 +131,12 @@ def noise(spec: InputSpec) -> np.ndarray:
 
 
 def run_graph(model: OnnxModel, graph: ir.Model, feed: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
-    """All outputs of a graph for one input; it is written to a temporary folder in `folder`.
+    """All outputs of a graph for one input.
 
-    Its tensors go to a data file one by one, so that they are never in memory together.
+    A large one is run piece by piece; another is written to a temporary folder in `folder`, its tensors one by one.
     """
+    if _is_large(model):
+        return pieces.run(graph, model._opened.runtime, _logits(model), feed)
     with tempfile.TemporaryDirectory(dir=folder) as inner:
         path = Path(inner) / "reference.onnx"
         with save.staged(graph, path, single_file_bytes=_SINGLE_FILE_BYTES) as file:
@@ -135,7 +144,15 @@ def run_graph(model: OnnxModel, graph: ir.Model, feed: np.ndarray, folder: Path)
 
 
 def run_file(model: OnnxModel, file: Path, feed: np.ndarray) -> dict[str, np.ndarray]:
-    """All outputs of a file for one input."""
+    """All outputs of a file for one input; of a large one those that depend on it.
+
+    A large file is read as it lies on disk, held against the rules of ONNX, and run piece by piece: a session of the
+    whole, which others will open, is not.
+    """
+    if _is_large(model):
+        written = Container(file).parse()
+        _check_rules(written, file)
+        return pieces.run(written, model._opened.runtime, _logits(model), feed)
     runtime = model._opened.runtime
     session = runtime.open_file(file)
     names = [output.name for output in session.get_outputs()]
@@ -143,10 +160,30 @@ def run_file(model: OnnxModel, file: Path, feed: np.ndarray) -> dict[str, np.nda
     return {name: np.array(value.numpy()) for name, value in zip(names, values, strict=True)}
 
 
+def _check_rules(written: ir.Model, file: Path) -> None:
+    """That a file is a valid model, weights apart.
+
+    Raises:
+        AdapterError: It is none.
+    """
+    try:
+        passes.CheckerPass()(written)
+    except onnx.checker.ValidationError as err:
+        raise AdapterError(f"the quantized {file.name} is no valid ONNX model: {one_line(err)}") from err
+
+
+def _is_large(model: OnnxModel) -> bool:
+    return model.file_bytes() > WHOLE_BYTES
+
+
+def _logits(model: OnnxModel) -> str:
+    return model._opened.flow.output.name or ""
+
+
 def difference(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """Largest difference of any output, relative to its largest expected magnitude.
 
-    Infinite where a shape differs or a value is not finite.
+    Infinite where a shape differs, or a value is infinite or NaN in one of the two alone.
     """
     return max(_difference(found[name], expected[name]) for name in expected)
 
@@ -157,7 +194,12 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if found.dtype.kind != "f":
         return 0.0
     found, expected = found.astype(np.float64), expected.astype(np.float64)
-    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+    # What the float model itself makes infinite or NaN is right where the written one does so too.
+    ordinary = np.isfinite(expected)
+    if not np.array_equal(found[~ordinary], expected[~ordinary], equal_nan=True):
+        return float("inf")
+    found, expected = found[ordinary], expected[ordinary]
+    if not np.isfinite(found).all():
         return float("inf")
     scale = np.abs(expected).max(initial=0.0)
     largest = np.abs(found - expected).max(initial=0.0)
@@ -201,7 +243,7 @@ def _check_conversion(model: OnnxModel, feed: np.ndarray, folder: Path) -> None:
         )
 
 
-def _replace_weight(site: Site, quantized: Quantized) -> None:
+def _replace_weight(site: Site, quantized: Codes) -> None:
     dtype = site.dtype
 
     def make() -> ir.Tensor:

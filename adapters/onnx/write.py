@@ -14,10 +14,10 @@ import onnx_ir as ir
 from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.rewrite import Rewriter
+from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.sources import model_files
 from lampq.core.measuring.encoding import coded_for, encoder
-from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import PlanError
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -139,21 +139,22 @@ def write(
     refuse_clashes([Output(path=path)], model_files(model.path), force=force)
     model = coded_for(model, plan)
     recipe = Recipe.from_plan(plan, output_ranges, keep_traces=keep_traces)
-    kept: dict[str, Quantized] = {}
+    shelved: dict[str, Shelved] = {}
+    with Shelf(path.parent) as shelf:
 
-    def quantized(site: Site, bits: int) -> Quantized:
-        kept[site.name] = encoder(model, site.name, site.channel_axis)(bits)
-        return kept[site.name]
+        def quantized(site: Site, bits: int) -> Shelved:
+            shelved[site.name] = shelf.put(encoder(model, site.name, site.channel_axis)(bits))
+            return shelved[site.name]
 
-    graph, integer_layers = build(model, recipe, quantized)
-    with save.staged(graph, path) as staged:
-        error = verify.check(model, staged, recipe, kept, batch)
-        size = save.size_bytes(staged)
+        graph, integer_layers = build(model, recipe, quantized)
+        with save.staged(graph, path) as staged:
+            error = verify.check(model, staged, recipe, shelved, batch)
+            size = save.size_bytes(staged)
     return Written(path=path, size_bytes=size, relative_error=error, integer_layers=integer_layers)
 
 
 def build(
-    model: OnnxModel, recipe: Recipe, quantized: Callable[[Site, int], Quantized]
+    model: OnnxModel, recipe: Recipe, quantized: Callable[[Site, int], Codes]
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """The quantized graph.
 

@@ -13,6 +13,7 @@ from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.weights import survey
+from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import AdapterError
 
 __all__ = ["TfliteModel", "read"]
@@ -48,9 +49,9 @@ def _map(path: Path) -> Any:
     if path.is_dir():
         raise AdapterError(f"{path} is a folder, not a .tflite file")
     try:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as err:
         raise AdapterError(f"{path}: no such file") from err
     except (OSError, ValueError) as err:
-        raise AdapterError(f"{path} cannot be read: {err}") from err
+        raise AdapterError(f"{path} cannot be read: {getattr(err, 'strerror', None) or err}") from err

@@ -57,6 +57,10 @@ class Interface:
     output_scale: Scale | None
 
 
+# Operators that compute something else at every run; damage could not be told from that.
+_RANDOM = ("RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "MULTINOMIAL", "STABLEHLO_RNG_BIT_GENERATOR")
+
+
 def find(graph: Graph, signature: str | None = None) -> Interface:
     """The interface of a model.
 
@@ -65,7 +69,8 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
         signature: Key of the signature to run; None takes `serving_default`, else the first.
 
     Raises:
-        AdapterError: There is no such signature, or the input or output is not of a kind that can be used.
+        AdapterError: There is no such signature, the input or output is not of a kind that can be used, or the model
+            draws random numbers.
     """
     subgraph = graph.subgraphs[_subgraph(graph, signature)]
     if len(subgraph.inputs) != 1:
@@ -73,6 +78,9 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
         raise AdapterError(
             f"the model has {len(subgraph.inputs)} inputs ({names}); only models with one are supported"
         )
+    drawn = next((op.name for part in graph.subgraphs for op in part.ops if op.name in _RANDOM), None)
+    if drawn is not None:
+        raise AdapterError(f"the model is random: {drawn} draws random numbers; convert it without")
     source = subgraph.inputs[0]
     logits, shape = _logits(subgraph)
     spec, native = _input_spec(subgraph, source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lampq.adapters.padding import without_padding
 from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.batches import Batches
 from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
@@ -134,14 +135,14 @@ class TfliteModel:
         )
 
     def weight(self, name: str) -> np.ndarray:
-        """The array of a layer, float32, in the shape of its record.
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will.
 
         Raises:
             AdapterError: No layer is so called.
         """
         weight = self._weight(name)
         replaced = self._replaced.get(name)
-        return self._opened.values(weight) if replaced is None else replaced
+        return np.array(self._opened.values(weight) if replaced is None else replaced)
 
     def stored_bits(self) -> dict[str, tuple[int, str]]:
         """Width and container of the weights that are quantized already, by name.
@@ -301,7 +302,8 @@ class TfliteModel:
         # A model must give something.
         outputs = tensors or (self._opened.interface.logits,)
         session = self._opened.open(self._weights({}), outputs)
-        for chunk in chunks:
+        for done, chunk in enumerate(chunks):
+            real = min(len(chunk), len(batch) - done * len(chunk))
             values = dict(zip(outputs, session.run([chunk]), strict=True))
             values[self._opened.interface.input] = chunk
             positions: dict[str, int] = {}
@@ -309,7 +311,8 @@ class TfliteModel:
                 uses = _uses(main, site, values[main.ops[site.op].inputs[0]]) // len(chunk)
                 positions[weight.name] = positions.get(weight.name, 0) + uses
             for weight, site in places:
-                yield weight.name, values[main.ops[site.op].inputs[0]], positions[weight.name]
+                source = without_padding(values[main.ops[site.op].inputs[0]], real, len(chunk))
+                yield weight.name, source, positions[weight.name]
 
     def fisher(
         self,

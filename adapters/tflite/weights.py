@@ -11,6 +11,7 @@ import numpy as np
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.tflite.graph import Graph, Op, Subgraph, text
 from lampq.adapters.tflite.names import module_path
+from lampq.core.values.layer import worth_quantizing
 
 FULLY_CONNECTED, CONV, DEPTHWISE, MATMUL = "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL"
 _WEIGHT_SLOT = 1
@@ -216,6 +217,8 @@ def _unfit(subgraph: Subgraph, op: Op, shape: tuple[int, ...], tensor: int) -> s
     options = op.options
     if math.prod(shape) == 0:
         return "it is empty"
+    if not worth_quantizing(shape):
+        return f"only {math.prod(shape)} weights"
     if tensor in subgraph.outputs:
         return "it is an output of the model"
     if op.name == FULLY_CONNECTED:

@@ -101,7 +101,13 @@ def onnx_name(name: str) -> str:
 
 
 def _same_layout(operation: Operation) -> bool:
-    return operation.name in ("aten::_to_copy", "aten::clone", "aten::detach", "aten::contiguous", "aten::alias")
+    return operation.name in (
+        "aten::_to_copy",
+        "aten::clone",
+        "aten::detach",
+        "aten::contiguous",
+        "aten::alias",
+    )
 
 
 def _axis(operation: Operation) -> int | None:
@@ -134,5 +140,7 @@ def _normalization(operation: Operation, makers: Mapping[int, Operation]) -> int
         length = makers.get(length.reads[0][1])
     if length is None or length.name not in _NORMS or length.reads[0][1] != whole:
         return None
-    axes = next((leaf for leaf in length.leaves[2:] if isinstance(leaf, int) and not isinstance(leaf, bool)), None)
+    axes = next(
+        (leaf for leaf in length.leaves[2:] if isinstance(leaf, int) and not isinstance(leaf, bool)), None
+    )
     return -1 if axes is None else int(axes)

@@ -16,7 +16,17 @@ from lampq.adapters.torch.tape import Operation, Tape
 _JUMPS = frozenset(
     {
         *("argmax", "argmin", "topk", "sort", "argsort", "nonzero", "nms", "batched_nms", "round", "floor"),
-        *("ceil", "sign", "sgn", "heaviside", "bucketize", "searchsorted", "_unique2", "unique_dim", "kthvalue"),
+        *(
+            "ceil",
+            "sign",
+            "sgn",
+            "heaviside",
+            "bucketize",
+            "searchsorted",
+            "_unique2",
+            "unique_dim",
+            "kthvalue",
+        ),
         *("unique_consecutive", "trunc", "floor_divide", "histc", "multinomial"),
     }
 )
@@ -84,7 +94,7 @@ class _Paths:
             if slot in self._moving and (slot in self._jumped or not self._floating.get(slot, False))
         }
         steady = {slot for name, slot in self._tape.outputs.items() if name not in jumping}
-        sources = {name: [s for s in self._front(slot)] for name, slot in jumping.items()}
+        sources = {name: list(self._front(slot)) for name, slot in jumping.items()}
         kept = {slot for group in sources.values() for slot in group} - steady
         for slot in sorted(kept, reverse=True):
             if self._follows(slot, (kept - {slot}) | steady):

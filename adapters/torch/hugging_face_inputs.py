@@ -65,7 +65,10 @@ def _shape(config: Any, name: str) -> tuple[int, ...]:
     if name == "input_values":
         return (_WAVE,)
     if name == "input_features":
-        return (int(getattr(config, "num_mel_bins", 80)), 2 * int(getattr(config, "max_source_positions", 100)))
+        return (
+            int(getattr(config, "num_mel_bins", 80)),
+            2 * int(getattr(config, "max_source_positions", 100)),
+        )
     text = getattr(config, "text_config", None) or config
     longest = getattr(text, "max_position_embeddings", None) or _TOKENS
     return (min(_TOKENS, int(longest)),)

@@ -181,7 +181,9 @@ def _tries(
     vocabulary = vocabulary_of(module)
     if shapes:
         short = {name for name, shape in shapes.items() if len(shape) == 1 and vocabulary is not None}
-        for whole in dict.fromkeys((frozenset(short) | _named_whole(shapes), _named_whole(shapes), frozenset())):
+        for whole in dict.fromkeys(
+            (frozenset(short) | _named_whole(shapes), _named_whole(shapes), frozenset())
+        ):
             yield _made_up(module, shapes, whole=whole)
         return
     for shape in _usual(module, vocabulary):
@@ -193,7 +195,9 @@ def _named_whole(names: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name in names if name.endswith((*_IDS, *_MASKS)))
 
 
-def _made_up(module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], *, whole: frozenset[str]) -> Inputs:
+def _made_up(
+    module: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]], *, whole: frozenset[str]
+) -> Inputs:
     """Noise; where whole numbers are wanted tokens of the vocabulary, and ones for masks."""
     generator = torch.Generator().manual_seed(0)
     like = _like(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,16 @@ import numpy as np
 import torch
 
 from lampq.adapters.kinds import infer_kind, override_kinds
-from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch import compressed, packed, writing
+from lampq.adapters.torch.chunks import join, real_rows
+from lampq.adapters.torch.fisher import fisher_sums
+from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
+from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
+from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
 from lampq.core.measuring.setting import Setting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
@@ -26,7 +32,8 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.head import Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
@@ -34,9 +41,6 @@ from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
-
-
-INPUT, OUTPUT = "input", "logits"
 
 
 class TorchModel:
@@ -91,9 +95,15 @@ class TorchModel:
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
         self.rounding = NOTHING
-        self.heads = (Head(name=OUTPUT, role=CLASSES, reason="what a PyTorch model returns"),)
+        self._choices: tuple[HeadChoice, ...] = ()
+        self._heads: tuple[Head, ...] | None = None
         self._layers: tuple[Layer, ...] | None = None
         self._parameters: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.runtime.name
 
     @property
     def module(self) -> torch.nn.Module:
@@ -107,15 +117,13 @@ class TorchModel:
 
     @property
     def input_specs(self) -> tuple[InputSpec, ...]:
-        """Shape and type of the input; the batch is free unless the model fixes it."""
-        example = self.runtime.example
-        dtype = str(example.dtype).removeprefix("torch.")
-        shape = (self.runtime.fixed_batch, *self.runtime.sample_shape)
-        return (InputSpec(name=INPUT, shape=shape, dtype=dtype),)
+        """Names, shapes and types of the inputs, those that data may leave out last."""
+        specs = self.runtime.specs
+        return (*specs.inputs, *specs.optional)
 
     @property
     def input_spec(self) -> InputSpec:
-        """The only input.
+        """The only input that must be fed.
 
         Raises:
             AdapterError: There are several.
@@ -124,8 +132,20 @@ class TorchModel:
 
     @property
     def output_specs(self) -> tuple[OutputSpec, ...]:
-        """The logits."""
-        return (OutputSpec(name=OUTPUT, shape=None),)
+        """The outputs, and the inner tensors that are judged."""
+        return self.runtime.specs.outputs
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What the outputs mean, judged or not."""
+        if self._heads is None:
+            self._heads = heads_of(self.runtime, self._choices)
+        return self._heads
+
+    @property
+    def judged(self) -> tuple[Head, ...]:
+        """The heads that count."""
+        return tuple(head for head in self.heads if head.judged)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -164,30 +184,64 @@ class TorchModel:
                 main = next((use for use in uses if use.form != "lookup"), uses[0])
                 shares = tuple(use.module for use in uses if use is not main)
                 axis = main.channel_axis
-                found.append(
-                    Layer.from_weight(name, self.weight(name), kind=kind, channel_axis=axis, shares=shares)
-                )
+                weight = self.weight(name)
+                layer = Layer.from_weight(name, weight, kind=kind, channel_axis=axis, shares=shares)
+                scale = self.runtime.foldable.get(self._parameter(name))
+                if scale is not None:
+                    layer = dataclasses.replace(layer, folded=Fingerprint.from_array(weight * scale))
+                found.append(layer)
             self._layers = tuple(found)
         return self._layers
 
     def weight(self, name: str) -> np.ndarray:
-        """The stored array of a layer, float32, in the shape of its record."""
-        return self.tensors[self._parameter(name)].float().cpu().numpy()
+        """The array of a layer, float32, in the shape of its record: a copy, to be kept or changed at will."""
+        return self.tensors[self._parameter(name)].detach().cpu().to(torch.float32, copy=True).numpy()
 
     def run(self, batch: BatchLike) -> Batch:
-        """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
-        array = np.asarray(Batch.of(batch))
-        logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(array)]
-        return Batch.of(torch.cat(logits).cpu().numpy(), name=OUTPUT)
+        """The judged outputs of preprocessed inputs, canonical, float32, samples first."""
+        chunks = list(self.runtime.chunks(self._batch(batch)))
+        heads = self.judged
+        outputs = [
+            real_rows(
+                forward(self.runtime, self.tensors, self.rounding, chunk.inputs), chunk, heads, self.name
+            )
+            for chunk in chunks
+        ]
+        return join(outputs, [chunk.group for chunk in chunks], heads, self.name)
+
+    def with_examples(self, batch: BatchLike) -> TorchModel:
+        """The same model, known by data: which inputs it is fed, and of what shapes and types.
+
+        Raises:
+            AdapterError: The module does not take them.
+        """
+        other = copy.copy(self)
+        other.runtime = self.runtime.fitted(self._batch(batch))
+        if other.runtime is self.runtime:
+            return self
+        other._heads = other._parameters = other._layers = None
+        if self._choices:
+            return other._with_choices(self._choices)
+        return other
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> TorchModel:
-        """The same model with its output judged another way."""
-        other = copy.copy(self)
-        for choice in choices:
-            if choice.name != OUTPUT:
-                raise AdapterError(f"{self.runtime.name} has no output {choice.name!r}; it has {OUTPUT}")
-            other.heads = (Head(name=OUTPUT, role=choice.role, weight=choice.weight),)
-        return other
+        """The same model with some outputs judged another way; a name may be that of a submodule.
+
+        Raises:
+            AdapterError: No output or submodule is so called.
+            RecordError: The role cannot be.
+        """
+        return copy.copy(self)._with_choices((*self._choices, *choices))
+
+    def _with_choices(self, choices: tuple[HeadChoice, ...]) -> TorchModel:
+        self.runtime = with_named(self.runtime, choices)
+        self._choices = choices
+        self._heads = heads_of(self.runtime, choices)
+        return self
+
+    def _batch(self, batch: BatchLike) -> Batch:
+        """Inputs by name; a lone array is the main one."""
+        return Batch.of(batch, name=self.runtime.signature.main)
 
     def with_weights(self, weights: Mapping[str, np.ndarray | Setting]) -> TorchModel:
         """The same model with some layers replaced: new weights (arrays in the shape of the layer's record), or
@@ -248,8 +302,7 @@ class TorchModel:
             RecordError: They are not finite; names the place.
         """
         names = {parameter: name for name, parameter in self.parameters.items()}
-        array = np.asarray(Batch.of(batch))
-        found = histograms(self.runtime, self.tensors, self.rounding, array, products=products)
+        found = histograms(self.runtime, self.tensors, self.rounding, self._batch(batch), products=products)
         return {names.get(site, site): histogram for site, histogram in found.items()}
 
     def with_coding(self, coding: Coding) -> TorchModel:
@@ -262,38 +315,15 @@ class TorchModel:
         self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
     ) -> Iterator[tuple[str, int, Batch]]:
         """Outputs with one layer replaced at a time; what comes before the layer is computed once."""
-        array = np.asarray(Batch.of(batch))
+        batch = self._batch(batch)
         parsed = (((name, option), self._change(name, value)) for name, option, value in candidates)
-        for (name, option), logits in sweep(self.runtime, self.tensors, array, parsed, self.rounding):
-            yield name, option, Batch.of(logits, name=OUTPUT)
+        swept = sweep(self.runtime, self.tensors, batch, parsed, self.judged, self.rounding)
+        for (name, option), outputs in swept:
+            yield name, option, outputs
 
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
-        """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
-
-        A layer's input has its features last; that of a convolution is the image, channels second. It is what
-        the layer is given, before it is rounded itself.
-        """
-        layers = {parameter: name for name, parameter in self.parameters.items()}
-        for tensor, count in self.runtime.batches(np.asarray(Batch.of(batch))):
-            recording = self.runtime.recording(tensor, self.tensors, products=self.rounding.products)
-            call = self.rounding.call(recording)
-            tape, positions = recording.tape, dict.fromkeys(layers, 0.0)
-            for use, _ in recording.uses:
-                positions[use.weight] += use.multiplications / (
-                    len(tensor) * self.tensors[use.weight].numel()
-                )
-            values, at = tape.start(self.tensors, tensor), 0
-            for use, layout in recording.uses:
-                if use.form == "lookup":
-                    continue
-                # Up to one use at a time, so that the inputs of all layers need not fit in memory together.
-                with torch.no_grad():
-                    values = tape.play(values, begin=at, end=use.operation, call=call)
-                    at = use.operation
-                    units = use.units(values[tape.operations[at].read_slot(use.data)])
-                    if layout is not None:
-                        units = layout.first_samples(units, len(tensor), count)
-                yield layers[use.weight], units.float().cpu().numpy(), round(positions[use.weight])
+        """For every layer and mini-batch: its name, its input, and how often a sample uses each weight."""
+        return taps(self, self._batch(batch))
 
     def stored_bits(self) -> dict[str, tuple[int, int | None]]:
         """Widths of the weights that are stored quantized, and of their inputs, by name."""
@@ -334,8 +364,6 @@ class TorchModel:
         progress: Progress = quiet,
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        from lampq.adapters.torch.fisher import fisher_sums
-
         sums = fisher_sums(
             self,
             batch,
@@ -363,8 +391,6 @@ class TorchModel:
         progress: Progress = quiet,
     ) -> dict[str, np.ndarray]:
         """Second-order damage of weights and inputs rounded together; see `lampq.adapters.torch.joint_fisher`."""
-        from lampq.adapters.torch.joint_fisher import joint_fisher
-
         return joint_fisher(
             self,
             batch,
@@ -382,13 +408,9 @@ class TorchModel:
 
         Ranges of inputs are in the plan, so calibration inputs are not looked at.
         """
-        from lampq.adapters.torch.writing import write
-
-        write(self, plan, path)
+        writing.write(self, plan, path)
 
     def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
-        from lampq.adapters.torch.writing import origin
-
         if self.hugging_face:
             return compressed.header_bytes(self, rest)
         records = {
@@ -403,18 +425,12 @@ class TorchModel:
             )
             for layer in self.layers()
         }
-        return packed.header_bytes(records, origin(self), rest)
+        return packed.header_bytes(records, writing.origin(self), rest)
 
     def _parameter(self, name: str) -> str:
         if name not in self.parameters:
             raise AdapterError(f"{self.runtime.name} has no layer {name}; `lampq inspect` lists them")
         return self.parameters[name]
-
-    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
-        if not self.rounding.rules:
-            return self.runtime.logits(self.tensors, batch)
-        with torch.no_grad():
-            return forward(self.runtime, self.tensors, self.rounding, batch)
 
     def _change(self, name: str, value: np.ndarray | Setting) -> Change:
         if isinstance(value, Setting):

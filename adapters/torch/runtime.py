@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.chunks import Chunk, filled_up, samples_of, split
+from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.fronts import Front, fronts
 from lampq.adapters.torch.inputs import Inputs, example_of, find_example, longer, to_tensor, vary
 from lampq.adapters.torch.kernels import plain_attention, plain_products, plain_recurrence
@@ -128,6 +129,7 @@ class Runtime:
         self._obstacle: str | None = None
         self._fronts: tuple[Front, ...] = ()
         self._places: dict[str, str] = {}
+        self._foldable: dict[str, np.ndarray] = {}
 
     def forward(self, weights: Weights, inputs: Named) -> dict[str, torch.Tensor]:
         """Outputs by name with the given weights, through the module's own code."""
@@ -259,6 +261,12 @@ class Runtime:
         return self._places
 
     @property
+    def foldable(self) -> Mapping[str, np.ndarray]:
+        """Parameter -> scale of the normalization behind it, where exporters can fold one into it."""
+        _ = self.survey
+        return self._foldable
+
+    @property
     def obstacle(self) -> str | None:
         """The operator that makes each batch take its own course; None where one tape serves them all."""
         _ = self.survey
@@ -356,9 +364,7 @@ class Runtime:
             if whole and array.dtype.kind == "f":
                 raise AdapterError(f"{self.name}: input {name} takes whole numbers, not {array.dtype}")
             try:
-                tensor = to_tensor(
-                    array, self.module, floating=like is not None and like.is_floating_point()
-                )
+                tensor = to_tensor(array, self.module, floating=like is not None and like.is_floating_point())
             except AdapterError as err:
                 raise AdapterError(f"{self.name}: {err}") from err
             inputs[name] = tensor if like is None else tensor.to(self.device, like.dtype)
@@ -392,7 +398,8 @@ class Runtime:
 
     def _grown(self) -> tuple[Inputs, Named] | None:
         """Samples of other shapes that the module takes as well, if it does."""
-        if self.fixed_batch is not None:
+        stated = bool(self._shapes) and self._varied is None
+        if self.fixed_batch is not None or stated:
             return None
         larger = self._varied or longer(self.example)
         outputs = None if larger is None else self._tried(larger)
@@ -446,6 +453,7 @@ class Runtime:
         for name, group in found.uses.items():
             self.layouts.update(((name, i), by_operation[use.operation]) for i, use in enumerate(group))
         self._places = places_of(tape, uses)
+        self._foldable = scales(tape, found.uses, self.weights)
         self._fronts = fronts(tape, tape.floating(self.weights, one))
         self._survey, self._obstacle = found, obstacle
 

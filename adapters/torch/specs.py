@@ -88,9 +88,7 @@ def describe(
         InputSpec(name=name, shape=_shape(tensor, larger.get(name), fixed_batch), dtype=_dtype(tensor))
         for name, tensor in example.items()
     )
-    return Specs(
-        inputs=fed, optional=_optional(fed, signature, example), outputs=tuple(specs), unfit=unfit
-    )
+    return Specs(inputs=fed, optional=_optional(fed, signature, example), outputs=tuple(specs), unfit=unfit)
 
 
 def _shape(one: torch.Tensor, other: torch.Tensor | None, batch: int | None) -> tuple[int | None, ...]:
@@ -102,7 +100,9 @@ def _shape(one: torch.Tensor, other: torch.Tensor | None, batch: int | None) -> 
 
 def _objection(tensor: torch.Tensor, samples: int, more: torch.Tensor | None) -> str:
     if not tensor.dim() or len(tensor) != samples:
-        return "" if samples == 1 else f"has {len(tensor) if tensor.dim() else 'no'} rows for {samples} samples"
+        return (
+            "" if samples == 1 else f"has {len(tensor) if tensor.dim() else 'no'} rows for {samples} samples"
+        )
     if more is not None and more.dim() == tensor.dim() and more.shape[1:] != tensor.shape[1:]:
         return "its shape depends on the number of samples"
     if more is not None and len(more) != samples + 1:
@@ -114,9 +114,7 @@ def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _optional(
-    fed: tuple[InputSpec, ...], signature: Signature, example: Inputs
-) -> tuple[InputSpec, ...]:
+def _optional(fed: tuple[InputSpec, ...], signature: Signature, example: Inputs) -> tuple[InputSpec, ...]:
     tokens = next((spec for spec in fed if spec.name == IDS), None)
     if tokens is None:
         return ()

@@ -30,9 +30,8 @@ def stored(path: str | Path) -> tuple[StoredWeight, ...]:
         return tuple(_records(path, loaded.module.state_dict(), loaded.stored))
     if path.is_file() and packed.is_packed(path):
         file = packed.read(path)
-        names = {record.layer: parameter for parameter, record in file.records.items()}
-        state = {name: file.state()[parameter] for name, parameter in names.items()}
-        return tuple(_records(path, state, packed.stored_bits(file.records)))
+        state = file.state()
+        return tuple(_of_record(path, record, state[name]) for name, record in file.records.items())
     return ()
 
 
@@ -41,12 +40,7 @@ def _records(path: Path, state: Mapping[str, torch.Tensor], widths: _Stored) -> 
         tensor = state.get(f"{name}.weight", state.get(name))
         if tensor is None:
             raise AdapterError(f"{path}: the configuration names {name}, which holds no weight")
-        values = tensor.float().cpu().numpy()
-        try:
-            kind = infer_kind(name, convolution=values.ndim > 2)
-            layer = Layer.from_weight(name, values, kind=kind, channel_axis=0)
-        except RecordError as err:
-            raise AdapterError(f"{path}: {err}") from err
+        layer = _layer(path, name, tensor, channel_axis=0)
         yield StoredWeight(
             layer=layer,
             weight_bits=bits,
@@ -54,3 +48,23 @@ def _records(path: Path, state: Mapping[str, torch.Tensor], widths: _Stored) -> 
             payload_bytes=packing.payload_bytes(layer.size, bits) + _SCALE_BYTES * layer.channels,
             container="bitplane",
         )
+
+
+def _of_record(path: Path, record: packed.Record, tensor: torch.Tensor) -> StoredWeight:
+    """A weight of a file of lampq, which says how it is stored."""
+    return StoredWeight(
+        layer=_layer(path, record.layer, tensor, channel_axis=record.channel_axis),
+        weight_bits=record.bits,
+        activation_bits=record.activation_bits,
+        payload_bytes=packed.payload_bytes(record.size, record.scales, record.bits, record.container),
+        container=record.container,
+    )
+
+
+def _layer(path: Path, name: str, tensor: torch.Tensor, *, channel_axis: int) -> Layer:
+    values = tensor.float().cpu().numpy()
+    try:
+        kind = infer_kind(name, convolution=values.ndim > 2)
+        return Layer.from_weight(name, values, kind=kind, channel_axis=channel_axis)
+    except RecordError as err:
+        raise AdapterError(f"{path}: {err}") from err

@@ -11,10 +11,10 @@ import torch
 
 from lampq.adapters.torch.tape import Operation, Tape, tensors
 from lampq.adapters.torch.uses import Box, Use
+from lampq.core.values.layer import worth_quantizing
 
-# Below this many weights the scales outweigh what fewer bits save.
-SMALLEST = 64
-
+# A smaller table is not worth a lookup of its own.
+SMALLEST_TABLE = 4096
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
 
@@ -34,7 +34,7 @@ class Survey:
     products: tuple[tuple[int, tuple[int, int]], ...]
 
 
-def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool = False) -> Survey:
+def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool = True) -> Survey:
     """Find every use of every weight on a tape.
 
     Args:
@@ -212,11 +212,13 @@ class _Surveyor:
 
     def _objection(self, name: str, uses: Sequence[Use], embeddings: bool) -> str | None:
         """Why a weight with these uses is left alone, or None."""
-        size = self._weights[name].numel()
-        if size < SMALLEST:
-            return f"only {size} weights"
-        if all(use.form == "lookup" for use in uses) and not embeddings:
-            return "an embedding table; ask for it with embeddings=True"
+        if not worth_quantizing(self._weights[name].shape):
+            return f"only {self._weights[name].numel()} weights"
+        if all(use.form == "lookup" for use in uses):
+            if not embeddings:
+                return "an embedding table; ask for it with embeddings=True"
+            if self._weights[name].numel() < SMALLEST_TABLE:
+                return f"an embedding table of only {self._weights[name].numel()} weights"
         if len({use.channel_axis for use in uses if use.form != "lookup"}) > 1:
             return "used with its rows and with its columns as channels"
         boxes = list({use.box for use in uses})

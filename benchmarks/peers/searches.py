@@ -19,10 +19,11 @@ from torch import nn
 import lampq
 from lampq import solvers
 from lampq.adapters.torch.model import TorchModel
-from lampq.core.allocating.allocation import Budget, build_problem, uniform_choice
+from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.searching.recentre import measure_interaction, refine
 from lampq.core.searching.superposition import allocate
-from lampq.verbs.quantize import best_plan
+from lampq.core.values.budget import Budget
+from lampq.verbs.best_plan import best_plan
 
 WIDTHS = tuple(range(2, 9))
 GRADIENT, KL_DIV = "ModelOpt auto_quantize, gradient", "ModelOpt auto_quantize, kl_div"

@@ -9,8 +9,8 @@ from pathlib import Path
 from lampq.console import clashes, flags, given, tables
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import ROUNDINGS
-from lampq.verbs.apply import apply, fit_to
-from lampq.verbs.formats import converted, size_bytes
+from lampq.verbs.apply import apply
+from lampq.verbs.formats import converted
 
 NAME = "apply"
 SUMMARY = "write the quantized model in the model's own format"
@@ -46,12 +46,19 @@ def run(args: Namespace) -> None:
     if args.rounding:
         plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
     with converted(given.read_model(args), args.to) as model:
-        fitted = fit_to(model, plan, args.out, partial=args.partial, widest=args.widest, by_name=args.by_name)
-        batch = given.read_dataset(args, model).inputs() if args.data else None
-        apply(model, fitted, args.out, partial=args.partial, batch=batch, force=args.force)
-    facts = {"bytes": size_bytes(args.out), "notes": list(fitted.notes[len(plan.notes) :])}
+        applied = apply(
+            model,
+            plan,
+            args.out,
+            partial=args.partial,
+            widest=args.widest,
+            by_name=args.by_name,
+            batch=given.read_dataset(args, model).inputs() if args.data else None,
+            force=args.force,
+        )
+    facts = {"bytes": applied.size_bytes, "notes": list(applied.notes)}
     given.finish(
         args,
-        lambda: {"out": str(args.out), **facts, "average_bits": fitted.average_bits},
+        lambda: {"out": str(args.out), **facts, "average_bits": applied.plan.average_bits},
         lambda: tables.facts("written and verified", {"file": str(args.out), **facts}),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lampq.console import tables
 from lampq.core.values.errors import PlanError
+from lampq.core.values.messages import printable
 from lampq.core.values.plan import Plan
 from lampq.verbs.compare import compare
 
@@ -49,6 +50,6 @@ def run(args: Namespace) -> None:
         print(json.dumps(found.to_json()))
     else:
         for layer in found.different:
-            print(layer.name, *(option or "float" for option in layer.options), sep="\t")
+            print(printable(layer.name), *(option or "float" for option in layer.options), sep="\t")
     if args.check and not found.same:
         raise PlanError(f"{len(found.different)} of {len(found.layers)} layers have different widths")

@@ -38,10 +38,10 @@ def run(args: Namespace) -> None:
         raise PlanError("--profile goes with --why")
     if args.why:
         profile = None if args.profile is None else Profile.read(args.profile)
-        found = why(Plan.read(Path(args.file)), profile)
+        table = why(Plan.read(Path(args.file)), profile)
     else:
-        found = inspect(args.file, **given.weights_of(args.file, args.weights))
+        table = inspect(args.file, **given.weights_of(args.file, args.weights))
     if args.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(table.to_json()))
     else:
-        render.listing(found)
+        render.listing(table)

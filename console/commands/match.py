@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 
 from lampq.console import given, tables
 from lampq.core.values.errors import PlanError
+from lampq.core.values.messages import printable
 from lampq.verbs.match import match
 from lampq.verbs.sources import Source, read_source
 
@@ -44,7 +45,7 @@ def run(args: Namespace) -> None:
         print(json.dumps(found.to_json()))
     else:
         for left, right, how, _ in found.rows():
-            print(left, right, how, sep="\t")
+            print(printable(left), printable(right), how, sep="\t")
     if not found.complete:
         raise PlanError(f"{found.remainder} (first {args.left}, second {args.right})")
 

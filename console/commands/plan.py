@@ -25,9 +25,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    budget, recipe = given.budget(args), given.recipe(args)
-    result = plan(
-        Profile.read(args.profile), budget=budget, **given.search(args), recipe=recipe, seed=args.seed
-    )
+    request = given.request(args)
+    result = plan(Profile.read(args.profile), request)
     result.write(args.out, force=args.force)
     given.finish(args, result.to_json, lambda: render.plan(result))

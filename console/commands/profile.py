@@ -37,11 +37,9 @@ def run(args: Namespace) -> None:
         result = profile(
             model,
             None if data is None else data.inputs(),
-            data_summary=None if data is None else data.summary(),
-            seed=args.seed,
+            given.measurement(args, data),
             shard=own or args.shard,
             progress=progress,
-            **given.measurement(args, data),
         )
     if own is not None:
         result = processes.gather(result)

@@ -19,7 +19,7 @@ EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    flags.data(sub, required=True, size_flag="--image-size")
+    flags.data(sub, required=True, sized=True)
     flags.measure(sub, rounding=INPUTS)
     flags.budget(sub)
     flags.search(sub)
@@ -40,7 +40,7 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    budget, recipe = given.budget(args), given.recipe(args)
+    request = given.request(args)
     with (
         converted(given.read_model(args), args.to) as model,
         progress_bar(enabled=not args.quiet) as progress,
@@ -50,16 +50,11 @@ def run(args: Namespace) -> None:
             model,
             data.inputs(),
             args.out,
-            rounds=args.rounds,
-            force=args.force,
+            request,
+            given.measurement(args, data),
             profile_out=args.profile_out,
-            seed=args.seed,
-            data_summary=data.summary(),
+            force=args.force,
             progress=progress,
-            budget=budget,
-            recipe=recipe,
-            **given.search(args),
-            **given.measurement(args, data),
         )
     if args.plan_out:
         result.write(args.plan_out, force=args.force)

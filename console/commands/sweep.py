@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import flags, given, tables
+from lampq.core.planning.tradeoff import AXES
 from lampq.core.values.profile import Profile
-from lampq.verbs.sweep import AXES, sweep, write_csv, write_plot
+from lampq.verbs.sweep import sweep, write_csv, write_plot
 
 NAME = "sweep"
 SUMMARY = "every budget from one profile"
@@ -26,20 +27,12 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
-    limits = given.limits(args)
-    found = Profile.read(args.profile)
-    points = sweep(
-        found,
-        mode=args.mode,
-        pins=args.pin,
-        ties=args.tie,
-        budget=limits,
-        against=args.against,
-        seed=args.seed,
-    )
+    request = given.limited(args)
+    profile = Profile.read(args.profile)
+    points = sweep(profile, request, against=args.against)
     if args.plot:
         write_plot(points, args.plot, force=args.force)
-    write_csv(found, points, args.out, force=args.force)
+    write_csv(profile, points, args.out, force=args.force)
     knee = next((point for point in points if point.knee), points[0])
     summary = {
         "points": len(points),

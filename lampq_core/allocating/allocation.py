@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lampq.core.allocating.allowed import allowed_options, tied_layers
-from lampq.core.allocating.limits import BYTES, Budget, Limit, limits_of
+from lampq.core.allocating.limits import BYTES, Limit, limits_of
 from lampq.core.measuring.setting import input_range
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.option_order import cover_table
 from lampq.core.values.plan import Plan, PlanLayer
@@ -94,15 +95,9 @@ def build_plan(
     mode: str,
     budget: Mapping[str, Any],
     cost: np.ndarray | None = None,
-    predicted_kl: float | None = None,
-    bound: float | None = None,
-    measured_kl: float | None = None,
-    solver: str = "",
-    history: Sequence[Mapping[str, object]] = (),
-    notes: Sequence[str] = (),
     why: Sequence[str] = (),
 ) -> Plan:
-    """The plan that takes option `choice[i]` for layer i.
+    """The plan that takes option `choice[i]` for layer i: widths and bytes, without what is known of it as a whole.
 
     Args:
         profile: L layers, J options.
@@ -110,12 +105,6 @@ def build_plan(
         mode: Score that made it.
         budget: What was asked for.
         cost: Damage per option in nats, shape (L, J), for the per-layer figures; None leaves them out.
-        predicted_kl: Damage of the whole plan, nats.
-        bound: Lower bound of that prediction within the budget.
-        measured_kl: Measured damage, nats.
-        solver: Who found it.
-        history: Rounds of the search.
-        notes: Remarks.
         why: A sentence per layer, or nothing.
     """
     layers = []
@@ -128,6 +117,7 @@ def build_plan(
                 name=layer.name,
                 kind=layer.kind,
                 fingerprint=layer.fingerprint,
+                folded=layer.folded,
                 shape=layer.shape,
                 size=layer.size,
                 weight_bits=option.weight_bits,
@@ -146,12 +136,6 @@ def build_plan(
         block=profile.block,
         rounding=profile.rounding,
         rest_bytes=profile.rest_bytes,
-        predicted_kl=predicted_kl,
-        bound=bound,
-        measured_kl=measured_kl,
-        solver=solver,
-        history=tuple(history),
-        notes=tuple(notes),
         provenance=profile.provenance,
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lampq.core.allocating.limits import Budget, input_elements
+from lampq.core.allocating.limits import input_elements
+from lampq.core.values.budget import Budget
 from lampq.core.values.constraints import joined_ties
 from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.patterns import parse_rule, select, tie_groups

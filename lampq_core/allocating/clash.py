@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from lampq.core.allocating.infeasible import explain_infeasible
-from lampq.core.allocating.limits import Budget, limits_of
+from lampq.core.allocating.limits import limits_of
+from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile

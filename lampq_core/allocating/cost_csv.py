@@ -18,8 +18,9 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from lampq.core.allocating.budget import parse_number
-from lampq.core.allocating.cost_table import CostRow, CostTable
+from lampq.core.values.amounts import parse_number
+from lampq.core.values.bounded import read_bytes
+from lampq.core.values.cost_table import CostRow, CostTable
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.layer import KINDS
 
@@ -38,7 +39,7 @@ _KNOWN = {
     "weight_bits": "weight_bits", "w_bits": "weight_bits", "bits": "weight_bits",
     "act_bits": "input_bits", "activation_bits": "input_bits", "a_bits": "input_bits",
 }  # fmt: skip
-_MOST_BYTES = 1 << 26
+_MOST_BYTES, _MOST_LINES, _LONGEST_LINE = 1 << 24, 100_000, 2000
 
 
 def read_cost_table(path: str | Path, *, name: str = "latency", limit: str | None = None) -> CostTable:
@@ -78,18 +79,20 @@ def read_cost_table(path: str | Path, *, name: str = "latency", limit: str | Non
 def _read_lines(path: Path, where: str) -> tuple[dict[str, str], list[str], list[tuple[int, list[str]]]]:
     """Remarks (`# key: value`), the header, and the numbered lines of a file."""
     try:
-        with path.open("rb") as handle:
-            content = handle.read(_MOST_BYTES + 1)
-        text = content.decode("utf-8-sig")
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
     except FileNotFoundError as err:
         raise BudgetError(f"{where}: no such file") from err
     except (OSError, UnicodeDecodeError) as err:
-        raise BudgetError(f"{where}: cannot be read as text ({err.__class__.__name__})") from err
-    if len(content) > _MOST_BYTES:
-        raise BudgetError(f"{where}: larger than {_MOST_BYTES >> 20} MiB")
+        why = getattr(err, "strerror", None) or err.__class__.__name__
+        raise BudgetError(f"{where}: cannot be read as text ({why})") from err
     comments: dict[str, str] = {}
     kept: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = text.splitlines()
+    if len(lines) > _MOST_LINES:
+        raise BudgetError(f"{where}: more than {_MOST_LINES:,} lines")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > _LONGEST_LINE:
+            raise BudgetError(f"{where}, line {number}: longer than {_LONGEST_LINE} characters")
         if line.lstrip().startswith("#"):
             key, _, value = line.lstrip().lstrip("#").partition(":")
             comments[key.strip().lower()] = value.strip()

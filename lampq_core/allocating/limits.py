@@ -4,114 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from lampq.core.allocating.budget import AtMost, average_bits_limit, parse_at_most, parse_number
-from lampq.core.allocating.cost_table import CostTable, decimal
+from lampq.core.values.amounts import LARGEST, AtMost, average_bits_limit, parse_at_most
+from lampq.core.values.budget import Budget
+from lampq.core.values.cost_table import CostTable, decimal
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.messages import listed
-from lampq.core.values.patterns import parse_rule
 from lampq.core.values.profile import Profile
 
 BITS, INPUT_BITS, BYTES, BOPS = "bits", "input bits", "bytes", "BOPs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What a plan may cost. Any combination, at least one limit; all hold together, in exact integers.
-
-    Attributes:
-        average_bits: Weight width averaged over all weights of the profile.
-        size_bytes: Bytes of the whole model: codes, scales and everything that stays as it is.
-        max_kl: Predicted damage in nats. The plan is then the smallest in bytes that keeps it.
-        max_bops: Bit operations per sample: the sum of multiply-accumulates x weight bits x input bits, 32 for
-            a float input.
-        tables: Latencies or energies, each with its own limit.
-        at_most: How many layers may have a width: `4@8`, `4@6+` (6 bits or more), `4@3-` (3 bits or less).
-        floors: Least widths, `PATTERN=BITS`.
-        ceilings: Largest widths, `PATTERN=BITS`.
-        max_activation_bytes: Bytes of the largest quantized layer input of one sample; see `input_elements`.
-        average_input_bits: Input width averaged over all values that the layers read of a sample (32 for float).
-    """
-
-    average_bits: float | str | None = None
-    size_bytes: int | None = None
-    max_kl: float | None = None
-    max_bops: int | None = None
-    tables: tuple[CostTable, ...] = ()
-    at_most: tuple[str, ...] = ()
-    floors: tuple[str, ...] = ()
-    ceilings: tuple[str, ...] = ()
-    max_activation_bytes: int | None = None
-    average_input_bits: float | str | None = None
-
-    def __post_init__(self) -> None:
-        if not any(_is_set(getattr(self, field.name)) for field in fields(self)):
-            raise BudgetError(
-                "no budget: give average bits, a size, a largest KL, BOPs, a latency table or another limit"
-            )
-        for average in (self.average_bits, self.average_input_bits):
-            if average is not None:
-                average_bits_limit(average, 1)
-        for name, value, unit in (
-            ("size", self.size_bytes, "bytes"),
-            ("BOPs", self.max_bops, "bit operations"),
-            ("largest layer input", self.max_activation_bytes, "bytes"),
-        ):
-            if value is not None and not 0 < value <= _LARGEST:
-                raise BudgetError(f"{name} {value}: must be above 0 {unit}, and below 2^63")
-        if self.max_kl is not None and not 0 < self.max_kl < math.inf:
-            raise BudgetError(f"largest KL {self.max_kl}: must be above 0 nats")
-        for text in self.at_most:
-            parse_at_most(text)
-        for what, rules in (("floor", self.floors), ("ceiling", self.ceilings)):
-            for text in rules:
-                parse_rule(text, what)
-
-    def to_json(self) -> dict[str, Any]:
-        """The limits that are set, as plain values."""
-        found: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "tables":
-                value = tuple(table.to_json() for table in value)
-            if _is_set(value):
-                found[field.name] = list(value) if isinstance(value, tuple) else value
-        if self.max_kl is not None:
-            found["max_kl"] = float(self.max_kl)
-        for name in ("average_bits", "average_input_bits"):
-            if getattr(self, name) is not None:
-                found[name] = float(parse_number(getattr(self, name), "average bits"))
-        return found
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Budget:
-        """The inverse of `to_json`; other keys are passed over.
-
-        Raises:
-            BudgetError: A limit is malformed, or there is none.
-        """
-        known = {field.name for field in fields(cls)}
-        values = {key: value for key, value in data.items() if key in known}
-        try:
-            for name in ("at_most", "floors", "ceilings"):
-                values[name] = tuple(str(text) for text in values.get(name, ()))
-            values["tables"] = tuple(CostTable.from_json(table) for table in values.get("tables", ()))
-            for name in ("size_bytes", "max_bops", "max_activation_bytes"):
-                if values.get(name) is not None:
-                    values[name] = int(values[name])
-            return cls(**values)
-        except (TypeError, ValueError, OverflowError) as err:
-            if isinstance(err, BudgetError):
-                raise
-            raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
-
-
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,7 +42,7 @@ class Limit:
 
     def __post_init__(self) -> None:
         # A huge average limits nothing; solvers take 64-bit integers.
-        object.__setattr__(self, "most", min(self.most, _LARGEST))
+        object.__setattr__(self, "most", min(self.most, LARGEST))
 
 
 def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> list[Limit]:
@@ -152,12 +58,12 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
     Raises:
         BudgetError: A table lacks a layer or width, or layers lack multiply-accumulates; names them.
     """
-    found: list[Limit] = []
+    limits: list[Limit] = []
     if budget is None:
-        return found
+        return limits
     weights = int(profile.sizes.sum())
     if budget.average_bits is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BITS,
                 use=weight_bits(profile),
@@ -170,7 +76,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
         elements = input_elements(profile)
         values = int(elements.sum())
         widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
-        found.append(
+        limits.append(
             Limit(
                 name=INPUT_BITS,
                 use=elements[:, None] * widths[None, :],
@@ -180,7 +86,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.size_bytes is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BYTES,
                 use=profile.payload_bytes,
@@ -190,7 +96,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.max_bops is not None:
-        found.append(
+        limits.append(
             Limit(
                 name=BOPS,
                 use=bit_operations(profile),
@@ -199,9 +105,9 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
                 show=lambda amount: f"{amount:,} BOPs",
             )
         )
-    found += [_table_limit(profile, table, allowed) for table in budget.tables]
-    found += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
-    return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in found]
+    limits += [_table_limit(profile, table, allowed) for table in budget.tables]
+    limits += [_count_limit(profile, parse_at_most(text)) for text in budget.at_most]
+    return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in limits]
 
 
 def weight_bits(profile: Profile) -> np.ndarray:
@@ -257,23 +163,19 @@ def input_elements(profile: Profile) -> np.ndarray:
 
 def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a plan was asked for, short enough to read: tables by their limit and name. Takes any plain values."""
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name, value in asked.items():
         if name == "tables" and isinstance(value, list):
             for table in value:
-                known = table if isinstance(table, dict) else {}
-                found[str(known.get("name", "table"))] = (
-                    f"{known.get('limit', '?')} {known.get('unit', '')} by {known.get('source') or 'a table'}"
+                entry = table if isinstance(table, dict) else {}
+                summary[str(entry.get("name", "table"))] = (
+                    f"{entry.get('limit', '?')} {entry.get('unit', '')} by {entry.get('source') or 'a table'}"
                 )
         elif isinstance(value, list):
-            found[name] = ", ".join(map(str, value))
+            summary[name] = ", ".join(map(str, value))
         else:
-            found[name] = value
-    return found
-
-
-def _is_set(value: Any) -> bool:
-    return value is not None and not (isinstance(value, tuple) and not value)
+            summary[name] = value
+    return summary
 
 
 def _table_limit(profile: Profile, table: CostTable, allowed: np.ndarray) -> Limit:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.modes import SUPERPOSITION
 from lampq.core.values.option_order import running_minimum
 from lampq.core.values.profile import Profile
 from lampq.core.values.recipe import PUBLISHED, Recipe
@@ -110,10 +111,6 @@ MODES: dict[str, Callable[[Profile], np.ndarray]] = {
 }
 
 
-SUPERPOSITION = "superposition"
-"""The mode that predicts plans as a whole (`core.measuring.interaction`); its search starts from the additive modes."""
-
-
 def automatic_mode(profile: Profile) -> str:
     """The best mode that the profile's measurements allow."""
     if profile.interacts:
@@ -169,5 +166,6 @@ def _refuse_pairs(profile: Profile, mode: str) -> None:
 def _traces(profile: Profile) -> np.ndarray:
     missing = [layer.name for layer in profile.layers if layer.fisher is None]
     if missing:
-        raise RecordError(f"no Fisher trace of layer {missing[0]}; profile the model with --data")
+        how = "without --fisher-draws 0" if profile.samples else "with --data"
+        raise RecordError(f"no Fisher trace of layer {missing[0]}; profile the model {how}")
     return np.array([layer.fisher for layer in profile.layers], dtype=np.float64)

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+MASKED = -1e4
+"""The logit that stands for minus infinity: its class has probability 0, and differences are numbers."""
+
+
+def unmasked(logits: np.ndarray) -> np.ndarray:
+    """Logits with `MASKED` in the place of minus infinity, which models give to classes that cannot be.
+
+    So a class that both of two models rule out counts for nothing, and one that only the other rules out for much.
+    """
+    return np.where(np.isneginf(logits), np.float32(MASKED), logits) if np.isneginf(logits).any() else logits
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities, float64, over the last axis."""

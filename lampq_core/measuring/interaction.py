@@ -32,11 +32,14 @@ from lampq.core.values.profile import Profile
 # The factor of more outputs than this is sketched; half of the rows stay exact.
 _ROWS, _FEWEST_ROWS = 1 << 14, 1 << 10
 _FACTOR_BYTES = 1 << 28
+# What interactions may take in memory while they are worked out and searched.
+MOST_BYTES = 2 << 30
+# Columns of the factor and rows of the matrix that are multiplied at a time.
+_BLOCK, _STRIP = 1 << 9, 1 << 8
+# Entries of the matrix that are looked up at a time.
+_LOOKED_UP = 1 << 22
 MOST_GRAM_BYTES = 1 << 29
 """A profile keeps interactions of no more bytes than this: 8,192 pairs of layer and option."""
-# 16,384 columns make an interaction matrix of 2 GiB.
-_MOST_COLUMNS = 1 << 14
-_BLOCK = 1 << 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,8 +83,12 @@ class Interaction:
         choice = np.asarray(choice)
         layers, options = self.linear.shape
         cell = np.arange(layers) * options + choice
-        pairs = self.matrix[cell[..., :, None], cell[..., None, :]]
-        return self.constant + self.linear.ravel()[cell].sum(axis=-1) + pairs.sum(axis=(-2, -1))
+        plans = cell.reshape(-1, layers)
+        step = max(1, _LOOKED_UP // layers**2)
+        groups = (plans[start : start + step] for start in range(0, max(1, len(plans)), step))
+        pairs = [self.matrix[group[:, :, None], group[:, None, :]].sum(axis=(-2, -1)) for group in groups]
+        together = np.concatenate(pairs).reshape(cell.shape[:-1])
+        return self.constant + self.linear.ravel()[cell].sum(axis=-1) + together
 
     def grouped(self, groups: np.ndarray) -> Interaction:
         """The same for tied layers: options of a group move the logits by the sum over its layers.
@@ -93,15 +100,17 @@ class Interaction:
         count = int(groups.max()) + 1
         if count == layers and (groups == np.arange(layers)).all():
             return self
-        member = np.zeros((count, layers))
-        member[groups, np.arange(layers)] = 1
-        half = np.tensordot(member, self.gram, axes=1)
-        gram = np.moveaxis(np.tensordot(half, member, axes=(2, 1)), 3, 2)
+        order = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[order], np.arange(count))
+        gram = np.zeros((count, options, count, options))
+        # A layer at a time: a matrix with only one side grouped would be as large as the whole.
+        for layer, group in enumerate(groups.tolist()):
+            gram[group] += np.add.reduceat(self.gram[layer][:, order], starts, axis=1)
         measured = np.ones((count, options), dtype=bool)
         np.logical_and.at(measured, groups, self.measured)
         return Interaction(
-            gram=np.ascontiguousarray(gram),
-            linear=member @ self.linear,
+            gram=gram,
+            linear=np.add.reduceat(self.linear[order], starts, axis=0),
             constant=self.constant,
             measured=measured,
             error=self.error,
@@ -123,11 +132,11 @@ class InteractionBuilder:
         options: Number of options J.
         centre: Outputs that the differences are measured from; None for `target` itself.
         rows: Entries kept per difference; memory is 4 * rows * L * J bytes. None keeps 2^14, or as many as take
-            256 MiB.
+            256 MiB (see `peak_bytes`).
         seed: Of the buckets and signs.
 
     Raises:
-        RecordError: The outputs do not fit each other or are not finite, or there are too many columns.
+        RecordError: The outputs do not fit each other or are not finite, or the matrix would be too large.
     """
 
     def __init__(
@@ -141,18 +150,20 @@ class InteractionBuilder:
         rows: int | None = None,
         seed: int = 0,
     ) -> None:
-        if layers * options > _MOST_COLUMNS:
-            raise RecordError(
-                f"interactions of {layers} layers x {options} options need more than 2 GiB; profile fewer widths"
-            )
         if rows is None:
-            rows = max(min(_ROWS, _FACTOR_BYTES // (4 * layers * options)), _FEWEST_ROWS)
+            rows = usual_rows(layers * options)
+        size = sum(group[head.name].size for group in target.groups for head in readout.heads)
+        needed = peak_bytes(layers * options, min(size, rows))
+        if needed > MOST_BYTES:
+            raise RecordError(
+                f"interactions of {layers} layers x {options} options need {needed / 2**30:.1f} GiB of memory, and at "
+                f"most {MOST_BYTES / 2**30:.0f} GiB are taken; choose mode kl, or profile fewer widths"
+            )
         self._readout = readout
         at = target if centre is None else centre
         self._embedding = readout.embedding(at)
         self._slope = None if centre is None else readout.linear(target, centre)
         self._constant = 0.0 if centre is None else float(readout.damage(target, centre).mean())
-        size = self._embedding.size
         self._fold = _Fold(self._embedding.importance, rows, seed) if size > rows else None
         self._factor = np.zeros((layers, options, min(size, rows)), dtype=np.float32)
         self._linear = np.zeros((layers, options))
@@ -183,7 +194,8 @@ class InteractionBuilder:
         for start in range(0, rows, _BLOCK):
             # In double precision, or the smallest eigenvalues would be noise and some of them negative.
             block = factor[:, start : start + _BLOCK].astype(np.float64)
-            gram += block @ block.T
+            for top in range(0, len(gram), _STRIP):
+                gram[top : top + _STRIP] += block[top : top + _STRIP] @ block.T
         return Interaction(
             gram=gram.reshape(layers, options, layers, options),
             linear=self._linear.copy(),
@@ -191,6 +203,27 @@ class InteractionBuilder:
             measured=self._measured.copy(),
             error=self._fold.error if self._fold else 0.0,
         )
+
+
+def usual_rows(columns: int) -> int:
+    """Entries kept per difference unless told otherwise, for so many pairs of layer and option."""
+    return max(min(_ROWS, _FACTOR_BYTES // (4 * columns)), _FEWEST_ROWS)
+
+
+def peak_bytes(columns: int, rows: int) -> int:
+    """Most memory that building an interaction takes: the matrix, the factor and a block of it in double precision.
+
+    Allocating needs the matrix and a few percent of it; ties a second one, of their groups, which is smaller; and the
+    lower bound is left out where its matrices would not fit in `MOST_BYTES` beside it.
+
+    Args:
+        columns: Layers times options.
+        rows: Entries kept per difference.
+
+    >>> peak_bytes(14_000, 640) / 2**30 < 1.6
+    True
+    """
+    return 8 * columns**2 + columns * (4 * rows + 8 * min(rows, _BLOCK) + 8 * _STRIP)
 
 
 class _Fold:

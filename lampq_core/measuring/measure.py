@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lampq.core.measuring.encoding import encoder
-from lampq.core.measuring.interaction import MOST_GRAM_BYTES, InteractionBuilder
+from lampq.core.measuring.interaction import (
+    MOST_BYTES,
+    MOST_GRAM_BYTES,
+    InteractionBuilder,
+    peak_bytes,
+    usual_rows,
+)
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, input_batch, measure_reference
 from lampq.core.quantizing.quantizer import from_rows
@@ -137,7 +143,9 @@ class Collector:
         self._decided = reference.readout.decisions(reference.outputs)
         self.kl = np.zeros(table)
         self._changed = np.zeros(table)
-        keep = 8 * (table[0] * table[1]) ** 2 <= MOST_GRAM_BYTES
+        columns = table[0] * table[1]
+        fits = peak_bytes(columns, usual_rows(columns)) <= MOST_BYTES
+        keep = fits and 8 * columns**2 <= MOST_GRAM_BYTES
         self._builder = (
             InteractionBuilder(reference.readout, reference.outputs, layers=table[0], options=table[1])
             if keep

@@ -31,14 +31,16 @@ class Model(Protocol):
         format: "onnx", "torch" or "tflite".
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizing.quantizer).
         coding: Blocks and rounding of its weights (see core.quantizing.coding).
-        heads: What its outputs mean (see core.readouts), judged or not, in the order of its outputs.
     """
 
     path: Path
     format: str
     grid: str
     coding: Coding
-    heads: tuple[Head, ...]
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What its outputs mean (see core.readouts), judged or not, in the order of its outputs."""
 
     @property
     def digest(self) -> str:
@@ -71,7 +73,10 @@ class Model(Protocol):
         """Records of the quantizable weights in the order the model uses them, measured once and cached."""
 
     def weight(self, name: str) -> np.ndarray:
-        """The stored array of a layer, float32, in the shape of its record (read on demand, not cached)."""
+        """The array of a layer, float32, in the shape of its record: read on demand, and a copy.
+
+        Whoever changes it does not change the model.
+        """
 
     def run(self, batch: BatchLike) -> Batch:
         """The judged outputs of preprocessed inputs, float32, samples first, by name.
@@ -107,7 +112,10 @@ class Model(Protocol):
         """
 
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
-        """For every layer: its name, its input array, and how often a sample uses each weight (positions)."""
+        """For every layer: its name, its input array, and how often a sample uses each weight (positions).
+
+        Samples that only fill up a batch of fixed size are not among the inputs.
+        """
 
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload of its layers, which may include quantized inputs."""
@@ -120,8 +128,10 @@ class Model(Protocol):
         container, or the width of their input.
         """
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float | None:
         """Write the model quantized by `plan` in its own format, then run and verify what was written.
+
+        Returns the largest difference that was seen, relative to the magnitude of the outputs, or None.
 
         Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
         """

@@ -44,9 +44,16 @@ def input_moments(model: Model, layers: Sequence[Layer], batch: BatchLike) -> Ma
         rows = _input_rows(records[name], values, positions) if name in records else None
         if rows is None:
             continue
-        total = rows.T @ rows
-        if not np.isfinite(total).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = rows.T @ rows
+        if not np.isfinite(rows).all():
             raise RecordError(f"the input of layer {name} is not finite")
+        if not np.isfinite(total).all():
+            largest = float(np.abs(rows).max())
+            raise RecordError(
+                f"the input of layer {name} reaches {largest:.3g}, whose square is beyond float32; check the "
+                "preprocessing of the data, or use --rounding nearest"
+            )
         if name in sums:
             sums[name] += total
         else:

@@ -27,7 +27,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet
 
-Rules: TypeAlias = Callable[[int, int], ActivationRule | None]
+WidthRules: TypeAlias = Callable[[int, int], ActivationRule | None]
 """How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
 
 # Below this many nats a difference of two damages is rounding of the logits.
@@ -69,7 +69,7 @@ def measure_pairs(
     layers: Sequence[Layer],
     options: Sequence[Option],
     batch: BatchLike,
-    rules: Rules,
+    rules: WidthRules,
     *,
     available: np.ndarray | None = None,
     tolerance: float = 0.1,

@@ -14,11 +14,8 @@ from lampq.core.measuring.reference import Reference
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError, RecordError
+from lampq.core.values.fisher_kinds import EMPIRICAL, FORWARD, KINDS, TRUE
 from lampq.core.values.progress import Progress, quiet
-
-TRUE, EMPIRICAL, FORWARD = "true", "empirical", "forward"
-KINDS = (TRUE, EMPIRICAL, FORWARD)
-"""Labels drawn from the model's predictions, labels of the data, and no labels and no gradients at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

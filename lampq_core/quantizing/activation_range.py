@@ -12,9 +12,7 @@ import numpy as np
 
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import RecordError
-
-METHODS = ("minmax", "percentile", "mse")
-"""Ways of choosing the clip points."""
+from lampq.core.values.range_kinds import METHODS
 
 BINS = 2048
 # The first look at zero points is at about so many, and at these fractions of the scale that clips nothing; the

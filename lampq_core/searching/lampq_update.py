@@ -27,33 +27,13 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table
+from lampq.core.values.history import Swap
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.progress import Progress, quiet
 
-Rules: TypeAlias = Callable[[int, int], ActivationRule | None]
+OptionRules: TypeAlias = Callable[[int, int], ActivationRule | None]
 """How the input of a layer is rounded at an option, both by index; None: it stays float."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
-    """One swap that was tried.
-
-    Attributes:
-        raised: Layer that went up, by index.
-        lowered: Layer that went down.
-        gain: Error that raising was expected to save.
-        degradation: Error that lowering was expected to cost.
-        kl: Measured damage after the swap, nats.
-        kept: Whether the model had improved.
-    """
-
-    raised: int
-    lowered: int
-    gain: float
-    degradation: float
-    kl: float
-    kept: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,7 +62,7 @@ def update(
     table: str = "measured",
     importance: np.ndarray | None = None,
     most_swaps: int = 50,
-    rules: Rules | None = None,
+    rules: OptionRules | None = None,
     reference: Reference | None = None,
     progress: Progress = quiet,
 ) -> Updated:
@@ -148,7 +128,7 @@ class _Weights:
     """Quantized weights, made when needed, and how inputs are rounded."""
 
     def __init__(
-        self, model: Model, layers: Sequence[Layer], widths: Sequence[int], rules: Rules | None
+        self, model: Model, layers: Sequence[Layer], widths: Sequence[int], rules: OptionRules | None
     ) -> None:
         self.layers = layers
         self._rules = rules

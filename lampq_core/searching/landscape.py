@@ -10,6 +10,8 @@ from lampq.core.values.problem import Problem
 
 # A move must lower the objective by more than this fraction of its scale, or rounding could make moves go in circles.
 _ROUNDING = 1e-13
+# Rows of the matrix that are copied at a time.
+_STRIP = 256
 
 
 class Landscape:
@@ -68,8 +70,15 @@ class Landscape:
 
     def gradients(self, choices: np.ndarray) -> np.ndarray:
         """Derivative of the objective by every option, shape (K, L, J), at choices of shape (K, L)."""
-        rows = [self.matrix[cells].sum(axis=0) for cells in self.offset + choices]
+        rows = [self._sum_of_rows(cells) for cells in self.offset + choices]
         return self.linear + 2 * np.reshape(rows, (len(choices), *self.linear.shape))
+
+    def _sum_of_rows(self, cells: np.ndarray) -> np.ndarray:
+        """Of the matrix, a strip at a time: picking rows copies them."""
+        total = self.matrix[cells[:_STRIP]].sum(axis=0)
+        for start in range(_STRIP, len(cells), _STRIP):
+            total += self.matrix[cells[start : start + _STRIP]].sum(axis=0)
+        return total
 
     def random_start(self, rng: np.random.Generator) -> np.ndarray:
         """The best choice for randomly perturbed additive costs at the lowest price of resources that fits.

@@ -21,6 +21,7 @@ from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.history import Round
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.progress import Progress, quiet
@@ -28,31 +29,6 @@ from lampq.core.values.progress import Progress, quiet
 Quantizer = Callable[[int, int], np.ndarray | Setting]
 """Gives a layer (by index) at an option (by index): its weight, dequantized, in the shape of the layer's record, or a
 setting where the layer's input is rounded too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """One round.
-
-    Attributes:
-        number: 0 for the plans given, then 1, 2, ...
-        before: Measured damage of the plan at the start, nats; infinite in round 0.
-        predicted: Predicted damage of the best plan measured, nats; NaN in round 0.
-        measured: Least measured damage of the plans tried, nats.
-        moved: Layers in which that plan differs from the one before.
-        tried: Plans measured.
-        accepted: Whether it became the plan.
-        seconds: Wall time.
-    """
-
-    number: int
-    before: float
-    predicted: float
-    measured: float
-    moved: int
-    tried: int
-    accepted: bool
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,8 +107,6 @@ def refine(
     log = [
         Round(
             number=0,
-            before=np.inf,
-            predicted=np.nan,
             measured=kl,
             moved=0,
             tried=len(distinct),
@@ -149,12 +123,13 @@ def refine(
         if not new:
             break
         plan, measured = bench.best([found.choices[index] for index in new[:tries]], progress)
+        expected = float(interaction.predict(plan))
         accepted = measured < kl
         log.append(
             Round(
                 number=number,
                 before=kl,
-                predicted=float(interaction.predict(plan)),
+                predicted=expected,
                 measured=measured,
                 moved=int((plan != choice).sum()),
                 tried=len(new[:tries]),
@@ -164,7 +139,7 @@ def refine(
         )
         if not accepted:
             break
-        choice, kl, predicted = plan, measured, log[-1].predicted
+        choice, kl, predicted = plan, measured, expected
     return Refined(choice=choice, kl=kl, predicted=predicted, rounds=tuple(log))
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.measuring.interaction import Interaction
+from lampq.core.measuring.interaction import MOST_BYTES, Interaction
 from lampq.core.searching.landscape import Landscape
-from lampq.core.searching.semidefinite import Moves, bound_moves
+from lampq.core.searching.semidefinite import Moves, bound_moves, peak_bytes
 from lampq.core.values.problem import Problem
 
 _MOST_ROUNDS = 6
@@ -46,7 +46,8 @@ def lower_bound(
     """Bound the predicted damage of every plan within the limits from below.
 
     Each round solves the semidefinite relaxation of the options still open. Options that the bound shows to be
-    in no plan better than `choice` are closed, and the next round has a tighter relaxation.
+    in no plan better than `choice` are closed, and the next round has a tighter relaxation. Where its matrices do not
+    fit in memory (`core.measuring.interaction.MOST_BYTES`), which at 7 widths is from 850 layers on, there is no bound.
 
     Args:
         interaction: Damage of a plan.
@@ -57,7 +58,7 @@ def lower_bound(
             iteration is always made.
 
     Returns:
-        A bound of at most the damage of `choice`.
+        A bound of at most the damage of `choice`; minus infinity where none was found.
     """
     start = time.perf_counter()
     deadline = np.inf if time_limit_s is None else start + time_limit_s
@@ -71,6 +72,8 @@ def lower_bound(
         slots, real = _slots(still_open, choice)
         if not real.any():
             value = known
+            break
+        if interaction.gram.nbytes + peak_bytes(slots.size) > MOST_BYTES:
             break
         bound = bound_moves(_moves(ground, choice, slots, real), enough=enough, deadline=deadline)
         rounds += 1
@@ -105,8 +108,14 @@ def _moves(ground: Landscape, choice: np.ndarray, slots: np.ndarray, real: np.nd
     cells = (ground.offset[:, None] + slots).ravel()
     home = np.repeat(ground.offset + choice, slots.shape[1])
     matrix = ground.matrix
-    hessian = matrix[np.ix_(cells, cells)] - matrix[np.ix_(home, cells)]
-    hessian -= matrix[np.ix_(cells, home)] - matrix[np.ix_(home, home)]
+    layers, columns = slots.shape
+    hessian = matrix[np.ix_(cells, cells)]
+    # In place: each term as a matrix of its own would be as large.
+    homes = ground.offset + choice
+    stays = matrix[np.ix_(homes, cells)]
+    hessian.reshape(layers, columns, -1)[...] -= stays[:, None, :]
+    both = np.repeat(matrix[np.ix_(homes, homes)], columns, axis=0)
+    hessian.reshape(-1, layers, columns)[...] -= (stays.T - both)[:, :, None]
     gradient = ground.gradients(choice[None])[0].ravel()
     slope = gradient[cells] - gradient[home]
     use = ground.use[:, ground.layers[:, None], slots] - ground.use[:, ground.layers, choice][:, :, None]

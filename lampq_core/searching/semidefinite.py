@@ -17,6 +17,7 @@ interior-point method for semidefinite programming, for the search direction.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,9 @@ _CONJUGATE_GRADIENT_TOLERANCE = 1e-3
 # The iteration ends when the bound can rise by no more than this fraction of the distance to the known choice.
 _FINISHED = 0.01
 _STEP_BACK = 0.95
+_STRIP = 256
+# Matrices of the size of H that an iteration holds, H itself and the workspace of LAPACK included (8.3 measured).
+_MATRICES = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,6 +90,11 @@ def bound_moves(moves: Moves, *, enough: float = 0.0, deadline: float = np.inf) 
     return best
 
 
+def peak_bytes(columns: int) -> int:
+    """Most memory that `bound_moves` takes for this many moves, the Hessian included."""
+    return 8 * _MATRICES * columns**2
+
+
 class _Point:
     """A primal point (moves, rest, slack, cover) and a dual one (shift, prices, and what they leave), all positive."""
 
@@ -95,13 +104,13 @@ class _Point:
             float(np.abs(np.diag(moves.hessian)).max()), float(np.abs(moves.slope).max()), 1e-300
         )
         self._unit = np.maximum(np.abs(moves.use).max(axis=(1, 2), initial=0.0), 1e-300)
-        self._hessian = moves.hessian / self._scale
+        self._hessian = moves.hessian
         self._slope = moves.slope / self._scale
         self._use = (moves.use / self._unit[:, None, None]).reshape(len(moves.room), layers * slots)
         self._room = moves.room / self._unit
         self._index = np.arange(layers)
         self._eye = np.eye(slots)
-        typical = max(float(np.abs(np.diag(self._hessian)).mean()), 1e-9)
+        typical = max(float(np.abs(np.diag(moves.hessian)).mean()) / self._scale, 1e-9)
         self._shift = np.tile(-0.5 * typical * self._eye, (layers, 1, 1))
         # A little of every move, mostly none.
         self._move = np.full((layers, slots), 0.3 / (slots + 1))
@@ -148,7 +157,7 @@ class _Point:
 
     def _products(self) -> float:
         return float(
-            (self._cover * self._convex()).sum()
+            np.einsum("ij,ij->", self._cover, self._convex())
             + (self._move * self._move_price).sum()
             + self._rest @ self._rest_price
             + self._slack @ self._price
@@ -157,18 +166,19 @@ class _Point:
     def _count(self) -> int:
         return 2 * self._move.size + len(self._rest) + len(self._slack)
 
-    def _convex(self) -> np.ndarray:
-        """R = H - blockdiag(S)."""
-        return self._hessian - self._spread(self._shift)
+    def _convex(self, change: np.ndarray | float = 0.0) -> np.ndarray:
+        """R = H - blockdiag(S), with S changed by `change`."""
+        convex = self._hessian / self._scale
+        self._add_blocks(convex, -(self._shift + change))
+        return convex
 
     def _gradient(self, step: np.ndarray) -> np.ndarray:
         return self._slope + np.diagonal(self._shift, axis1=1, axis2=2) + 2 * step.reshape(self._move.shape)
 
-    def _spread(self, blocks: np.ndarray) -> np.ndarray:
+    def _add_blocks(self, full: np.ndarray, blocks: np.ndarray) -> None:
+        """Add to the blocks on the diagonal, in place: there are few, and as a matrix they would be a large one."""
         layers, slots = self._move.shape
-        full = np.zeros((layers, slots, layers, slots))
-        full[self._index, :, self._index, :] = blocks
-        return full.reshape(layers * slots, layers * slots)
+        full.reshape(layers, slots, layers, slots)[self._index, :, self._index, :] += blocks
 
     def _blocks(self, full: np.ndarray) -> np.ndarray:
         layers, slots = self._move.shape
@@ -186,10 +196,9 @@ class _Point:
     def _direction(self, centre: float) -> dict[str, np.ndarray]:
         """Newton's direction to complementarity `centre`, with all that depends on S eliminated last."""
         layers, slots = self._move.shape
-        size = layers * slots
         convex = self._convex()
         inverse = np.linalg.inv(convex)
-        inverse = (inverse + inverse.T) / 2
+        _symmetrize(inverse)
         slack_error = self._room - self._slack - self._use @ self._move.ravel()
         rest_error = 1 - self._rest - self._move.sum(axis=1)
         rest_rate, slack_rate = self._rest_price / self._rest, self._price / self._slack
@@ -197,10 +206,45 @@ class _Point:
         gradient = self._gradient(convex @ self._move.ravel()) - centre / self._move
         gradient += (centre / self._rest - rest_rate * rest_error)[:, None]
         gradient += ((centre / self._slack - slack_rate * slack_error) @ self._use).reshape(gradient.shape)
-        curvature = 2 * convex + np.diag((self._move_price / self._move).ravel())
-        curvature += self._use.T @ (slack_rate[:, None] * self._use)
-        curvature += self._spread(np.broadcast_to(rest_rate[:, None, None], (layers, slots, slots)))
-        curvature = np.linalg.inv(curvature)
+        # The matrix itself becomes the curvature: it is large, and not needed again.
+        convex *= 2
+        convex.ravel()[:: len(convex) + 1] += (self._move_price / self._move).ravel()
+        for rows in _strips(len(convex)):
+            convex[rows] += self._use.T[rows] @ (slack_rate[:, None] * self._use)
+        self._add_blocks(convex, np.broadcast_to(rest_rate[:, None, None], (layers, slots, slots)))
+        curvature = np.linalg.inv(convex)
+        del convex
+        shift, move, cover = self._settled(inverse, curvature, gradient, centre)
+        del curvature
+        inverse *= centre
+        cover += inverse
+        cover -= self._cover
+        rest = rest_error - move.sum(axis=1)
+        slack = slack_error - self._use @ move.ravel()
+        return {
+            "_shift": shift,
+            "_cover": cover,
+            "_move": move,
+            "_rest": rest,
+            "_slack": slack,
+            "_move_price": (centre - self._move_price * move) / self._move - self._move_price,
+            "_rest_price": (centre - self._rest_price * rest) / self._rest - self._rest_price,
+            "_price": (centre - self._price * slack) / self._slack - self._price,
+        }
+
+    def _settled(
+        self, inverse: np.ndarray, curvature: np.ndarray, gradient: np.ndarray, centre: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Directions of S and of the moves, and what the former adds to that of the cover, symmetric.
+
+        Args:
+            inverse: R^-1.
+            curvature: The inverse curvature of the moves.
+            gradient: Their gradient, shape (G, K).
+            centre: Complementarity to go to.
+        """
+        layers, slots = self._move.shape
+        size = layers * slots
         left = np.ascontiguousarray(inverse.reshape(size, layers, slots).swapaxes(0, 1))
         right = np.ascontiguousarray(self._cover.reshape(size, layers, slots).swapaxes(0, 1))
 
@@ -224,20 +268,9 @@ class _Point:
             lambda blocks: _symmetric(outer @ blocks @ inner),
         )
         move = -settle(gradient + self._pull(shift))
-        rest = rest_error - move.sum(axis=1)
-        slack = slack_error - self._use @ move.ravel()
-        return {
-            "_shift": shift,
-            "_cover": centre * inverse
-            - self._cover
-            + _symmetric(through(shift).reshape(size, size) @ self._cover),
-            "_move": move,
-            "_rest": rest,
-            "_slack": slack,
-            "_move_price": (centre - self._move_price * move) / self._move - self._move_price,
-            "_rest_price": (centre - self._rest_price * rest) / self._rest - self._rest_price,
-            "_price": (centre - self._price * slack) / self._slack - self._price,
-        }
+        cover = through(shift).reshape(size, size) @ self._cover
+        _symmetrize(cover)
+        return shift, move, cover
 
     def _longest(self, direction: dict[str, np.ndarray]) -> float:
         """The longest step, at most 1, that keeps everything positive."""
@@ -247,20 +280,20 @@ class _Point:
             falls = change < 0
             if falls.any():
                 step = min(step, _STEP_BACK * float((value[falls] / -change[falls]).min()))
-        for matrix, change in (
-            (self._convex(), -self._spread(direction["_shift"])),
-            (self._cover, direction["_cover"]),
-        ):
-            step = _positive_step(matrix, change, step)
-        return step
+        step = _positive_step(lambda length: self._convex(length * direction["_shift"]), step)
+        return _positive_step(lambda length: self._covered(length * direction["_cover"]), step)
+
+    def _covered(self, change: np.ndarray) -> np.ndarray:
+        change += self._cover
+        return change
 
 
-def _positive_step(matrix: np.ndarray, change: np.ndarray, step: float) -> float:
-    """The first of `step`, 0.8 `step`, ... that keeps a matrix positive definite with some margin."""
+def _positive_step(moved: Callable[[float], np.ndarray], step: float) -> float:
+    """The first of `step`, 0.8 `step`, ... at which a matrix stays positive definite with some margin."""
     while step > 1e-4:
         try:
             # The margin: a somewhat longer step would do as well.
-            np.linalg.cholesky(matrix + step / 0.9 * change)
+            np.linalg.cholesky(moved(step / 0.9))
         except np.linalg.LinAlgError:
             step *= 0.8
         else:
@@ -289,3 +322,17 @@ def _conjugate_gradients(operator, target: np.ndarray, precondition) -> np.ndarr
 
 def _symmetric(matrix: np.ndarray) -> np.ndarray:
     return (matrix + matrix.swapaxes(-1, -2)) / 2
+
+
+def _symmetrize(matrix: np.ndarray) -> None:
+    """`_symmetric` in place, for one large matrix."""
+    for rows in _strips(len(matrix)):
+        below = slice(rows.start, None)
+        mean = (matrix[rows, below] + matrix[below, rows].T) / 2
+        matrix[rows, below] = mean
+        matrix[below, rows] = mean.T
+
+
+def _strips(size: int) -> Iterator[slice]:
+    """Some rows of a large matrix at a time, so that what is computed of them stays small."""
+    return (slice(start, min(start + _STRIP, size)) for start in range(0, size, _STRIP))

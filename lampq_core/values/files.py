@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lampq.core.values.bounded import MOST_JSON_BYTES, parse_json, read_bytes
 from lampq.core.values.errors import RecordError
 from lampq.core.values.publishing import atomic_path
 
@@ -42,15 +43,15 @@ def read_json(path: Path, what: str, *, bounded: bool = False) -> dict[str, Any]
         RecordError: It is missing, unreadable, no JSON, or no object.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bytes(Path(path), MOST_JSON_BYTES).decode("utf-8")
     except FileNotFoundError as err:
         raise RecordError(f"{what} {path}: no such file") from err
     except (OSError, UnicodeDecodeError, MemoryError) as err:
-        hint = _hint(Path(path))
-        raise RecordError(f"{what} {path}: cannot be read as text ({err.__class__.__name__}){hint}") from err
+        why, hint = getattr(err, "strerror", None) or err.__class__.__name__, _hint(Path(path))
+        raise RecordError(f"{what} {path}: cannot be read as text ({why}){hint}") from err
     try:
-        data = json.loads(text, parse_constant=_refuse_constant, parse_int=_bounded if bounded else None)
-    except (ValueError, RecursionError) as err:
+        data = parse_json(text, parse_constant=_refuse_constant, parse_int=_bounded if bounded else None)
+    except ValueError as err:
         raise RecordError(f"{what} {path}: not valid JSON ({err})") from err
     if not isinstance(data, dict):
         raise RecordError(f"{what} {path}: expected a JSON object")

@@ -12,7 +12,7 @@ is unknown (a single outlier may dominate it), so they may move as far as roundi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,10 @@ _SIGMAS = 6.0
 _BIAS = 1e-5
 # Two equal weights of one file differ by the rounding of the sums and of their text alone.
 _EQUAL = 1e-8
+# What rounding can change the sum of fourth powers by, and what comparing two such limits may be off by.
+_FOURTH, _ROUNDING = 4 * _UNIT, 1e-12
+# Pairs that are compared at a time.
+_PAIRS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,60 @@ def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     Returns:
         Float64, shape (N, M).
     """
-    a, b = left[:, None, :], right[None, :, :]
+    return _apart(left[:, None, :], right[None, :, :])
+
+
+def close_pairs(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of rows that match, without a table of all pairs: a model may have tens of thousands of layers.
+
+    Returns:
+        Rows of `left`, rows of `right` and their distances, at most 1; by row of `left`, then of `right`.
+    """
+    chunks = []
+    for rows, columns in _candidates(left, right, _FOURTH):
+        apart = _apart(left[rows], right[columns])
+        chosen = apart <= 1
+        chunks.append((rows[chosen], columns[chosen], apart[chosen]))
+    rows, columns, apart = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+    order = np.lexsort((columns, rows))
+    return rows[order], columns[order], apart[order]
+
+
+def first_equals(table: np.ndarray) -> np.ndarray:
+    """For each row the first that `Fingerprint.equals` it, itself at the latest; int64, shape (N,)."""
+    first = np.arange(len(table))
+    for rows, columns in _candidates(table, table, _EQUAL):
+        same = _same(table[rows], table[columns])
+        np.minimum.at(first, rows[same], columns[same])
+    return first
+
+
+def equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`Fingerprint.equals` of every row of one table to every row of another; bool, shape (N, M)."""
+    return _same(left[:, None, :], right[None, :, :])
+
+
+def _candidates(
+    left: np.ndarray, right: np.ndarray, tolerance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows whose fourth powers agree to a relative tolerance, some at a time; none is left out."""
+    order = np.argsort(right[:, 5], kind="stable")
+    fourth, slack = right[order, 5], 1 - tolerance - _ROUNDING
+    low = np.searchsorted(fourth, left[:, 5] * slack, side="left")
+    high = np.searchsorted(fourth, left[:, 5] / slack, side="right")
+    ends = np.cumsum(high - low)
+    start = 0
+    while start < len(left):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _PAIRS, side="right")))
+        rows = np.repeat(np.arange(start, stop), (high - low)[start:stop])
+        places = np.arange(len(rows)) - (ends - (high - low))[rows] + before + low[rows]
+        yield rows, order[places]
+        start = stop
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`Fingerprint.distance` of rows to rows, broadcast."""
     apart = np.abs(a[..., 1:] - b[..., 1:])
     _, _, absolute, square, _, fourth = np.moveaxis(np.maximum(a, b), -1, 0)
     random = _SIGMAS * _SPREAD
@@ -156,7 +213,7 @@ def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
             random * np.sqrt(square) + _BIAS * absolute,
             2 * random * np.sqrt(fourth) + _BIAS * square,
             3 * _UNIT * np.sqrt(square * fourth),
-            4 * _UNIT * fourth,
+            _FOURTH * fourth,
         ],
         axis=-1,
     )
@@ -165,9 +222,8 @@ def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(a[..., 0] == b[..., 0], ratio.max(axis=-1), np.inf)
 
 
-def equal(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`Fingerprint.equals` of every row of one table to every row of another; bool, shape (N, M)."""
-    a, b = left[:, None, :], right[None, :, :]
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`Fingerprint.equals` of rows to rows, broadcast."""
     _, _, absolute, square, _, fourth = np.moveaxis(np.maximum(a, b), -1, 0)
     scale = np.stack([absolute, absolute, square, np.sqrt(square * fourth), fourth], axis=-1)
     close = np.abs(a[..., 1:] - b[..., 1:]) <= _EQUAL * scale

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.gaussian import Gaussian
+
+# Below this many weights the scales outweigh what fewer bits save.
+SMALLEST = 64
 
 KINDS = ("qkv", "q", "k", "v", "proj", "fc1", "fc2", "patch_embed", "head", "embedding", "conv", "linear")
 
@@ -30,6 +34,8 @@ class Layer:
         size: Number of weights.
         weight: Statistics per output channel.
         fingerprint: Identity of the weight across formats.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, as exporters do,
+            or None.
         macs: Multiply-accumulates per sample, or None where unknown.
         activation: Statistics of the layer's input (whole tensor), or None where not measured.
         fisher: Trace of the Fisher information of the weights, in nats, or None.
@@ -44,6 +50,7 @@ class Layer:
     size: int
     weight: Gaussian
     fingerprint: Fingerprint
+    folded: Fingerprint | None = None
     macs: int | None = None
     activation: Gaussian | None = None
     fisher: float | None = None
@@ -120,6 +127,7 @@ class Layer:
             "activation_fisher": self.activation_fisher,
             "shares": list(self.shares),
             "fingerprint": self.fingerprint.to_text(),
+            **({} if self.folded is None else {"folded": self.folded.to_text()}),
             "weight": self.weight.to_json(),
             "activation": self.activation.to_json() if self.activation else None,
         }
@@ -145,6 +153,7 @@ class Layer:
                 ),
                 shares=tuple(str(s) for s in data.get("shares", ())),
                 fingerprint=Fingerprint.from_text(str(data["fingerprint"])),
+                folded=None if data.get("folded") is None else Fingerprint.from_text(str(data["folded"])),
                 weight=Gaussian.from_json(data["weight"]),
                 activation=Gaussian.from_json(data["activation"]) if data.get("activation") else None,
             )
@@ -152,3 +161,14 @@ class Layer:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise RecordError(f"malformed layer record: {type(err).__name__}: {err}") from err
+
+
+def worth_quantizing(shape: Sequence[int]) -> bool:
+    """Whether a weight of a shape is large enough for fewer bits to save more than its scales take.
+
+    All adapters ask this, so that a model has the same layers in every format.
+
+    >>> worth_quantizing((8, 8)), worth_quantizing((7, 9))
+    (True, False)
+    """
+    return math.prod(shape) >= SMALLEST

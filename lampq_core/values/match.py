@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,10 @@ class Identified(Protocol):
     def fingerprint(self) -> Fingerprint:
         """Its identity."""
 
+    @property
+    def folded(self) -> Fingerprint | None:
+        """Its identity with the normalization behind it folded in."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
@@ -40,8 +44,9 @@ class Match:
     Attributes:
         left: Indices on the left.
         right: Indices on the right; one of the two sides has a single index.
-        how: `weight`: one and one. `fused`: a single weight and its two or three parts. `copies`: a single
-            weight and several equal to it. `name`: one and one whose names and sizes agree, not their values.
+        how: `weight`: one and one. `folded`: one and one, a normalization folded into one of them. `fused`: a single
+            weight and its two or three parts. `copies`: a single weight and several equal to it. `name`: one and one
+            whose names and sizes agree, not their values.
         distance: Of the fingerprints, 0 (equal) to 1 (as far apart as a bfloat16 copy may be); above for `name`.
     """
 
@@ -95,6 +100,7 @@ def match(left: Sequence[Identified], right: Sequence[Identified], *, by_name: b
     """
     search = _Search(left, right)
     search.pair_weights()
+    search.pair_folded()
     search.pair_parts()
     if by_name:
         search.pair_names()
@@ -123,10 +129,19 @@ def left_over(
         if indices:
             names = listed([layers[i].name for i in indices])
             parts.append(f"{len(indices)} layers of {side} have no match ({names})")
+    named = same_names(found, left, right)
+    if named:
+        parts.append(f"{named} of them have the same name and size on both sides, and --by-name pairs these")
     unclear = [left[i].name for members, _ in found.ambiguous for i in members]
     if unclear:
         parts.append(f"some of these hold equal weights, which nothing tells apart ({listed(unclear)})")
     return "; ".join(parts)
+
+
+def same_names(found: Matching, left: Sequence[Identified], right: Sequence[Identified]) -> int:
+    """How many layers without a partner have one of the same name and size."""
+    sizes = {left[i].name: left[i].fingerprint.count for i in found.only_left}
+    return sum(sizes.get(right[j].name) == right[j].fingerprint.count for j in found.only_right)
 
 
 class _Search:
@@ -145,18 +160,17 @@ class _Search:
         for count in np.intersect1d(self.left_table[:, 0], self.right_table[:, 0]):
             lefts = _classes(self.left_table, np.flatnonzero(self.left_table[:, 0] == count))
             rights = _classes(self.right_table, np.flatnonzero(self.right_table[:, 0] == count))
-            apart = fingerprint.distances(
+            rows, columns, apart = fingerprint.close_pairs(
                 self.left_table[[members[0] for members in lefts]],
                 self.right_table[[members[0] for members in rights]],
             )
-            rows, columns = np.nonzero(apart <= 1)
             used_rows, used_columns = set(), set()
-            for k in np.argsort(apart[rows, columns], kind="stable"):
+            for k in np.argsort(apart, kind="stable"):
                 row, column = int(rows[k]), int(columns[k])
                 if row not in used_rows and column not in used_columns:
                     used_rows.add(row)
                     used_columns.add(column)
-                    self._pair_classes(lefts[row], rights[column], float(apart[row, column]))
+                    self._pair_classes(lefts[row], rights[column], float(apart[k]))
 
     def _pair_classes(self, left: list[int], right: list[int], distance: float) -> None:
         if len(left) != len(right) and 1 in (len(left), len(right)):
@@ -172,6 +186,18 @@ class _Search:
                 self._add((i,), (j,), "weight", distance)
         elif left and right:
             self.ambiguous.append((tuple(left), tuple(right)))
+
+    def pair_folded(self) -> None:
+        """Free layers of which one is the other with the normalization behind it folded in."""
+        ours = {i: mark for i in self.free_left if (mark := self.left[i].folded) is not None}
+        theirs = {j: mark for j in self.free_right if (mark := self.right[j].folded) is not None}
+        pairs = [
+            *_close(ours, {j: self.right[j].fingerprint for j in self.free_right}),
+            *_close({i: self.left[i].fingerprint for i in self.free_left}, theirs),
+        ]
+        for distance, i, j in sorted(pairs):
+            if i in self.free_left and j in self.free_right:
+                self._add((i,), (j,), "folded", distance)
 
     def pair_parts(self) -> None:
         """Free layers of one side that are the sum of two or three of the other."""
@@ -218,12 +244,22 @@ class _Search:
         )
 
 
+def _close(
+    left: Mapping[int, Fingerprint], right: Mapping[int, Fingerprint]
+) -> Iterator[tuple[float, int, int]]:
+    """Distance and indices of all pairs that match."""
+    if left and right:
+        ours, theirs = list(left), list(right)
+        tables = [fingerprint.to_table(list(side.values())) for side in (left, right)]
+        for row, column, distance in zip(*fingerprint.close_pairs(*tables), strict=True):
+            yield float(distance), ours[row], theirs[column]
+
+
 def _classes(table: np.ndarray, members: np.ndarray) -> list[list[int]]:
     """Members whose weights are equal, together; in order of their first."""
-    same = fingerprint.equal(table[members], table[members])
-    # The first layer that each one equals.
-    first = same.argmax(axis=1)
-    return [members[first == k].tolist() for k in np.unique(first)]
+    first = fingerprint.first_equals(table[members])
+    order = np.argsort(first, kind="stable")
+    return [part.tolist() for part in np.split(members[order], np.flatnonzero(np.diff(first[order])) + 1)]
 
 
 def _parts(whole: np.ndarray, table: np.ndarray, free: Sequence[int]) -> tuple[tuple[int, ...], float] | None:

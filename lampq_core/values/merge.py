@@ -66,6 +66,11 @@ def _check(first: Profile, other: Profile) -> None:
             raise RecordError(f"profiles to merge are of different models: layer {one.name} differs")
     if first.heads != other.heads:
         raise RecordError("profiles to merge judge different outputs, or the same in different ways")
+    if first.interacts != other.interacts:
+        raise RecordError(
+            "profiles to merge: only some have interactions of layers (others had no room for them), and without all "
+            "of them mode superposition is lost; profile the others again, with fewer widths"
+        )
     for name in sorted(first.tables.keys() ^ other.tables.keys()):
         raise RecordError(f"profiles to merge: only some have {name}")
     if first.per_token != other.per_token:

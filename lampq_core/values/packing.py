@@ -84,15 +84,32 @@ def pack(codes: np.ndarray, bits: int) -> tuple[np.ndarray, ...]:
     >>> [plane.tolist() for plane in pack(np.array([5, 2, 7], np.uint8), 3)]
     [[54, 0], [5]]
     """
-    parts = fields(bits)
+    return tuple(pack_field(codes, bits, field) for field in fields(bits))
+
+
+def pack_field(codes: np.ndarray, bits: int, field: Field) -> np.ndarray:
+    """The plane of one of `fields(bits)`; see `pack`.
+
+    Raises:
+        RecordError: The codes are not uint8, or one needs more than `bits` bits.
+    """
     codes = np.asarray(codes)
     if codes.dtype != np.uint8:
         raise RecordError(f"codes are {codes.dtype}; expected uint8")
     if codes.size and int(codes.max()) >> bits:
         raise RecordError(f"code {int(codes.max())} needs more than {bits} bits")
-    flat = np.zeros(-(-codes.size // 8) * 8, dtype=np.uint8)
-    flat[: codes.size] = codes.reshape(-1)
-    return tuple(_pack_field(flat, field) for field in parts)
+    flat = codes.reshape(-1)
+    if flat.size % 8:
+        flat = np.concatenate([flat, np.zeros(-flat.size % 8, dtype=np.uint8)])
+    if field.width == 8:
+        return flat
+    if field.width == 1:
+        return np.packbits((flat >> field.low) & 1, bitorder="little")
+    digits = (flat >> field.low) & ((1 << field.width) - 1)
+    plane = digits[:: field.per_byte].copy()
+    for place in range(1, field.per_byte):
+        plane |= digits[place :: field.per_byte] << (place * field.width)
+    return plane
 
 
 def unpack(planes: Sequence[np.ndarray], bits: int, count: int) -> np.ndarray:
@@ -118,18 +135,6 @@ def digit_table(width: int) -> np.ndarray:
     """What each byte of a plane stands for: uint8, shape (256, 8 / width), first code first."""
     shifts = np.arange(0, 8, width, dtype=np.uint8)
     return (np.arange(256, dtype=np.uint8)[:, None] >> shifts) & np.uint8((1 << width) - 1)
-
-
-def _pack_field(flat: np.ndarray, field: Field) -> np.ndarray:
-    if field.width == 8:
-        return flat
-    if field.width == 1:
-        return np.packbits((flat >> field.low) & 1, bitorder="little")
-    digits = (flat >> field.low) & ((1 << field.width) - 1)
-    plane = digits[:: field.per_byte].copy()
-    for place in range(1, field.per_byte):
-        plane |= digits[place :: field.per_byte] << (place * field.width)
-    return plane
 
 
 def _row_table(field: Field) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from lampq.core.values.errors import BudgetError, PlanError
+from lampq.core.values.glob import Glob
 from lampq.core.values.layer import KINDS, Layer
 from lampq.core.values.width import Width, parse_width
 
@@ -20,8 +20,8 @@ def select(layers: Sequence[Layer], pattern: str) -> list[int]:
         picked = [i for i, layer in enumerate(layers) if layer.kind == pattern]
         if picked:
             return picked
-    expression = _compile(pattern)
-    picked = [i for i, layer in enumerate(layers) if expression.fullmatch(layer.name)]
+    glob = Glob(pattern)
+    picked = [i for i, layer in enumerate(layers) if glob.match(layer.name) is not None]
     if not picked:
         raise PlanError(f"pattern {pattern!r} matches no layer; `lampq inspect` lists names and kinds")
     return picked
@@ -60,37 +60,13 @@ def tie_groups(layers: Sequence[Layer], pattern: str) -> list[tuple[int, ...]]:
         of_kind = tuple(index for index, layer in enumerate(layers) if layer.kind == pattern)
         if len(of_kind) > 1:
             return [of_kind]
-    expression = _compile(pattern)
+    glob = Glob(pattern)
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, layer in enumerate(layers):
-        match = expression.fullmatch(layer.name)
-        if match:
-            groups.setdefault(match.groups(), []).append(index)
+        under_stars = glob.match(layer.name)
+        if under_stars is not None:
+            groups.setdefault(under_stars, []).append(index)
     tied = [tuple(group) for group in groups.values() if len(group) > 1]
     if not tied:
         raise PlanError(f"tie {pattern!r} joins no two layers; `lampq inspect` lists the names")
     return tied
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    pieces: list[str] = []
-    depth = 0
-    for char in pattern:
-        if char == "*":
-            # Within a brace list a star only matches; outside it also tells groups apart.
-            pieces.append("(?:.*?)" if depth else "(.*?)")
-        elif char == "?":
-            pieces.append("." if depth else "(.)")
-        elif char == "{":
-            depth += 1
-            pieces.append("(?:")
-        elif char == "}" and depth:
-            depth -= 1
-            pieces.append(")")
-        elif char == "," and depth:
-            pieces.append("|")
-        else:
-            pieces.append(re.escape(char))
-    if depth:
-        raise PlanError(f"pattern {pattern!r}: a brace is not closed")
-    return re.compile("".join(pieces))

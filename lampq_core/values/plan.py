@@ -14,8 +14,12 @@ from lampq.core.values import files, schema
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.history import Step, history_from_json, step_to_json
+from lampq.core.values.modes import LAMPQ
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.recipe import Recipe
+from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 
 _SCHEMA = "lampq.plan/1"
@@ -35,6 +39,7 @@ class PlanLayer:
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
         payload_bytes: Bytes of codes and scales.
+        folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
         why: One sentence.
     """
@@ -48,6 +53,7 @@ class PlanLayer:
     payload_bytes: int
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
 
@@ -85,8 +91,10 @@ class Plan:
     Attributes:
         layers: Decisions in model order.
         mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
-        budget: What was asked for: the limits (`core.allocating.limits.Budget.to_json`), pins and ties, for example
+        budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
+        request: How it was asked for: all of the request but its limits, which are `budget`; None in plans that were
+            read, made by hand, or written before requests were kept.
         container: How codes are stored: `bitplane` or `int8`.
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
@@ -98,7 +106,7 @@ class Plan:
         cheaper: The best smaller plan, all limits but those on bits and bytes kept, or None.
         dearer: The smallest plan that is predicted to lose less, the same limits kept, or None.
         solver: Solver that found it.
-        history: One entry per round of search: what was tried, measured, and kept.
+        history: What was tried, measured and kept, in order.
         notes: Remarks a reader should see.
         provenance: Model digest, versions, seed, calibration source.
     """
@@ -116,7 +124,8 @@ class Plan:
     cheaper: Neighbour | None = None
     dearer: Neighbour | None = None
     solver: str = ""
-    history: tuple[Mapping[str, Any], ...] = ()
+    request: Request | None = None
+    history: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -129,6 +138,8 @@ class Plan:
             raise PlanError(f"two layers of the plan are called {twice}")
         if self.container not in ("bitplane", "int8"):
             raise PlanError(f"container {self.container!r} is neither bitplane nor int8")
+        if self.request is not None and self.request.budget is not None:
+            object.__setattr__(self, "request", dataclasses.replace(self.request, budget=None))
         check_block(self.block)
         if self.rounding not in ROUNDINGS:
             raise PlanError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
@@ -156,6 +167,11 @@ class Plan:
         return self.payload_bytes + self.rest_bytes
 
     @property
+    def recipe(self) -> Recipe | None:
+        """The choices of mode lampq that made it; None in other modes, and where they are not known."""
+        return self.request.recipe if self.request is not None and self.mode == LAMPQ else None
+
+    @property
     def gap(self) -> float | None:
         """How far, at most, the predicted damage lies above the best possible, as a fraction."""
         if self.predicted_kl is None or self.bound is None:
@@ -168,6 +184,9 @@ class Plan:
         for layer in self.layers:
             record = dataclasses.asdict(layer)
             record["fingerprint"] = layer.fingerprint.to_text()
+            record.pop("folded")
+            if layer.folded is not None:
+                record["folded"] = layer.folded.to_text()
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
@@ -175,6 +194,7 @@ class Plan:
             "schema": _SCHEMA,
             "mode": self.mode,
             "budget": dict(self.budget),
+            "request": None if self.request is None else self.request.to_json(),
             "average_bits": self.average_bits,
             "payload_bytes": self.payload_bytes,
             "rest_bytes": self.rest_bytes,
@@ -188,7 +208,7 @@ class Plan:
             "cheaper": None if self.cheaper is None else dataclasses.asdict(self.cheaper),
             "dearer": None if self.dearer is None else dataclasses.asdict(self.dearer),
             "solver": self.solver,
-            "history": [dict(entry) for entry in self.history],
+            "history": [step_to_json(step) for step in self.history],
             "notes": list(self.notes),
             "provenance": dict(self.provenance),
             "layers": layers,
@@ -209,6 +229,7 @@ class Plan:
                 layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
                 mode=str(data["mode"]),
                 budget={str(key): value for key, value in data["budget"].items()},
+                request=None if data.get("request") is None else Request.from_json(data["request"]),
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
@@ -219,7 +240,7 @@ class Plan:
                 cheaper=_neighbour(data.get("cheaper")),
                 dearer=_neighbour(data.get("dearer")),
                 solver=str(data.get("solver", "")),
-                history=tuple(dict(entry) for entry in data.get("history", ())),
+                history=history_from_json(data.get("history", ())),
                 notes=tuple(str(note) for note in data.get("notes", ())),
                 provenance=dict(data.get("provenance", {})),
             )
@@ -263,6 +284,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     known = {f.name for f in dataclasses.fields(PlanLayer)}
     values = {key: value for key, value in data.items() if key in known}
     values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
+    if values.get("folded") is not None:
+        values["folded"] = Fingerprint.from_text(str(values["folded"]))
     values["shape"] = tuple(int(d) for d in values["shape"])
     for key in ("size", "weight_bits", "payload_bytes"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lampq.core.values import files, schema, staging
 from lampq.core.values.blocks import check_block
+from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
-from lampq.core.values.messages import printable, reason
+from lampq.core.values.messages import printable
+from lampq.core.values.npz import read_npz
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.publishing import writing
@@ -171,6 +171,14 @@ class Profile:
             return f"{option.weight_bits} bits"
         return option.to_text()
 
+    def total_bytes(self, choice: np.ndarray) -> int:
+        """Bytes of the whole model under a plan, option indices of shape (L,)."""
+        return self.rest_bytes + int(self.payload_bytes[np.arange(len(choice)), choice].sum())
+
+    def average_bits(self, choice: np.ndarray) -> float:
+        """Weight width of a plan, option indices of shape (L,), averaged over all weights."""
+        return int(self.sizes @ self.weight_bits[choice]) / int(self.sizes.sum())
+
     def narrowed(self, columns: Sequence[int]) -> Profile:
         """The same with some of the options, by index, in rising order."""
         return dataclasses.replace(
@@ -307,20 +315,24 @@ def _tables(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[s
 
 def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
     try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as err:
-        raise RecordError(f"its arrays {path.name} cannot be read; keep the two files together") from err
-    if hashlib.sha256(content).hexdigest() != digest:
+        with open_regular(path) as handle:
+            if _sha256(handle) != digest:
+                raise RecordError(
+                    f"its arrays {path.name} have changed since it was written; profile the model again"
+                )
+            return read_npz(handle)[0]
+    except OSError as err:
         raise RecordError(
-            f"its arrays {path.name} have changed since it was written; profile the model again"
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # Archives are written uncompressed; one that unfolds to more than it has is made to do harm.
-            if sum(entry.file_size for entry in archive.infolist()) > len(content):
-                raise ValueError("they unfold to more than the file holds")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    # NumPy, zipfile and the parsers of headers raise whatever the damage makes them stumble over.
-    except Exception as err:
-        raise RecordError(f"its arrays {path.name} are damaged ({reason(err)})") from err
+            f"its arrays {path.name} cannot be read ({err.strerror}); keep the two files together"
+        ) from err
+    except RecordError:
+        raise
+    except ValueError as err:
+        raise RecordError(f"its arrays {path.name} are damaged ({err})") from err
+
+
+def _sha256(handle: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := handle.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

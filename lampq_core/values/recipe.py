@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table
@@ -52,6 +54,22 @@ class Recipe:
             raise RecordError(f"gamma is {self.gamma}; damage shrinks with the width only when it exceeds 1")
         if self.table != MEASURED:
             error_table(self.table)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_json`; what is missing is as published, other keys are passed over.
+
+        Raises:
+            RecordError: A choice cannot be.
+        """
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in data.items() if name in known}
+        counts = {"probes", "beta", "most_swaps"} & set(values)
+        return cls(**values | {name: int(values[name]) for name in counts})
 
 
 PUBLISHED = Recipe()

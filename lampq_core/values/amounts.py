@@ -10,6 +10,9 @@ from fractions import Fraction
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.width import Width, parse_width
 
+LARGEST = 2**63 - 1
+"""The most that a limit may be: solvers take 64-bit integers."""
+
 _SIZE_UNITS = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
     "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,

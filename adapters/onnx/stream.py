@@ -1,0 +1,80 @@
+"""Write a model as one ONNX file, one large tensor in memory at a time.
+
+A protocol buffer library holds a message whole, and its bytes once more. What is written here is the same message: the
+library makes all of it but the large initializers, which are appended to the graph's field one after the other.
+
+Wire format: https://protobuf.dev/programming-guides/encoding; field numbers: onnx.proto.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir as ir
+
+from lampq.adapters.onnx.outline import varint
+
+# Smaller tensors go through the library.
+_LARGE_BYTES = 1 << 16
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+
+
+def write(model: ir.Model, path: Path) -> None:
+    """Write a model, weights included; the model is left as it was, but for the order of its initializers."""
+    initializers = model.graph.initializers
+    large = {name: value for name, value in initializers.items() if _is_large(value)}
+    for name in large:
+        del initializers[name]
+    try:
+        proto = ir.to_proto(model)
+    finally:
+        for value in large.values():
+            model.graph.register_initializer(value)
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    heads = [(value, _head(value)) for value in large.values()]
+    entries = [_field(_INITIALIZER, len(head) + _bytes(value)) + head for value, head in heads]
+    length = len(graph) + sum(len(e) + _bytes(v) for e, v in zip(entries, large.values(), strict=True))
+    with path.open("wb") as file:
+        file.write(proto.SerializeToString())
+        file.write(_field(_GRAPH, length))
+        file.write(graph)
+        for entry, value in zip(entries, large.values(), strict=True):
+            file.write(entry)
+            _copy(value, file)
+
+
+def _is_large(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _LARGE_BYTES
+
+
+def _bytes(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return int(value.const_value.nbytes)
+
+
+def _head(value: ir.Value) -> bytes:
+    """The tensor's message up to the bytes of its data."""
+    tensor = value.const_value
+    assert tensor is not None
+    head = onnx.TensorProto(name=value.name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    if tensor.doc_string:
+        head.doc_string = tensor.doc_string
+    for key, text in tensor.metadata_props.items():
+        head.metadata_props.add(key=key, value=text)
+    return head.SerializeToString() + _field(_RAW_DATA, _bytes(value))
+
+
+def _copy(value: ir.Value, file: BinaryIO) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+    file.write(tensor.tobytes())
+
+
+def _field(number: int, length: int) -> bytes:
+    """Tag and length of a field of bytes."""
+    return varint(number << 3 | 2) + varint(length)

@@ -1,0 +1,252 @@
+"""The plan that measures best, found with the model at hand: predicted, measured, improved, and told."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lampq.core.allocating.allocation import uniform_choice
+from lampq.core.allocating.scores import lampq_scores
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.planning.lampq_mode import equal_widths, is_consecutive
+from lampq.core.planning.search import Search
+from lampq.core.planning.solve import Solve
+from lampq.core.searching.lampq_update import Updated, update
+from lampq.core.searching.recentre import Refined, refine
+from lampq.core.values.batch import BatchLike
+from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.modes import LAMPQ, SUPERPOSITION
+from lampq.core.values.option import neighbours as near_options
+from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.profile import Profile
+from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.request import Request
+from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.solution import Solution
+
+# Plans that look good enough to be measured.
+_TRIES = 8
+# With fewer samples, codes chosen for their inputs fit them noticeably better than others.
+_FEW_SAMPLES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Bench:
+    """What plans of a search are measured with.
+
+    Attributes:
+        search: The search; its profile was made with the batch.
+        model: The float model, its weights rounded as the profile says.
+        reference: Calibration inputs, and what counts as the truth of them.
+        rounds_inputs: Whether layers' inputs are rounded while measuring.
+        progress: Told what is being done.
+    """
+
+    search: Search
+    model: Model
+    reference: Reference
+    rounds_inputs: bool
+    progress: Progress
+
+
+def best_plan(
+    model: Model,
+    profile: Profile,
+    batch: BatchLike,
+    request: Request,
+    solve: Solve,
+    *,
+    reference: Reference | None = None,
+    progress: Progress = quiet,
+) -> Plan:
+    """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
+
+    The best plans are measured, and so is the best uniform plan of the budget. In mode superposition the one that
+    measures least is then improved in rounds that measure around it, in mode lampq by the published update.
+
+    Args:
+        model: The float model.
+        profile: Its profile, made with `batch`.
+        batch: Calibration inputs, preprocessed, samples first.
+        request: Limits and how to look for the plan.
+        solve: A solver.
+        reference: What counts as the truth of `batch`; None takes what `model` makes of it. Another is wanted where
+            `model` is not the float one, having the factors of its attention rounded already, for example.
+        progress: Told what is being done.
+
+    Returns:
+        The plan with its damage measured; inputs of layers are rounded where the model can do that before it is
+        written.
+
+    Raises:
+        BudgetError: No plan fits the budget, or the request sets no limit.
+        RecordError: The profile was made with other data than `batch`, or with the same in another order.
+    """
+    model = with_rounding(model, profile.rounding, profile.block, batch)
+    reference = measure_reference(model, batch) if reference is None else reference
+    _check_same_data(profile, reference)
+    search = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
+    bench = _Bench(
+        search=search,
+        model=model,
+        reference=reference,
+        rounds_inputs=rounds_activations(model) and search.profile.options[0].activation_bits is not None,
+        progress=progress,
+    )
+    best = search.best(keep=_TRIES)
+    equal, notes = _equal_choices(bench)
+    choices = [*best.choices, *equal]
+    updated, update_notes = _updated(bench, choices[0])
+    if updated is not None:
+        choices = [updated.choice]
+    refined = _refined(bench, choices)
+    plan = _told(search, best.solution, refined)
+    return dataclasses.replace(
+        plan,
+        history=(*(() if updated is None else updated.swaps), *refined.rounds),
+        notes=(*plan.notes, *notes, *update_notes, *_remarks(bench, refined.choice)),
+    )
+
+
+def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Good choices that have one width for weights and input of a layer, worth measuring beside those of pairs.
+
+    Where errors are large predictions are not exact, and in so much smaller a space fewer plans look good by mistake.
+
+    Returns:
+        The choices, and a note where there are none though there might have been.
+    """
+    search = bench.search
+    if not bench.rounds_inputs or search.mode != SUPERPOSITION:
+        return [], ()
+    request = dataclasses.replace(search.request, mode=SUPERPOSITION, solver="auto", time_limit_s=None)
+    try:
+        narrow = equal_widths(search.profile)
+        if narrow is search.profile:
+            return [], ()
+        best = Search.of(narrow, request, search.solve).best(keep=_TRIES // 2, bound_limit_s=0)
+    except (BudgetError, PlanError, RecordError) as err:
+        # Pins, rules or the budget leave no plan of this kind; there are the others.
+        return [], (f"no plan of equal widths for weights and inputs was tried: {err}",)
+    columns = np.array([search.profile.options.index(option) for option in narrow.options])
+    return [columns[choice] for choice in best.choices], ()
+
+
+def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[str, ...]]:
+    """The published update of a choice in mode lampq, and a note where the profile does not allow it."""
+    search, profile, recipe = bench.search, bench.search.profile, bench.search.request.recipe
+    if search.mode != LAMPQ or search.request.rounds == 0:
+        return None, ()
+    widths = profile.weight_bits.tolist()
+    if not is_consecutive(widths):
+        left_out = (
+            f"the update of mode lampq was left out: it moves by single bits, and the profile has widths "
+            f"{', '.join(map(str, widths))}"
+        )
+        return None, (left_out,) if recipe.most_swaps else ()
+    updated = update(
+        bench.model,
+        profile.layers,
+        widths,
+        search.problem,
+        bench.reference.inputs,
+        choice,
+        table=recipe.table,
+        importance=lampq_scores(profile, recipe)[:, 0] if recipe.weighted else None,
+        most_swaps=recipe.most_swaps,
+        rules=functools.partial(profile_rule, profile) if bench.rounds_inputs else None,
+        reference=bench.reference,
+        progress=bench.progress,
+    )
+    return updated, ()
+
+
+def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
+    """The choice that measures least, the best uniform one among them, improved in rounds where damage interacts."""
+    search, profile = bench.search, bench.search.profile
+    uniform = uniform_choice(profile, search.problem)
+    return refine(
+        bench.model,
+        profile.layers,
+        profile.weight_bits.tolist(),
+        search.problem,
+        bench.reference.inputs,
+        choices if uniform is None else [*choices, uniform],
+        rounds=search.request.rounds if search.mode == SUPERPOSITION else 0,
+        near=near_options(profile.options),
+        quantizer=functools.partial(profile_setting, bench.model, profile) if bench.rounds_inputs else None,
+        seed=search.request.seed,
+        reference=bench.reference,
+        progress=bench.progress,
+    )
+
+
+def _told(search: Search, first: Solution, refined: Refined) -> Plan:
+    """The plan of what was measured, with what is expected of it and of its neighbours.
+
+    A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
+    """
+    recentred = math.isfinite(refined.predicted)
+    predicted = search.predict(refined.choice)
+    expected = refined.predicted if recentred else predicted
+    solution = dataclasses.replace(
+        first, choice=refined.choice, objective=expected, bound=-np.inf if recentred else first.bound
+    )
+    plan = dataclasses.replace(search.plan(solution), measured_kl=refined.kl)
+    cheaper, dearer = search.neighbours(refined.choice)
+    return beside(plan, cheaper, dearer, scale=expected / predicted if predicted > 0 else 1.0)
+
+
+def beside(plan: Plan, cheaper: Neighbour | None, dearer: Neighbour | None, *, scale: float) -> Plan:
+    """The plan with its neighbours, their damage in proportion to what is expected of it.
+
+    They are predicted from the first profile, the plan from a measurement around itself; unscaled the figures would
+    not compare. Where the first profile takes a smaller plan for the better one, measuring has told otherwise, and it
+    has nothing to say of neighbours.
+    """
+
+    def scaled(near: Neighbour | None) -> Neighbour | None:
+        return None if near is None else dataclasses.replace(near, predicted_kl=near.predicted_kl * scale)
+
+    cheaper, dearer = scaled(cheaper), scaled(dearer)
+    if plan.predicted_kl is None or (cheaper is not None and cheaper.predicted_kl < plan.predicted_kl):
+        cheaper = None
+    if dearer is not None and dearer.total_bytes <= plan.total_bytes:
+        dearer = None
+    return dataclasses.replace(plan, cheaper=cheaper, dearer=dearer)
+
+
+def _remarks(bench: _Bench, choice: np.ndarray) -> tuple[str, ...]:
+    """What measuring has shown, and how far it may be trusted."""
+    notes = []
+    uniform = uniform_choice(bench.search.profile, bench.search.problem)
+    if uniform is not None and (choice == uniform).all():
+        notes.append("the best uniform plan of the budget measured least on the calibration data")
+    samples = bench.reference.inputs.samples
+    if bench.search.profile.rounding == INPUTS and samples < _FEW_SAMPLES:
+        notes.append(
+            f"codes were chosen for {samples} samples: expect more damage on others than was measured on these"
+        )
+    return tuple(notes)
+
+
+def _check_same_data(profile: Profile, reference: Reference) -> None:
+    """Predictions and measurements compare only on the same samples in the same order."""
+    profiled, measured = profile.array("signature"), reference.readout.signature(reference.outputs)
+    if profiled is None:
+        profiled, measured = profile.array("logits"), np.asarray(reference.outputs)
+    if profiled is None:
+        return
+    same = profiled.shape == measured.shape
+    if not same or np.linalg.norm(profiled - measured) > 0.01 * np.linalg.norm(measured):
+        raise RecordError(
+            "the profile was made with other calibration data, or in another order; profile again"
+        )

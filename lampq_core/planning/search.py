@@ -1,0 +1,253 @@
+"""A search for a plan: what to minimize, within what, and who solves it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lampq.core.allocating.allocation import build_plan, uniform_choice
+from lampq.core.allocating.limits import BYTES
+from lampq.core.allocating.scores import automatic_mode, predicted_damage
+from lampq.core.allocating.smallest import limited
+from lampq.core.measuring.interaction import Interaction, profile_interaction
+from lampq.core.planning.feasible import feasible_problem
+from lampq.core.planning.lampq_mode import equal_widths
+from lampq.core.planning.neighbours import by_size, next_choices
+from lampq.core.planning.remarks import remarks
+from lampq.core.planning.smallest import smallest_limit
+from lampq.core.planning.solve import Solve
+from lampq.core.searching.superposition import allocate
+from lampq.core.searching.why import next_changes, sentences
+from lampq.core.values.errors import BudgetError
+from lampq.core.values.modes import AUTO, ERROR, LAMPQ, SUPERPOSITION
+from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.problem import Problem
+from lampq.core.values.profile import Profile
+from lampq.core.values.request import Request
+from lampq.core.values.solution import Solution
+
+_BOUND_LIMIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Best:
+    """What a search found.
+
+    Attributes:
+        solution: The best plan, and how good any could be.
+        choices: Good plans for whoever can measure them, the best first, each of shape (L,).
+    """
+
+    solution: Solution
+    choices: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Search:
+    """A request on a profile, made ready. L layers, J options.
+
+    Attributes:
+        profile: Measurements of the model. Mode lampq has one width for weights and input of a layer: of several
+            input widths it sees the pairs of equal widths alone, and this is that part.
+        request: What is asked for.
+        mode: Score, never `auto`.
+        pins: All pins, those of the mode first.
+        cost: Damage of single layers, nats, shape (L, J); the start of the search in mode superposition.
+        problem: Limits, ties, pins; a largest KL as bytes.
+        interaction: Damage of whole plans, in mode superposition.
+        notes: Remarks for the plan.
+        solve: A solver.
+    """
+
+    profile: Profile
+    request: Request
+    mode: str
+    pins: tuple[str, ...]
+    cost: np.ndarray
+    problem: Problem
+    interaction: Interaction | None
+    notes: tuple[str, ...]
+    solve: Solve
+
+    @classmethod
+    def of(cls, profile: Profile, request: Request, solve: Solve) -> Search:
+        """Scores and limits of a request, a largest KL turned into bytes.
+
+        Raises:
+            BudgetError: No plan fits the budget; names the limits that clash and the nearest feasible values.
+            PlanError: A pattern matches nothing.
+            RecordError: The profile lacks what the mode needs.
+        """
+        mode = automatic_mode(profile) if request.mode == AUTO else request.mode
+        if mode == LAMPQ:
+            profile = equal_widths(profile)
+        cost, repaired = predicted_damage(profile, "kl" if mode == SUPERPOSITION else mode, request.recipe)
+        # What cannot be met is refused before interactions are worked out.
+        problem, pins = feasible_problem(profile, cost, request, solve, mode=mode)
+        search = cls(
+            profile=profile,
+            request=request,
+            mode=mode,
+            pins=tuple(pins),
+            cost=cost,
+            problem=problem,
+            interaction=profile_interaction(profile) if mode == SUPERPOSITION else None,
+            notes=remarks(profile, mode, repaired, request.budget, problem),
+            solve=solve,
+        )
+        max_kl = None if request.budget is None else request.budget.max_kl
+        return search if max_kl is None else search.keeping(max_kl)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The limits, pins and ties, as plans carry them."""
+        limits = {} if self.request.budget is None else self.request.budget.to_json()
+        rules = {"pins": list(self.pins), "ties": list(self.request.ties)}
+        return limits | {name: texts for name, texts in rules.items() if texts}
+
+    def predict(self, choice: np.ndarray) -> float:
+        """Predicted damage of a plan, nats; shape of `choice` is (L,)."""
+        if self.interaction is not None:
+            return float(self.interaction.predict(choice))
+        return self.problem.objective(choice)
+
+    def within(self, limit: int, resource: int = 0) -> Search:
+        """The search under another limit on one resource."""
+        return dataclasses.replace(self, problem=limited(self.problem, limit, resource))
+
+    def keeping(self, max_kl: float) -> Search:
+        """The search under the smallest limit in bytes that keeps the predicted damage.
+
+        Args:
+            max_kl: Nats, > 0.
+
+        Raises:
+            BudgetError: No plan keeps it, or the mode predicts no damage.
+        """
+        if self.mode == ERROR:
+            raise BudgetError("a largest KL needs predictions in nats; profile the model with --data")
+        resource = self.problem.resource_names.index(BYTES)
+        # Many limits are tried: the fastest solver is good enough for all but the last.
+        quick = dataclasses.replace(
+            self, request=dataclasses.replace(self.request, solver="auto", time_limit_s=None)
+        )
+
+        def damage(limit: int) -> float:
+            try:
+                return quick.within(limit, resource).best(bound_limit_s=0).solution.objective
+            except BudgetError:
+                # So few bytes clash with the other limits.
+                return np.inf
+
+        widest = quick.best(bound_limit_s=0).solution.objective
+        if widest > max_kl:
+            raise BudgetError(
+                f"largest KL {max_kl:g}: the widest plan within the limits is predicted to lose {widest:.3g} nats; "
+                f"allow more or profile wider widths"
+            )
+        limit = smallest_limit(
+            self.problem, resource, max_kl, interaction=self.interaction, solve=self.solve, damage=damage
+        )
+        return self if limit is None else self.within(limit, resource)
+
+    def best(self, *, keep: int = 1, bound_limit_s: float = _BOUND_LIMIT_S) -> Best:
+        """The best plan, and up to `keep` good ones.
+
+        Raises:
+            BudgetError: No plan meets all limits together.
+        """
+        request = self.request
+        start = self.solve(self.problem, solver=request.solver, time_limit_s=request.time_limit_s)
+        if start.choice is None:
+            raise BudgetError(
+                f"no plan meets all limits together (solver {start.solver}: {start.status.value}); relax one of them"
+            )
+        if self.interaction is None:
+            return Best(solution=start, choices=(start.choice,))
+        uniform = uniform_choice(self.profile, self.problem)
+        allocation = allocate(
+            self.interaction,
+            self.problem,
+            [start.choice] if uniform is None else [start.choice, uniform],
+            seed=request.seed,
+            keep=keep,
+            search_limit_s=request.time_limit_s,
+            bound_limit_s=bound_limit_s,
+        )
+        return Best(solution=allocation.solution, choices=(*allocation.choices, start.choice))
+
+    def plan(self, solution: Solution) -> Plan:
+        """The plan of a solution, with what the best uniform plan within the same limits is predicted to lose."""
+        notes = list(self.notes)
+        uniform = uniform_choice(self.profile, self.problem)
+        predicts = self.mode != ERROR
+        if uniform is not None and predicts:
+            width = self.profile.option_text(int(np.bincount(uniform).argmax()))
+            notes.append(
+                f"uniform {width} within the same limits: predicted {self.predict(uniform):.4g} nats"
+            )
+        plan = build_plan(
+            self.profile,
+            solution.chosen,
+            mode=self.mode,
+            budget=self.asked,
+            cost=self.cost if predicts else None,
+            why=self.why(solution.chosen),
+        )
+        return dataclasses.replace(
+            plan,
+            request=self.request,
+            predicted_kl=solution.objective if predicts else None,
+            # Damage is never negative, which a relaxation does not know.
+            bound=max(solution.bound, 0.0) if predicts and np.isfinite(solution.bound) else None,
+            solver=solution.solver,
+            notes=tuple(notes),
+        )
+
+    def why(self, choice: np.ndarray) -> list[str]:
+        """A sentence per layer: what the next options would cost and save. Empty where damage is not predicted."""
+        if self.mode == ERROR:
+            return []
+        budget, problem, most_damage = self.request.budget, self.problem, np.inf
+        if budget is not None and budget.max_kl is not None:
+            # The bytes of the search serve the largest KL; what was asked for is what counts.
+            most_damage, resource = budget.max_kl, problem.resource_names.index(BYTES)
+            most = int(problem.resources[resource].max(axis=1).sum())
+            limit = most if budget.size_bytes is None else budget.size_bytes - self.profile.rest_bytes
+            problem = limited(problem, limit, resource)
+        changes = next_changes(self.profile, problem, choice, self.interaction, most_damage=most_damage)
+        return sentences(self.profile, changes)
+
+    def neighbours(self, choice: np.ndarray) -> tuple[Neighbour | None, Neighbour | None]:
+        """The best smaller plan, and the smallest one that is predicted to lose less (`next_choices`).
+
+        Limits on bits and bytes are set aside, all others hold, as do pins and ties.
+
+        Args:
+            choice: The plan, shape (L,).
+
+        Returns:
+            The cheaper and the dearer plan; None where there is none, or where the mode predicts no damage.
+        """
+        if self.mode == ERROR:
+            return None, None
+        cheaper, dearer = next_choices(
+            by_size(self.problem, self.profile.payload_bytes),
+            choice,
+            interaction=self.interaction,
+            solve=self.solve,
+            seed=self.request.seed,
+        )
+        return self._neighbour(cheaper), self._neighbour(dearer)
+
+    def _neighbour(self, choice: np.ndarray | None) -> Neighbour | None:
+        if choice is None:
+            return None
+        return Neighbour(
+            total_bytes=self.profile.total_bytes(choice),
+            average_bits=self.profile.average_bits(choice),
+            predicted_kl=self.predict(choice),
+        )

@@ -1,0 +1,109 @@
+"""What a profile measures, and how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from lampq.core.values.blocks import check_block
+from lampq.core.values.choices import refuse_unknown
+from lampq.core.values.errors import RecordError
+from lampq.core.values.fisher_kinds import KINDS, TRUE
+from lampq.core.values.option import Option, all_options
+from lampq.core.values.range_kinds import RANGES
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+
+CONTAINERS = ("bitplane", "int8")
+"""How codes are stored: exactly b bits a weight, or one byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Widths to measure, how weights and inputs are rounded, and where Fisher traces come from.
+
+    Attributes:
+        bits: Weight widths.
+        act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and are
+            measured with their inputs rounded, every weight width with every input width; others take 8.
+        act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
+            `token`: each token its own. None is `mse` for PyTorch models and `minmax`, the only one, for others.
+        tolerance: Where rounding weights and inputs apart predicts the damage of rounding both to within this
+            fraction, the prediction is taken instead of a measurement; 0 measures every pair of widths.
+        container: `bitplane` (exactly b bits a weight) or `int8`.
+        block: Weights of a row that share a scale; None gives each output channel one.
+        rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs on the
+            calibration inputs, which costs time and loses several times less at low widths. Applying the plan
+            then needs those inputs too.
+        fisher: `true`, with labels drawn from the predictions (from forward passes where the model has no
+            gradients), `empirical`, with `labels`, or `forward`.
+        fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
+        seed: Of the draws, >= 0.
+        labels: Labels of the data, shape (samples,), or None.
+        data_summary: Said of the data in the provenance.
+    """
+
+    bits: tuple[int, ...] = tuple(range(2, 9))
+    act_bits: tuple[int, ...] | None = None
+    act_range: str | None = None
+    tolerance: float = 0.1
+    container: str = CONTAINERS[0]
+    block: int | None = None
+    rounding: str = NEAREST
+    fisher: str = TRUE
+    fisher_draws: int = 2
+    seed: int = 0
+    labels: np.ndarray | None = field(default=None, compare=False, repr=False)
+    data_summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
+        if self.act_bits is not None:
+            inputs = [self.act_bits] if isinstance(self.act_bits, int) else self.act_bits
+            object.__setattr__(self, "act_bits", tuple(sorted(set(inputs))))
+        object.__setattr__(self, "data_summary", self.data_summary or {})
+        if not self.options:
+            raise RecordError("no widths to measure; name at least one")
+        check_block(self.block)
+        for what, name, names in (
+            ("container", self.container, CONTAINERS),
+            ("rounding", self.rounding, ROUNDINGS),
+            ("Fisher traces", self.fisher, KINDS),
+            ("activation range", self.act_range, (None, *RANGES)),
+        ):
+            if name not in names:
+                raise RecordError(f"{what} {name!r} is none of {', '.join(filter(None, names))}")
+        if not 0 <= self.tolerance < math.inf or self.fisher_draws < 0 or self.seed < 0:
+            raise RecordError(
+                f"tolerance {self.tolerance}, {self.fisher_draws} draws, seed {self.seed}: must be at least 0"
+            )
+
+    @classmethod
+    def of(cls, measurement: Measurement | None = None, **choices: Any) -> Measurement:
+        """A measurement with further choices, each by the name of a field.
+
+        Args:
+            measurement: What to begin with.
+            **choices: Fields to set.
+
+        Raises:
+            RecordError: A name is unknown, or a choice cannot be.
+
+        >>> Measurement.of(bits=(4, 2), act_bits=8).options
+        (Option(weight_bits=2, activation_bits=8), Option(weight_bits=4, activation_bits=8))
+        """
+        refuse_unknown(choices, cls.names(), "a measurement")
+        return replace(measurement or cls(), **choices)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names that `of` knows."""
+        return tuple(entry.name for entry in fields(cls))
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Every weight width with every input width, increasing."""
+        return all_options(self.bits, self.act_bits)
