@@ -66,7 +66,8 @@ def load(path: Path) -> Exported:
     batches = {shape[0] for shape in inputs.values() if isinstance(shape[0], int)}
     if len(batches) > 1:
         raise AdapterError(f"{path}: its inputs have {sorted(batches)} samples; export it with samples first")
-    keywords = tuple(program.call_spec.in_spec.children_specs[1].context or ())
+    spec = program.call_spec.in_spec
+    keywords = tuple((spec.child(1) if hasattr(spec, "child") else spec.children_specs[1]).context or ())
     return Exported(
         module=module,
         signature=Signature(names=tuple(inputs), required=tuple(inputs), keywords=frozenset(keywords)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lampq.adapters.torch.signature import IDS, MASK, Signature
+from lampq.adapters.torch.signature import IDS, Signature
 
 # Models that do not say their images' size take any; this much is left after five halvings, and some to spare.
 ANY_SIZE = 64
@@ -26,11 +26,16 @@ def shapes(
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Shapes of samples to try, by name of the input: the main one, and with each partner that it may need."""
     names = [signature.main]
-    yield _with_mask({n: known.get(n) or _shape(module.config, n) for n in (*names, *known)}, signature)
+    yield {name: known.get(name) or _shape(module.config, name) for name in (*names, *known)}
     for partner in _PARTNERS:
         if partner in signature.names and partner not in names:
-            chosen = {name: known.get(name) or _shape(module.config, name) for name in (*names, partner)}
-            yield _with_mask(chosen, signature)
+            yield {name: known.get(name) or _shape(module.config, name) for name in (*names, partner)}
+
+
+def states_images(module: torch.nn.Module) -> bool:
+    """Whether its main input are images whose size the configuration says."""
+    images = describes(module) and getattr(module, "main_input_name", "") == "pixel_values"
+    return images and image_shape(getattr(module, "config").to_dict()) is not None  # noqa: B009
 
 
 def vocabulary(module: torch.nn.Module) -> int | None:
@@ -51,12 +56,6 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, ...] | None:
         return None
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
     return (int(channels), int(height), int(width))
-
-
-def _with_mask(shapes: dict[str, tuple[int, ...]], signature: Signature) -> dict[str, tuple[int, ...]]:
-    if IDS in shapes and MASK in signature.names:
-        shapes[MASK] = shapes[IDS]
-    return shapes
 
 
 def _shape(config: Any, name: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -23,6 +24,24 @@ def plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def plain_masks() -> Iterator[None]:
+    """Have transformers make its masks whether or not they mask anything, as it does for exporters.
+
+    Where it looks at them first, each batch takes its own course.
+    """
+    masking = sys.modules.get("transformers.masking_utils")
+    before = getattr(masking, "is_tracing", None)
+    if masking is None or before is None:
+        yield
+        return
+    masking.is_tracing = lambda tensor=None: True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        masking.is_tracing = before  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

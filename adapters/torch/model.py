@@ -175,7 +175,9 @@ class TorchModel:
             places = self.runtime.places
             kinds = [
                 infer_kind(
-                    name, convolution=self.uses(name)[0].form == "conv", position=places.get(parameter)
+                    name,
+                    convolution=self.uses(name)[0].convolution is not None,
+                    position=places.get(parameter),
                 )
                 for name, parameter in self.parameters.items()
             ]

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lampq.adapters.torch import hugging_face_inputs
 from lampq.adapters.torch.chunks import Chunk, filled_up, samples_of, split
 from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.fronts import Front, fronts
 from lampq.adapters.torch.inputs import Inputs, example_of, find_example, longer, to_tensor, vary
-from lampq.adapters.torch.kernels import plain_attention, plain_products, plain_recurrence
+from lampq.adapters.torch.kernels import plain_attention, plain_masks, plain_products, plain_recurrence
 from lampq.adapters.torch.layout import Layout, measure_layouts
 from lampq.adapters.torch.outputs import captured, flatten
 from lampq.adapters.torch.recorder import record
@@ -122,6 +123,7 @@ class Runtime:
     def _forget(self) -> None:
         self._example: Inputs | None = None
         self._varied: Inputs | None = None
+        self._learned = False
         self._specs: Specs | None = None
         self._survey: Survey | None = None
         self.layouts: dict[tuple[str, int], Layout | None] = {}
@@ -137,6 +139,7 @@ class Runtime:
         with (
             plain_attention(),
             plain_recurrence(self.module),
+            plain_masks(),
             torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
             captured(self.module, self.inner) as inner,
         ):
@@ -162,6 +165,11 @@ class Runtime:
             raise AdapterError(
                 f"{self.name} fails on inputs of shape {shapes}: {reason(err, last=True)}"
             ) from err
+
+    @property
+    def _stated(self) -> bool:
+        """Whether the user or a configuration says the shapes."""
+        return bool(self._shapes) or hugging_face_inputs.states_images(self.module)
 
     @property
     def digest(self) -> str:
@@ -193,19 +201,19 @@ class Runtime:
             AdapterError: The module does not take them.
         """
         example, varied = self._from_data(batch)
-        if self._example is not None and _alike(example, self.example) and self._varied is not None:
+        if self._learned and varied is None and _alike(example, self.example):
             return self
         other = copy.copy(self)
         other._forget()
-        other._example, other._varied = example, varied
+        other._example, other._varied, other._learned = example, varied, True
         return other
 
     def with_inner(self, names: tuple[str, ...]) -> Runtime:
         """The same module with outputs of submodules among its own."""
         other = copy.copy(self)
-        example, varied = self._example, self._varied
+        example, varied, learned = self._example, self._varied, self._learned
         other._forget()
-        other._example, other._varied = example, varied
+        other._example, other._varied, other._learned = example, varied, learned
         other.inner = tuple(dict.fromkeys((*self.inner, *names)))
         return other
 
@@ -311,7 +319,7 @@ class Runtime:
         if reusable and key in self._recordings:
             return self._recordings[key]
         with plain_products() if products else contextlib.nullcontext():
-            tape, _ = self._record(self.weights if weights is None else weights, inputs, grad)
+            tape, _, _ = self._record(self.weights if weights is None else weights, inputs, grad)
         fused = next((op for op in tape.operations if "attention" in op.name), None)
         if products and fused is not None:
             raise AdapterError(
@@ -341,6 +349,7 @@ class Runtime:
         """
         if self._example is None and not self._shapes:
             self._example, self._varied = self._from_data(batch)
+            self._learned = True
         size = self.fixed_batch or size or self.batch_size
         for number, arrays in split(self._named(batch), size):
             inputs = self.tensors(arrays)
@@ -398,8 +407,7 @@ class Runtime:
 
     def _grown(self) -> tuple[Inputs, Named] | None:
         """Samples of other shapes that the module takes as well, if it does."""
-        stated = bool(self._shapes) and self._varied is None
-        if self.fixed_batch is not None or stated:
+        if self.fixed_batch is not None or (self._stated and not self._learned):
             return None
         larger = self._varied or longer(self.example)
         outputs = None if larger is None else self._tried(larger)
@@ -408,12 +416,12 @@ class Runtime:
     def _tried(self, inputs: Inputs) -> Named | None:
         with contextlib.suppress(Exception), torch.no_grad():
             if self._fronts:
-                tape, _ = self._record(self.weights, inputs, False)
+                tape, _, _ = self._record(self.weights, inputs, False)
                 return tape.run(self.weights, inputs)
             return self.forward(self.weights, inputs)
         return None
 
-    def _record(self, weights: Weights, inputs: Named, grad: bool) -> tuple[Tape, Named]:
+    def _record(self, weights: Weights, inputs: Named, grad: bool) -> tuple[Tape, Named, tuple[Front, ...]]:
         if grad:
             # Buffers take no gradients, and some operators insist that they do not.
             leaves = {
@@ -425,13 +433,13 @@ class Runtime:
             with torch.no_grad():
                 tape, outputs = record(self.forward, weights, inputs, module=self.module)
         ahead = fronts(tape, tape.floating(weights, inputs))
-        return tape.with_outputs({front.name: front.slot for front in ahead}), outputs
+        return tape.with_outputs({front.name: front.slot for front in ahead}), outputs, ahead
 
     def _take_survey(self) -> None:
         one = self.example
         other = self.samples(samples_of(one), 1)
         with torch.no_grad():
-            tape, recorded = self._record(self.weights, one, False)
+            tape, recorded, ahead = self._record(self.weights, one, False)
             if tape.random is not None:
                 raise AdapterError(
                     f"{self.name} is random: {tape.random} draws random numbers; "
@@ -454,7 +462,7 @@ class Runtime:
             self.layouts.update(((name, i), by_operation[use.operation]) for i, use in enumerate(group))
         self._places = places_of(tape, uses)
         self._foldable = scales(tape, found.uses, self.weights)
-        self._fronts = fronts(tape, tape.floating(self.weights, one))
+        self._fronts = ahead
         self._survey, self._obstacle = found, obstacle
 
 

@@ -15,6 +15,7 @@ from lampq.core.values.layer import worth_quantizing
 
 # A smaller table is not worth a lookup of its own.
 SMALLEST_TABLE = 4096
+_CONSTANT = "multiplies a constant"
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
 
@@ -85,12 +86,17 @@ class _Surveyor:
         self._uses: dict[str, list[Use]] = {}
         self._reasons: dict[str, str] = {}
         self._products: list[tuple[int, tuple[int, int]]] = []
+        # Slot -> shape of the first result of its operator.
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def survey(self, embeddings: bool) -> Survey:
         for index, operation in enumerate(self._tape.operations):
             self._visit(index, operation)
         for name, uses in self._uses.items():
             reason = self._objection(name, uses, embeddings)
+            if self._reasons.get(name) == _CONSTANT:
+                # Beside products with activations: the zeros that a recurrence starts from.
+                del self._reasons[name]
             if reason is not None:
                 self._reasons.setdefault(name, reason)
         for name, weight in self._weights.items():
@@ -106,6 +112,7 @@ class _Surveyor:
 
     def _visit(self, index: int, operation: Operation) -> None:
         traced = [(leaf, *self._traced[slot]) for leaf, slot in operation.reads if slot in self._traced]
+        self._shapes.update(dict.fromkeys(operation.writes[:1], operation.shape))
         if any(slot in self._active for _, slot in operation.reads):
             self._active.update(operation.writes)
         factors = _PRODUCTS.get(operation.name)
@@ -150,7 +157,7 @@ class _Surveyor:
             turned = leaf == left
             data = right if turned else left
             if operation.slot(data) not in self._active:
-                return "multiplies a constant"
+                return _CONSTANT
             axis = _only_axis(indices, -2 if turned else -1)
             batched = indices[0].dim() == 3
             shared = batched and (indices[0].shape[0] == 1 or not _varying(indices, 0))
@@ -190,23 +197,27 @@ class _Surveyor:
     ) -> Use | str:
         args, _ = operation.arguments(operation.leaves)
         stride, padding, dilation, transposed, _, groups = args[3:9]
-        if transposed:
-            return "a transposed convolution"
         if operation.slot(0) not in self._active:
-            return "multiplies a constant"
-        axis = _only_axis(indices, 0)
-        if axis is None:
+            return _CONSTANT
+        # Stored as (inputs, outputs of a group, ...): only one group, or one channel a group, has an axis of outputs.
+        axis = _only_axis(indices, 1 if transposed and groups == 1 else 0)
+        if axis is None or (transposed and groups > 1 and indices[0].shape[:2] != (groups, 1)):
             return "its output channels have no axis of their own"
         kernel = tuple(indices[0].shape[2:])
         spread = [tuple(v) * len(kernel) if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
+        per_output = math.prod(indices[0].shape[1:])
+        outputs = math.prod(operation.shape)
+        if transposed:
+            pixels = math.prod(self._shapes.get(operation.slot(0) or 0, ())[2:]) or 1
+            outputs, per_output = operation.shape[0] * pixels, indices[0].numel()
         return Use(
             **common,
-            form="conv",
+            form="transposed" if transposed else "conv",
             data=0,
             turned=False,
             shared=False,
             channel_axis=axis,
-            multiplications=math.prod(operation.shape) * math.prod(indices[0].shape[1:]),
+            multiplications=outputs * per_output,
             convolution=(spread[0], spread[1], spread[2], int(groups), kernel),
         )
 
