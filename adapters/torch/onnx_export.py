@@ -101,6 +101,8 @@ class _Positional(torch.nn.Module):
         self, inner: torch.nn.Module, signature: Signature, inputs: Sequence[str], outputs: Sequence[str]
     ) -> None:
         super().__init__()
+        # Exporters put everything back into the mode that the outermost module is in.
+        self.training = False
         self.inner = inner
         self._signature, self._inputs, self._outputs = signature, tuple(inputs), tuple(outputs)
 
@@ -145,7 +147,8 @@ def _export(subject: _Subject, path: Path, *, way: str, tokens: bool) -> None:
             options |= {"dynamic_axes": named, "opset_version": _OPSET, "dynamo": False}
             torch.onnx.export(subject.module, inputs, path, **options)
             return
-        dims = {name: torch.export.Dim(name) for name in ("samples", "tokens")}
+        # How many tokens a model takes at most is its own business.
+        dims = {"samples": torch.export.Dim("samples"), "tokens": torch.export.Dim.AUTO}
         each = tuple({axis: dims[name] for axis, name in free.items()} for free in axes.values())
         shapes = (each,) if subject.wrapped else each
         program = torch.export.export(
