@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from lampq.adapters.torch.tape import Operation, Tape
 
@@ -66,6 +65,8 @@ _ONNX = {
 }
 _NORMS = frozenset({"aten::linalg_vector_norm", "aten::norm"})
 _BOUNDS = frozenset({"aten::clamp_min", "aten::clamp", "aten::add", "aten::maximum", "aten::expand"})
+_ROOTS = frozenset({"aten::sqrt", "aten::pow"})
+_SQUARES = frozenset({"aten::pow", "aten::mul", "aten::square"})
 _AXIS_AT = {"aten::_softmax": 1, "aten::_safe_softmax": 1, "aten::_log_softmax": 1}
 
 
@@ -135,12 +136,29 @@ def _normalization(operation: Operation, makers: Mapping[int, Operation]) -> int
     if operation.name not in ("aten::div", "aten::div_") or len(operation.reads) != 2:
         return None
     whole, slot = operation.reads[0][1], operation.reads[1][1]
-    length: Any = makers.get(slot)
-    while length is not None and (length.rearranges or length.name in _BOUNDS) and length.reads:
-        length = makers.get(length.reads[0][1])
-    if length is None or length.name not in _NORMS or length.reads[0][1] != whole:
+    length = _past(makers.get(slot), makers, _BOUNDS)
+    if length is not None and length.name in _NORMS:
+        return _reduced(length) if length.reads[0][1] == whole else None
+    # Or spelled out: the root of the sum of squares.
+    total = _past(length, makers, _ROOTS | _BOUNDS)
+    if length is total or total is None or total.name != "aten::sum":
         return None
-    axes = next(
-        (leaf for leaf in length.leaves[2:] if isinstance(leaf, int) and not isinstance(leaf, bool)), None
-    )
-    return -1 if axes is None else int(axes)
+    square = makers.get(total.reads[0][1])
+    squared = square is not None and square.name in _SQUARES and {s for _, s in square.reads} == {whole}
+    return _reduced(total) if squared else None
+
+
+def _past(
+    operation: Operation | None, makers: Mapping[int, Operation], names: frozenset[str]
+) -> Operation | None:
+    """The first operator backwards that does more than lay numbers out, and is none of these."""
+    while operation is not None and (operation.rearranges or operation.name in names) and operation.reads:
+        operation = makers.get(operation.reads[0][1])
+    return operation
+
+
+def _reduced(operation: Operation) -> int:
+    """The axis that an operator sums over; the last where it does not say."""
+    # A norm has its order before its axes.
+    rest = operation.leaves[2 if operation.name in _NORMS else 1 :]
+    return next((int(leaf) for leaf in rest if type(leaf) is int), -1)

@@ -27,6 +27,12 @@ def heads_of(runtime: Runtime, choices: Sequence[HeadChoice]) -> tuple[Head, ...
     outputs = [spec for spec in specs.outputs if spec.name not in specs.unfit]
     inferred = infer_heads(outputs, specs.inputs, task=type(runtime.module).__name__, model_name=runtime.name)
     heads = {head.name: head for head in inferred}
+    own = [name for name, head in heads.items() if head.judged and not _of_part(name)]
+    for name, head in heads.items():
+        if own and head.judged and _of_part(name):
+            heads[name] = Head(
+                name=name, role=IGNORE, reason="of a part of the model, beside its own outputs"
+            )
     for name, why in specs.unfit.items():
         heads[name] = Head(name=name, role=IGNORE, reason=why)
     # An inner tensor is there because somebody names it.
@@ -57,6 +63,11 @@ def with_named(runtime: Runtime, choices: Sequence[HeadChoice]) -> Runtime:
     if missing is not None:
         raise AdapterError(_unknown(runtime, missing))
     return extended
+
+
+def _of_part(name: str) -> bool:
+    """Whether an output is what a model within the model returns."""
+    return any(part.endswith(("_output", "_outputs")) for part in name.split(".")[:-1])
 
 
 def _unknown(runtime: Runtime, name: str) -> str:

@@ -143,16 +143,24 @@ def vary(example: Mapping[str, torch.Tensor], count: int, seed: int) -> Inputs:
     return inputs
 
 
-def longer(example: Mapping[str, torch.Tensor]) -> Inputs | None:
-    """The samples with more pixels (three axes) or tokens (one axis), or None where there are neither."""
-    inputs = {}
-    for name, tensor in example.items():
-        axes = tensor.dim() - 1
-        grown = tensor
-        for axis, more in ((2, 32), (3, 32)) if axes == 3 else ((1, 8),) if axes == 1 else ():
-            grown = torch.cat([grown, grown.narrow(axis, 0, 1).expand(_repeated(grown, axis, more))], axis)
-        inputs[name] = grown
-    return inputs if any(inputs[name].shape != tensor.shape for name, tensor in example.items()) else None
+def longer(example: Mapping[str, torch.Tensor]) -> Iterator[Inputs]:
+    """The samples with more pixels (three axes) and tokens (one axis), then with more of either alone."""
+    tried: set[tuple[torch.Size, ...]] = {tuple(tensor.shape for tensor in example.values())}
+    for kinds in ((1, 3), (1,), (3,)):
+        inputs = {
+            name: _grown(tensor) if tensor.dim() - 1 in kinds else tensor for name, tensor in example.items()
+        }
+        shapes = tuple(tensor.shape for tensor in inputs.values())
+        if shapes not in tried:
+            tried.add(shapes)
+            yield inputs
+
+
+def _grown(tensor: torch.Tensor) -> torch.Tensor:
+    for axis, more in ((2, 32), (3, 32)) if tensor.dim() == 4 else ((1, 8),):
+        first = tensor.narrow(axis, 0, 1)
+        tensor = torch.cat([tensor, first.expand(_repeated(first, axis, more))], axis)
+    return tensor
 
 
 def vocabulary_of(module: torch.nn.Module) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,8 +172,7 @@ def _compare(model: Varied, subject: _Subject, path: Path, onnxruntime: Any, *, 
     )
     runtime = model.runtime
     inputs = runtime.samples(runtime.fixed_batch or 2 * _SAMPLES - 1, seed=3)
-    others = [inputs, longer(inputs)] if tokens else [inputs]
-    for batch in filter(None, others):
+    for batch in (inputs, *itertools.islice(longer(inputs), 1 if tokens else 0)):
         with torch.no_grad():
             expected = runtime.forward(model.tensors, batch)
         wanted = {given.name for given in session.get_inputs()}

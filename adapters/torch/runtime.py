@@ -409,9 +409,11 @@ class Runtime:
         """Samples of other shapes that the module takes as well, if it does."""
         if self.fixed_batch is not None or (self._stated and not self._learned):
             return None
-        larger = self._varied or longer(self.example)
-        outputs = None if larger is None else self._tried(larger)
-        return None if larger is None or outputs is None else (larger, outputs)
+        for larger in longer(self.example) if self._varied is None else (self._varied,):
+            outputs = self._tried(larger)
+            if outputs is not None:
+                return larger, outputs
+        return None
 
     def _tried(self, inputs: Inputs) -> Named | None:
         with contextlib.suppress(Exception), torch.no_grad():
