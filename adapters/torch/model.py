@@ -117,9 +117,21 @@ class TorchModel:
 
     @property
     def input_specs(self) -> tuple[InputSpec, ...]:
-        """Names, shapes and types of the inputs, those that data may leave out last."""
+        """Names, shapes and types of the inputs, those that data may leave out last.
+
+        Inputs are of any shape where neither the user nor data nor trying has told it yet.
+        """
+        if not self.runtime.known:
+            signature = self.runtime.signature
+            names = signature.required or (signature.main,)
+            return tuple(InputSpec(name=name, shape=(), any_rank=True) for name in names)
         specs = self.runtime.specs
         return (*specs.inputs, *specs.optional)
+
+    @property
+    def example_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of a sample of each input, as the model has been used so far."""
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.runtime.example.items()}
 
     @property
     def input_spec(self) -> InputSpec:
@@ -139,6 +151,7 @@ class TorchModel:
     def heads(self) -> tuple[Head, ...]:
         """What the outputs mean, judged or not."""
         if self._heads is None:
+            self.runtime = with_named(self.runtime, self._choices)
             self._heads = heads_of(self.runtime, self._choices)
         return self._heads
 
@@ -222,8 +235,7 @@ class TorchModel:
         if other.runtime is self.runtime:
             return self
         other._heads = other._parameters = other._layers = None
-        if self._choices:
-            return other._with_choices(self._choices)
+        _ = other.heads
         return other
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> TorchModel:
@@ -233,13 +245,12 @@ class TorchModel:
             AdapterError: No output or submodule is so called.
             RecordError: The role cannot be.
         """
-        return copy.copy(self)._with_choices((*self._choices, *choices))
-
-    def _with_choices(self, choices: tuple[HeadChoice, ...]) -> TorchModel:
-        self.runtime = with_named(self.runtime, choices)
-        self._choices = choices
-        self._heads = heads_of(self.runtime, choices)
-        return self
+        other = copy.copy(self)
+        other._choices = (*self._choices, *choices)
+        other._heads = None
+        if other.runtime.known:
+            _ = other.heads
+        return other
 
     def _batch(self, batch: BatchLike) -> Batch:
         """Inputs by name; a lone array is the main one."""

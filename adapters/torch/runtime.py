@@ -194,6 +194,19 @@ class Runtime:
             self._example = found if self.fixed_batch is None else vary(found, self.fixed_batch, 0)
         return self._example
 
+    @property
+    def known(self) -> bool:
+        """Whether inputs that the module takes are known: said, learned from data, or found by trying.
+
+        Raises:
+            AdapterError: The shapes that were said are not taken.
+        """
+        if self._example is not None or self._shapes:
+            return bool(self.example)
+        with contextlib.suppress(AdapterError):
+            return bool(self.example)
+        return False
+
     def fitted(self, batch: Batch) -> Runtime:
         """The same module, known by the shapes and types of data.
 

@@ -19,18 +19,20 @@ class InputSpec:
     Attributes:
         name: Name of the input in the model.
         shape: One entry per axis, samples first; None where any length is accepted. (): one number for all
-            samples, to be fixed rather than fed. None: of any number of axes.
+            samples, to be fixed rather than fed.
         dtype: NumPy name of the element type.
+        any_rank: The model does not say how many axes there are; the shape is () then.
         optional: Data may leave it out.
     """
 
     name: str
-    shape: tuple[int | None, ...] | None
+    shape: tuple[int | None, ...]
     dtype: str = "float32"
+    any_rank: bool = False
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if any(dim is not None and dim < 1 for dim in self.shape or ()):
+        if any(dim is not None and dim < 1 for dim in self.shape):
             raise RecordError(f"input {self.name}: shape {self.shape} has an axis shorter than 1")
 
     @property
@@ -45,7 +47,7 @@ class InputSpec:
         Four axes hold the channels (1, 3 or 4) second or last. Where both could be, the reading with a square
         image wins, then channels first. Three axes are a grey image where both sides are equal.
         """
-        dims = self.shape or ()
+        dims = self.shape
         if len(dims) == 3:
             return "NHW" if dims[1] is not None and dims[1] == dims[2] else None
         if len(dims) != 4:
@@ -64,15 +66,15 @@ class InputSpec:
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether samples of a batch of this shape fit; the number of samples is not compared."""
-        if self.shape is None:
-            return True
+        if self.any_rank:
+            return bool(shape)
         if len(shape) != len(self.shape) or not shape:
             return False
         pairs = zip(self.shape[1:], shape[1:], strict=True)
         return all(dim is None or dim == given for dim, given in pairs)
 
     def __str__(self) -> str:
-        if self.shape is None:
+        if self.any_rank:
             return f"{self.name} {self.dtype}[...]"
         dims = "x".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name} {self.dtype}[{dims}]"
