@@ -225,7 +225,7 @@ def test_samples_of_several_shapes_run_group_by_group():
         with torch.no_grad():
             expected = module(torch.from_numpy(group["tokens"]))
         np.testing.assert_allclose(output["output"], expected, rtol=1e-4, atol=1e-5)
-    assert (profile(model, Batch(groups), bits=(4,)).table("kl") >= 0).all()
+    assert (profile(model, Batch(groups), bits=(4,)).kl >= 0).all()
 
 
 def test_outputs_that_jump_are_judged_before_they_do():

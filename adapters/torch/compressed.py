@@ -127,12 +127,22 @@ def write(
                 stored.data = torch.from_numpy(scale.reshape(rows, -1).copy())
         compressor = _import_compressor().from_pretrained_model(module)
         compressor.compress_model(module)
+        if model.dtype is not None:
+            _narrow(module, model.dtype)
         module.save_pretrained(directory)
         compressor.update_config(directory)
     for name in _COPIED:
         source = model.path / name
         if source.is_file():
             (directory / name).write_bytes(source.read_bytes())
+
+
+def _narrow(module: Any, dtype: torch.dtype) -> None:
+    """What is not quantized goes back to the type that it was read in; scales stay as exact as they are."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and not name.endswith("_scale"):
+            parameter.data = parameter.data.to(dtype)
+    module.config.dtype = dtype
 
 
 def read_back(directory: Path) -> dict[str, torch.Tensor]:

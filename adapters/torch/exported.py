@@ -99,12 +99,14 @@ def _inputs(path: Path, program: Any) -> dict[str, tuple[Any, ...]]:
     """Shapes of the inputs by name, batch included; sizes that are free are no integers."""
     users = program.graph_signature.user_inputs
     nodes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    values = {str(name): nodes.get(name) for name in users}
-    for name, value in values.items():
+    shapes = {}
+    for name in map(str, users):
+        value = nodes.get(name)
         if not isinstance(value, torch.Tensor) or value.dim() < 1:
             raise AdapterError(
                 f"{path}: its input {name} is no batch of samples; export it with tensors alone"
             )
-    if not values:
+        shapes[name] = tuple(value.shape)
+    if not shapes:
         raise AdapterError(f"{path}: takes no inputs; export a program that takes a batch of samples")
-    return {name: tuple(value.shape) for name, value in values.items()}
+    return shapes

@@ -20,6 +20,8 @@ from lampq.adapters.torch.signature import Signature
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
 
+_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loaded:
@@ -29,11 +31,13 @@ class Loaded:
         module: The module.
         files: The files of its weights.
         stored: Layer -> (weight bits, None) of weights that were stored quantized.
+        dtype: Type that its weights are stored in, where they are computed with in a wider one, or None.
     """
 
     module: torch.nn.Module
     files: tuple[Path, ...]
     stored: Mapping[str, tuple[int, int | None]]
+    dtype: torch.dtype | None = None
 
 
 def load(path: Path) -> Loaded:
@@ -75,6 +79,7 @@ def load(path: Path) -> Loaded:
         module=module,
         files=weight_files(path),
         stored=_stored_bits(module, config.get("quantization_config") or {}),
+        dtype=_HALF.get(str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")),
     )
 
 

@@ -57,6 +57,7 @@ class TorchModel:
         files: The files that hold its weights.
         stored: Layer name -> (weight bits, activation bits) of weights that are stored quantized.
         hugging_face: Whether it comes from a Hugging Face directory and is written as one.
+        dtype: Type of its tensors on disk, where they are computed with in a wider one.
 
     Attributes:
         path: Where it was read from.
@@ -65,6 +66,7 @@ class TorchModel:
         grid: Grid its weights are quantized on.
         coding: How its weights become codes.
         hugging_face: Whether it is written as a Hugging Face directory.
+        dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
         rounding: Which activations are rounded.
@@ -82,10 +84,12 @@ class TorchModel:
         files: Sequence[Path] = (),
         stored: Mapping[str, tuple[int, int | None]] | None = None,
         hugging_face: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.path = path
         self.source = source
         self.hugging_face = hugging_face
+        self.dtype = dtype
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
         self.coding = Coding()
@@ -354,9 +358,13 @@ class TorchModel:
         return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
 
     def rest(self) -> dict[str, torch.Tensor]:
-        """The tensors that are stored with the model and are no layers."""
+        """The tensors that are stored with the model and are no layers, in the type that they are stored in."""
         kept = self.module.state_dict().keys() - set(self.parameters.values())
-        return {name: tensor for name, tensor in self.tensors.items() if name in kept}
+        return {name: self.as_stored(tensor) for name, tensor in self.tensors.items() if name in kept}
+
+    def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor in the type that it has on disk where it stays as it is."""
+        return tensor if self.dtype is None or not tensor.is_floating_point() else tensor.to(self.dtype)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""

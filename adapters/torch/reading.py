@@ -63,6 +63,7 @@ def read(
         AdapterError: The source cannot be read, or the weights do not fit.
     """
     signature: Signature | None = None
+    dtype: torch.dtype | None = None
     fixed: int | None = None
     files: tuple[Path, ...] = ()
     stored: Mapping[str, tuple[int, int | None]] = {}
@@ -76,7 +77,7 @@ def read(
             files, stored = _load_weights(module, Path(weights))
     elif hugging_face.is_directory(path):
         loaded = hugging_face.load(path)
-        module, files, stored = loaded.module, loaded.files, loaded.stored
+        module, files, stored, dtype = loaded.module, loaded.files, loaded.stored, loaded.dtype
     elif path.is_dir():
         raise AdapterError(f"{path}: a folder without config.json is no Hugging Face model")
     elif path.suffix == ".pt2":
@@ -112,6 +113,7 @@ def read(
         files=files,
         stored=stored,
         hugging_face=hugging_face.is_directory(path),
+        dtype=dtype,
     )
 
 

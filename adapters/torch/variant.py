@@ -23,6 +23,7 @@ class Varied(Model, Protocol):
         rounding: Which activations are rounded.
         source: The text it was read with.
         hugging_face: Whether it is written as a Hugging Face directory.
+        dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
     """
 
     runtime: Runtime
@@ -30,6 +31,7 @@ class Varied(Model, Protocol):
     rounding: Rounding
     source: str
     hugging_face: bool
+    dtype: torch.dtype | None
 
     @property
     def module(self) -> torch.nn.Module:
@@ -42,6 +44,9 @@ class Varied(Model, Protocol):
     @property
     def judged(self) -> tuple[Head, ...]:
         """The heads that count."""
+
+    def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor in the type that it has on disk where it stays as it is."""
 
     def uses(self, name: str) -> tuple[Use, ...]:
         """Where a layer's weight is used."""

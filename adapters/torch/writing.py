@@ -62,7 +62,11 @@ def write(model: Varied, plan: Plan, path: Path) -> None:
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
     }
     by_parameter = {model.parameters[name]: quantized for name, quantized in weights.items()}
-    rest = {n: t for n, t in model.tensors.items() if n in model.module.state_dict() and n not in records}
+    rest = {
+        name: model.as_stored(tensor)
+        for name, tensor in model.tensors.items()
+        if name in model.module.state_dict() and name not in records
+    }
     with atomic_path(path) as temporary:
         packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
         _compare(model, expected, packed.read(temporary).state(), path)
