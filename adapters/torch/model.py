@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.torch import compressed, packed, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
+from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
@@ -32,7 +31,6 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.head import Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
@@ -183,33 +181,7 @@ class TorchModel:
     def layers(self) -> tuple[Layer, ...]:
         """Records of the quantizable weights in the order the model uses them, measured once and cached."""
         if self._layers is None:
-            found = []
-            names = list(self.parameters)
-            if not names:
-                raise AdapterError(
-                    f"{self.runtime.name} has no weights to quantize; `lampq inspect` says why"
-                )
-            places = self.runtime.places
-            kinds = [
-                infer_kind(
-                    name,
-                    convolution=self.uses(name)[0].convolution is not None,
-                    position=places.get(parameter),
-                )
-                for name, parameter in self.parameters.items()
-            ]
-            for name, kind in zip(names, override_kinds(names, kinds, self._kinds), strict=True):
-                uses = self.uses(name)
-                main = next((use for use in uses if use.form != "lookup"), uses[0])
-                shares = tuple(use.module for use in uses if use is not main)
-                axis = main.channel_axis
-                weight = self.weight(name)
-                layer = Layer.from_weight(name, weight, kind=kind, channel_axis=axis, shares=shares)
-                scale = self.runtime.foldable.get(self._parameter(name))
-                if scale is not None:
-                    layer = dataclasses.replace(layer, folded=Fingerprint.from_array(weight * scale))
-                found.append(layer)
-            self._layers = tuple(found)
+            self._layers = tuple(layer_records(self, self._kinds))
         return self._layers
 
     def weight(self, name: str) -> np.ndarray:
@@ -424,12 +396,13 @@ class TorchModel:
             progress=progress,
         )
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 
-        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        Returns the largest difference that was seen, relative to an output's largest entry. Ranges of inputs are in the
+        plan, so calibration inputs are not looked at.
         """
-        writing.write(self, plan, path)
+        return writing.write(self, plan, path)
 
     def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
         if self.hugging_face:

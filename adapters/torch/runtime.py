@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lampq.adapters.torch import hugging_face_inputs
+from lampq.adapters.torch import feeding, hugging_face_inputs
+from lampq.adapters.torch.agreement import arrays, disagreement
 from lampq.adapters.torch.chunks import Chunk, filled_up, samples_of, split
 from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.fronts import Front, fronts
-from lampq.adapters.torch.inputs import Inputs, example_of, find_example, longer, to_tensor, vary
+from lampq.adapters.torch.inputs import Inputs, find_example, longer, vary
 from lampq.adapters.torch.kernels import plain_attention, plain_masks, plain_products, plain_recurrence
 from lampq.adapters.torch.layout import Layout, measure_layouts
 from lampq.adapters.torch.outputs import captured, flatten
@@ -214,7 +215,7 @@ class Runtime:
             AdapterError: The module does not take them.
         """
         example, varied = self._from_data(batch)
-        if self._learned and varied is None and _alike(example, self.example):
+        if self._learned and varied is None and feeding.alike(example, self.example):
             return self
         other = copy.copy(self)
         other._forget()
@@ -364,8 +365,8 @@ class Runtime:
             self._example, self._varied = self._from_data(batch)
             self._learned = True
         size = self.fixed_batch or size or self.batch_size
-        for number, arrays in split(self._named(batch), size):
-            inputs = self.tensors(arrays)
+        for number, group in split(feeding.named(batch, self.signature, self.name), size):
+            inputs = feeding.typed(group, self.example, self.module, self.name)
             count = samples_of(inputs)
             yield Chunk(
                 inputs=inputs if self.fixed_batch is None else filled_up(inputs, size),
@@ -373,50 +374,14 @@ class Runtime:
                 group=number,
             )
 
-    def tensors(self, arrays: Mapping[str, np.ndarray]) -> Inputs:
-        """Samples in the types that the module takes.
-
-        Raises:
-            AdapterError: They are no numbers, or floating point where whole numbers are wanted.
-        """
-        inputs = {}
-        for name, array in arrays.items():
-            like = self.example.get(name)
-            whole = like is not None and not like.is_floating_point()
-            if whole and array.dtype.kind == "f":
-                raise AdapterError(f"{self.name}: input {name} takes whole numbers, not {array.dtype}")
-            try:
-                tensor = to_tensor(array, self.module, floating=like is not None and like.is_floating_point())
-            except AdapterError as err:
-                raise AdapterError(f"{self.name}: {err}") from err
-            inputs[name] = tensor if like is None else tensor.to(self.device, like.dtype)
-        return inputs
-
     def samples(self, count: int, seed: int) -> Inputs:
         """Random samples like those of the example."""
         return vary(self.example, count, seed)
 
-    def _named(self, batch: Batch) -> Batch:
-        """The batch with the names of the inputs: a lone array is the main one, whatever it is called."""
-        if len(batch.names) == 1 and batch.names[0] not in self.signature.names:
-            own = next(iter(batch.names))
-            batch = Batch([{self.signature.main: group[own]} for group in batch.groups])
-        self.signature.check(batch.names, self.name)
-        return batch
-
     def _from_data(self, batch: Batch) -> tuple[Inputs, Inputs | None]:
-        """An example, and one of other shapes where the data have several."""
-        named = self._named(batch)
         run = lambda inputs: self.forward(self.weights, inputs)  # noqa: E731
-        count = self.fixed_batch or 2
-        examples = []
-        for group in named.groups[:2]:
-            example, objection = example_of(group, self.module, run, count)
-            if objection:
-                shapes = ", ".join(f"{n} {a.dtype}{list(a.shape)}" for n, a in group.items())
-                raise AdapterError(f"{self.name} fails on inputs of shape {shapes}: {objection}")
-            examples.append(example)
-        return examples[0], examples[-1] if len(examples) > 1 else None
+        named = feeding.named(batch, self.signature, self.name)
+        return feeding.examples(named, self.module, run, self.fixed_batch or 2, self.name)
 
     def _grown(self) -> tuple[Inputs, Named] | None:
         """Samples of other shapes that the module takes as well, if it does."""
@@ -460,7 +425,7 @@ class Runtime:
                     f"{self.name} is random: {tape.random} draws random numbers; "
                     f"switch it off, for example with eval()"
                 )
-            if not _same(recorded, self.forward(self.weights, one)):
+            if not _same(self.forward(self.weights, one), recorded):
                 raise AdapterError(
                     f"{self.name} is random: the same input twice gives two results; remove what is random"
                 )
@@ -481,24 +446,6 @@ class Runtime:
         self._survey, self._obstacle = found, obstacle
 
 
-def _alike(one: Inputs, other: Inputs) -> bool:
-    shapes = [{n: (tuple(t.shape[1:]), t.dtype) for n, t in inputs.items()} for inputs in (one, other)]
-    return shapes[0] == shapes[1]
-
-
 def _same(expected: Named, given: Named) -> bool:
-    """Whether outputs agree to rounding; infinite and undefined entries where the others have them."""
-    for name, one in expected.items():
-        other = given[name]
-        if one.shape != other.shape:
-            return False
-        if not one.is_floating_point() or not one.numel():
-            continue
-        one, other = one.detach().double(), other.detach().double()
-        finite = torch.isfinite(one)
-        if not torch.equal(finite, torch.isfinite(other)):
-            return False
-        one, other = one[finite], other[finite]
-        if one.numel() and float((one - other).abs().max()) > _TOLERANCE * (float(one.abs().max()) + 1e-12):
-            return False
-    return True
+    """Whether outputs agree to rounding."""
+    return disagreement(expected, arrays(given))[1] <= _TOLERANCE

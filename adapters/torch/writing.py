@@ -24,7 +24,7 @@ from lampq.core.values.publishing import atomic_folder, atomic_path
 _TOLERANCE = 1e-4
 
 
-def write(model: Varied, plan: Plan, path: Path) -> None:
+def write(model: Varied, plan: Plan, path: Path) -> float:
     """Write `model` quantized by `plan`: packed safetensors, or a Hugging Face directory for a model from
     one.
 
@@ -34,6 +34,9 @@ def write(model: Varied, plan: Plan, path: Path) -> None:
         model: The float model.
         plan: Widths, with the model's own layer names; layers it leaves out stay float.
         path: A .safetensors file, or a directory that does not exist.
+
+    Returns:
+        The largest difference of an output, relative to its largest entry.
 
     Raises:
         AdapterError: The path names another format, or what was written computes something else.
@@ -56,8 +59,7 @@ def write(model: Varied, plan: Plan, path: Path) -> None:
     expected = model.with_weights(values)
     if directory:
         with atomic_folder(path) as temporary:
-            _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
-        return
+            return _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
     records = {
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
     }
@@ -69,7 +71,7 @@ def write(model: Varied, plan: Plan, path: Path) -> None:
     }
     with atomic_path(path) as temporary:
         packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
-        _compare(model, expected, packed.read(temporary).state(), path)
+        return _compare(model, expected, packed.read(temporary).state(), path)
 
 
 def rehearse_folder(model: Varied, path: Path) -> None:
@@ -103,11 +105,11 @@ def _write_folder(
     weights: Mapping[str, Quantized],
     temporary: Path,
     path: Path,
-) -> None:
+) -> float:
     """Write into `temporary` what will be at `path`, and compare its outputs with the expected ones."""
     try:
         compressed.write(model, widths, block, weights, temporary)
-        _compare(model, expected, compressed.read_back(temporary), path)
+        return _compare(model, expected, compressed.read_back(temporary), path)
     except AdapterError as err:
         cause = str(err).replace(str(temporary), str(path)).removeprefix(f"{path}: ")
         raise AdapterError(
@@ -165,7 +167,7 @@ def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -
     )
 
 
-def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], path: Path) -> None:
+def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], path: Path) -> float:
     """All outputs of what was written against those of the model with rounded weights, on a few samples."""
     example = model.runtime.example
     written = {
@@ -183,3 +185,4 @@ def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], pa
             f"{path}: what was written does not compute what it should: {output} is off by {error:.2g} "
             f"of its range; nothing was kept"
         )
+    return error
