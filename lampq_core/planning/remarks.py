@@ -8,6 +8,7 @@ import numpy as np
 
 from lampq.core.allocating.limits import limits_of
 from lampq.core.values.budget import Budget
+from lampq.core.values.messages import listed
 from lampq.core.values.modes import ERROR, SUPERPOSITION
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
@@ -28,7 +29,7 @@ def remarks(
     """
     # Interactions are taken as measured: a plan's damage is no sum that a running minimum could repair.
     repair = "" if mode == SUPERPOSITION else ": running minimum taken"
-    notes = [f"damage of {name} does not fall with every bit{repair}" for name in repaired]
+    notes = [f"damage of {listed(repaired)} does not fall with every bit{repair}"] if repaired else []
     if mode == "fisher" and profile.rounding == INPUTS and profile.joint_fisher is None:
         notes.append(
             "mode fisher counts errors of weights; codes chosen for the layers' inputs lose less than it predicts"
