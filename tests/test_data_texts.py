@@ -118,6 +118,8 @@ def test_balanced_samples_of_texts(model):
     [
         ("t.txt", "", "holds no texts"),
         ("t.txt", "w1\n  \nw2", "line 2 holds an empty text"),
+        ("t.txt", "w1\n" * 1_000_001, "more than 1,000,000 lines"),
+        ("t.jsonl", "[" * 100_000, "line 1 is no JSON"),
         ("t.jsonl", '{"text": "w1"}\n{"text"', "line 2 is no JSON"),
         ("t.jsonl", "[1]", "line 1 is no JSON object"),
         (
