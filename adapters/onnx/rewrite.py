@@ -10,7 +10,7 @@ A weight whose inputs are quantized too stays int8, behind DequantizeLinear: `la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -96,14 +96,22 @@ class Rewriter:
         """Store a large weight as several, by channel."""
         axis, floats = site.channel_axis, []
         scales = quantized.scale.reshape(site.shape[axis], -1)
-        # Blocks are rows of their own.
-        codes = quantized.codes.reshape(site.shape[axis], -1)
+
+        def part(first: int, last: int, shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
+            def codes() -> np.ndarray:
+                # Blocks are rows of their own.
+                rows = quantized.codes.reshape(site.shape[axis], -1)[first:last]
+                return np.ascontiguousarray(from_rows(rows, shape, axis))
+
+            return codes
+
         for number, (first, last) in enumerate(pieces):
             shape = tuple(last - first if a == axis else side for a, side in enumerate(site.shape))
             name = f"{site.name}.part{number}"
             stored = self._unpacker.add(
                 name,
-                np.ascontiguousarray(from_rows(codes[first:last], shape, axis)),
+                part(first, last, shape),
+                shape,
                 bits=quantized.bits,
                 step=quantized.step,
                 offset=quantized.offset,

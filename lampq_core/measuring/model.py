@@ -31,14 +31,16 @@ class Model(Protocol):
         format: "onnx", "torch" or "tflite".
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizing.quantizer).
         coding: Blocks and rounding of its weights (see core.quantizing.coding).
-        heads: What its outputs mean (see core.readouts), judged or not, in the order of its outputs.
     """
 
     path: Path
     format: str
     grid: str
     coding: Coding
-    heads: tuple[Head, ...]
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What its outputs mean (see core.readouts), judged or not, in the order of its outputs."""
 
     @property
     def digest(self) -> str:
