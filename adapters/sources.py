@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
-from lampq.core.values.errors import LampqError
+from lampq.adapters.formats import MODEL_FORMATS
 
 _INDEX = ".index.json"
 _PREPROCESSING = "preprocessor_config.json"
@@ -23,7 +22,7 @@ def model_files(source: str | Path) -> tuple[Path, ...]:
     if not path.exists():
         return function_files(str(source))
     beside = path.with_name(_PREPROCESSING)
-    return (path, *((beside,) if beside.is_file() else ()), *_external_data(path))
+    return (path, *((beside,) if beside.is_file() else ()), *_further_files(path))
 
 
 def weight_files(source: str | Path) -> tuple[Path, ...]:
@@ -45,12 +44,7 @@ def function_files(source: str) -> tuple[Path, ...]:
     return (Path(place),) if colon and place.endswith(".py") else ()
 
 
-def _external_data(path: Path) -> tuple[Path, ...]:
-    if path.suffix.lower() != ".onnx":
-        return ()
-    # What keeps the model from being read is said when it is.
-    with contextlib.suppress(LampqError, ImportError):
-        from lampq.adapters.onnx.container import Container
-
-        return tuple(file.path for file in Container(path).files.values())
-    return ()
+def _further_files(path: Path) -> tuple[Path, ...]:
+    """What the format of a file says belongs to it; packages are not asked before a model is read."""
+    forms = MODEL_FORMATS.loaded.values()
+    return tuple(file for form in forms if form.has_ending(path) for file in form.beside(path))

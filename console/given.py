@@ -31,7 +31,9 @@ def read_model(args: Namespace) -> Model:
         if kind not in KINDS or not pattern:
             raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
         kinds[pattern] = kind
-    return adapters.read(args.model, kinds=kinds or None, **weights_of(args.model, args.weights))
+    return adapters.read(
+        args.model, **({"kinds": kinds} if kinds else {}), **weights_of(args.model, args.weights)
+    )
 
 
 def weights_of(model: str, weights: str | None) -> dict[str, str]:
@@ -42,7 +44,7 @@ def weights_of(model: str, weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {}
-    if model.endswith(".json") or adapters.detect(model) != "factory":
+    if model.endswith(".json") or not adapters.format_of(model).is_code(model):
         raise AdapterError(f"--weights goes with a factory; {model} is no factory and holds its own")
     return {"weights": weights}
 

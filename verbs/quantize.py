@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lampq.adapters import format_named
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference
@@ -105,10 +106,13 @@ def _named(choices: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]
 
 
 def _refuse_blocks_with_inputs(model: Model, measurement: Measurement) -> None:
-    if measurement.block is not None and measurement.act_bits is not None and model.format == "onnx":
+    if measurement.block is None or measurement.act_bits is None:
+        return
+    form = format_named(model.format)
+    if not form.blocks_with_inputs:
         raise PlanError(
-            "in ONNX files blocks of weights go with float inputs: integer products want one scale per channel; "
-            "leave out --block or --act-bits"
+            f"in {form.label} files blocks of weights go with float inputs: integer products want one scale per "
+            "channel; leave out --block or --act-bits"
         )
 
 
