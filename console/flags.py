@@ -140,6 +140,19 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
 
 
+def scores(sub: argparse.ArgumentParser) -> None:
+    """Tables beside lampq's own."""
+    sub.add_argument(
+        "--score",
+        dest="scores",
+        type=_lampq(_mode),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure the tables of this score of an installed package too (repeatable)",
+    )
+
+
 def shard(sub: argparse.ArgumentParser) -> None:
     """A part of the data."""
     sub.add_argument(

@@ -85,6 +85,7 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         seed=args.seed,
         labels=data.labels() if data is not None and args.fisher == EMPIRICAL else None,
         data_summary={} if data is None else data.summary(),
+        scores=tuple(vars(args).get("scores", ())),
     )
 
 

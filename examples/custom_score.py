@@ -1,10 +1,10 @@
 """A score of one's own in one file: the relative error of each layer's output, ||(W_hat - W) X||^2 / ||W X||^2.
 
-It measures a table with the model, keeps it in the profile and plans by it, beside the score that lampq would take.
+It measures a table with the model, which the profile keeps, and plans by it, beside the score that lampq would take.
 Needs lampq[onnx]. Writes into the current folder: python examples/custom_score.py
 
-Passed as a record it needs nothing else. To use it by name, `lampq plan --mode output-error`, announce it in the
-pyproject.toml of the package it is in:
+Passed as a record it needs nothing else. To use it by name, `lampq profile --score output-error` and `lampq plan
+--mode output-error`, announce it in the pyproject.toml of the package it is in:
 
     [project.entry-points."lampq.scores"]
     output-error = "your_package.custom_score:OUTPUT_ERROR"
@@ -27,7 +27,7 @@ TABLE = "output_error"
 KIND = lampq.TableKind(axes=("layers", "options"), merge="mean", unit="share of the output", least=0)
 
 
-def with_output_error(profile: lampq.Profile, model, images) -> lampq.Profile:
+def measure(model, profile: lampq.Profile, images) -> lampq.Profile:
     """The profile with the table measured."""
     moments = input_moments(model, profile.layers, images)
     table = [
@@ -49,15 +49,16 @@ def costs(profile: lampq.Profile, recipe: lampq.Recipe) -> np.ndarray:
     return profile.tables[TABLE].array
 
 
-OUTPUT_ERROR = lampq.Score(name="output-error", costs=costs, unit="relative output error", needs=(TABLE,))
+OUTPUT_ERROR = lampq.Score(
+    name="output-error", costs=costs, unit="relative output error", needs=(TABLE,), measure=measure
+)
 
 
 def main() -> None:
     model = lampq.read(MODEL_PATH)
     images = lampq.read_data(CALIBRATION_PATH, input_spec=model.input_spec, samples=64).inputs()
-    profile = lampq.profile(model, images, bits=(2, 3, 4, 8), fisher_draws=0)
-
-    with_output_error(profile, model, images).write(Path("profile.json"), force=True)
+    profile = lampq.profile(model, images, bits=(2, 3, 4, 8), fisher_draws=0, scores=[OUTPUT_ERROR])
+    profile.write(Path("profile.json"), force=True)
     profile = lampq.Profile.read(Path("profile.json"))
     for name, mode in {"own": OUTPUT_ERROR, "automatic": "auto"}.items():
         plan = lampq.plan(profile, average_bits=3, mode=mode)

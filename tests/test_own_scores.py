@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from lampq.core.values.merge import merge
 from lampq.core.values.score import Score
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import TableKind
+from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
 from lampq.verbs.report import surroundings
 from lampq.verbs.why import why
 
@@ -252,3 +254,76 @@ def test_tables_of_ones_own_merge_as_their_kind_says(tmp_path):
 def test_tables_that_cannot_be_are_refused(name, array, message):
     with pytest.raises(RecordError, match=message):
         make_profile(**SMALL).with_table(name, array, dataclasses.replace(KIND, unit="relevance"))
+
+
+QUICK = {"bits": (2, 4), "fisher_draws": 0}
+
+
+def refuse_progress(*_):
+    raise AssertionError("measured")
+
+
+def measure(model, profile, inputs):
+    """A table that says how many samples there were."""
+    table = np.full(profile.weight_error.shape, float(inputs.samples))
+    return profile.with_table("relevance", table / profile.weight_bits, KIND)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    model = lampq.read(MODEL_PATH)
+    return model, lampq.read_data(CALIBRATION_PATH, input_spec=model.input_spec, samples=12).inputs()
+
+
+def test_what_a_score_measures_itself_is_in_the_profile(demo):
+    model, images = demo
+    own = dataclasses.replace(RELEVANCE, measure=measure)
+    profile = lampq.profile(model, images, scores=own, **QUICK)
+    layers = len(profile.layers)
+    np.testing.assert_array_equal(profile.array("relevance"), np.full((layers, 2), 12.0) / [2, 4])
+    parts = [
+        lampq.profile(model, images, scores=[own], **QUICK, shard=Shard(index=index, count=2))
+        for index in (1, 2)
+    ]
+    np.testing.assert_array_equal(merge(parts).array("relevance"), np.full((layers, 2), 6.0) / [2, 4])
+    assert "relevance" not in lampq.profile(model, images, **QUICK).tables
+
+
+def test_a_score_that_is_measured_needs_data_and_gives_a_profile_back(demo):
+    model, images = demo
+    own = dataclasses.replace(RELEVANCE, measure=measure)
+    with pytest.raises(
+        RecordError, match="mode relevance is measured on data; profile the model with --data"
+    ):
+        lampq.profile(model, scores=[own])
+    with pytest.raises(RecordError, match="`measure` gave NoneType"):
+        lampq.profile(model, images, scores=[dataclasses.replace(own, measure=lambda *_: None)], **QUICK)
+    with pytest.raises(RecordError, match="profile the model with data and --score relevance"):
+        lampq.plan(lampq.profile(model, images, **QUICK), average_bits=4, mode=own)
+    with pytest.raises(RecordError, match="'magic' is none of superposition"):
+        lampq.profile(model, images, scores=["magic"])
+
+
+def test_quantizing_by_a_score_measures_its_tables_or_refuses_before_measuring(demo, tmp_path):
+    model, images = demo
+    own = dataclasses.replace(RELEVANCE, measure=measure)
+    asked_for = {"average_bits": 4, "bits": (2, 4, 8), "rounding": "nearest", "fisher_draws": 0}
+    plan = lampq.quantize(model, images, tmp_path / "q.onnx", mode=own, **asked_for)
+    assert plan.mode == "relevance"
+    assert plan.measured_kl > 0
+    with pytest.raises(RecordError, match="needs the table relevance, which quantizing does not measure"):
+        lampq.quantize(
+            model, images, tmp_path / "r.onnx", mode=RELEVANCE, progress=refuse_progress, **asked_for
+        )
+
+
+def test_the_command_line_measures_and_plans_by_an_announced_score(monkeypatch, tmp_path):
+    example = Path(__file__).parent.parent / "examples/custom_score.py"
+    entries = {GROUP: {"output-error": "own_output_error:OUTPUT_ERROR"}}
+    install(monkeypatch, tmp_path, "lampq-own", entries, {"own_output_error": example.read_text()})
+    profile, plan = (str(tmp_path / name) for name in ("profile.json", "plan.json"))
+    data = ["--data", str(CALIBRATION_PATH), "--samples", "16", "--fisher-draws", "0", "--bits", "2,4,8"]
+    words = ["profile", str(MODEL_PATH), *data, "--score", "output-error", "--quiet", "-o", profile]
+    assert main(words) == 0
+    assert main(["plan", profile, "--avg-bits", "4", "--mode", "output-error", "--quiet", "-o", plan]) == 0
+    assert lampq.Plan.read(plan).mode == "output-error"

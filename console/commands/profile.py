@@ -21,6 +21,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.model(sub)
     flags.data(sub, required=False, refusable=True)
     flags.measure(sub)
+    flags.scores(sub)
     flags.shard(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)
 

@@ -16,6 +16,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import Score
 
 CONTAINERS = ("bitplane", "int8")
 """How codes are stored: exactly b bits a weight, or one byte."""
@@ -44,6 +45,7 @@ class Measurement:
         seed: Of the draws, >= 0.
         labels: Labels of the data, shape (samples,), or None.
         data_summary: Said of the data in the provenance.
+        scores: Scores, or names of scores, whose own tables are measured too.
     """
 
     bits: tuple[int, ...] = tuple(range(2, 9))
@@ -58,6 +60,7 @@ class Measurement:
     seed: int = 0
     labels: np.ndarray | None = field(default=None, compare=False, repr=False)
     data_summary: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[str | Score, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
@@ -65,6 +68,8 @@ class Measurement:
             inputs = [self.act_bits] if isinstance(self.act_bits, int) else self.act_bits
             object.__setattr__(self, "act_bits", tuple(sorted(set(inputs))))
         object.__setattr__(self, "data_summary", self.data_summary or {})
+        scores = [self.scores] if isinstance(self.scores, str | Score) else self.scores
+        object.__setattr__(self, "scores", tuple(scores))
         if not self.options:
             raise RecordError("no widths to measure; name at least one")
         check_block(self.block)

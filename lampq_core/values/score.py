@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.recipe import Recipe
 
 if TYPE_CHECKING:
+    from lampq.core.values.batch import Batch
     from lampq.core.values.profile import Profile
 
 AUTO = "auto"
@@ -34,10 +35,6 @@ def _none(profile: Profile) -> tuple[str, ...]:
     return ()
 
 
-def _with_table(profile: Profile) -> str:
-    return "measure it with the model and add it with Profile.with_table"
-
-
 def _whole(profile: Profile) -> Profile:
     return profile
 
@@ -52,8 +49,10 @@ class Score:
         unit: What `costs` counts. In `nats` plans have a predicted damage, a bound and neighbours, and a largest KL
             can be asked for.
         needs: Tables of the profile that it is made of.
+        measure: Adds tables of its own to a profile, from the model that was profiled and the calibration inputs; None
+            where others measure all it needs.
         missing: What else a profile lacks for it, as a noun; empty where that is nothing.
-        remedy: What to do where something is missing.
+        remedy: What to do where something is missing; None where `measure` or the user adds it.
         uses_interactions: Whether plans are predicted as a whole (`core.measuring.interaction`), the search beginning
             at the sum of `costs`; otherwise their damage is that sum.
         uses_recipe: Whether the recipe of a request counts.
@@ -67,8 +66,9 @@ class Score:
     costs: Callable[[Profile, Recipe], np.ndarray]
     unit: str = NATS
     needs: tuple[str, ...] = ()
+    measure: Callable[[Any, Profile, Batch], Profile] | None = None
     missing: Callable[[Profile], str] = _nothing
-    remedy: Callable[[Profile], str] = _with_table
+    remedy: Callable[[Profile], str] | None = None
     uses_interactions: bool = False
     uses_recipe: bool = False
     improved_by: str = ""
@@ -104,8 +104,15 @@ class Score:
         lack = self.lacks(profile)
         if lack:
             raise RecordError(
-                f"mode {self.name} needs {lack}, which the profile lacks; {self.remedy(profile)}"
+                f"mode {self.name} needs {lack}, which the profile lacks; {self._remedy(profile)}"
             )
+
+    def _remedy(self, profile: Profile) -> str:
+        if self.remedy is not None:
+            return self.remedy(profile)
+        if self.measure is not None:
+            return f"profile the model with data and --score {self.name}"
+        return "measure it with the model and add it with Profile.with_table"
 
 
 def name_of(mode: str | Score) -> str:
