@@ -7,11 +7,12 @@ from pathlib import Path
 from lampq.adapters.formats import MODEL_FORMATS
 
 _INDEX = ".index.json"
-_PREPROCESSING = "preprocessor_config.json"
+# What preprocessing and tokens are read from.
+_BESIDE = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "config.json")
 
 
 def model_files(source: str | Path) -> tuple[Path, ...]:
-    """Files and folders that reading a model reads, external data and preprocessing beside it included.
+    """Files and folders that reading a model reads, external data and what data are prepared by included.
 
     Args:
         source: What `lampq.read` takes; also a plan or configuration, which is a file of its own.
@@ -21,8 +22,8 @@ def model_files(source: str | Path) -> tuple[Path, ...]:
         return (path,)
     if not path.exists():
         return function_files(str(source))
-    beside = path.with_name(_PREPROCESSING)
-    return (path, *((beside,) if beside.is_file() else ()), *_further_files(path))
+    beside = (path.with_name(name) for name in _BESIDE)
+    return (path, *(file for file in beside if file.is_file()), *_further_files(path))
 
 
 def weight_files(source: str | Path) -> tuple[Path, ...]:
@@ -34,7 +35,7 @@ def weight_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def data_files(source: str | Path) -> tuple[Path, ...]:
-    """A folder of images, a file of arrays, or the file that a function is in."""
+    """A folder of images, a file of arrays or texts, or the file that a function is in."""
     return (Path(source),) if Path(source).exists() else function_files(str(source))
 
 

@@ -72,10 +72,10 @@ def main() -> None:
 
     model = adapters.read(args.model, weights=args.weights)
     preprocess = Preprocess.preset("cifar10")
-    common = {"input_spec": model.input_spec, "preprocess": preprocess}
-    images = read_data(args.calib, samples=args.samples, seed=0, **common).inputs()
+    common = {"input_specs": model.input_specs, "preprocess": preprocess}
+    images = np.asarray(read_data(args.calib, samples=args.samples, seed=0, **common).inputs())
     val = read_data(args.val, **common)
-    inputs, labels = val.inputs(), val.labels()
+    inputs, labels = np.asarray(val.inputs()), val.labels()
     began = time.process_time()
     profile = make_profile(model, images, args.profile)
     seconds = time.process_time() - began

@@ -35,14 +35,14 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
 
 
 def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
-    """Widths that the layer's operators have a container of."""
+    """Widths whose codes the layer's operators compute with themselves."""
     from lampq.adapters.tflite import containers
-    from lampq.adapters.tflite.weights import MATMUL
+    from lampq.adapters.tflite.operands import MATMUL
 
     weight = _model(target).weights[layer.name]
     if MATMUL in weight.op_names:
         return (8,)
-    return tuple(bits for bits in WEIGHT_BITS if containers.offered(weight, bits, containers.DENSE))
+    return tuple(bits for bits in WEIGHT_BITS if containers.multiplied(weight, bits))
 
 
 def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:

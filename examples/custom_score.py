@@ -56,7 +56,7 @@ OUTPUT_ERROR = lampq.Score(
 
 def main() -> None:
     model = lampq.read(MODEL_PATH)
-    images = lampq.read_data(CALIBRATION_PATH, input_spec=model.input_spec, samples=64).inputs()
+    images = lampq.read_data(CALIBRATION_PATH, input_specs=model.input_specs, samples=64).inputs()
     profile = lampq.profile(model, images, bits=(2, 3, 4, 8), fisher_draws=0, scores=[OUTPUT_ERROR])
     profile.write(Path("profile.json"), force=True)
     profile = lampq.Profile.read(Path("profile.json"))

@@ -35,8 +35,7 @@ class NpzModel:
         self.path, self.digest, self._weights = path, digest, weights
         self.coding = coding or Coding()
         width = next(iter(weights.values())).shape[1]
-        self.input_spec = InputSpec(name="x", shape=(None, width))
-        self.input_specs = (self.input_spec,)
+        self.input_specs = (InputSpec(name="x", shape=(None, width)),)
         self.output_specs = (OutputSpec(name="y", shape=(None, None)),)
         self.heads = (Head(name="y", role=CLASSES, reason="this format is for classifiers"),)
 

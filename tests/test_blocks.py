@@ -155,11 +155,12 @@ def test_hugging_face_directories(tmp_path):
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "m")
     model = adapters.read(tmp_path / "m")
     plan = mixed(profile(model, block=BLOCK, bits=WIDTHS))
-    out = apply(model, plan, tmp_path / "q").path
-    batch = make_batch((3, 32, 32))
-    expected = model.with_weights(quantized_weights(model.with_coding(Coding(block=BLOCK)), plan.widths)).run(
-        batch
-    )
+    applied = apply(model, plan, tmp_path / "q")
+    out, batch = applied.path, make_batch((3, 32, 32))
+    blocks, widths = model.with_coding(Coding(block=BLOCK)), applied.plan.widths
+    # A folder packs matrices alone.
+    assert plan.widths.keys() - widths.keys() == {"vit.embeddings.patch_embeddings.projection"}
+    expected = model.with_weights(quantized_weights(blocks, widths)).run(batch)
     np.testing.assert_allclose(adapters.read(out).run(batch), expected, rtol=1e-4, atol=1e-5)
     assert sum(file.stat().st_size for file in out.glob("*.safetensors")) <= plan.total_bytes
 

@@ -62,7 +62,7 @@ def materials(tmp_path_factory):
     for name in ("calib", "val"):
         np.savez(folder / f"{name}.npz", x=rng.normal(size=(16, 3, 16, 16)).astype(np.float32))
     model = lampq.read(folder / "vit.onnx")
-    images = lampq.read_data(folder / "calib", input_spec=model.input_spec).inputs()
+    images = lampq.read_data(folder / "calib", input_specs=model.input_specs).inputs()
     profile = lampq.profile(model, images, bits=(2, 3, 4, 8), fisher_draws=0)
     profile.write(folder / "profile.json")
     lampq.plan(profile, average_bits=3, mode="kl").write(folder / "plan.json")

@@ -96,7 +96,7 @@ def test_bytes_and_digest_are_those_of_the_file():
 
 
 def test_the_input_is_described():
-    spec = read(exported("vit", "legacy")).input_spec
+    (spec,) = read(exported("vit", "legacy")).input_specs
     assert (spec.name, spec.shape, spec.dtype) == ("x", (None, 3, 16, 16), "float32")
 
 

@@ -162,9 +162,10 @@ def test_models_of_no_known_format_are_written_as_they_like(tmp_path):
 
 def test_what_was_written_is_read_the_way_of_its_format(no_more_formats):
     model = NumpyModel.random()
-    form = ModelFormat(name="numpy", read=str, reread=lambda model, path: (model, path))
+    again = {Path("x"): NumpyModel.random(1)}
+    form = ModelFormat(name="numpy", read=str, reread=lambda model, path: again[path])
     adapters.register(form)
-    assert read_written(model, Path("x")) == (model, Path("x"))
+    assert read_written(model, Path("x")) is again[Path("x")]
     adapters.register(dataclasses.replace(form, reread=None, endings=(".own",)))
     with pytest.raises(AdapterError, match="no such file"):
         read_written(model, Path("x.own"))

@@ -272,7 +272,7 @@ def measure(model, profile, inputs):
 @pytest.fixture(scope="module")
 def demo():
     model = lampq.read(MODEL_PATH)
-    return model, lampq.read_data(CALIBRATION_PATH, input_spec=model.input_spec, samples=12).inputs()
+    return model, lampq.read_data(CALIBRATION_PATH, input_specs=model.input_specs, samples=12).inputs()
 
 
 def test_what_a_score_measures_itself_is_in_the_profile(demo):

@@ -18,7 +18,7 @@ from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import known_tables
-from lampq.verbs.profile import quantizable, stored_bytes
+from lampq.verbs.profile import quantizable, rest_bytes, stored_bytes
 
 
 def check_budget(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> None:
@@ -46,7 +46,8 @@ def check_budget(model: Model, batch: BatchLike, request: Request, measurement: 
 def _outline(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> Profile:
     """A profile of sizes alone: as if no layer lost anything."""
     model = model.with_coding(dataclasses.replace(model.coding, block=measurement.block))
-    layers, options, budget = quantizable(model), measurement.options, request.limits
+    layers, kept = quantizable(model, measurement.selection)
+    options, budget = measurement.options, request.limits
     samples = 0
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
         layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
@@ -55,7 +56,7 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
         layers=layers,
         options=options,
         tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload),
-        rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
+        rest_bytes=rest_bytes(model, measurement, kept),
         container=measurement.container,
         samples=samples,
     )

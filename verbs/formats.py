@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lampq import adapters
@@ -13,6 +13,7 @@ from lampq.adapters.sources import model_files
 from lampq.core.measuring.model import Model
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import HeadChoice
 from lampq.core.values.messages import listed
 from lampq.core.values.outputs import Output, refuse_clashes
 
@@ -42,7 +43,25 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
     with staging.temporary(Path(tempfile.gettempdir()), directory=True) as folder:
         path = folder / f"{model.path.stem or 'model'}{ending}"
         export(model, path)
-        yield adapters.read(path)
+        yield judged_alike(adapters.read(path), model)
+
+
+def judged(model: Model, choices: Sequence[HeadChoice]) -> Model:
+    """The model with some of its outputs judged as a user says; the model itself where nothing is said."""
+    return model.with_heads(choices) if choices else model
+
+
+def judged_alike(model: Model, other: Model) -> Model:
+    """The model with its outputs judged as another judges those of the same names."""
+    own = {head.name: (head.role, head.weight) for head in model.heads}
+    return judged(
+        model,
+        [
+            HeadChoice(name=head.name, role=head.role, weight=head.weight)
+            for head in other.heads
+            if own.get(head.name, (head.role, head.weight)) != (head.role, head.weight)
+        ],
+    )
 
 
 def read_written(model: Model, out: Path) -> Model:
@@ -53,7 +72,7 @@ def read_written(model: Model, out: Path) -> Model:
         out: The file.
     """
     reread = adapters.format_named(model.format).reread
-    return adapters.read(out) if reread is None else reread(model, out)
+    return judged_alike(adapters.read(out) if reread is None else reread(model, out), model)
 
 
 def stored_as(model: Model, out: Path) -> Model:

@@ -20,12 +20,14 @@ from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.score import Score
+from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
@@ -57,13 +59,14 @@ def profile(
     Raises:
         RecordError: Weights, activations or outputs are not finite (names the layer), or a choice is unknown.
         AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
+        PlanError: The layers to keep leave none, or a pattern of them matches nothing.
     """
     measurement = Measurement.of(measurement, **choices)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
-    layers, options = quantizable(model), measurement.options
+    (layers, kept), options = quantizable(model, measurement.selection), measurement.options
     own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
     if own and batch is None:
         raise RecordError(f"mode {own[0].name} is measured on data; profile the model with --data")
@@ -89,10 +92,12 @@ def profile(
         layers = measure_activations(model, layers, reference.inputs)
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
+    heads = () if reference is None else reference.readout.heads
     profile = Profile(
         layers=layers,
         options=options,
-        rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
+        rest_bytes=rest_bytes(model, measurement, kept),
+        kept=kept,
         container=measurement.container,
         block=measurement.block,
         rounding=measurement.rounding,
@@ -107,7 +112,7 @@ def profile(
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
         per_token=ranges is not None and ranges.per_token,
-        heads=() if reference is None else reference.readout.heads,
+        heads=heads,
         samples=0 if reference is None else reference.inputs.samples,
         shard=shard,
         provenance={
@@ -116,6 +121,7 @@ def profile(
             "digest": model.digest,
             "data": dict(measurement.data_summary),
             "seed": measurement.seed,
+            **({"outputs": summary(heads)} if len(heads) > 1 else {}),
             **sense.provenance(measurement),
             **({"activations": inputs} if inputs else {}),
             "versions": {
@@ -198,11 +204,12 @@ def _of_samples(measurement: Measurement, numbers: np.ndarray) -> Measurement:
     return dataclasses.replace(measurement, labels=measurement.labels[numbers])
 
 
-def quantizable(model: Model) -> tuple[Layer, ...]:
-    """The layers of a model, of which there must be some.
+def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], tuple[KeptLayer, ...]]:
+    """The layers of a model that are to be quantized, of which there must be some, and those kept float.
 
     Raises:
-        AdapterError: There are none.
+        AdapterError: The model has no layers.
+        PlanError: The selection leaves none, or a pattern of it matches nothing.
     """
     layers = model.layers()
     if not layers:
@@ -211,7 +218,13 @@ def quantizable(model: Model) -> tuple[Layer, ...]:
         raise AdapterError(
             f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
         )
-    return layers
+    return selection.split(layers)
+
+
+def rest_bytes(model: Model, measurement: Measurement, kept: Sequence[KeptLayer]) -> int:
+    """Bytes of a quantized file, at most, beside the payload of the layers that are quantized."""
+    floats = sum(layer.float_bytes for layer in kept)
+    return model.rest_bytes(activations=measurement.act_bits is not None) + floats
 
 
 def _measure(

@@ -10,15 +10,21 @@ from typing import Any
 from lampq.adapters.tflite import interface
 from lampq.adapters.tflite.flatbuffer import IDENTIFIER
 from lampq.adapters.tflite.graph import Graph
+from lampq.adapters.tflite.heads import inferred
 from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import survey
 from lampq.core.values.bounded import open_regular
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.errors import AdapterError, RecordError
 
 
 def read(
-    path: str | Path, *, signature: str | None = None, kinds: Mapping[str, str] | None = None
+    path: str | Path,
+    *,
+    signature: str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    requantize: bool = False,
 ) -> TfliteModel:
     """Read a TFLite model. Nothing is run and no runtime is needed until the model is.
 
@@ -26,9 +32,11 @@ def read(
         path: The .tflite file; it is mapped into memory, not copied.
         signature: The signature to run; None takes `serving_default`, else the first.
         kinds: Pattern -> kind for layers whose kind the names do not tell.
+        requantize: Whether weights that are quantized already are layers too, by their rounded values. Operators that
+            compute with quantized activations stay as they are.
 
     Raises:
-        AdapterError: The file is missing, damaged or no TFLite model, or its input or output cannot be used.
+        AdapterError: The file is missing, damaged or no TFLite model, or has no such signature.
     """
     path = Path(path)
     data = _map(path)
@@ -36,11 +44,14 @@ def read(
         raise AdapterError(f"{path} is no TFLite model: bytes 4 to 8 are not {IDENTIFIER.decode()}")
     try:
         graph = Graph(data)
-        found = interface.find(graph, signature)
-        weights = survey(graph, found.subgraph, kinds)
-    except AdapterError as err:
+        ports = interface.find(graph, signature)
+        weights = survey(graph, ports.subgraph, kinds, requantize=requantize)
+        opened = Opened(path, data, graph, ports, weights)
+        specs = [port.spec for port in ports.inputs]
+        judgement = inferred(opened.outputs, specs, path.name)
+    except (AdapterError, RecordError) as err:
         raise AdapterError(f"{path}: {err}") from err
-    return TfliteModel(Opened(path, data, graph, found, weights))
+    return TfliteModel(Variant(opened, judgement))
 
 
 def _map(path: Path) -> Any:

@@ -37,6 +37,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     flags.to(sub)
     flags.data(sub, required=False)
+    flags.no_size(sub)
     flags.output(sub, "quantized model to write", clashes.model_or_folder)
 
 

@@ -19,8 +19,9 @@ EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    flags.data(sub, required=True, sized=True)
+    flags.data(sub, required=True)
     flags.measure(sub, rounding=INPUTS)
+    flags.selection(sub)
     flags.budget(sub)
     flags.search(sub)
     flags.recipe(sub)

@@ -39,13 +39,13 @@ def asked(plan: Plan, profile: Profile | None = None) -> Request:
 
 def _mode(plan: Plan, profile: Profile | None) -> str | Score:
     """The score of a plan, or `auto`: it has none, or one that is not to be had here or with this profile."""
-    mode = plan.mode if plan.request is None else plan.request.mode
-    if isinstance(mode, Score):
-        return mode
-    if plan.mode not in SCORES.names():
-        return AUTO
-    interactions_lost = profile is not None and not profile.interacts and score(plan.mode).uses_interactions
-    return AUTO if interactions_lost else plan.mode
+    mode = AUTO if plan.request is None else plan.request.mode
+    if not isinstance(mode, Score) or mode.name != plan.mode:
+        mode = plan.mode
+        if mode not in SCORES:
+            return AUTO
+    interactions_lost = profile is not None and not profile.interacts and score(mode).uses_interactions
+    return AUTO if interactions_lost else mode
 
 
 def without_largest_kl(request: Request) -> Request:

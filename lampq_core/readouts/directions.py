@@ -63,10 +63,10 @@ def directions(
     if len(samples) != reference.samples:
         raise AdapterError(f"{len(samples)} sample numbers for {reference.samples} samples")
     if labels == "auto":
-        labels = "exact" if _classes(heads, reference, most=draws + 1) else "probe"
+        labels = "exact" if lone_classes(heads, reference, most=draws + 1) else "probe"
     if labels == "probe":
         return _probes(heads, roles, reference, draws, _generators(seed, samples))
-    if not _classes(heads, reference):
+    if not lone_classes(heads, reference):
         raise AdapterError(
             f"labels {labels!r} need a model whose one output is classes of the whole sample; take 'probe'"
         )
@@ -83,7 +83,7 @@ def directions(
     return (_shaped(heads[0], reference, vector) for vector in vectors)
 
 
-def _classes(heads: Sequence[Head], reference: Batch, *, most: int | None = None) -> bool:
+def lone_classes(heads: Sequence[Head], reference: Batch, *, most: int | None = None) -> bool:
     """Whether there is one head, of classes with one position, and of no more than `most` of them."""
     head = heads[0]
     if len(heads) > 1 or head.role != CLASSES or head.mask:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.readouts.directions import directions
+from lampq.core.readouts.directions import directions, lone_classes
 from lampq.core.readouts.fitting import fit_role, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
 from lampq.core.readouts.parts import check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
 from lampq.core.readouts.signature import decisions, signature
 from lampq.core.values.batch import Batch
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import Head
 from lampq.core.values.messages import listed
 
@@ -159,6 +159,19 @@ class Readout:
             samples=np.arange(reference.samples) if samples is None else np.asarray(samples),
             truth=truth,
         )
+
+    def check_labels(self, reference: Batch) -> None:
+        """See that labels of the data say what the outputs should be: a class for each sample, and nothing else.
+
+        Raises:
+            AdapterError: They do not; names the outputs.
+        """
+        if not lone_classes(self.heads, reference):
+            names = listed([f"{head.name} ({head.role})" for head in self.heads])
+            raise AdapterError(
+                f"the empirical Fisher information needs one output that names a class for each sample; judged are "
+                f"{names}; take the true one"
+            )
 
     def decisions(self, outputs: Batch) -> dict[str, np.ndarray]:
         """What a user would read off each head that decides something; see `core.readouts.signature`."""

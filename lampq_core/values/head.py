@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,15 @@ class Head:
             return cls(**{key: value for key, value in data.items() if key in known})
         except TypeError as err:
             raise RecordError(f"malformed output ({err})") from err
+
+
+def summary(heads: Sequence[Head]) -> dict[str, str]:
+    """Role, and weight where it is not 1, of every output by name: for people, and for the provenance of results.
+
+    >>> summary([Head(name="boxes", role="values", weight=0.5), Head(name="scores", role="probabilities")])
+    {'boxes': 'values:0.5', 'scores': 'probabilities'}
+    """
+    return {head.name: head.role if head.weight == 1 else f"{head.role}:{head.weight:g}" for head in heads}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.selection import KeptLayer
 
 _SCHEMA = "lampq.plan/1"
 
@@ -98,6 +99,7 @@ class Plan:
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
         rest_bytes: Bytes of the model that the plan does not touch.
+        kept: Layers that stay float because the user said so; `rest_bytes` has them.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
@@ -114,6 +116,7 @@ class Plan:
     budget: Mapping[str, Any]
     container: str
     rest_bytes: int
+    kept: tuple[KeptLayer, ...] = ()
     block: int | None = None
     rounding: str = NEAREST
     predicted_kl: float | None = None
@@ -204,6 +207,7 @@ class Plan:
             "history": [step_to_json(step) for step in self.history],
             "notes": list(self.notes),
             "provenance": dict(self.provenance),
+            "kept": [layer.to_json() for layer in self.kept],
             "layers": layers,
         }
 
@@ -227,6 +231,7 @@ class Plan:
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
                 rest_bytes=int(data["rest_bytes"]),
+                kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),

@@ -84,6 +84,10 @@ class Registry(Generic[R]):
         """The records at hand, without asking any package."""
         return self._own | self._added
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a record of this name; it need not be one that can be loaded."""
+        return name in self.loaded or name in self._points()
+
     def names(self) -> tuple[str, ...]:
         """All names, those of packages last; nothing is imported."""
         return (*self.loaded, *self._points())
