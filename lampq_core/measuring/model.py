@@ -169,8 +169,6 @@ class _RoundsInputs(Protocol):
     def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
         """See `RoundingModel`."""
 
-    joint_fisher: Callable[..., dict[str, np.ndarray]]
-
 
 def rounds_activations(model: Model) -> TypeGuard[RoundingModel]:
     """Whether a model is a `RoundingModel`."""

@@ -55,7 +55,6 @@ class Score:
         remedy: What to do where something is missing; None where `measure` or the user adds it.
         uses_interactions: Whether plans are predicted as a whole (`core.measuring.interaction`), the search beginning
             at the sum of `costs`; otherwise their damage is that sum.
-        uses_recipe: Whether the recipe of a request counts.
         improved_by: `around`, `swaps`, or empty: plans are not improved.
         default_pins: Pins that it brings along, which those of the user override.
         view: The part of a profile that it sees.
@@ -70,7 +69,6 @@ class Score:
     missing: Callable[[Profile], str] = _nothing
     remedy: Callable[[Profile], str] | None = None
     uses_interactions: bool = False
-    uses_recipe: bool = False
     improved_by: str = ""
     default_pins: Callable[[Profile], tuple[str, ...]] = _none
     view: Callable[[Profile], Profile] = _whole

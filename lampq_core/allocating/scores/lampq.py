@@ -77,7 +77,6 @@ LAMPQ = Score(
     needs=("kl",),
     missing=missing_traces,
     remedy=how_to_measure,
-    uses_recipe=True,
     improved_by=SWAPS,
     default_pins=_default_pins,
     view=equal_widths,
