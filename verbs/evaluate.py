@@ -139,7 +139,9 @@ def _pieces(data: Batch, size: int) -> list[Batch]:
 
 
 def _truth(reference: Model, data: Batch, batch_size: int) -> Reference:
-    inputs = input_batch(reference, np.asarray(data) if len(data.names) == 1 else data)
+    specs = reference.input_specs
+    # The only input of both, whatever each calls it.
+    inputs = data.renamed({data.names[0]: specs[0].name}) if len(specs) == len(data.names) == 1 else data
     outputs, _ = _outputs(reference, inputs, batch_size, quiet)
     return judged(reference, inputs, outputs, "the reference")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from lampq.core.allocating.limits import limits_of
 from lampq.core.values.budget import Budget
+from lampq.core.values.messages import listed
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 from lampq.core.values.score import Score
@@ -27,6 +28,6 @@ def remarks(
     """
     # Interactions are taken as measured: a plan's damage is no sum that a running minimum could repair.
     repair = "" if score.uses_interactions else ": running minimum taken"
-    notes = [f"damage of {name} does not fall with every bit{repair}" for name in repaired]
+    notes = [f"damage of {listed(repaired)} does not fall with every bit{repair}"] if repaired else []
     limits = limits_of(profile, budget, np.isfinite(problem.cost))
     return (*notes, *score.notes(profile), *(limit.note for limit in limits if limit.note))
