@@ -63,6 +63,15 @@ def reading(sub: argparse.ArgumentParser) -> None:
         help=f"judge an output or inner tensor as {', '.join(ROLES)}; `lampq inspect` shows them (repeatable)",
     )
     sub.add_argument(
+        "--input-shape",
+        dest="input_shapes",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="[NAME=]3x32x32",
+        help="shape of a sample, where a PyTorch model has no data to tell it (repeatable, by name of the input)",
+    )
+    sub.add_argument(
         "--requantize",
         action="store_true",
         help="take weights that are quantized already as float ones, to be quantized anew",
@@ -388,6 +397,17 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text!r}: write an image size like 224 or 224x224") from err
     return size
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sides = text.rpartition("=")
+    try:
+        shape = tuple(int(side) for side in sides.lower().split("x"))
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a shape like 3x32x32 or tokens=16") from err
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: every side of a shape is at least 1")
+    return name, shape
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -62,7 +62,15 @@ def read_options(args: Namespace, model: str) -> dict[str, Any]:
         AdapterError: The model takes no checkpoint.
     """
     anew = {"requantize": True} if args.requantize else {}
-    return {**anew, **weights_of(model, args.weights)}
+    return {**anew, **_shapes_of(args, model), **weights_of(model, args.weights)}
+
+
+def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:
+    if not args.input_shapes:
+        return {}
+    if adapters.detect(model) not in ("factory", "hugging_face", "safetensors"):
+        raise AdapterError(f"--input-shape goes with a PyTorch model; {model} says the shapes of its inputs")
+    return {"input_shape": dict(args.input_shapes)}
 
 
 def weights_of(model: str, weights: str | None) -> dict[str, str]:

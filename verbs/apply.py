@@ -10,6 +10,7 @@ from pathlib import Path
 from lampq.adapters import format_named
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
@@ -76,6 +77,7 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
+    model = model if batch is None else with_examples(model, batch)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, input_batch, judged
+from lampq.core.measuring.reference import Reference, input_batch, judged, with_examples
 from lampq.core.readouts.comparison import HeadComparison, changed_share, compare_heads
 from lampq.core.values.batch import Batch, BatchLike, join
 from lampq.core.values.errors import AdapterError
@@ -84,6 +84,8 @@ def evaluate(
         RecordError: Logits are not finite.
         PlanError: The plan is for another model.
     """
+    model = with_examples(model, inputs)
+    reference = None if reference is None else with_examples(reference, inputs)
     if plan is not None:
         reference = model if reference is None else reference
         model = fake_quantize(model, plan, batch=calibration)

@@ -16,7 +16,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.pairs import measure_pairs
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
@@ -64,6 +64,7 @@ def profile(
     measurement = Measurement.of(measurement, **choices)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    model = model if batch is None else with_examples(model, batch)
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
     (layers, kept), options = quantizable(model, measurement.selection), measurement.options

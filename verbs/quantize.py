@@ -11,7 +11,7 @@ from lampq.adapters import format_named
 from lampq.core.allocating.scores import score
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.measuring.reference import input_batch, measure_reference
+from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
@@ -79,6 +79,7 @@ def quantize(
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
+    model = with_examples(model, batch)
     packed = stored_as(model, out)
     notes = unpacked_note(model, packed)
     model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lampq.adapters.format import MODULES, ModelFolder, ModelFormat, ends
-from lampq.core.values.input_spec import only_input
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def _reread(model: Model, path: Path) -> Model:
     """Files hold no code: a model that code made is made by it again. Folders and timm models name theirs."""
     source = _torch(model).source
     if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
-        return _read(source, weights=path, input_shape=only_input(model.input_specs, source).shape[1:])
+        return _read(source, weights=path, input_shape=_torch(model).example_shapes)
     return _read(path)
 
 
