@@ -7,16 +7,17 @@ import re
 from pathlib import Path
 
 from lampq.console import clashes
+from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.head import ROLES
 from lampq.core.values.measurement import CONTAINERS
-from lampq.core.values.modes import AUTO, MODES
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import AUTO
 from lampq.core.values.shard import Shard
 from lampq.verbs.formats import FORMATS
 
@@ -193,6 +194,19 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
 
 
+def scores(sub: argparse.ArgumentParser) -> None:
+    """Tables beside lampq's own."""
+    sub.add_argument(
+        "--score",
+        dest="scores",
+        type=_lampq(_mode),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure the tables of this score of an installed package too (repeatable)",
+    )
+
+
 def shard(sub: argparse.ArgumentParser) -> None:
     """A part of the data."""
     sub.add_argument(
@@ -283,9 +297,10 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
     group.add_argument(
         "--mode",
-        choices=[AUTO, *MODES],
+        type=_lampq(_mode),
         default=AUTO,
-        help="score (auto: the best measured)",
+        metavar="NAME",
+        help=f"score: auto (the best measured), {', '.join(SCORES.loaded)}, or one of an installed package",
     )
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
@@ -352,6 +367,11 @@ def _lampq(parse):
             raise argparse.ArgumentTypeError(str(err)) from err
 
     return convert
+
+
+def _mode(text: str) -> str:
+    """The name of a score. Packages are asked for those that are not lampq's own."""
+    return text if text == AUTO else score(text).name
 
 
 def count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""An adapter for a format of its own: networks of dense layers, stored as matrices in an .npz file.
+"""A format of its own in one file: networks of dense layers, stored as matrices in an archive `.npznet`.
 
 Makes a network, gives its weights 3.5 bits on average, writes it and reads it again: python examples/npz_adapter.py
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import lampq
+from lampq.adapters import ModelFormat, register
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch
@@ -46,7 +47,7 @@ class NpzModel:
         )
 
     def weight(self, name):
-        return self._weights[name]
+        return self._weights[name].copy()
 
     def run(self, batch):
         *_, (_, values) = self._steps(batch)
@@ -119,26 +120,28 @@ def read(path: Path) -> NpzModel:
     return NpzModel(Path(path), weights, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
+NPZ = ModelFormat(name="npz", title="Dense NumPy", endings=(".npznet",), read=read)
+register(NPZ)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     shapes = {"first": (64, 32), "second": (64, 64), "third": (64, 64), "head": (10, 64)}
     network = {
         name: rng.normal(size=shape).astype(np.float32) / shape[1] ** 0.5 for name, shape in shapes.items()
     }
-    np.savez("network.npz", **network)
-    model = read(Path("network.npz"))
+    with Path("network.npznet").open("wb") as handle:
+        np.savez(handle, **network)
+    model = lampq.read("network.npznet")
     images = rng.normal(size=(128, 32)).astype(np.float32)
 
     profile = lampq.profile(model, images, bits=(2, 3, 4, 6, 8))
     plan = lampq.plan(profile, average_bits=3.5)
-    lampq.apply(model, plan, Path("quantized.npz"), force=True)
+    lampq.apply(model, plan, "quantized.npznet", force=True)
 
-    quantized = read(Path("quantized.npz"))
-    found = lampq.evaluate(quantized, images, reference=model)
-    print({layer.name: layer.weight_bits for layer in plan.layers})
-    print(
-        f"predicted {plan.predicted_kl:.4f} nats, measured {found.kl:.4f}, {plan.payload_bytes:,} bytes of weights"
-    )
+    evaluation = lampq.evaluate(lampq.read("quantized.npznet"), images, reference=model)
+    print(plan.widths, f"{plan.payload_bytes:,} bytes of weights")
+    print(f"predicted {plan.predicted_kl:.4f} nats, measured {evaluation.kl:.4f}")
 
 
 if __name__ == "__main__":

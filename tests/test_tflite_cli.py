@@ -216,7 +216,7 @@ def test_a_model_of_two_inputs_is_inspected_and_planned_without_data(tmp_path, c
         tmp_path / "q.tflite",
     )
     code, said, _ = run(capfd, "inspect", path, "--json")
-    assert (code, json.loads(said)["input"]) == (0, "x [1, 16] float32; more [1, 8] float32")
+    assert (code, json.loads(said)["inputs"]) == (0, ["x float32[1x16]", "more float32[1x8]"])
     assert run(capfd, "profile", path, "--no-data", "--bits", "2,4,8", "--quiet", "-o", profile)[0] == 0
     plan = tmp_path / "plan.json"
     assert run(capfd, "plan", profile, "--avg-bits", "4", "--quiet", "-o", plan)[0] == 0

@@ -20,20 +20,6 @@ _TIMM = "timm:"
 _Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 
 
-def accepts(source: str) -> bool:
-    """Whether a text names a PyTorch model.
-
-    >>> accepts("timm:vit_small_patch16_224"), accepts("nets/vit.py:build"), accepts("vit.onnx")
-    (True, True, False)
-    """
-    path = Path(source)
-    if source.startswith(_TIMM) or path.suffix in (".pt2", ".safetensors") or hugging_face.is_directory(path):
-        return True
-    place, colon, name = source.rpartition(":")
-    module = all(part.isidentifier() for part in place.split("."))
-    return bool(colon) and name.isidentifier() and (place.endswith(".py") or module)
-
-
 def read(
     source: str | Path | torch.nn.Module,
     *,
