@@ -68,10 +68,6 @@ class Records:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Records of the stored weights."""
-        if not self._opened.sites:
-            reasons = sorted({left.reason for left in self._opened.left})
-            why = f" (left alone: {'; '.join(reasons)})" if reasons else ""
-            raise AdapterError(f"{self._opened.container.path} has no layer that can be quantized{why}")
         return tuple(
             self.measure(index, self.stored(site.name)) for index, site in enumerate(self._opened.sites)
         )

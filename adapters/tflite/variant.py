@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lampq.adapters.padding import without_padding
+from lampq.adapters.replaced import fitting
 from lampq.adapters.tflite.batches import Chunk, Values
 from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
 from lampq.adapters.tflite.graph import Subgraph
@@ -79,13 +80,9 @@ class Variant:
         """An array for a layer.
 
         Raises:
-            AdapterError: It is of another shape.
+            AdapterError: It is of another shape, or no layer is so called.
         """
-        shape = self.named(name).shape
-        array = np.ascontiguousarray(array, dtype=np.float32)
-        if array.shape != shape:
-            raise AdapterError(f"layer {name} has shape {shape}, the array given for it {array.shape}")
-        return array
+        return fitting(array, self.named(name).shape, layer=name, whose=str(self.opened.path))
 
     def weights(self, more: Mapping[str, np.ndarray] | None = None) -> dict[Weight, np.ndarray]:
         """All replaced weights, and more."""

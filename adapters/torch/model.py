@@ -150,10 +150,6 @@ class TorchModel:
         if self._layers is None:
             found = []
             names = list(self.parameters)
-            if not names:
-                raise AdapterError(
-                    f"{self.runtime.name} has no weights to quantize; `lampq inspect` says why"
-                )
             places = self.runtime.places
             kinds = [
                 infer_kind(
