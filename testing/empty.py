@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from lampq.testing.case import Case, require, require_equal, require_refused
+from lampq.core.values.errors import LampqError
+from lampq.testing.case import Case, LawError, require, require_equal, require_refused
 
 
 def a_model_without_layers_answers(case: Case) -> None:
     """It has no records, runs, sweeps and taps nothing, and refuses weights of unknown layers."""
     model = case.empty()
-    require(model.layers() == (), "a model without layers has some, or none but not ()")
+    try:
+        layers = model.layers()
+    except LampqError as err:
+        raise LawError(f"layers() of a model without any fails: {err}") from err
+    require(layers == (), "layers() of a model without any is not ()")
     outputs = model.run(case.batch)
     require_equal(model.with_weights({}).run(case.batch), outputs, case.tolerance, "without new weights")
     require(not list(model.taps(case.batch)), "a model without layers has inputs of layers")

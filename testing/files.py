@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.measuring.model import Model
+from lampq.core.values.errors import LampqError
 from lampq.core.values.plan import Plan
 from lampq.testing.case import Case, require, require_equal, require_refused
 from lampq.testing.plans import mixed_widths, plan_of_widths
@@ -32,6 +33,19 @@ def a_file_computes_what_its_plan_says(case: Case) -> None:
             f"a file of {container} has {size} bytes; planned are {plan.total_bytes}",
         )
     require_equal(model.run(case.batch), before, case.tolerance, "the model that has been written")
+
+
+def rounded_inputs_take_no_more_than_planned(case: Case) -> None:
+    """A file whose layers have inputs of 8 bits keeps its plan as well; a format may refuse to write one."""
+    model = case.read()
+    widths, ranges = _widths(model), _input_ranges(case, model)
+    plan = plan_of_widths(model, widths, ranges=ranges)
+    with _folder() as folder:
+        path = folder / f"out{case.suffix}"
+        with suppress(LampqError):
+            model.write(plan, path, calibration=case.batch)
+        size = _size(folder)
+    require(size <= plan.total_bytes, f"the file has {size} bytes; planned are {plan.total_bytes}")
 
 
 def a_variant_is_written_with_its_weights(case: Case) -> None:
@@ -77,12 +91,24 @@ def _require_written(case: Case, model: Model, plan: Plan, what: str) -> int:
         )
         strangers = [p.name for p in folder.iterdir() if not p.name.startswith(path.name)]
         require(not strangers, f"{what} leaves {strangers} beside itself")
-        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        size = _size(folder)
         if case.reopen is not None:
             outputs = case.reopen(path).run(case.batch)
             expected = model.with_weights(quantized_weights(model, plan.widths)).run(case.batch)
             require_equal(outputs, expected, case.written_tolerance, what)
     return size
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _input_ranges(case: Case, model: Model) -> dict[str, tuple[float, float]]:
+    ranges: dict[str, tuple[float, float]] = {}
+    for name, values, _ in model.taps(case.batch):
+        low, high = ranges.get(name, (0.0, 0.0))
+        ranges[name] = (min(low, float(values.min())), max(high, float(values.max())))
+    return ranges
 
 
 def _widths(model: Model) -> dict[str, int]:

@@ -49,6 +49,7 @@ _CHECKS: tuple[Callable[[Case], None], ...] = (
     taps.positions_are_those_of_a_sample,
     taps.taps_see_new_weights,
     files.a_file_computes_what_its_plan_says,
+    files.rounded_inputs_take_no_more_than_planned,
     files.a_variant_is_written_with_its_weights,
     files.layers_without_a_decision_stay_float,
     files.a_failed_write_leaves_nothing,

@@ -24,13 +24,20 @@ def mixed_widths(model: Model, container: str) -> dict[str, int]:
     return {name: widths[place % len(widths)] for place, (name, widths) in enumerate(offered.items())}
 
 
-def plan_of_widths(model: Model, widths: Mapping[str, int], container: str = "bitplane") -> Plan:
+def plan_of_widths(
+    model: Model,
+    widths: Mapping[str, int],
+    container: str = "bitplane",
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> Plan:
     """A plan that gives layers these widths and leaves the others float.
 
     Args:
         model: The float model.
         widths: Layer name -> weight bits, which the format can store.
         container: How codes are stored.
+        ranges: Layer name -> smallest and largest input; inputs of these layers get 8 bits.
 
     Raises:
         PlanError: No layer of the model is named.
@@ -45,8 +52,11 @@ def plan_of_widths(model: Model, widths: Mapping[str, int], container: str = "bi
             size=layer.size,
             weight_bits=widths[layer.name],
             payload_bytes=model.payload_bytes(layer, widths[layer.name], container) or 0,
+            activation_bits=8 if layer.name in (ranges or {}) else None,
+            activation_range=(ranges or {}).get(layer.name),
         )
         for layer in model.layers()
         if layer.name in widths
     )
-    return Plan(layers=layers, mode="uniform", budget={}, container=container, rest_bytes=model.rest_bytes())
+    rest_bytes = model.rest_bytes(activations=bool(ranges))
+    return Plan(layers=layers, mode="uniform", budget={}, container=container, rest_bytes=rest_bytes)

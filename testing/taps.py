@@ -84,7 +84,8 @@ def _sums(model: Model, batch: Batch) -> Mapping[str, np.ndarray]:
     sums: dict[str, np.ndarray] = {}
     for name, values, _ in model.taps(batch):
         wide = values.astype(np.float64)
-        sums[name] = sums.get(name, np.zeros(3)) + [wide.size, wide.sum(), np.square(wide).sum()]
+        own = np.array([wide.size, wide.sum(), np.square(wide).sum()])
+        sums[name] = sums.get(name, np.zeros(3)) + own
     return sums
 
 

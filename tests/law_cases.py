@@ -117,7 +117,7 @@ def texts(samples, length):
 
 def onnx_two_inputs_two_outputs():
     path, other = text_model(1, "texts"), text_model(2, "texts other")
-    empty = passed_on(dict.fromkeys(("ids", "mask"), ["n", "length"]), "n", INTEGERS)
+    empty = passed_on({name: ["n", "length"] for name in ("ids", "mask")}, "n", INTEGERS)
     return onnx_case(path, other, empty, Batch([texts(3, 6), texts(2, 9)]))
 
 
@@ -198,7 +198,9 @@ class Chain(nn.Module):
 
 
 def torch_module():
-    return torch_case(lambda seed: Chain(seed).eval(), nn.Conv2d(3, 2, 1).eval(), normal(5, 3, 8, 8), input_shape=(3, 8, 8))
+    return torch_case(
+        lambda seed: Chain(seed).eval(), nn.Conv2d(3, 2, 1).eval(), normal(5, 3, 8, 8), input_shape=(3, 8, 8)
+    )
 
 
 def torch_case(build, empty, batch, **options):
