@@ -1,10 +1,11 @@
-"""An adapter for a format of its own: networks of dense layers, stored as matrices in an .npz file.
+"""A format of its own in one file: networks of dense layers, stored as matrices in an archive `.npznet`.
 
 Makes a network, gives its weights 3.5 bits on average, writes it and reads it again: python examples/npz_adapter.py
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import lampq
+from lampq.adapters import ModelFormat, register
 from lampq.adapters.replaced import fitting
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
@@ -33,11 +35,8 @@ class NpzModel:
 
     format, grid, skipped = "npz", "auto", ()
 
-    def __init__(
-        self, path: Path, weights: dict[str, np.ndarray], digest: str, coding: Coding | None = None
-    ) -> None:
-        self.path, self.digest, self._weights = path, digest, weights
-        self.coding = coding or Coding()
+    def __init__(self, path: Path, weights: dict[str, np.ndarray], digest: str) -> None:
+        self.path, self.digest, self._weights, self.coding = path, digest, weights, Coding()
         *_, self._last = weights
         width = next(iter(weights.values())).shape[1]
         self.input_specs = (InputSpec(name="x", shape=(None, width)),)
@@ -70,12 +69,27 @@ class NpzModel:
         inputs = checked_inputs(batch, self.input_specs, str(self.path))
         return Batch([{"y": list(self._steps(group["x"]))[-1][1]} for group in inputs])
 
-    def with_heads(self, choices):
-        model = NpzModel(self.path, self._weights, self.digest, self.coding)
-        model.heads = chosen_heads(
-            choices, self.heads, self.output_specs, self.input_specs, whose=str(self.path)
-        )
+    def _variant(self, **changed):
+        model = copy.copy(self)
+        vars(model).pop("_layers", None)
+        vars(model).update(changed)
         return model
+
+    def with_heads(self, choices):
+        heads = chosen_heads(choices, self.heads, self.output_specs, self.input_specs, whose=str(self.path))
+        return self._variant(heads=heads)
+
+    def with_weights(self, weights):
+        new = {
+            name: fitting(array, self._layer(name).shape, layer=name, whose=str(self.path))
+            for name, array in weights.items()
+        }
+        return self._variant(_weights=self._weights | new)
+
+    def with_coding(self, coding):
+        if coding.block is not None:
+            raise AdapterError("this format keeps one scale per row; leave --block out")
+        return self._variant(coding=coding)
 
     def taps(self, batch):
         names = {layer.name for layer in self.layers()}
@@ -89,22 +103,6 @@ class NpzModel:
             values = values @ weight.T if name == self._last else np.maximum(values @ weight.T, 0)
         yield None, values
 
-    def with_weights(self, weights):
-        new = {
-            name: fitting(array, self._layer(name).shape, layer=name, whose=str(self.path))
-            for name, array in weights.items()
-        }
-        model = NpzModel(self.path, {**self._weights, **new}, self.digest, self.coding)
-        model.heads = self.heads
-        return model
-
-    def with_coding(self, coding):
-        if coding.block is not None:
-            raise AdapterError("this format keeps one scale per row; leave --block out")
-        model = NpzModel(self.path, self._weights, self.digest, coding)
-        model.heads = self.heads
-        return model
-
     def sweep(self, batch, candidates):
         for name, option, weight in candidates:
             yield name, option, self.with_weights({name: weight}).run(batch)
@@ -114,15 +112,21 @@ class NpzModel:
 
     def rest_bytes(self, *, activations=False):
         """The archive without codes and scales: at 7 bits, which take the most planes, and the small matrices."""
-        nothing, layers, arrays = np.zeros(0, np.uint8), {layer.name for layer in self.layers()}, {}
-        for name, weight in self._weights.items():
-            planes = [nothing] * len(fields(7))
-            arrays |= (
-                _stored(name, weight.shape, planes, nothing, (7, 1, 0)) if name in layers else {name: weight}
-            )
-        archive = io.BytesIO()
-        np.savez(archive, **arrays)
+        nothing, archive = np.zeros(0, np.uint8), io.BytesIO()
+        planes = [nothing] * len(fields(7))
+        stored = {
+            layer.name: _stored(layer.name, layer.shape, planes, nothing, (7, 1, 0))
+            for layer in self.layers()
+        }
+        np.savez(archive, **self._arrays(stored))
         return archive.tell()
+
+    def _arrays(self, stored):
+        """What an archive holds, in the order of the model, with some layers quantized."""
+        arrays = {}
+        for name, weight in self._weights.items():
+            arrays |= stored.get(name, {name: weight})
+        return arrays
 
     def file_bytes(self):
         return self.path.stat().st_size
@@ -131,16 +135,13 @@ class NpzModel:
         return {}
 
     def write(self, plan, path, *, calibration=None):
-        model, arrays = (
-            coded_for(self, plan),
-            {name: {name: weight} for name, weight in self._weights.items()},
-        )
+        model, stored = coded_for(self, plan), {}
         for layer in plan.layers:
             rows = encoder(model, layer.name, 0)(layer.weight_bits)
             planes, grid = pack(rows.codes, rows.bits), (rows.bits, rows.step, rows.offset)
-            arrays[layer.name] = _stored(layer.name, layer.shape, planes, rows.scale, grid)
+            stored[layer.name] = _stored(layer.name, layer.shape, planes, rows.scale, grid)
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **{key: array for parts in arrays.values() for key, array in parts.items()})
+            np.savez(handle, **self._arrays(stored))
 
 
 def _stored(name, shape, planes, scale, grid):
@@ -166,26 +167,28 @@ def read(path: Path) -> NpzModel:
     return NpzModel(Path(path), weights, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
+NPZ = ModelFormat(name="npz", title="Dense NumPy", endings=(".npznet",), read=read)
+register(NPZ)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     shapes = {"first": (64, 32), "second": (64, 64), "third": (64, 64), "head": (10, 64)}
     network = {
         name: rng.normal(size=shape).astype(np.float32) / shape[1] ** 0.5 for name, shape in shapes.items()
     }
-    np.savez("network.npz", **network)
-    model = read(Path("network.npz"))
+    with Path("network.npznet").open("wb") as handle:
+        np.savez(handle, **network)
+    model = lampq.read("network.npznet")
     images = rng.normal(size=(128, 32)).astype(np.float32)
 
     profile = lampq.profile(model, images, bits=(2, 3, 4, 6, 8))
     plan = lampq.plan(profile, average_bits=3.5)
-    lampq.apply(model, plan, Path("quantized.npz"), force=True)
+    lampq.apply(model, plan, "quantized.npznet", force=True)
 
-    quantized = read(Path("quantized.npz"))
-    found = lampq.evaluate(quantized, images, reference=model)
-    print({layer.name: layer.weight_bits for layer in plan.layers})
-    print(
-        f"predicted {plan.predicted_kl:.4f} nats, measured {found.kl:.4f}, {plan.payload_bytes:,} bytes of weights"
-    )
+    evaluation = lampq.evaluate(lampq.read("quantized.npznet"), images, reference=model)
+    print(plan.widths, f"{plan.payload_bytes:,} bytes of weights")
+    print(f"predicted {plan.predicted_kl:.4f} nats, measured {evaluation.kl:.4f}")
 
 
 if __name__ == "__main__":

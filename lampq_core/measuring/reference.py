@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -66,8 +67,18 @@ class Reference:
 
 def input_batch(model: Model, batch: BatchLike) -> Batch:
     """Inputs by name, whatever form they come in: a lone array is the model's only input."""
-    specs = model.input_specs
+    specs = [spec for spec in model.input_specs if not spec.optional]
     return Batch.of(batch, name=specs[0].name if len(specs) == 1 else "x")
+
+
+def with_examples(model: Model, batch: BatchLike) -> Model:
+    """The model as the data make it known, where its format leaves shapes and inputs to them (PyTorch modules).
+
+    Raises:
+        AdapterError: It does not take them.
+    """
+    learn = getattr(model, "with_examples", None)
+    return model if learn is None else cast("Model", learn(batch))
 
 
 def measure_reference(model: Model, batch: BatchLike) -> Reference:
