@@ -57,8 +57,8 @@ def _wrong(model: Model, group: dict[str, np.ndarray]) -> list[tuple[str, dict[s
         array = group[spec.name]
         bad = np.full(array.shape, 0.5) if spec.dtype not in FLOATING else array.astype("U8")
         cases += [
-            (f"{bad.dtype} for {spec}", {**group, spec.name: bad}, str(spec)),
-            (f"shape {(*array.shape, 1)} for {spec}", {**group, spec.name: array[..., None]}, str(spec)),
+            (f"{bad.dtype} for {spec}", {**group, spec.name: bad}, spec.name),
+            (f"shape {(*array.shape, 1)} for {spec}", {**group, spec.name: array[..., None]}, spec.name),
         ]
     cases.append(
         ("an unknown input", {**group, "no such input": next(iter(group.values()))}, "no such input")

@@ -197,20 +197,53 @@ class Chain(nn.Module):
         return self.head(torch.tanh(self.mix(tokens)).mean(1))
 
 
+class Texts(nn.Module):
+    """The same as `text_model`."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.table, self.mix = nn.Embedding(300, WIDTH), nn.Linear(WIDTH, HIDDEN)
+        self.head, self.project = nn.Linear(HIDDEN, 6), nn.Linear(WIDTH, 8)
+
+    def forward(self, ids, mask):
+        tokens = self.table(ids)
+        mixed = (tokens * mask[..., None].to(tokens.dtype)).mean(1)
+        classes = torch.softmax(self.head(torch.tanh(self.mix(mixed))), -1)
+        return {"classes": classes, "vectors": self.project(tokens)}
+
+
+class Small(nn.Module):
+    """Its only matrix is too small to be a layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = nn.Parameter(torch.randn(2, 2))
+
+    def forward(self, ids, mask):
+        return (ids * mask).float()[:, :2] @ self.scale
+
+
 def torch_module():
-    return torch_case(
-        lambda seed: Chain(seed).eval(), nn.Conv2d(3, 2, 1).eval(), normal(5, 3, 8, 8), input_shape=(3, 8, 8)
-    )
+    return torch_case(Chain, nn.Conv2d(3, 2, 1), normal(5, 3, 8, 8))
 
 
-def torch_case(build, empty, batch, **options):
+def torch_two_inputs_two_outputs():
+    return torch_case(Texts, Small(), Batch([texts(3, 6), texts(2, 9)]))
+
+
+def torch_case(build, empty, batch):
+    def read(module):
+        return read_torch(module.eval()).with_examples(batch)
+
     return Case(
-        read=lambda: read_torch(build(1), **options),
+        read=lambda: read(build(1)),
         batch=batch,
-        other=lambda: read_torch(build(2), **options),
-        empty=lambda: read_torch(empty, **options),
+        other=lambda: read(build(2)),
+        empty=lambda: read(empty),
         suffix=".safetensors",
-        reopen=lambda path: read_torch(load_quantized(path, build(1)), **options),
+        reopen=lambda path: read(load_quantized(path, build(1))),
         gradients=True,
     )
 
@@ -267,6 +300,7 @@ CASES = {
         tflite_fixture,
         tflite_two_outputs,
         torch_module,
+        torch_two_inputs_two_outputs,
         npz_example,
         numpy_model,
     )

@@ -330,7 +330,9 @@ class TorchModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
         rest = self.rest()
-        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest, activations=activations)
+        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(
+            rest, activations=activations
+        )
 
     def rest(self) -> dict[str, torch.Tensor]:
         """The tensors that are stored with the model and are no layers, in the type that they are stored in."""
