@@ -1,12 +1,31 @@
-"""Arrays that take the place of stored weights."""
+"""Layers by name, and arrays that take the place of their stored weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from lampq.core.values.errors import AdapterError
+
+Known = TypeVar("Known")
+
+
+def named(layers: Mapping[str, Known], name: str, *, whose: str) -> Known:
+    """What is known of a layer.
+
+    Args:
+        layers: The same of all layers, by name.
+        name: The layer.
+        whose: The model, for messages.
+
+    Raises:
+        AdapterError: No layer is so called.
+    """
+    if name not in layers:
+        raise AdapterError(f"{whose} has no layer {name!r}; `lampq inspect` lists them")
+    return layers[name]
 
 
 def fitting(array: np.ndarray, shape: Sequence[int], *, layer: str, whose: str) -> np.ndarray:

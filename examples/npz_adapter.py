@@ -15,14 +15,14 @@ import numpy as np
 
 import lampq
 from lampq.adapters import ModelFormat, register
-from lampq.adapters.replaced import fitting
+from lampq.adapters.replaced import fitting, named
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.choice import chosen_heads
 from lampq.core.values.batch import Batch
 from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head
+from lampq.core.values.head import CLASSES, Head, judged_of
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer, worth_quantizing
 from lampq.core.values.output_spec import OutputSpec
@@ -55,17 +55,13 @@ class NpzModel:
         )
 
     def _layer(self, name):
-        layer = next((layer for layer in self.layers() if layer.name == name), None)
-        if layer is None:
-            raise AdapterError(f"{self.path} has no layer {name}")
-        return layer
+        return named({layer.name: layer for layer in self.layers()}, name, whose=str(self.path))
 
     def weight(self, name):
         return self._weights[self._layer(name).name].copy()
 
     def run(self, batch):
-        if not self.heads[0].judged:
-            raise AdapterError(f"{self.path} has no output to judge; its one is ignored")
+        judged_of(self.heads, str(self.path))
         inputs = checked_inputs(batch, self.input_specs, str(self.path))
         return Batch([{"y": list(self._steps(group["x"]))[-1][1]} for group in inputs])
 

@@ -26,7 +26,7 @@ def an_output_can_be_ignored(case: Case) -> None:
         require_equal(ignored.run(case.batch), expected, case.tolerance, f"without output {first}")
     nothing = model.with_heads([HeadChoice(name=name, role=IGNORE) for name in outputs.names])
     require(not any(head.judged for head in nothing.heads), "outputs that are ignored are judged")
-    require_refused(lambda: nothing.run(case.batch), "a run with nothing to judge")
+    require_refused(lambda: nothing.run(case.batch), "a run with nothing to judge", first)
     require_equal(model.run(case.batch), outputs, case.tolerance, "the model with all outputs")
     require(len(nothing.layers()) == len(model.layers()), "a model with nothing to judge has other layers")
 

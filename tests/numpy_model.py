@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lampq.adapters.replaced import fitting
+from lampq.adapters.replaced import fitting, named
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import from_rows
@@ -15,8 +15,7 @@ from lampq.core.readouts.choice import chosen_heads
 from lampq.core.values.batch import Batch
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.checked_inputs import checked_inputs
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head
+from lampq.core.values.head import CLASSES, Head, judged_of
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
@@ -77,10 +76,7 @@ class NumpyModel:
         return self._layers
 
     def _layer(self, name):
-        layer = next((layer for layer in self.layers() if layer.name == name), None)
-        if layer is None:
-            raise AdapterError(f"{self.path} has no layer {name}")
-        return layer
+        return named({layer.name: layer for layer in self.layers()}, name, whose=str(self.path))
 
     def weight(self, name):
         return self._weights[self._layer(name).name].copy()
@@ -106,8 +102,7 @@ class NumpyModel:
         return self._variant(heads=heads)
 
     def run(self, batch):
-        if not self.heads[0].judged:
-            raise AdapterError(f"{self.path} has no output to judge")
+        judged_of(self.heads, str(self.path))
         return Batch([{"logits": self._forward(array)[-1]} for array in self._arrays(batch)])
 
     def sweep(self, batch, candidates):

@@ -334,7 +334,8 @@ class Runtime:
             products: Record fused attention as the two products and the softmax that it stands for.
 
         Raises:
-            AdapterError: The module fails on them; or products are wanted, and the model calls a fused attention that has no plain form.
+            AdapterError: The module fails on them; or products are wanted, and it calls a fused attention that has no
+                plain form.
         """
         shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
         key = (shapes, grad, products)
