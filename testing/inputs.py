@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def inputs_are_as_described(case: Case) -> None:
         renamed = Batch([{"another name": group[name]} for group in inputs.groups])
         require_equal(model.run(renamed), model.run(inputs), case.tolerance, "a lone array of another name")
     if len(inputs.groups) == 1:
-        shuffled = Batch.of(dict(reversed(inputs.groups[0].items())))
+        shuffled = Batch.of(dict(reversed(list(inputs.groups[0].items()))))
         require_equal(model.run(shuffled), model.run(inputs), case.tolerance, "inputs in another order")
 
 
@@ -45,9 +46,7 @@ def inputs_that_do_not_fit_are_refused(case: Case) -> None:
     }
     for what, use in uses.items():
         for wrong, batch, mentioned in _wrong(model, group):
-            require_refused(
-                lambda use=use, batch=batch: use(Batch.of(batch)), f"{what} with {wrong}", mentioned
-            )
+            require_refused(partial(use, Batch.of(batch)), f"{what} with {wrong}", mentioned)
 
 
 def _wrong(model: Model, group: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.ndarray], str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -74,15 +75,14 @@ def weights_that_do_not_fit_are_refused(case: Case) -> None:
     name, weight = next(iter(_weights(model).items()))
     longer = np.concatenate([weight, weight[:1]])
     require_refused(lambda: model.weight(_UNKNOWN), "the weight of an unknown layer", _UNKNOWN)
-    ways: tuple[tuple[str, Callable[[str, np.ndarray], object]], ...] = (
-        ("a variant", lambda n, w: model.with_weights({n: w})),
-        ("a sweep", lambda n, w: list(model.sweep(case.batch, [(n, 0, w)]))),
-    )
-    for what, give in ways:
-        require_refused(lambda give=give: give(_UNKNOWN, weight), f"{what} of an unknown layer", _UNKNOWN)
-        require_refused(lambda give=give: give(name, longer), f"{what} of another shape", name)
-        flat = weight.reshape(-1)
-        require_refused(lambda give=give, flat=flat: give(name, flat), f"{what} of another rank", name)
+    ways: Mapping[str, Callable[[str, np.ndarray], object]] = {
+        "a variant": lambda n, w: model.with_weights({n: w}),
+        "a sweep": lambda n, w: list(model.sweep(case.batch, [(n, 0, w)])),
+    }
+    for what, give in ways.items():
+        require_refused(partial(give, _UNKNOWN, weight), f"{what} of an unknown layer", _UNKNOWN)
+        require_refused(partial(give, name, longer), f"{what} of another shape", name)
+        require_refused(partial(give, name, weight.reshape(-1)), f"{what} of another rank", name)
 
 
 def _weights(model: Model) -> dict[str, np.ndarray]:
