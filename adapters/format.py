@@ -73,6 +73,7 @@ class ModelFormat:
         packages: Modules of that extra and the packages they come from.
         detect: Whether a file with another ending, by its first bytes, or a folder is of this format.
         is_code: Whether a source that is no file names code that makes a model, which may be given weights.
+        takes_shapes: Whether a source may be given the shapes of its inputs, with the option `input_shape`.
         advice: What keeps a file from being read by this format though it looks like one of it, for `PATH ADVICE`.
         stored: The quantized weights that a source holds, whichever tool quantized it.
         beside: Further files that belong to one.
@@ -94,6 +95,7 @@ class ModelFormat:
     packages: Mapping[str, str] = field(default_factory=dict)
     detect: Callable[[Path, bytes], bool] = _not_told
     is_code: Callable[[str], bool] = _no_code
+    takes_shapes: Callable[[str], bool] = _no_code
     advice: Callable[[Path], str] = _no_advice
     stored: Callable[[str | Path], Iterable[StoredWeight]] = _nothing_stored
     beside: Callable[[Path], tuple[Path, ...]] = _nothing_beside

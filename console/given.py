@@ -68,7 +68,7 @@ def read_options(args: Namespace, model: str) -> dict[str, Any]:
 def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:
     if not args.input_shapes:
         return {}
-    if adapters.detect(model) not in ("factory", "hugging_face", "safetensors"):
+    if not adapters.format_of(model).takes_shapes(model):
         raise AdapterError(f"--input-shape goes with a PyTorch model; {model} says the shapes of its inputs")
     return {"input_shape": dict(args.input_shapes)}
 

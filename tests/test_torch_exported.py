@@ -195,7 +195,7 @@ def test_a_program_of_other_things_than_tensors(tmp_path):
             return x * factor
 
     torch.export.save(torch.export.export(Scaled(), (torch.ones(2, 3), 3)), tmp_path / "a.pt2")
-    refuse(tmp_path / "a.pt2", "its input factor is no batch of samples")
+    refuse(tmp_path / "a.pt2", "takes 3 beside batches of samples")
 
 
 def test_a_division_that_would_end_the_process_is_refused(tmp_path):

@@ -104,7 +104,7 @@ def _inputs(path: Path, program: Any) -> dict[str, tuple[Any, ...]]:
         value = nodes.get(name)
         if not isinstance(value, torch.Tensor) or value.dim() < 1:
             raise AdapterError(
-                f"{path}: its input {name} is no batch of samples; export it with tensors alone"
+                f"{path}: takes {name} beside batches of samples; export it with tensors alone"
             )
         shapes[name] = tuple(value.shape)
     if not shapes:

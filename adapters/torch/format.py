@@ -36,6 +36,11 @@ def _is_code(source: str) -> bool:
     return source.startswith(_TIMM) or (bool(colon) and factory.isidentifier() and len(module) > 1)
 
 
+def _takes_shapes(source: str) -> bool:
+    """Modules do; an exported program has the shapes it was exported with."""
+    return not ends(Path(source), (".pt2",))
+
+
 def _advice(path: Path) -> str:
     if path.is_dir():
         return f"is a folder without {_MARKER}; name a model file or a Hugging Face folder"
@@ -96,6 +101,7 @@ TORCH = ModelFormat(
     read=_read,
     detect=_detect,
     is_code=_is_code,
+    takes_shapes=_takes_shapes,
     advice=_advice,
     stored=_stored,
     reread=_reread,
