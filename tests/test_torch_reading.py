@@ -314,5 +314,4 @@ def test_logits_that_are_not_finite():
 def test_a_model_without_weights_to_quantize():
     model = read(seeded(torch.nn.Linear, 4, 4), input_shape=(4,))
     assert np.asarray(model.run(np.zeros((2, 4), np.float32))).shape == (2, 4)
-    with pytest.raises(AdapterError, match="no weights to quantize"):
-        model.layers()
+    assert model.layers() == ()

@@ -23,6 +23,7 @@ from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.messages import listed
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
@@ -215,9 +216,11 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
     layers = model.layers()
     if not layers:
         stored = len(model.stored_bits())
-        already = f"; {stored} are quantized already" if stored else ""
+        already = [f"{stored} are quantized already"] if stored else []
+        reasons = [*already, *sorted({reason for _, reason in model.skipped})]
+        why = f" ({listed(reasons, separator='; ')})" if reasons else ""
         raise AdapterError(
-            f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
+            f"{model.path.name} has no layer that can be quantized{why}; `lampq inspect` tells more"
         )
     return selection.split(layers)
 

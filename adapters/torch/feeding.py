@@ -66,7 +66,7 @@ def typed(arrays: Mapping[str, np.ndarray], example: Inputs, module: torch.nn.Mo
         try:
             tensor = to_tensor(array, module, floating=floating)
         except AdapterError as err:
-            raise AdapterError(f"{model}: {err}") from err
+            raise AdapterError(f"{model}: input {name}: {err}") from err
         inputs[name] = tensor if like is None else tensor.to(like.device, like.dtype)
     return inputs
 

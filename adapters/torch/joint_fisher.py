@@ -67,7 +67,6 @@ def joint_fisher(
         place = slice(done, done + part.count)
         vectors = readout.directions(
             part.reference(readout),
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             samples=numbers[place],

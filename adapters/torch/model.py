@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lampq.adapters.replaced import fitting, named
 from lampq.adapters.torch import compressed, packed, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.fisher import fisher_sums
@@ -31,7 +32,7 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import Head, HeadChoice
+from lampq.core.values.head import Head, HeadChoice, judged_of
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
@@ -39,6 +40,9 @@ from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
+
+# The range that takes most room in a header.
+_LONGEST = -1.2345678901234567e-100
 
 
 class TorchModel:
@@ -191,7 +195,7 @@ class TorchModel:
     def run(self, batch: BatchLike) -> Batch:
         """The judged outputs of preprocessed inputs, canonical, float32, samples first."""
         chunks = list(self.runtime.chunks(self._batch(batch)))
-        heads = self.judged
+        heads = judged_of(self.heads, self.name)
         outputs = [
             real_rows(
                 forward(self.runtime, self.tensors, self.rounding, chunk.inputs), chunk, heads, self.name
@@ -306,7 +310,9 @@ class TorchModel:
         """Outputs with one layer replaced at a time; what comes before the layer is computed once."""
         batch = self._batch(batch)
         parsed = (((name, option), self._change(name, value)) for name, option, value in candidates)
-        swept = sweep(self.runtime, self.tensors, batch, parsed, self.judged, self.rounding)
+        swept = sweep(
+            self.runtime, self.tensors, batch, parsed, judged_of(self.heads, self.name), self.rounding
+        )
         for (name, option), outputs in swept:
             yield name, option, outputs
 
@@ -327,7 +333,9 @@ class TorchModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
         rest = self.rest()
-        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
+        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(
+            rest, activations=activations
+        )
 
     def rest(self) -> dict[str, torch.Tensor]:
         """The tensors that are stored with the model and are no layers, in the type that they are stored in."""
@@ -361,7 +369,6 @@ class TorchModel:
             self,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,
@@ -404,7 +411,7 @@ class TorchModel:
         """
         return writing.write(self, plan, path)
 
-    def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
+    def _header_bytes(self, rest: Mapping[str, torch.Tensor], *, activations: bool) -> int:
         if self.hugging_face:
             return compressed.header_bytes(self, rest)
         records = {
@@ -416,15 +423,16 @@ class TorchModel:
                 shape=layer.shape,
                 channel_axis=layer.channel_axis,
                 block=self.coding.block,
+                container="int8",
+                activation_bits=8 if activations else None,
+                activation_range=(_LONGEST, _LONGEST) if activations else None,
             )
             for layer in self.layers()
         }
         return packed.header_bytes(records, writing.origin(self), rest)
 
     def _parameter(self, name: str) -> str:
-        if name not in self.parameters:
-            raise AdapterError(f"{self.runtime.name} has no layer {name}; `lampq inspect` lists them")
-        return self.parameters[name]
+        return named(self.parameters, name, whose=self.name)
 
     def _change(self, name: str, value: np.ndarray | Setting) -> Change:
         if isinstance(value, Setting):
@@ -435,11 +443,8 @@ class TorchModel:
 
     def _tensor(self, name: str, array: np.ndarray) -> torch.Tensor:
         old = self.tensors[self._parameter(name)]
-        if tuple(array.shape) != tuple(old.shape):
-            raise AdapterError(
-                f"layer {name}: an array of shape {array.shape} for a weight of {tuple(old.shape)}"
-            )
-        return torch.from_numpy(np.ascontiguousarray(array)).to(old.device, old.dtype)
+        array = fitting(array, old.shape, layer=name, whose=self.name)
+        return torch.from_numpy(array).to(old.device, old.dtype)
 
 
 def layer_name(parameter: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.torch.variant import Varied
-from lampq.core.values.errors import AdapterError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.layer import Layer
 
@@ -20,11 +19,9 @@ def layer_records(model: Varied, chosen: Mapping[str, str]) -> Iterator[Layer]:
         chosen: Pattern -> kind, overriding what names say.
 
     Raises:
-        AdapterError: There are none.
+        RecordError: One holds NaN or infinity.
     """
     runtime, names = model.runtime, list(model.parameters)
-    if not names:
-        raise AdapterError(f"{runtime.name} has no weights to quantize; `lampq inspect` says why")
     kinds = [
         infer_kind(
             name,

@@ -153,16 +153,25 @@ class Runtime:
         Raises:
             AdapterError: The module fails on them.
         """
+        with torch.no_grad(), self._fed(inputs):
+            if self.fronts:
+                return self.recording(inputs, weights).tape.run(weights, inputs)
+            return self.forward(weights, inputs)
+
+    @contextlib.contextmanager
+    def _fed(self, inputs: Named) -> Iterator[None]:
+        """Say in one line what a module has against its inputs.
+
+        Raises:
+            AdapterError: The module fails on them.
+        """
         try:
-            with torch.no_grad():
-                if self.fronts:
-                    return self.recording(inputs, weights).tape.run(weights, inputs)
-                return self.forward(weights, inputs)
+            yield
         except AdapterError:
             raise
         # Modules raise whatever a wrong input makes them stumble over.
         except Exception as err:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs.values())
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
             raise AdapterError(
                 f"{self.name} fails on inputs of shape {shapes}: {reason(err, last=True)}"
             ) from err
@@ -325,14 +334,15 @@ class Runtime:
             products: Record fused attention as the two products and the softmax that it stands for.
 
         Raises:
-            AdapterError: Products are wanted, and the model calls a fused attention that has no plain form.
+            AdapterError: The module fails on them; or products are wanted, and it calls a fused attention that has no
+                plain form.
         """
         shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
         key = (shapes, grad, products)
         reusable = self.obstacle is None
         if reusable and key in self._recordings:
             return self._recordings[key]
-        with plain_products() if products else contextlib.nullcontext():
+        with self._fed(inputs), plain_products() if products else contextlib.nullcontext():
             tape, _, _ = self._record(self.weights if weights is None else weights, inputs, grad)
         fused = next((op for op in tape.operations if "attention" in op.name), None)
         if products and fused is not None:

@@ -16,7 +16,7 @@ from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values import staging
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_folder, atomic_path
 
@@ -39,6 +39,7 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
         The largest difference of an output, relative to its largest entry.
 
     Raises:
+        PlanError: The plan names a layer that the model has not.
         AdapterError: The path names another format, or what was written computes something else.
     """
     path = Path(path)
@@ -46,6 +47,9 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
     if not directory and path.suffix != ".safetensors":
         kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
         raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
+    unknown = [layer.name for layer in plan.layers if layer.name not in model.parameters]
+    if unknown:
+        raise PlanError(f"the plan is for another model: {model.path.name} has no layer {unknown[0]}")
     model = coded_for(model, plan)
     if directory:
         # Rounding what is stored as floats would cost accuracy and save nothing.

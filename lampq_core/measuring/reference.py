@@ -12,8 +12,7 @@ import numpy as np
 from lampq.core.measuring.model import Model
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import Head
+from lampq.core.values.head import Head, judged_of
 
 # A sweep holds about four copies of the outputs of a slice.
 _SLICE_BYTES = 1 << 26
@@ -122,10 +121,4 @@ def judged_heads(model: Model) -> tuple[Head, ...]:
     Raises:
         AdapterError: There is none.
     """
-    heads = tuple(head for head in model.heads if head.judged)
-    if not heads:
-        reasons = "; ".join(f"{head.name}: {head.reason}" for head in model.heads) or "it has none"
-        raise AdapterError(
-            f"{model.path.name} has no output to judge ({reasons}); name one with --output NAME=ROLE"
-        )
-    return heads
+    return judged_of(model.heads, model.path.name)
