@@ -103,123 +103,163 @@ def pass_on(lanes: Lanes) -> Slope:
     factor, unit = lanes.metric.factor, np.ascontiguousarray(lanes.unit.T)
     zero, lowest, highest = lanes.zero[:, 0], lanes.lowest[:, 0], lanes.highest[:, 0]
     # Features along the first axis: the loop goes through them one by one.
-    goals = np.ascontiguousarray((lanes.weight / lanes.units() + lanes.zero).T)
-    errors, terms, code = np.empty_like(goals), np.empty_like(goals), np.empty_like(zero)
-    energy = np.zeros(len(zero))
-    for start in range(0, len(goals), _BLOCK):
-        stop = min(start + _BLOCK, len(goals))
-        near, carried = factor[start:stop, start:stop], terms[start:stop]
-        np.matmul(factor[start:stop, :start], errors[:start], out=carried)
-        for k in range(stop - start):
-            row, step = start + k, unit[lanes.groups[start + k]]
+    errors = np.empty(lanes.weight.T.shape, dtype=np.float32)
+    terms, code, energy = np.empty_like(errors), np.empty_like(zero), np.zeros(len(zero))
+    for start in range(0, len(errors), _BLOCK):
+        block = slice(start, min(start + _BLOCK, len(errors)))
+        near, carried = factor[block, block], terms[block]
+        np.matmul(factor[block, :start], errors[:start], out=carried)
+        goals = np.ascontiguousarray((lanes.weight[:, block] / lanes.units(block) + lanes.zero).T)
+        for k, row in enumerate(range(block.start, block.stop)):
+            step = unit[lanes.groups[row]]
             carried[k] += near[k, :k] @ errors[start:row]
             np.divide(carried[k], step, out=code)
-            np.subtract(goals[row], code, out=code)
+            np.subtract(goals[k], code, out=code)
             _settle(code, lowest, highest)
-            np.subtract(code, goals[row], out=errors[row])
+            np.subtract(code, goals[k], out=errors[row])
             errors[row] *= step
-            goals[row] = code
-        carried += errors[start:stop]
-        pivots = lanes.metric.pivots[start:stop]
-        energy += np.einsum("nk,nk,n->k", carried, carried, pivots)
+            goals[k] = code
+        lanes.codes[:, block] = goals.T
+        carried += errors[block]
+        pivots = lanes.metric.pivots[block]
+        squares = np.square(carried)
+        energy += pivots @ squares
         carried *= pivots[:, None]
-    lanes.codes = np.ascontiguousarray(goals.T)
-    return Slope(values=np.ascontiguousarray(lanes.metric.slope(terms).T), energy=energy)
+    return Slope(values=lanes.metric.slope(terms), energy=energy)
 
 
-def descend(lanes: Lanes, slope: Slope) -> None:
+def descend(lanes: Lanes, slope: Slope, active: np.ndarray) -> np.ndarray:
     """One sweep of coordinate descent: block after block, codes move while that lowers the error.
 
     Few codes want to move, 1 % after `pass_on` and less in every sweep, so the lanes that have some in a block are
     looked up first, and a step moves one code of each.
+
+    Args:
+        lanes: Whose codes.
+        slope: Theirs.
+        active: Indices of the lanes to look at, increasing.
+
+    Returns:
+        Indices of the lanes that have moved, increasing.
     """
     moment, columns = lanes.metric.moment, lanes.codes.shape[1]
+    power = np.diag(moment).copy()
+    moved = np.zeros(len(lanes.codes), dtype=bool)
     for start in range(0, columns, _BLOCK):
         block = slice(start, min(start + _BLOCK, columns))
-        step = lanes.units(block)
-        wanted = lanes.codes[:, block] - slope.values[:, block] / (step * np.diag(moment)[block])
-        _settle(wanted, lanes.lowest, lanes.highest)
-        moving = np.flatnonzero((wanted != lanes.codes[:, block]).any(axis=1))
+        steps = _Steps(
+            near=moment[block, block],
+            codes=lanes.codes[active, block],
+            slope=slope.values[active, block],
+            unit=lanes.units(block)[active],
+            lowest=lanes.lowest[active],
+            highest=lanes.highest[active],
+        )
+        moving = np.flatnonzero((steps.wanted() != steps.codes).any(axis=1))
         if not len(moving):
             continue
-        codes, change = _moved(lanes, slope, moving, block)
-        moves = (codes - lanes.codes[moving, block]) * (step[moving])
-        lanes.codes[moving, block] = codes
-        slope.values[moving] += moves @ moment[block]
-        slope.energy[moving] += change
+        who, steps = active[moving], steps.take(moving)
+        before = steps.codes.copy()
+        slope.energy[who] += steps.run()
+        moved[who] = True
+        lanes.codes[who, block] = steps.codes
+        slope.values[who] += ((steps.codes - before) * steps.unit) @ moment[block]
+    return np.flatnonzero(moved)
 
 
-def _moved(
-    lanes: Lanes, slope: Slope, moving: np.ndarray, block: slice
-) -> tuple[np.ndarray, np.ndarray]:
-    """New codes of a block in some lanes, shape (M, B), and the change of their energy, shape (M,)."""
-    near = np.ascontiguousarray(lanes.metric.moment[block, block])
-    power = np.diag(near)
-    codes, local = lanes.codes[moving, block], slope.values[moving, block]
-    unit = np.broadcast_to(lanes.units(block), (len(lanes.codes), len(near)))[moving]
-    lowest, highest = lanes.lowest[moving], lanes.highest[moving]
-    change, open_ = np.zeros(len(moving)), np.arange(len(moving))
-    # Every step lowers the error, so this ends; rounding errors may let one lane go back and forth.
-    for _ in range(2 * len(near)):
-        here, step = codes[open_], unit[open_]
-        wanted = here - local[open_] / (step * power)
-        _settle(wanted, lowest[open_], highest[open_])
-        moves = (wanted - here) * step
-        gains = moves * (2 * local[open_] + moves * power)
-        best = gains.argmin(axis=1)
-        at = np.arange(len(open_))
-        gain = gains[at, best]
-        better = gain < 0
-        if not better.any():
-            break
-        at, best, open_ = at[better], best[better], open_[better]
-        codes[open_, best] = wanted[at, best]
-        local[open_] += moves[at, best][:, None] * near[best]
-        change[open_] += gain[better]
-    return codes, change
-
-
-def refit(lanes: Lanes, slope: Slope, pull: np.ndarray) -> None:
-    """Give the scales their best values for the codes there are; old ones where that is not positive.
+def refit(lanes: Lanes, slope: Slope, pull: np.ndarray, active: np.ndarray) -> None:
+    """Give scales their best values for the codes there are; old ones where that is not positive.
 
     Args:
         lanes: Whose scales.
         slope: Theirs.
         pull: weight @ H, shape (rows, N), for the rows that lanes repeat width after width. Where a row has one scale,
             slope and pull add up to values @ H.
+        active: Indices of the lanes to refit.
     """
-    if lanes.unit.shape[1] == 1:
-        integers = lanes.codes - lanes.zero
-        through = slope.values.reshape(-1, *pull.shape) + pull
-        through = through.reshape(slope.values.shape)
-        through /= lanes.unit
-        _refit_group(lanes, slope, 0, slice(None), integers, through)
-        return
-    for group in range(lanes.unit.shape[1]):
-        members = np.flatnonzero(lanes.groups == group)
-        integers = lanes.codes[:, members] - lanes.zero
-        _refit_group(lanes, slope, group, members, integers, integers @ lanes.metric.moment[members])
+    integers, values = lanes.codes[active] - lanes.zero[active], slope.values[active]
+    unit, energy = lanes.unit[active], slope.energy[active]
+    for group in range(unit.shape[1]):
+        if unit.shape[1] == 1:
+            own, part = integers, values
+            through = (values + pull[active % len(pull)]) / unit
+            power = np.einsum("kn,kn->k", own, through)
+        else:
+            members = np.flatnonzero(lanes.groups == group)
+            own, part = integers[:, members], values[:, members]
+            through = own @ lanes.metric.moment[members]
+            power = np.einsum("kn,kn->k", own, through[:, members])
+        descent = np.einsum("kn,kn->k", own, part)
+        new = unit[:, group] - descent / np.maximum(power, _TINY)
+        new = np.where((power > _TINY) & (new > _TINY), new, unit[:, group])
+        change = new - unit[:, group]
+        energy += change * (2 * descent + change * power)
+        through *= change[:, None]
+        values += through
+        unit[:, group] = new
+    lanes.unit[active], slope.values[active], slope.energy[active] = unit, values, energy
 
 
-def _refit_group(
-    lanes: Lanes,
-    slope: Slope,
-    group: int,
-    members: np.ndarray | slice,
-    integers: np.ndarray,
-    through: np.ndarray,
-) -> None:
-    """One scale of every lane, all others as they are; `through` is what its features do, integers @ H[members]."""
-    power = np.einsum("kn,kn->k", integers, through[:, members])
-    descent = np.einsum("kn,kn->k", integers, slope.values[:, members])
-    old = lanes.unit[:, group]
-    new = old - descent / np.maximum(power, _TINY)
-    new = np.where((power > _TINY) & (new > _TINY), new, old)
-    change = new - old
-    slope.energy += change * (2 * descent + change * power)
-    through *= change[:, None]
-    slope.values += through
-    lanes.unit[:, group] = new
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Steps:
+    """Coordinate descent among the features of a block. M lanes, B features.
+
+    Attributes:
+        near: H of the block, shape (B, B).
+        codes: Shape (M, B).
+        slope: errors @ H, shape (M, B).
+        unit: Shape (M, B) or (M, 1).
+        lowest: Shape (M, 1).
+        highest: Shape (M, 1).
+    """
+
+    near: np.ndarray
+    codes: np.ndarray
+    slope: np.ndarray
+    unit: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+
+    def take(self, lanes: np.ndarray) -> _Steps:
+        """Some lanes: copies."""
+        return _Steps(
+            near=self.near,
+            codes=self.codes[lanes],
+            slope=self.slope[lanes],
+            unit=self.unit[lanes],
+            lowest=self.lowest[lanes],
+            highest=self.highest[lanes],
+        )
+
+    def wanted(self) -> np.ndarray:
+        """The best code of every feature, all others as they are."""
+        wanted = self.slope / np.diag(self.near)
+        wanted /= self.unit
+        np.subtract(self.codes, wanted, out=wanted)
+        _settle(wanted, self.lowest, self.highest)
+        return wanted
+
+    def run(self) -> np.ndarray:
+        """Move the code that gains most, again and again; gives the change of the energy, shape (M,)."""
+        change, left = np.zeros(len(self.codes)), np.arange(len(self.codes))
+        power, here = np.diag(self.near), self
+        # Every step lowers the error, so this ends; rounding errors could let one lane go back and forth.
+        for _ in range(2 * len(power)):
+            wanted = here.wanted()
+            moves = (wanted - here.codes) * here.unit
+            gains = moves * (2 * here.slope + moves * power)
+            best, lanes = gains.argmin(axis=1), np.arange(len(left))
+            gain = gains[lanes, best]
+            better = np.flatnonzero(gain < 0)
+            if not len(better):
+                break
+            best, left = best[better], left[better]
+            change[left] += gain[better]
+            self.codes[left, best] = wanted[better, best]
+            step, here = moves[better, best], here.take(better)
+            here.codes[np.arange(len(left)), best] = wanted[better, best]
+            here.slope += step[:, None] * self.near[best]
+        return change
 
 
 def _settle(goals: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> None:

@@ -64,11 +64,11 @@ class OutputMetric:
         )
 
     def slope(self, terms: np.ndarray) -> np.ndarray:
-        """H e of errors by feature, from pivots * F e; both of shape (N, K)."""
-        slope = np.empty_like(terms)
+        """e H of errors of weights, shape (K, N), from pivots * F e^T, shape (N, K)."""
+        slope = np.empty(terms.T.shape, dtype=np.float32)
         for start in range(0, len(terms), _STRIPE):
             stop = min(start + _STRIPE, len(terms))
-            np.matmul(self.factor[start:, start:stop].T, terms[start:], out=slope[start:stop])
+            slope[:, start:stop] = terms[start:].T @ self.factor[start:, start:stop]
         return slope
 
     def own_part(self, energy: np.ndarray, errors: np.ndarray) -> np.ndarray:

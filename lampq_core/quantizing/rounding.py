@@ -111,10 +111,12 @@ def _improve(metric: OutputMetric, rows: np.ndarray, nearest: Sequence[Quantized
     plain = lanes.errors()
     pull = lanes.weight[: len(rows)] @ metric.moment
     slope = pass_on(lanes)
-    descend(lanes, slope)
+    active = np.arange(len(lanes.codes))
+    descend(lanes, slope, active)
     for _ in range(_SWEEPS - 1):
-        refit(lanes, slope, pull)
-        descend(lanes, slope)
+        refit(lanes, slope, pull, active)
+        # A lane that has not moved since its scales were refitted has nothing left to gain.
+        active = descend(lanes, slope, active)
     better = _better(lanes, slope, plain).reshape(len(nearest), -1)
     codes = np.empty(lanes.codes.shape, dtype=np.uint8)
     codes[:, metric.order] = lanes.codes
