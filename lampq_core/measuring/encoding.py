@@ -60,25 +60,24 @@ class _InputEncoder:
         self._block = row_block(weight.shape, channel_axis, model.coding.block)
         self._rows = as_rows(weight, channel_axis)
         self._moment = moment
-        self._rounding: InputRounding | None = None
         self._widths = widths
         self._key = (name, hashlib.blake2b(self._rows.data, digest_size=16).hexdigest(), self._block)
         self._ready: dict[int, Quantized] = {}
 
     def __call__(self, bits: int) -> Quantized:
-        found = self._ready.get(bits) or self._kept.get((*self._key, bits))
-        return self._chosen(bits) if found is None else found
+        known = self._known(bits)
+        return self._chosen(bits) if known is None else known
+
+    def _known(self, bits: int) -> Quantized | None:
+        return self._ready.get(bits) or self._kept.get((*self._key, bits))
 
     def _chosen(self, bits: int) -> Quantized:
         """The codes of a width, chosen together with those of all others that are wanted and not known."""
         wanted = [
-            width
-            for width in dict.fromkeys((bits, *self._widths))
-            if width == bits or (width not in self._ready and self._kept.get((*self._key, width)) is None)
+            bits,
+            *(width for width in dict.fromkeys(self._widths) if width != bits and self._known(width) is None),
         ]
-        if self._rounding is None:
-            self._rounding = InputRounding(self._moment)
-        chosen = self._rounding.quantize(self._rows, wanted, grid=self._grid, block=self._block)
+        chosen = InputRounding(self._moment).quantize(self._rows, wanted, grid=self._grid, block=self._block)
         for width, quantized in zip(wanted, chosen, strict=True):
             if not self._kept.put((*self._key, width), quantized):
                 self._ready[width] = quantized

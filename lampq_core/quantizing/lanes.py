@@ -155,12 +155,13 @@ def descend(lanes: Lanes, slope: Slope, active: np.ndarray) -> np.ndarray:
             lowest=lanes.lowest[active],
             highest=lanes.highest[active],
         )
-        moving = np.flatnonzero((steps.wanted() != steps.codes).any(axis=1))
+        wanted = steps.wanted()
+        moving = np.flatnonzero((wanted != steps.codes).any(axis=1))
         if not len(moving):
             continue
         who, steps = active[moving], steps.take(moving)
         before = steps.codes.copy()
-        slope.energy[who] += steps.run()
+        slope.energy[who] += steps.run(wanted[moving])
         moved[who] = True
         lanes.codes[who, block] = steps.codes
         slope.values[who] += ((steps.codes - before) * steps.unit) @ moment[block]
@@ -239,15 +240,21 @@ class _Steps:
         _settle(wanted, self.lowest, self.highest)
         return wanted
 
-    def run(self) -> np.ndarray:
-        """Move the code that gains most, again and again; gives the change of the energy, shape (M,)."""
+    def run(self, wanted: np.ndarray) -> np.ndarray:
+        """Move the code that gains most to where it is `wanted`, again and again, until none is.
+
+        Returns:
+            The change of the energy, shape (M,).
+        """
         change, left = np.zeros(len(self.codes)), np.arange(len(self.codes))
         power, here = np.diag(self.near), self
         # Every step lowers the error, so this ends; rounding errors could let one lane go back and forth.
         for _ in range(2 * len(power)):
-            wanted = here.wanted()
-            moves = (wanted - here.codes) * here.unit
-            gains = moves * (2 * here.slope + moves * power)
+            moves = wanted - here.codes
+            moves *= here.unit
+            gains = moves * power
+            gains += 2 * here.slope
+            gains *= moves
             best, lanes = gains.argmin(axis=1), np.arange(len(left))
             gain = gains[lanes, best]
             better = np.flatnonzero(gain < 0)
@@ -257,8 +264,9 @@ class _Steps:
             change[left] += gain[better]
             self.codes[left, best] = wanted[better, best]
             step, here = moves[better, best], here.take(better)
-            here.codes[np.arange(len(left)), best] = wanted[better, best]
+            here.codes[np.arange(len(left)), best] = self.codes[left, best]
             here.slope += step[:, None] * self.near[best]
+            wanted = here.wanted()
         return change
 
 

@@ -17,7 +17,7 @@ GRIDS = ("mid_rise", "mid_tread")
 NARROW = "narrow"
 
 # A block of rows this large stays in a core's cache through all passes of the search.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 # Fewer blocks are done before threads have started.
 _FEWEST_FOR_THREADS = 4
 _CANDIDATES = 12
@@ -177,14 +177,14 @@ def _search_mid_rise(
     def fit(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.multiply(magnitude, (1 / cell)[:, None], out=buffer)
         np.floor(buffer, out=buffer)
-        # Several times as fast as the minimum.
-        np.clip(buffer, 0, top, out=buffer)
+        # Twice as fast as the minimum.
+        buffer.clip(0, top, out=buffer)
         np.add(buffer, np.float32(0.5), out=buffer)
         return _least_squares(magnitude, buffer, power)
 
     cell = _best_fit(fit, _clip_points(rows, start_range) / (top + 1))
     np.multiply(magnitude, (1 / cell)[:, None], out=buffer)
-    np.clip(np.floor(buffer, out=buffer), 0, top, out=buffer)
+    np.floor(buffer, out=buffer).clip(0, top, out=buffer)
     np.add(buffer, np.float32(0.5), out=buffer)
     # Half the distance to zero in steps, on the side of the weight.
     codes = (np.copysign(buffer, rows) + (top + np.float32(0.5))).astype(np.uint8)
@@ -212,7 +212,7 @@ def _search_mid_tread(
     def fit(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.multiply(rows, (1 / scale)[:, None], out=buffer)
         np.rint(buffer, out=buffer)
-        np.clip(buffer, low, half - 1, out=buffer)
+        buffer.clip(low, half - 1, out=buffer)
         return _least_squares(rows, buffer, power)
 
     # The largest code is half - 1, so the clip point of the larger side lies half a step beyond it.
@@ -238,18 +238,19 @@ def _best_fit(fit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], starts
     tiny = np.float32(1e-38)
     best_scale = starts[-1].copy()
     best_error = np.full(starts.shape[1], np.inf, dtype=np.float32)
-    place = np.full(starts.shape[1], len(starts) - 1)
+    place, rows = np.full(starts.shape[1], len(starts) - 1), np.arange(starts.shape[1])
 
     def attempt(start: np.ndarray) -> np.ndarray:
         scale, error = fit(start)
         better = (error < best_error) & (scale > tiny)
-        best_scale[better], best_error[better] = scale[better], error[better]
+        np.copyto(best_scale, scale, where=better)
+        np.copyto(best_error, error, where=better)
         return better
 
     for index in range(len(starts))[_COARSE]:
-        place[attempt(starts[index])] = index
+        np.copyto(place, index, where=attempt(starts[index]))
     for near in (place - 1, np.minimum(place + 1, len(starts) - 1)):
-        attempt(np.take_along_axis(starts, near[None], axis=0)[0])
+        attempt(starts[near, rows])
     for _ in range(_REFINEMENTS):
         if not attempt(best_scale).any():
             break

@@ -25,10 +25,10 @@ from lampq.core.values.errors import RecordError
 
 # Weights at all widths handled side by side: rows enough that steps cost what their arithmetic does, few enough to keep
 # memory small.
-_SIDE_BY_SIDE = 1 << 21
+_SIDE_BY_SIDE = 1 << 20
 _FEWEST_LANES = 256
 # Sweeps of coordinate descent, scales refitted before each but the first.
-_SWEEPS = 4
+_SWEEPS = 3
 # Rows that beat rounding to nearest by less than this share are compared exactly.
 _MARGIN = 1e-3
 
