@@ -121,7 +121,11 @@ def _improve(metric: OutputMetric, rows: np.ndarray, nearest: Sequence[Quantized
     codes = np.empty(lanes.codes.shape, dtype=np.uint8)
     codes[:, metric.order] = lanes.codes
     for each, mask, own, unit in zip(
-        nearest, better, codes.reshape(len(nearest), *rows.shape), np.split(lanes.unit, len(nearest)), strict=True
+        nearest,
+        better,
+        codes.reshape(len(nearest), *rows.shape),
+        np.split(lanes.unit, len(nearest)),
+        strict=True,
     ):
         each.codes.reshape(rows.shape)[mask] = own[mask]
         each.scale.reshape(len(rows), -1)[mask] = (unit / np.float32(each.step))[mask]
