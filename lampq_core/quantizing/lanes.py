@@ -111,14 +111,14 @@ def pass_on(lanes: Lanes) -> Slope:
         np.matmul(factor[block, :start], errors[:start], out=carried)
         goals = np.ascontiguousarray((lanes.weight[:, block] / lanes.units(block) + lanes.zero).T)
         for k, row in enumerate(range(block.start, block.stop)):
-            step = unit[lanes.groups[row]]
-            carried[k] += near[k, :k] @ errors[start:row]
-            np.divide(carried[k], step, out=code)
-            np.subtract(goals[k], code, out=code)
+            step, debt, goal, error = unit[lanes.groups[row]], carried[k], goals[k], errors[row]
+            debt += near[k, :k] @ errors[start:row]
+            np.divide(debt, step, out=code)
+            np.subtract(goal, code, out=code)
             _settle(code, lowest, highest)
-            np.subtract(code, goals[k], out=errors[row])
-            errors[row] *= step
-            goals[k] = code
+            np.subtract(code, goal, out=error)
+            error *= step
+            goal[:] = code
         lanes.codes[:, block] = goals.T
         carried += errors[block]
         pivots = lanes.metric.pivots[block]
@@ -143,17 +143,17 @@ def descend(lanes: Lanes, slope: Slope, active: np.ndarray) -> np.ndarray:
         Indices of the lanes that have moved, increasing.
     """
     moment, columns = lanes.metric.moment, lanes.codes.shape[1]
-    power = np.diag(moment).copy()
+    rows = _all_or_some(active, len(lanes.codes))
     moved = np.zeros(len(lanes.codes), dtype=bool)
     for start in range(0, columns, _BLOCK):
         block = slice(start, min(start + _BLOCK, columns))
         steps = _Steps(
             near=moment[block, block],
-            codes=lanes.codes[active, block],
-            slope=slope.values[active, block],
-            unit=lanes.units(block)[active],
-            lowest=lanes.lowest[active],
-            highest=lanes.highest[active],
+            codes=lanes.codes[rows, block],
+            slope=slope.values[rows, block],
+            unit=lanes.units(block)[rows],
+            lowest=lanes.lowest[rows],
+            highest=lanes.highest[rows],
         )
         wanted = steps.wanted()
         moving = np.flatnonzero((wanted != steps.codes).any(axis=1))
@@ -178,12 +178,15 @@ def refit(lanes: Lanes, slope: Slope, pull: np.ndarray, active: np.ndarray) -> N
             slope and pull add up to values @ H.
         active: Indices of the lanes to refit.
     """
-    integers, values = lanes.codes[active] - lanes.zero[active], slope.values[active]
-    unit, energy = lanes.unit[active], slope.energy[active]
+    rows = _all_or_some(active, len(lanes.codes))
+    integers, values = lanes.codes[rows] - lanes.zero[rows], slope.values[rows]
+    unit, energy = lanes.unit[rows], slope.energy[rows]
     for group in range(unit.shape[1]):
         if unit.shape[1] == 1:
             own, part = integers, values
-            through = (values + pull[active % len(pull)]) / unit
+            through = pull[active % len(pull)]
+            through += values
+            through /= unit
             power = np.einsum("kn,kn->k", own, through)
         else:
             members = np.flatnonzero(lanes.groups == group)
@@ -191,14 +194,14 @@ def refit(lanes: Lanes, slope: Slope, pull: np.ndarray, active: np.ndarray) -> N
             through = own @ lanes.metric.moment[members]
             power = np.einsum("kn,kn->k", own, through[:, members])
         descent = np.einsum("kn,kn->k", own, part)
-        new = unit[:, group] - descent / np.maximum(power, _TINY)
-        new = np.where((power > _TINY) & (new > _TINY), new, unit[:, group])
+        new = unit[:, group] - np.divide(descent, power, out=np.zeros_like(power), where=power > _TINY)
+        new = np.where(new > _TINY, new, unit[:, group])
         change = new - unit[:, group]
         energy += change * (2 * descent + change * power)
         through *= change[:, None]
         values += through
         unit[:, group] = new
-    lanes.unit[active], slope.values[active], slope.energy[active] = unit, values, energy
+    lanes.unit[rows], slope.values[rows], slope.energy[rows] = unit, values, energy
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -268,6 +271,11 @@ class _Steps:
             here.slope += step[:, None] * self.near[best]
             wanted = here.wanted()
         return change
+
+
+def _all_or_some(active: np.ndarray, lanes: int) -> np.ndarray | slice:
+    """An index for increasing numbers of lanes that makes no copy where they are all."""
+    return slice(None) if len(active) == lanes else active
 
 
 def _settle(goals: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> None:

@@ -64,7 +64,7 @@ class OutputMetric:
         )
 
     def slope(self, terms: np.ndarray) -> np.ndarray:
-        """e H of errors of weights, shape (K, N), from pivots * F e^T, shape (N, K)."""
+        """The products e H, shape (K, N), from pivots * F e^T, shape (N, K)."""
         slope = np.empty(terms.T.shape, dtype=np.float32)
         for start in range(0, len(terms), _STRIPE):
             stop = min(start + _STRIPE, len(terms))

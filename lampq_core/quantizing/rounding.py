@@ -29,7 +29,7 @@ _SIDE_BY_SIDE = 1 << 20
 _FEWEST_LANES = 256
 # Sweeps of coordinate descent, scales refitted before each but the first.
 _SWEEPS = 3
-# Rows that beat rounding to nearest by less than this share are compared exactly.
+# Lanes that may beat rounding to nearest by less than this share are compared exactly.
 _MARGIN = 1e-3
 
 
@@ -85,7 +85,7 @@ class InputRounding:
         block: int | None = None,
         threads: int | None = None,
     ) -> tuple[Quantized, ...]:
-        """See `round_to_inputs`; for several widths, whose codes do not depend on which others there are."""
+        """See `round_to_inputs`; for several widths at once, the same codes as one by one but for rounding errors."""
         channels, columns = rows.shape
         block = columns if block is None else block
         if columns % block:
@@ -142,10 +142,11 @@ def _part(whole: Quantized, part: slice, channels: int) -> Quantized:
 
 def _better(lanes: Lanes, slope: Slope, plain: np.ndarray) -> np.ndarray:
     """Lanes whose output error is at most that of other errors of the weights (K, N), bool, shape (K,)."""
-    metric, errors, better = lanes.metric, lanes.errors(), np.ones(len(lanes.codes), dtype=bool)
-    own = metric.own_part(slope.energy, errors)
-    doubtful = metric.may_not_exceed(plain, own + _MARGIN * slope.energy)
-    better[doubtful] = metric.exact(errors[doubtful]) <= metric.exact(plain[doubtful])
+    metric, better = lanes.metric, np.ones(len(lanes.codes), dtype=bool)
+    # The energy counts the damping too, so it is no less than the output error.
+    doubtful = metric.may_not_exceed(plain, (1 + _MARGIN) * slope.energy)
+    if len(doubtful):
+        better[doubtful] = metric.exact(lanes.errors()[doubtful]) <= metric.exact(plain[doubtful])
     return better
 
 
