@@ -53,7 +53,7 @@ def measure_weight_error(
     """Squared quantization error of every layer at every width; needs no data."""
     error = np.zeros((len(layers), len(widths)))
     for index, layer in enumerate(layers):
-        encode = encoder(model, layer.name, layer.channel_axis)
+        encode = encoder(model, layer.name, layer.channel_axis, widths)
         for column, bits in enumerate(widths):
             error[index, column] = encode(bits).squared_error.sum()
         progress("quantization errors", index + 1, len(layers))
@@ -91,11 +91,10 @@ def measure_damage(
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
-            encode = encoder(model, layer.name, layer.channel_axis)
-            for column, bits in enumerate(widths):
-                if available is not None and not available[index, column]:
-                    continue
-                quantized = encode(bits)
+            columns = [c for c in range(len(widths)) if available is None or available[index, c]]
+            encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
+            for column in columns:
+                quantized = encode(widths[column])
                 error[index, column] = quantized.squared_error.sum()
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
