@@ -185,7 +185,8 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike)
         except RecordError as err:
             raise RecordError(f"the input of layer {name}: {err}") from err
         if name in found:
-            statistics = found[name][0].merge(statistics)
+            # Samples of several shapes have positions of their own: those of the largest count.
+            statistics, positions = found[name][0].merge(statistics), max(positions, found[name][1])
         found[name] = (statistics, positions)
     return tuple(
         dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)
