@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.writing import origin
 from lampq.core.values.blocks import row_block
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.overhead import Overhead
-
-if TYPE_CHECKING:
-    from lampq.adapters.torch.model import TorchModel
 
 # As long as the ends of a range can be, before they are known.
 _LONG_RANGE = (-1.2345678901234567e-100, -1.2345678901234567e-100)
@@ -23,7 +22,7 @@ _MID_RISE, _WIDEST = 2, 8
 
 
 def overhead(
-    model: TorchModel,
+    model: Varied,
     layers: Sequence[Layer],
     options: Sequence[Option],
     container: str,
@@ -52,12 +51,12 @@ def overhead(
         [[packed.record_bytes(record) for record in row] for row in records], dtype=np.int64
     ).reshape(len(layers), len(options))
     first = {name: row[0] for name, row in zip(parameters, records, strict=True)}
-    header = packed.header_bytes(first, model.origin(), rest) - int(own[:, 0].sum())
+    header = packed.header_bytes(first, origin(model), rest) - int(own[:, 0].sum())
     # A header is filled up to a multiple of eight bytes.
     return Overhead(rest_bytes=header + 7 + _bytes(rest), overhead_bytes=own)
 
 
-def rest_bytes(model: TorchModel) -> int:
+def rest_bytes(model: Varied) -> int:
     """Bytes beside codes and scales of all layers at eight bits, their inputs float."""
     layers, option = model.layers(), Option(weight_bits=_WIDEST)
     if not layers:
@@ -68,7 +67,7 @@ def rest_bytes(model: TorchModel) -> int:
 
 
 def _in_folder(
-    model: TorchModel, layers: Sequence[Layer], options: Sequence[Option], rest: Mapping[str, torch.Tensor]
+    model: Varied, layers: Sequence[Layer], options: Sequence[Option], rest: Mapping[str, torch.Tensor]
 ) -> Overhead:
     """The configuration names every layer, and describes every width once."""
     block = model.coding.block
@@ -89,7 +88,7 @@ def _in_folder(
 
 
 def _record(
-    model: TorchModel,
+    model: Varied,
     layer: Layer,
     option: Option,
     container: str,
@@ -120,11 +119,13 @@ def _row(table: np.ndarray | None, index: int, options: Sequence[Option]) -> lis
     return [None] * len(options) if table is None else list(table[index])
 
 
-def _rest(model: TorchModel, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
-    """The tensors that are stored as they are."""
+def _rest(model: Varied, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+    """The tensors that are stored as they are, in type and shape alone."""
     quantized = {model.parameters[layer.name] for layer in layers}
     names = model.module.state_dict().keys() - quantized
-    return {name: tensor for name, tensor in model.tensors.items() if name in names}
+    return {
+        name: model.as_stored(tensor.to("meta")) for name, tensor in model.tensors.items() if name in names
+    }
 
 
 def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -57,7 +57,7 @@ def measure_weight_error(
     error = np.zeros((len(layers), len(widths)))
     steps = np.zeros(error.shape, dtype=np.int64)
     for index, layer in enumerate(layers):
-        encode = encoder(model, layer.name, layer.channel_axis)
+        encode = encoder(model, layer.name, layer.channel_axis, widths)
         for column, bits in enumerate(widths):
             quantized = encode(bits)
             error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
@@ -96,11 +96,10 @@ def measure_damage(
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
-            encode = encoder(model, layer.name, layer.channel_axis)
-            for column, bits in enumerate(widths):
-                if available is not None and not available[index, column]:
-                    continue
-                quantized = encode(bits)
+            columns = [c for c in range(len(widths)) if available is None or available[index, c]]
+            encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
+            for column in columns:
+                quantized = encode(widths[column])
                 error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
@@ -190,7 +189,8 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike)
         except RecordError as err:
             raise RecordError(f"the input of layer {name}: {err}") from err
         if name in found:
-            statistics = found[name][0].merge(statistics)
+            # Samples of several shapes have positions of their own: those of the largest count.
+            statistics, positions = found[name][0].merge(statistics), max(positions, found[name][1])
         found[name] = (statistics, positions)
     return tuple(
         dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)

@@ -113,9 +113,10 @@ def measure_pairs(
         for index, layer in enumerate(layers):
             held.clear()
             columns = np.flatnonzero(allowed[index]).tolist()
-            encode = encoder(model, layer.name, layer.channel_axis)
+            widths = sorted({options[column].weight_bits for column in columns})
+            encode = encoder(model, layer.name, layer.channel_axis, widths)
             weights: dict[int | None, np.ndarray | None] = {None: None}
-            for bits in sorted({options[column].weight_bits for column in columns}):
+            for bits in widths:
                 quantized = encode(bits)
                 weights[bits] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
                 same = [column for column in columns if options[column].weight_bits == bits]
