@@ -236,3 +236,16 @@ def test_parts_of_the_data_agree_on_what_files_take(tmp_path):
     whole = lampq.merge(parts)
     for promised, real in written(model, whole, tmp_path / "q.onnx", batch):
         assert real <= promised + 100
+
+
+def test_ties_and_pins_hold_where_widths_are_chosen(measured):
+    _, _, profile = measured
+    low, high = bounds(profile)
+    size_limit = round(0.6 * low + 0.4 * high)
+    plan = lampq.plan(
+        profile, size_bytes=size_limit, mode="kl", pins=("fc3=3",), ties=("fc{0,1,2}", "fc{6,7}")
+    )
+    assert size_limit - 2500 < plan.total_bytes <= size_limit
+    assert plan.widths["fc3"] == 3
+    assert len({plan.widths[name] for name in ("fc0", "fc1", "fc2")}) == 1
+    assert plan.widths["fc6"] == plan.widths["fc7"]

@@ -17,6 +17,7 @@ from lampq.core.allocating.limits import BYTES
 from lampq.core.allocating.shared import needed_by, without_more
 from lampq.core.allocating.smallest import limited
 from lampq.core.planning.search import Best, Search
+from lampq.core.values.errors import RecordError
 
 # Seconds for finding out which options to leave.
 _LIMIT_S = 2.0
@@ -63,8 +64,10 @@ class _Widths:
             beside = [best ^ {column} for column in columns if best != {column}]
             step = min(beside, key=self._damage, default=best)
             if self._damage(step) >= self._damage(best):
-                return self._among(best) or self._search
+                break
             best = step
+        known = math.isfinite(self._damage(best))
+        return (self._among(best) if known else None) or self._search
 
     def _damage(self, columns: frozenset[int]) -> float:
         """Least damage among these options where it adds up; infinite where nothing fits, or time is up."""
@@ -83,7 +86,11 @@ class _Widths:
         narrow = without_more(profile, self._allowed, needed_by(profile, chosen))
         if not narrow.any(axis=1).all():
             return None
-        problem = dataclasses.replace(search.problem, cost=np.where(narrow, search.problem.cost, np.inf))
+        try:
+            problem = dataclasses.replace(search.problem, cost=np.where(narrow, search.problem.cost, np.inf))
+        except RecordError:
+            # Tied layers have no option in common.
+            return None
         room = self._size - profile.rest_bytes - profile.shared_bytes(narrow)
         if room < int(problem.floors()[resource]):
             return None

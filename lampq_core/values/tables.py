@@ -177,6 +177,10 @@ def known_tables(**arrays: np.ndarray | None) -> dict[str, Table]:
     }
 
 
+def _agree(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=_ROUNDING)
+
+
 def merge_tables(name: str, parts: Sequence[Table], share: np.ndarray, order: np.ndarray | slice) -> Table:
     """One table of parts of the data.
 
@@ -193,7 +197,7 @@ def merge_tables(name: str, parts: Sequence[Table], share: np.ndarray, order: np
     if any(part.kind != first.kind for part in parts[1:]):
         raise RecordError(f"profiles to merge hold different things as {name}")
     if first.kind.merge == SAME:
-        if not all(np.allclose(part.array, first.array, rtol=_ROUNDING) for part in parts[1:]):
+        if not all(_agree(part.array, first.array) for part in parts[1:]):
             raise RecordError(f"profiles to merge differ in {name}; profile shards of the same data instead")
         return first
     if first.kind.merge == MEAN:
