@@ -382,6 +382,33 @@ class TorchModel:
             progress=progress,
         )
 
+    def gradient_rows(
+        self,
+        batch: Batch,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        from lampq.adapters.torch.gradient_rows import gradient_rows
+
+        return gradient_rows(
+            self,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
+        )
+
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 

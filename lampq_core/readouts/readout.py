@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.readouts.directions import directions
+from lampq.core.readouts.directions import directions, lone_classes
 from lampq.core.readouts.fitting import fit_role, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
 from lampq.core.readouts.parts import check_samples, output_of, parts_of
@@ -159,6 +159,10 @@ class Readout:
             samples=np.arange(reference.samples) if samples is None else np.asarray(samples),
             truth=truth,
         )
+
+    def is_lone_classes(self, reference: Batch) -> bool:
+        """Whether one class of the whole sample is all that is judged: then few directions hold all (`principal`)."""
+        return lone_classes(self.heads, reference)
 
     def decisions(self, outputs: Batch) -> dict[str, np.ndarray]:
         """What a user would read off each head that decides something; see `core.readouts.signature`."""
