@@ -15,10 +15,12 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import PlanError
+from lampq.core.values.measure_kinds import AUTO, DIFFERENCES
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.apply import apply
@@ -97,7 +99,11 @@ def _chosen(
     refuse_unknown(choices, (*Request.names(), *Measurement.names()), "quantize")
     asked = Request.of(request, **_named(choices, Request.names()))
     base = measurement or Measurement(rounding=INPUTS, seed=asked.seed)
-    return asked, Measurement.of(base, **_named(choices, Measurement.names()))
+    measurement = Measurement.of(base, **_named(choices, Measurement.names()))
+    if measurement.measure == AUTO and asked.recipe.type_scale != TYPE_SCALES[0]:
+        # Gradients do not tell which decisions change.
+        measurement = Measurement.of(measurement, measure=DIFFERENCES)
+    return asked, measurement
 
 
 def _named(choices: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
