@@ -89,7 +89,7 @@ def few(model, images, count: int, judge: Judge, seeds: int) -> str:
     for seed in range(seeds):
         some = images[np.random.default_rng(seed).permutation(len(images))[:count]]
         profile = made(model, some, "gradients")[0]
-        share = shrinkage(profile.array("gram"), profile.array("gram_square"), count)
+        share = shrinkage(profile.array("gram"), profile.array("gram_square"), count).mean()
         plain = profile.with_tables(gram_square=None)
         for name, one, mode in (
             (f"interactions, shrunk by {share:.2f}", profile, "superposition"),
