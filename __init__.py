@@ -2,7 +2,7 @@
 
     >>> import lampq                                                        # doctest: +SKIP
     >>> model = lampq.read("vit.onnx")                                      # doctest: +SKIP
-    >>> images = lampq.read_data("calib/", input_spec=model.input_spec)     # doctest: +SKIP
+    >>> images = lampq.read_data("calib/", input_specs=model.input_specs)   # doctest: +SKIP
     >>> profile = lampq.profile(model, images.inputs())                     # doctest: +SKIP
     >>> plan = lampq.plan(profile, average_bits=3)                          # doctest: +SKIP
     >>> lampq.apply(model, plan, "vit-3bit.onnx")                           # doctest: +SKIP
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lampq.core.values.errors import RecordError as RecordError
     from lampq.core.values.errors import SolverError as SolverError
     from lampq.core.values.gaussian import Gaussian as Gaussian
+    from lampq.core.values.head import HeadChoice as HeadChoice
     from lampq.core.values.layer import Layer as Layer
     from lampq.core.values.measurement import Measurement as Measurement
     from lampq.core.values.merge import merge as merge
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from lampq.core.values.recipe import Recipe as Recipe
     from lampq.core.values.request import Request as Request
     from lampq.core.values.schema import schema as schema
+    from lampq.core.values.score import Score as Score
     from lampq.core.values.solution import Solution as Solution
+    from lampq.core.values.tables import TableKind as TableKind
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import Applied as Applied
     from lampq.verbs.apply import apply as apply

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
-from lampq.core.values.errors import LampqError
+from lampq.adapters.formats import MODEL_FORMATS
 
 _INDEX = ".index.json"
-_PREPROCESSING = "preprocessor_config.json"
+# What preprocessing and tokens are read from.
+_BESIDE = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "config.json")
 
 
 def model_files(source: str | Path) -> tuple[Path, ...]:
-    """Files and folders that reading a model reads, external data and preprocessing beside it included.
+    """Files and folders that reading a model reads, external data and what data are prepared by included.
 
     Args:
         source: What `lampq.read` takes; also a plan or configuration, which is a file of its own.
@@ -22,8 +22,8 @@ def model_files(source: str | Path) -> tuple[Path, ...]:
         return (path,)
     if not path.exists():
         return function_files(str(source))
-    beside = path.with_name(_PREPROCESSING)
-    return (path, *((beside,) if beside.is_file() else ()), *_external_data(path))
+    beside = (path.with_name(name) for name in _BESIDE)
+    return (path, *(file for file in beside if file.is_file()), *_further_files(path))
 
 
 def weight_files(source: str | Path) -> tuple[Path, ...]:
@@ -35,7 +35,7 @@ def weight_files(source: str | Path) -> tuple[Path, ...]:
 
 
 def data_files(source: str | Path) -> tuple[Path, ...]:
-    """A folder of images, a file of arrays, or the file that a function is in."""
+    """A folder of images, a file of arrays or texts, or the file that a function is in."""
     return (Path(source),) if Path(source).exists() else function_files(str(source))
 
 
@@ -45,12 +45,7 @@ def function_files(source: str) -> tuple[Path, ...]:
     return (Path(place),) if colon and place.endswith(".py") else ()
 
 
-def _external_data(path: Path) -> tuple[Path, ...]:
-    if path.suffix.lower() != ".onnx":
-        return ()
-    # What keeps the model from being read is said when it is.
-    with contextlib.suppress(LampqError, ImportError):
-        from lampq.adapters.onnx.container import Container
-
-        return tuple(file.path for file in Container(path).files.values())
-    return ()
+def _further_files(path: Path) -> tuple[Path, ...]:
+    """What the format of a file says belongs to it; packages are not asked before a model is read."""
+    forms = MODEL_FORMATS.loaded.values()
+    return tuple(file for form in forms if form.has_ending(path) for file in form.beside(path))

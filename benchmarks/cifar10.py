@@ -40,6 +40,8 @@ def read(args: argparse.Namespace) -> Setting:
     """What the flags name."""
     model = adapters.read(args.model)
     preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_spec=model.input_spec, preprocess=preprocess)
-    val = read_data(args.val, input_spec=model.input_spec, preprocess=preprocess)
-    return Setting(model=model, calib=calib.inputs(), val=val.inputs(), labels=val.labels())
+    calib = read_data(args.calib, input_specs=model.input_specs, preprocess=preprocess)
+    val = read_data(args.val, input_specs=model.input_specs, preprocess=preprocess)
+    return Setting(
+        model=model, calib=np.asarray(calib.inputs()), val=np.asarray(val.inputs()), labels=val.labels()
+    )

@@ -23,7 +23,7 @@ import onnxruntime as ort
 import report
 from onnx import TensorProto, helper, numpy_helper
 
-from lampq.adapters.onnx import verify
+from lampq.adapters.onnx import inputs
 from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
@@ -68,7 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(args.model) if args.model else write_vit_s(Path(folder) / "vit_s.onnx")
         model = read(path)
-        noise = verify.noise(model.input_spec)
+        opened = model.variant.opened
+        (noise,) = next(inputs.noise(opened.flow, opened.all_specs, opened.constants)).values()
         batch = noise if model.input_spec.batch else np.concatenate([noise] * args.batch)[: args.batch]
         ranges = {layer.name: layer.activation for layer in measure_activations(model, model.layers(), batch)}
         files, notes = {"float": path}, {"float": ("", "")}

@@ -41,8 +41,9 @@ def main() -> None:
         "ONNX": adapters.read(args.onnx),
         "PyTorch": torch_adapter.read(args.torch, weights=args.weights),
     }
-    spec = models["TFLite"].input_spec
-    inputs = read_data(args.calib, input_spec=spec, preprocess=Preprocess.preset("cifar10")).inputs()
+    specs = models["TFLite"].input_specs
+    images = read_data(args.calib, input_specs=specs, preprocess=Preprocess.preset("cifar10"))
+    inputs = np.asarray(images.inputs())
     inputs = inputs[np.linspace(0, len(inputs) - 1, args.samples).astype(int)]
     profiles = {n: lampq.profile(m, inputs, bits=WIDTHS, fisher_draws=0) for n, m in models.items()}
     plans = {n: lampq.plan(p, average_bits=args.average_bits, mode="kl") for n, p in profiles.items()}

@@ -51,11 +51,11 @@ def main() -> None:
         models = {"PyTorch": module, "ONNX": adapters.read(folder / "model.onnx")}
         data = {
             part: read_data(
-                path, input_spec=module.input_spec, preprocess=Preprocess.preset(args.preset), samples=n
+                path, input_specs=module.input_specs, preprocess=Preprocess.preset(args.preset), samples=n
             )
             for part, path, n in (("calib", args.calib, args.samples), ("val", args.val, None))
         }
-        batch = data["calib"].inputs()
+        batch = np.asarray(data["calib"].inputs())
         body = scores(models, batch) + "\n\n"
         body += plans(models, batch, data["val"], args, shape, folder)
     body += f"\n\n{args.samples} calibration images, {len(data['val'])} validation images, widths "
@@ -112,7 +112,7 @@ def scores(models: dict[str, lampq.core.measuring.model.Model], batch: np.ndarra
 def plans(models, batch, val, args, shape: tuple[int, ...], folder: Path) -> str:
     """What the written files do on the validation images, as a table."""
     module, export = models.values()
-    inputs, labels = val.inputs(), val.labels()
+    inputs, labels = np.asarray(val.inputs()), val.labels()
     rows = []
     floats = {name: lampq.evaluate(model, inputs, labels, reference=module) for name, model in models.items()}
     rows.append(("float", *_figures(floats)))

@@ -18,9 +18,9 @@ import report
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
+from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
-from lampq.core.planning.lampq_mode import equal_widths
 from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
 from lampq.verbs.best_plan import best_plan
@@ -72,10 +72,10 @@ def main() -> None:
 
     model = adapters.read(args.model, weights=args.weights)
     preprocess = Preprocess.preset("cifar10")
-    common = {"input_spec": model.input_spec, "preprocess": preprocess}
-    images = read_data(args.calib, samples=args.samples, seed=0, **common).inputs()
+    common = {"input_specs": model.input_specs, "preprocess": preprocess}
+    images = np.asarray(read_data(args.calib, samples=args.samples, seed=0, **common).inputs())
     val = read_data(args.val, **common)
-    inputs, labels = val.inputs(), val.labels()
+    inputs, labels = np.asarray(val.inputs()), val.labels()
     began = time.process_time()
     profile = make_profile(model, images, args.profile)
     seconds = time.process_time() - began

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from lampq.console import clashes
+from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
+from lampq.core.values.head import ROLES
 from lampq.core.values.measure_kinds import MEASURES
 from lampq.core.values.measurement import CONTAINERS
-from lampq.core.values.modes import AUTO, MODES
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import AUTO
 from lampq.core.values.shard import Shard
 from lampq.verbs.formats import FORMATS
 
 CALIBRATION_SAMPLES = 256
 """Samples that a profile takes unless told otherwise."""
+BYTES = "--size is bytes of the model, such as 12MB; the size of images is --image-size {}"
+"""What to say to a size of images."""
 # The least of what the libraries take.
 _SEEDS = 2**32
 
@@ -32,13 +37,45 @@ def model(sub: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="x.onnx, x.tflite, x.pt2, a Hugging Face folder, file.py:factory, package.module:factory or timm:NAME",
     )
-    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
+    checkpoint(sub)
     sub.add_argument(
         "--kind",
         action="append",
         default=[],
         metavar="PATTERN=KIND",
         help="call layers whose name matches the pattern this kind (repeatable)",
+    )
+    reading(sub)
+
+
+def checkpoint(sub: argparse.ArgumentParser) -> None:
+    """The weights of a model that is code."""
+    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
+
+
+def reading(sub: argparse.ArgumentParser) -> None:
+    """What a model's outputs mean, and what becomes of weights that are quantized already."""
+    sub.add_argument(
+        "--output",
+        dest="outputs",
+        action="append",
+        default=[],
+        metavar="NAME=ROLE[:WEIGHT]",
+        help=f"judge an output or inner tensor as {', '.join(ROLES)}; `lampq inspect` shows them (repeatable)",
+    )
+    sub.add_argument(
+        "--input-shape",
+        dest="input_shapes",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="[NAME=]3x32x32",
+        help="shape of a sample, where a PyTorch model has no data to tell it (repeatable, by name of the input)",
+    )
+    sub.add_argument(
+        "--requantize",
+        action="store_true",
+        help="take weights that are quantized already as float ones, to be quantized anew",
     )
 
 
@@ -47,7 +84,6 @@ def data(
     *,
     required: bool,
     refusable: bool = False,
-    sized: bool = False,
     samples: int | None = CALIBRATION_SAMPLES,
 ) -> None:
     """Samples and their preprocessing.
@@ -56,7 +92,6 @@ def data(
         sub: The verb's parser.
         required: Whether the verb needs them.
         refusable: Whether going without must be said, with --no-data.
-        sized: Whether --size means bytes; elsewhere it is a second name of --image-size.
         samples: How many to take unless told; None takes all.
     """
     group = sub.add_argument_group("data")
@@ -64,7 +99,8 @@ def data(
     choice.add_argument(
         "--data",
         metavar="DATA",
-        help="folder of images (class sub-folders give labels), .npz with x and optional y, or module:function",
+        help="folder of images (class sub-folders give labels), .npz with x (or an array per input) and optional y, "
+        "texts (.txt, .jsonl, .csv), or module:function",
     )
     if refusable:
         choice.add_argument(
@@ -76,16 +112,35 @@ def data(
         "--preset", metavar="NAME", help="preprocessing: imagenet, inception, cifar10, clip, none"
     )
     group.add_argument(
-        *(("--image-size",) if sized else ("--image-size", "--size")),
-        dest="image_size",
-        metavar="HxW",
-        type=_size,
-        help="image size (default: the model's input)",
+        "--image-size", metavar="HxW", type=_size, help="image size (default: the model's input)"
     )
     group.add_argument("--mean", metavar="R,G,B", type=_numbers, help="per-channel mean of pixels in [0, 1]")
     group.add_argument(
         "--std", metavar="R,G,B", type=_numbers, help="per-channel deviation of pixels in [0, 1]"
     )
+    group.add_argument(
+        "--input",
+        dest="constants",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input that is the same for every sample: numbers like 480,640, or an .npy file (repeatable)",
+    )
+
+
+def no_size(sub: argparse.ArgumentParser) -> None:
+    """`--size` is bytes, where there is a budget; here it says so."""
+    sub.add_argument("--size", help=argparse.SUPPRESS)
+
+
+def selection(sub: argparse.ArgumentParser) -> None:
+    """Layers that are not quantized at all."""
+    group = sub.add_argument_group("layers")
+    for flag, text in (
+        ("--keep", "leave these layers float: names with * and {a,b}, or a kind (repeatable)"),
+        ("--only", "quantize these layers alone, and leave all others float (repeatable)"),
+    ):
+        group.add_argument(flag, action="append", default=[], metavar="PATTERN", help=text)
 
 
 def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
@@ -147,6 +202,19 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
 
 
+def scores(sub: argparse.ArgumentParser) -> None:
+    """Tables beside lampq's own."""
+    sub.add_argument(
+        "--score",
+        dest="scores",
+        type=_lampq(_mode),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure the tables of this score of an installed package too (repeatable)",
+    )
+
+
 def shard(sub: argparse.ArgumentParser) -> None:
     """A part of the data."""
     sub.add_argument(
@@ -174,9 +242,7 @@ def budget(sub: argparse.ArgumentParser) -> None:
         metavar="B",
         help="bits per input value on average, all values that layers read of a sample",
     )
-    group.add_argument(
-        "--size", dest="size_bytes", type=_lampq(parse_size), metavar="12MB", help="bytes of the model"
-    )
+    group.add_argument("--size", dest="size_bytes", type=_bytes, metavar="12MB", help="bytes of the model")
     group.add_argument(
         "--max-kl", type=float, metavar="N", help="smallest plan predicted to lose at most N nats"
     )
@@ -239,9 +305,10 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
     group.add_argument(
         "--mode",
-        choices=[AUTO, *MODES],
+        type=_lampq(_mode),
         default=AUTO,
-        help="score (auto: the best measured)",
+        metavar="NAME",
+        help=f"score: auto (the best measured), {', '.join(SCORES.loaded)}, or one of an installed package",
     )
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
@@ -294,6 +361,12 @@ def output(sub: argparse.ArgumentParser, what: str, written: clashes.Written = c
     sub.add_argument("--force", action="store_true", help="overwrite an existing output")
 
 
+def _bytes(text: str) -> int:
+    if re.fullmatch(r"\d+x\d+", text.lower()):
+        raise argparse.ArgumentTypeError(BYTES.format(text))
+    return _lampq(parse_size)(text)
+
+
 def _lampq(parse):
     def convert(text: str):
         try:
@@ -302,6 +375,11 @@ def _lampq(parse):
             raise argparse.ArgumentTypeError(str(err)) from err
 
     return convert
+
+
+def _mode(text: str) -> str:
+    """The name of a score. Packages are asked for those that are not lampq's own."""
+    return text if text == AUTO else score(text).name
 
 
 def count(text: str) -> int:
@@ -327,6 +405,17 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text!r}: write an image size like 224 or 224x224") from err
     return size
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sides = text.rpartition("=")
+    try:
+        shape = tuple(int(side) for side in sides.lower().split("x"))
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a shape like 3x32x32 or tokens=16") from err
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: every side of a shape is at least 1")
+    return name, shape
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -9,29 +9,68 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
-from lampq.adapters.data import Dataset, preprocess_for, read_data
+from lampq.adapters.data import Dataset, Preprocess, image_input, parse_constant, preprocess_for, read_data
+from lampq.console import flags
 from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
 from lampq.core.values.fisher_kinds import EMPIRICAL
+from lampq.core.values.head import HeadChoice
+from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import KINDS
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.recipe import Recipe
 from lampq.core.values.request import Request
+from lampq.verbs.formats import judged
 
 if TYPE_CHECKING:
     from lampq.core.measuring.model import Model
 
 
 def read_model(args: Namespace) -> Model:
-    """The model that the flags name."""
+    """The model that the flags name.
+
+    Raises:
+        LampqError: It cannot be read, or a flag says what cannot be.
+    """
+    if vars(args).get("size") is not None:
+        raise AdapterError(flags.BYTES.format(args.size))
     kinds = {}
     for text in args.kind:
         pattern, _, kind = text.rpartition("=")
         if kind not in KINDS or not pattern:
             raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
         kinds[pattern] = kind
-    return adapters.read(args.model, kinds=kinds or None, **weights_of(args.model, args.weights))
+    chosen = outputs(args)
+    own = {"kinds": kinds} if kinds else {}
+    return judged(adapters.read(args.model, **own, **read_options(args, args.model)), chosen)
+
+
+def outputs(args: Namespace) -> list[HeadChoice]:
+    """How outputs are to be judged.
+
+    Raises:
+        RecordError: One is of another form.
+    """
+    return [HeadChoice.parse(text) for text in args.outputs]
+
+
+def read_options(args: Namespace, model: str) -> dict[str, Any]:
+    """Arguments of the reader of a model: what was asked for, and nothing else.
+
+    Raises:
+        AdapterError: The model takes no checkpoint.
+    """
+    anew = {"requantize": True} if args.requantize else {}
+    return {**anew, **_shapes_of(args, model), **weights_of(model, args.weights)}
+
+
+def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:
+    if not args.input_shapes:
+        return {}
+    if not adapters.format_of(model).takes_shapes(model):
+        raise AdapterError(f"--input-shape goes with a PyTorch model; {model} says the shapes of its inputs")
+    return {"input_shape": dict(args.input_shapes)}
 
 
 def weights_of(model: str, weights: str | None) -> dict[str, str]:
@@ -42,26 +81,29 @@ def weights_of(model: str, weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {}
-    if model.endswith(".json") or adapters.detect(model) != "factory":
+    if model.endswith(".json") or not adapters.format_of(model).is_code(model):
         raise AdapterError(f"--weights goes with a factory; {model} is no factory and holds its own")
     return {"weights": weights}
 
 
 def read_dataset(args: Namespace, model: Model) -> Dataset:
     """The data that the flags name, shaped for the model."""
+    specs, constants = model.input_specs, dict(map(parse_constant, args.constants))
+    image = image_input([spec for spec in specs if spec.name not in constants])
     return read_data(
         args.data,
-        input_spec=model.input_spec,
-        preprocess=preprocess_for(
-            model.path,
-            model.input_spec,
-            preset=args.preset,
-            size=args.image_size,
-            mean=args.mean,
-            std=args.std,
-        ),
+        input_specs=specs,
+        constants=constants,
+        model=model.path,
+        preprocess=None if image is None else _preprocess(args, model, image),
         samples=args.samples,
         seed=args.seed,
+    )
+
+
+def _preprocess(args: Namespace, model: Model, image: InputSpec) -> Preprocess:
+    return preprocess_for(
+        model.path, image, preset=args.preset, size=args.image_size, mean=args.mean, std=args.std
     )
 
 
@@ -82,8 +124,11 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         fisher=args.fisher,
         fisher_draws=args.fisher_draws,
         seed=args.seed,
+        keep=args.keep,
+        only=args.only,
         labels=data.labels() if data is not None and args.fisher == EMPIRICAL else None,
         data_summary={} if data is None else data.summary(),
+        scores=tuple(vars(args).get("scores", ())),
     )
 
 

@@ -14,6 +14,9 @@ from lampq.verbs.inspect import Listing
 def listing(found: Listing) -> None:
     """What `inspect` found."""
     facts(found.what, found.facts)
+    if found.heads:
+        rows = [(h.name, h.role, h.axis, h.mask, h.weight, h.reason or "as asked for") for h in found.heads]
+        table("outputs", ("output", "role", "axis", "mask", "weight", "why"), rows)
     table("layers", found.columns, found.rows)
     if found.skipped:
         table("left as they are", ("name", "reason"), found.skipped)
@@ -68,12 +71,19 @@ def evaluation(name: str, result: Evaluation) -> None:
         {
             "samples": result.samples,
             "top-1": None if result.top1 is None else f"{result.top1:.2%}",
-            "KL to the reference (nats)": result.kl,
-            "same class as the reference": None if result.agreement is None else f"{result.agreement:.2%}",
+            "damage to the reference (nats)": result.kl,
+            "same decisions as the reference": None
+            if result.agreement is None
+            else f"{result.agreement:.2%}",
             "bytes": result.size_bytes,
             "ms per sample": result.ms_per_sample,
+            **{f"note {i + 1}": note for i, note in enumerate(result.notes)},
         },
     )
+    if len(result.heads) > 1 or any(head.cosine is not None for head in result.heads):
+        columns = ("output", "role", "nats", "same decisions", "cosine", "relative error")
+        rows = [(h.name, h.role, h.kl, h.agreement, h.cosine, h.relative_error) for h in result.heads]
+        table("outputs", columns, rows)
 
 
 def demo(rows: Sequence[DemoRow]) -> None:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from lampq.adapters import format_named
+from lampq.adapters.format import OPERATORS
 from lampq.conversions import document, expressions
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
@@ -33,14 +35,14 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
 
 
 def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
-    """Widths that the layer's operators have a container of."""
+    """Widths whose codes the layer's operators compute with themselves."""
     from lampq.adapters.tflite import containers
-    from lampq.adapters.tflite.weights import MATMUL
+    from lampq.adapters.tflite.operands import MATMUL
 
     weight = _model(target).weights[layer.name]
     if MATMUL in weight.op_names:
         return (8,)
-    return tuple(bits for bits in WEIGHT_BITS if containers.offered(weight, bits, containers.DENSE))
+    return tuple(bits for bits in WEIGHT_BITS if containers.multiplied(weight, bits))
 
 
 def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
@@ -93,7 +95,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
 
 
 def _model(target: Target) -> TfliteModel:
-    if target.model is None or target.model.format != "tflite":
+    if target.model is None or format_named(target.model.format).addresses != OPERATORS:
         raise PlanError("a recipe names operators of a TFLite file; give it with --model")
     return cast("TfliteModel", target.model)
 

@@ -38,7 +38,7 @@ _INPUT = InputSpec(name="x", shape=(None, 1, 8, 8))
 
 def calibration() -> np.ndarray:
     """Inputs of the calibration images, float32, shape (200, 1, 8, 8)."""
-    return read_data(CALIBRATION_PATH, input_spec=_INPUT, preprocess=PREPROCESS).inputs()
+    return np.asarray(read_data(CALIBRATION_PATH, input_spec=_INPUT, preprocess=PREPROCESS).inputs())
 
 
 def validation() -> tuple[np.ndarray, np.ndarray]:
@@ -46,4 +46,4 @@ def validation() -> tuple[np.ndarray, np.ndarray]:
     inputs, labels = read_data(VALIDATION_PATH, input_spec=_INPUT, preprocess=PREPROCESS).load()
     if labels is None:
         raise RuntimeError(f"{VALIDATION_PATH} has lost its labels")
-    return inputs, labels
+    return np.asarray(inputs), labels

@@ -25,7 +25,7 @@ def save(path, pixels, **options):
 
 
 def read_one(folder, input_spec=TINY, **options):
-    return read_data(folder, input_spec=input_spec, **options).load().inputs[0]
+    return read_data(folder, input_spec=input_spec, **options).load().inputs["x"][0]
 
 
 def save_classes(root):

@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_models import normal, saved
 
 from lampq.adapters import onnx as adapter
+from lampq.adapters.onnx import inputs
 
 EXPORTS = [
     ("vit", "dynamo"),
@@ -24,6 +25,18 @@ EXPORTS = [
 def read(path: Path, **options) -> adapter.OnnxModel:
     """A model that runs on one thread: the tests' models are too small for more."""
     return adapter.read(path, threads=1, **options)
+
+
+def run(model, x) -> np.ndarray:
+    """The only judged output of a model."""
+    return np.asarray(model.run(x))
+
+
+def noise(model) -> np.ndarray:
+    """Made-up samples for a model's only input."""
+    opened = model.variant.opened
+    (array,) = next(inputs.noise(opened.flow, opened.all_specs, opened.constants)).values()
+    return array
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:

@@ -331,7 +331,7 @@ def test_bad_requests_are_one_line_and_leave_nothing(work, tmp_path, capfd):
         (["profile", MODEL, "--data", corrupt_images(tmp_path / "corrupt"), "-o", out], "a.png"),
         (["profile", MODEL, "--data", wrong_arrays(tmp_path / "wrong.npz"), "-o", out], "wrong.npz"),
         (["profile", MODEL, "--data", CALIB, "--preset", "mars", "-o", out], "mars"),
-        (["profile", MODEL, "--data", CALIB, "--size", "9x9", "-o", out], "9"),
+        (["profile", MODEL, "--data", CALIB, "--image-size", "9x9", "-o", out], "9"),
         (["profile", MODEL, "--no-data", "--kind", "x=wizard", "-o", out], "wizard"),
         (["profile", MODEL, "--no-data", "--act-bits", "8", "-o", out], "--data"),
         (["eval", MODEL, "--data", CALIB, "--reference", tmp_path / "none.onnx"], "no such file"),

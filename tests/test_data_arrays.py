@@ -42,19 +42,21 @@ def test_floats_are_taken_as_they_are(tmp_path):
 
 def test_floats_of_the_other_layout_are_turned(tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype(np.float32)
-    np.testing.assert_array_equal(from_arrays(x, input_spec=TINY).load().inputs, x.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(from_arrays(x, input_spec=TINY).load().inputs["x"], x.transpose(0, 3, 1, 2))
     grey = x[..., 0]
-    np.testing.assert_array_equal(from_arrays(grey, input_spec=spec(1, 1, 8, 8)).load().inputs, grey[:, None])
     np.testing.assert_array_equal(
-        from_arrays(grey, input_spec=spec(1, 8, 8, 1)).load().inputs, grey[..., None]
+        from_arrays(grey, input_spec=spec(1, 1, 8, 8)).load().inputs["x"], grey[:, None]
+    )
+    np.testing.assert_array_equal(
+        from_arrays(grey, input_spec=spec(1, 8, 8, 1)).load().inputs["x"], grey[..., None]
     )
 
 
 def test_token_ids_keep_their_type():
     ids = np.arange(12).reshape(3, 4)
     data = from_arrays(ids.astype(np.int32), input_spec=spec(None, None, dtype="int64"))
-    assert data.load().inputs.dtype == np.int64
-    np.testing.assert_array_equal(data.load().inputs, ids)
+    assert data.load().inputs["x"].dtype == np.int64
+    np.testing.assert_array_equal(data.load().inputs["x"], ids)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_uint8_arrays_are_preprocessed(shape, model):
     expected = np.broadcast_to((images / 255 - 0.5) / 0.25, (4, 8, 8, 3))
     record = Preprocess(mean=(0.5,), std=(0.25,))
     data = from_arrays(x, input_spec=spec(*model), preprocess=record)
-    found = data.load().inputs
+    found = data.load().inputs["x"]
     np.testing.assert_allclose(found if model[3] == 3 else found.transpose(0, 2, 3, 1), expected, atol=1e-6)
     assert data.preprocess.size == (8, 8)
 
@@ -78,20 +80,20 @@ def test_channels_of_arrays_and_files_are_converted_alike(tmp_path, have, want):
     save(tmp_path / "a.png", pixels)
     model = spec(None, 8, 8, want)
     np.testing.assert_array_equal(
-        from_arrays(pixels[None], input_spec=model).load().inputs[0], read_one(tmp_path, model)
+        from_arrays(pixels[None], input_spec=model).load().inputs["x"][0], read_one(tmp_path, model)
     )
 
 
 def test_resized_arrays_and_files_are_alike(tmp_path):
     pixels = picture(10, 30, 20)
     save(tmp_path / "a.png", pixels)
-    found = from_arrays(pixels[None], input_spec=TINY, preprocess="imagenet").load().inputs[0]
+    found = from_arrays(pixels[None], input_spec=TINY, preprocess="imagenet").load().inputs["x"][0]
     np.testing.assert_array_equal(found, read_one(tmp_path, preprocess="imagenet"))
 
 
 def test_the_size_of_arrays_serves_a_model_of_any_size():
     x = np.zeros((2, 6, 10, 3), np.uint8)
-    assert from_arrays(x, input_spec=spec(None, 3, None, None)).load().inputs.shape == (2, 3, 6, 10)
+    assert from_arrays(x, input_spec=spec(None, 3, None, None)).load().inputs["x"].shape == (2, 3, 6, 10)
 
 
 NAN = np.zeros((70, 3, 8, 8), np.float32)
@@ -170,7 +172,7 @@ def test_damaged_npz_never_gives_another_error(tmp_path_factory, place, damage, 
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
     path.write_bytes(bytes(content))
     try:
-        assert len(read_data(path, input_spec=TINY).load().inputs) == 4
+        assert len(read_data(path, input_spec=TINY).load().inputs["x"]) == 4
     except AdapterError as err:
         assert "damaged.npz" in str(err)
 
@@ -200,7 +202,7 @@ from lampq.core.values.errors import MissingExtraError
 from lampq.core.values.input_spec import InputSpec
 spec = InputSpec(name="x", shape=(None, 3, 8, 8))
 pixels = np.zeros((2, 8, 8), np.uint8)
-assert from_arrays(pixels, input_spec=spec).load().inputs.shape == (2, 3, 8, 8)
+assert from_arrays(pixels, input_spec=spec).load().inputs["x"].shape == (2, 3, 8, 8)
 for attempt in (lambda: read_data(sys.argv[1], input_spec=spec),
                 lambda: from_arrays(pixels[:, :4], input_spec=spec).load()):
     try:

@@ -82,36 +82,36 @@ def test_a_function_is_rebatched_and_read_again(module):
     data = read_data(f"{module}:pairs", input_spec=TINY)
     for _ in range(2):
         batches = list(data.batches(3))
-        assert [len(b.inputs) for b in batches] == [3, 3, 3, 1]
+        assert [b.samples for b in batches] == [3, 3, 3, 1]
         assert np.concatenate([b.labels for b in batches]).tolist() == list(range(10))
-        assert batches[1].inputs[:, 0, 0, 0].tolist() == [0, 4, 4]
+        assert batches[1].inputs["x"][:, 0, 0, 0].tolist() == [0, 4, 4]
     assert len(data) == 10
     assert data.labels().tolist() == list(range(10))
-    assert data.load().inputs.shape == (10, 3, 8, 8)
+    assert data.load().inputs["x"].shape == (10, 3, 8, 8)
     assert data.summary()["digest"] == read_data(f"{module}:pairs", input_spec=TINY).summary()["digest"]
     assert data.summary()["digest"] == read_data(f"{module}:smaller", input_spec=TINY).summary()["digest"]
     assert data.check_classes(2) is None
     assert read_data(f"{module}:bare", input_spec=TINY).labels() is None
     bare = read_data(f"{module}:bare", input_spec=TINY).load()
-    assert (bare.inputs.shape, bare.labels) == ((6, 3, 8, 8), None)
+    assert (bare.inputs["x"].shape, bare.labels) == ((6, 3, 8, 8), None)
 
 
 def test_a_function_may_be_endless_when_samples_are_asked_for(module):
     data = read_data(f"{module}:endless", input_spec=TINY, samples=10)
     assert len(data) == 10
-    assert [len(b.inputs) for b in data.batches(4)] == [4, 4, 2]
+    assert [b.samples for b in data.batches(4)] == [4, 4, 2]
 
 
 def test_a_function_may_yield_images(module):
     data = read_data(f"{module}:pixels", input_spec=TINY, preprocess=Preprocess(mean=(0.5,)))
-    np.testing.assert_allclose(data.load().inputs, 0.5, atol=1e-6)
+    np.testing.assert_allclose(data.load().inputs["x"], 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nothing", "no samples"),
-        ("mapping", "yields dict"),
+        ("mapping", "single value"),
         ("three", "yields tuple"),
         ("raises", "KeyError: 'column'"),
         ("wrong", r"1x3x9x9 .*\?x3x8x8"),

@@ -184,7 +184,7 @@ def test_any_image_becomes_any_size(height, width, target_height, target_width, 
     )
     # A centre crop that ran over the edge would show as black.
     np.testing.assert_allclose(
-        data.load().inputs, np.full((1, 3, target_height, target_width), 0.2), atol=1e-6
+        data.load().inputs["x"], np.full((1, 3, target_height, target_width), 0.2), atol=1e-6
     )
 
 
@@ -254,6 +254,6 @@ def test_damaged_images_never_give_another_error(tmp_path_factory, damage, place
     (folder / "a.png").write_bytes(bytes(content))
     data = read_data(folder, input_spec=TINY)
     try:
-        assert np.isfinite(data.load().inputs).all()
+        assert np.isfinite(data.load().inputs["x"]).all()
     except AdapterError as err:
         assert "a.png" in str(err)

@@ -62,7 +62,7 @@ def materials(tmp_path_factory):
     for name in ("calib", "val"):
         np.savez(folder / f"{name}.npz", x=rng.normal(size=(16, 3, 16, 16)).astype(np.float32))
     model = lampq.read(folder / "vit.onnx")
-    images = lampq.read_data(folder / "calib", input_spec=model.input_spec).inputs()
+    images = lampq.read_data(folder / "calib", input_specs=model.input_specs).inputs()
     profile = lampq.profile(model, images, bits=(2, 3, 4, 8), fisher_draws=0)
     profile.write(folder / "profile.json")
     lampq.plan(profile, average_bits=3, mode="kl").write(folder / "plan.json")
@@ -138,7 +138,8 @@ def test_the_adapter_of_the_document_is_the_example():
 
 
 @pytest.mark.parametrize(
-    "name", ["npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "torch_vit"]
+    "name",
+    ["npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "custom_score", "torch_vit"],
 )
 def test_examples_run(name, tmp_path):
     run = subprocess.run(
@@ -152,6 +153,13 @@ def test_examples_run(name, tmp_path):
 
 
 def test_every_example_is_listed_and_run_or_trains():
-    tested = {"npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "torch_vit"}
+    tested = {
+        "npz_adapter",
+        "onnx_from_scratch",
+        "latency_table",
+        "many_machines",
+        "custom_score",
+        "torch_vit",
+    }
     # Training takes a minute; tests/test_demo_assets.py looks at what it made.
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {*tested, "train_digits_vit"}

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto
 from onnx_graphs import Graph, batch_for, make_plan, network, run, transformer
 from onnx_models import if_model, normal, saved
+from onnx_runs import noise
 
-from lampq.adapters.onnx import pieces, save, shelf, stream, verify
+from lampq.adapters.onnx import pieces, save, shelf, stream, trials
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
@@ -20,7 +21,7 @@ from lampq.core.values.errors import AdapterError
 
 def in_pieces(model, path, batch, piece_bytes=1):
     outputs = pieces.run(
-        Container(path).parse(), model._opened.runtime, "logits", batch, piece_bytes=piece_bytes
+        Container(path).parse(), model._opened.runtime, ["logits"], {"x": batch}, piece_bytes=piece_bytes
     )
     return outputs["logits"]
 
@@ -40,16 +41,18 @@ def test_a_file_run_in_pieces_computes_what_it_computes_whole(tmp_path, activati
 
 def test_convolutions_and_branches_run_in_pieces(tmp_path):
     model = read(network(tmp_path / "net.onnx"))
-    batch = verify.noise(model.input_spec)
+    batch = noise(model)
     np.testing.assert_allclose(
         in_pieces(model, model.path, batch), run(model.path, batch), rtol=1e-5, atol=1e-6
     )
     path = saved(if_model(), tmp_path)
     branching = read(path)
-    batch = verify.noise(branching.input_spec)
-    (name,) = [branching._opened.flow.output.name]
-    found = pieces.run(Container(path).parse(), branching._opened.runtime, name, batch, piece_bytes=1)[name]
-    np.testing.assert_allclose(found, branching.run(batch).reshape(found.shape), rtol=1e-5, atol=1e-6)
+    batch = noise(branching)
+    (name,) = [head.name for head in branching.heads]
+    found = pieces.run(
+        Container(path).parse(), branching._opened.runtime, [name], {"x": batch}, piece_bytes=1
+    )[name]
+    np.testing.assert_allclose(found, branching.run(batch), rtol=1e-5, atol=1e-6)
 
 
 def test_a_piece_has_as_many_layers_as_fit(tmp_path, monkeypatch):
@@ -73,7 +76,7 @@ def test_large_files_are_checked_as_small_ones_are(tmp_path, monkeypatch, activa
     model = read(transformer(tmp_path / "float.onnx"))
     plan = make_plan(model, 4, activations)
     small = write(model, plan, tmp_path / "small.onnx")
-    monkeypatch.setattr(verify, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(trials, "WHOLE_BYTES", 0)
     monkeypatch.setattr(shelf, "_MEMORY_BYTES", 1)
     large = write(model, plan, tmp_path / "large.onnx")
     assert large.path.read_bytes() == small.path.read_bytes()
@@ -82,7 +85,7 @@ def test_large_files_are_checked_as_small_ones_are(tmp_path, monkeypatch, activa
 
 
 def test_wrong_codes_of_a_large_file_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(trials, "WHOLE_BYTES", 0)
     model = read(transformer(tmp_path / "float.onnx"))
     staged = save.staged
 
@@ -118,7 +121,7 @@ def test_a_streamed_file_is_the_message_that_the_library_writes(tmp_path):
 
 def test_writing_holds_one_layer_at_a_time(tmp_path, monkeypatch):
     """NumPy's and Python's own memory; a layer is 1 MB as float, the model 24."""
-    monkeypatch.setattr(verify, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(trials, "WHOLE_BYTES", 0)
     monkeypatch.setattr(shelf, "_MEMORY_BYTES", 1)
     g, value = Graph(), "x"
     for index in range(24):

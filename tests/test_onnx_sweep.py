@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx_models import exported, graph, mlp, normal, saved
-from onnx_runs import EXPORTS, changed, images, read, reference, rewritten
+from onnx_runs import EXPORTS, changed, images, read, reference, rewritten, run
 
 from lampq.core.values.errors import AdapterError
 
@@ -26,19 +26,19 @@ def test_replaced_weights_give_what_a_rewritten_file_gives(tmp_path, name, expor
     new = changed(model)
     by_initializer = {site.weight.name: new[site.name] for site in model.sites}
     expected = reference(rewritten(path, tmp_path, by_initializer), x)
-    assert np.abs(expected - model.run(x)).max() > 0.01
-    np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=2e-5)
+    assert np.abs(expected - run(model, x)).max() > 0.01
+    np.testing.assert_allclose(run(model.with_weights(new), x), expected, atol=2e-5)
     # One by one, on top of each other.
     some = model
     for key, array in new.items():
         some = some.with_weights({key: array})
-    np.testing.assert_allclose(some.run(x), expected, atol=2e-5)
+    np.testing.assert_allclose(run(some, x), expected, atol=2e-5)
     assert some.weight("patch_embed.proj" if name != "conv" else "stem.0") is not None
 
 
 def test_a_variant_leaves_the_model_as_it_was():
     model, x = read(exported("vit", "dynamo")), images(3)
-    before, records = model.run(x), model.layers()
+    before, records = run(model, x), model.layers()
     new = changed(model)
     variant = model.with_weights(new)
     assert variant.digest == model.digest
@@ -50,20 +50,20 @@ def test_a_variant_leaves_the_model_as_it_was():
         rtol=1e-5,
     )
     assert [layer.name for layer in variant.layers()] == [layer.name for layer in records]
-    variant.run(x)
-    np.testing.assert_array_equal(model.run(x), before)
+    run(variant, x)
+    np.testing.assert_array_equal(run(model, x), before)
     assert model.layers() is records
 
 
 @pytest.mark.parametrize(("name", "exporter"), EXPORTS)
 def test_segments_give_what_the_whole_gives(name, exporter):
     model, x = read(exported(name, exporter)), images(5)
-    whole = model.run(x)
+    whole = run(model, x)
     assert len(model._engine.chain) > 3
     unchanged = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
     for _, _, logits in model.sweep(x, unchanged):
         np.testing.assert_allclose(logits, whole, atol=1e-5)
-    np.testing.assert_allclose(model.with_weights({}).run(x), whole, atol=1e-5)
+    np.testing.assert_allclose(run(model.with_weights({}), x), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_sweep_gives_what_single_replacements_give(name, exporter, order):
     swept = list(model.sweep(x, iter(candidates)))
     assert [(key, option) for key, option, _ in swept] == [(key, option) for key, option, _ in candidates]
     for (key, _, array), (_, _, logits) in zip(candidates, swept, strict=True):
-        np.testing.assert_allclose(logits, model.with_weights({key: array}).run(x), atol=2e-5)
+        np.testing.assert_allclose(logits, run(model.with_weights({key: array}), x), atol=2e-5)
 
 
 def test_a_sweep_around_other_weights():
@@ -94,7 +94,7 @@ def test_a_sweep_around_other_weights():
     centre = model.with_weights(new)
     originals = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
     for key, _, logits in centre.sweep(x, originals):
-        expected = model.with_weights({k: v for k, v in new.items() if k != key}).run(x)
+        expected = run(model.with_weights({k: v for k, v in new.items() if k != key}), x)
         np.testing.assert_allclose(logits, expected, atol=2e-5)
 
 
@@ -140,7 +140,7 @@ def test_weights_shared_across_segments_change_in_all_places(tmp_path):
     model, x = read(path), normal(5, 16)
     new = {"shared": normal(16, 16, seed=9) / 4}
     expected = reference(rewritten(path, tmp_path, new), x)
-    np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=1e-5)
+    np.testing.assert_allclose(run(model.with_weights(new), x), expected, atol=1e-5)
     ((_, _, logits),) = model.sweep(x, [("shared", 0, new["shared"])])
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     taps = sorted((name, positions) for name, _, positions in model.taps(x))
@@ -168,9 +168,9 @@ def test_bodies_that_read_outer_values_run_in_segments(tmp_path):
     new = changed(model)
     for seed in range(4):
         x = normal(1, 16, seed=seed)
-        np.testing.assert_allclose(model.run(x), reference(path, x), atol=1e-5)
+        np.testing.assert_allclose(run(model, x), reference(path, x), atol=1e-5)
         expected = reference(rewritten(path, tmp_path, new), x)
-        np.testing.assert_allclose(model.with_weights(new).run(x), expected, atol=1e-5)
+        np.testing.assert_allclose(run(model.with_weights(new), x), expected, atol=1e-5)
     assert len(model._engine.chain) > 1
 
 
@@ -215,11 +215,11 @@ def test_any_graph_swept_in_segments_gives_what_rewritten_files_give(tmp_path_fa
     folder = tmp_path_factory.mktemp("network")
     path = saved(model, folder)
     opened, x = read(path), normal(3, 8)
-    np.testing.assert_allclose(opened.run(x), reference(path, x), atol=1e-4)
+    np.testing.assert_allclose(run(opened, x), reference(path, x), atol=1e-4)
     new = changed(opened)
     initializer = {site.name: site.weight.name for site in opened.sites}
     for key, _, logits in opened.sweep(x, [(key, 0, array) for key, array in new.items()]):
         expected = reference(rewritten(path, folder, {initializer[key]: new[key]}), x)
         np.testing.assert_allclose(logits, expected, atol=1e-4)
     everything = rewritten(path, folder, {initializer[key]: array for key, array in new.items()})
-    np.testing.assert_allclose(opened.with_weights(new).run(x), reference(everything, x), atol=1e-4)
+    np.testing.assert_allclose(run(opened.with_weights(new), x), reference(everything, x), atol=1e-4)

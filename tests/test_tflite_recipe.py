@@ -56,6 +56,9 @@ def test_every_layer_gets_its_width_and_nothing_else_gets_one(name):
         assert chosen(rules, graph.ops[op].name, scope) is rule
         assert rule["op_config"]["weight_tensor_config"]["num_bits"] == expected[weight]
         assert rule["op_config"]["weight_tensor_config"]["granularity"] == "CHANNELWISE"
+        numbers = graph.ops[op].name != "FULLY_CONNECTED" and expected[weight] == 2
+        numbers |= graph.ops[op].name == "DEPTHWISE_CONV_2D" and expected[weight] == 4
+        assert rule["op_config"]["explicit_dequantize"] == numbers
 
 
 def test_a_recipe_file_holds_the_rules(tmp_path):

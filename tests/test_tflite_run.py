@@ -8,10 +8,11 @@ from ai_edge_litert.interpreter import Interpreter
 from tflite_models import NAMES, Builder, fixture, inputs_for, linear, matmul, run_directly
 
 from lampq.adapters.tflite import read
-from lampq.adapters.tflite.cuts import Cuts
 from lampq.adapters.tflite.runtime import choose
+from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.measure import measure_activations, measure_damage
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.errors import AdapterError, MissingExtraError
 
@@ -43,7 +44,7 @@ def test_logits_are_those_of_the_runtime(name):
         if name == "conv_batch_3"
         else batch
     )
-    logits = model.run(batch)
+    logits = np.asarray(model.run(batch))
     assert logits.dtype == np.float32
     np.testing.assert_allclose(
         logits, run_directly(fixture(name), padded)[: len(batch)], rtol=1e-5, atol=1e-6
@@ -54,7 +55,7 @@ def test_many_samples_at_once_give_what_single_ones_give():
     model = read(fixture("conv_any_batch"))
     batch = inputs_for(model, 37)
     np.testing.assert_allclose(
-        model.run(batch), run_directly(fixture("conv_any_batch"), batch), rtol=1e-4, atol=1e-6
+        np.asarray(model.run(batch)), run_directly(fixture("conv_any_batch"), batch), rtol=1e-4, atol=1e-6
     )
 
 
@@ -72,12 +73,12 @@ def test_a_free_batch_that_the_operators_do_not_keep_is_not_believed(tmp_path):
     b.op("CUMSUM", [y, axis], [z], "CumsumOptions")
     path = b.write(tmp_path / "m.tflite", [x], [z])
     batch = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
-    np.testing.assert_allclose(read(path).run(batch), run_directly(path, batch), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(read(path).run(batch)), run_directly(path, batch), rtol=1e-5)
 
 
-def test_a_softmax_at_the_end_is_left_out(tmp_path):
+def test_a_softmax_at_the_end_is_undone(tmp_path):
     rng = np.random.default_rng(0)
-    weight = rng.normal(size=(3, 8)).astype(np.float32) * 30
+    weight = rng.normal(size=(3, 8)).astype(np.float32) * 5
     b = Builder()
     x, w, y, z = (
         b.tensor("x", (1, 8)),
@@ -88,8 +89,11 @@ def test_a_softmax_at_the_end_is_left_out(tmp_path):
     b.op("FULLY_CONNECTED", [x, w, -1], [y], "FullyConnectedOptions", version=6)
     b.op("SOFTMAX", [y], [z], "SoftmaxOptions", beta=1.0)
     batch = rng.normal(size=(4, 8)).astype(np.float32)
+    model = read(b.write(tmp_path / "m.tflite", [x], [z]))
+    (head,) = model.heads
+    assert (head.role, head.axis, head.activated) == ("classes", -1, True)
     np.testing.assert_allclose(
-        read(b.write(tmp_path / "m.tflite", [x], [z])).run(batch), batch @ weight.T, rtol=1e-4
+        np.asarray(model.run(batch)), log_softmax(batch @ weight.T), rtol=1e-3, atol=1e-4
     )
 
 
@@ -101,10 +105,10 @@ def test_replaced_weights_count(name, tmp_path):
         weight = fake_quantized(model, layer, 2)
         changed = model.with_weights({layer.name: weight})
         expected = run_directly(patched(name, layer, weight, tmp_path), batch)
-        np.testing.assert_allclose(changed.run(batch), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(changed.run(batch)), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(changed.weight(layer.name), weight)
         assert changed.digest == model.digest
-    np.testing.assert_array_equal(model.run(batch), read(fixture(name)).run(batch))
+    np.testing.assert_array_equal(np.asarray(model.run(batch)), np.asarray(read(fixture(name)).run(batch)))
 
 
 def test_records_follow_replaced_weights():
@@ -125,7 +129,7 @@ def test_a_sweep_gives_what_replacing_one_weight_gives(name):
     assert [(n, b) for n, b, _ in found] == [(n, b) for n, b, _ in candidates]
     for (layer, _, weight), (_, _, logits) in zip(candidates, found, strict=True):
         np.testing.assert_allclose(
-            logits, model.with_weights({layer: weight}).run(batch), rtol=1e-4, atol=1e-6
+            logits, np.asarray(model.with_weights({layer: weight}).run(batch)), rtol=1e-4, atol=1e-6
         )
 
 
@@ -140,24 +144,27 @@ def test_a_sweep_may_come_in_any_order_and_around_replaced_weights():
     for (name, _, weight), (_, _, logits) in zip(
         candidates, base.sweep(batch, iter(candidates)), strict=True
     ):
-        np.testing.assert_allclose(logits, base.with_weights({name: weight}).run(batch), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            logits, np.asarray(base.with_weights({name: weight}).run(batch)), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_a_sweep_without_room_for_activations(monkeypatch):
-    monkeypatch.setattr("lampq.adapters.tflite.model.KEPT_BYTES", 100)
+    monkeypatch.setattr("lampq.adapters.tflite.variant.KEPT_BYTES", 100)
     test_a_sweep_gives_what_replacing_one_weight_gives("vit")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cut_gives_the_same_logits(name):
-    opened = read(fixture(name))._opened
-    cuts: Cuts = opened.cuts
-    chunks = opened.batches.chunks(inputs_for(read(fixture(name)), opened.interface.native_batch))
-    start = [{opened.interface.input: chunk} for chunk in chunks]
-    expected = cuts.finish(start, 0, {})[0]
+    model = read(fixture(name))
+    opened, cuts = model._opened, model._variant.cuts
+    (port,) = opened.interface.inputs
+    start = [{port.tensor: inputs_for(model, opened.interface.native_batch)}]
+    ((expected,),) = cuts.finish(start, 0, {})
     for at in range(1, len(opened.main.ops), 5):
         states = cuts.advance(start, 0, at, {})
-        np.testing.assert_allclose(cuts.finish(states, at, {})[0], expected, rtol=1e-4, atol=1e-5)
+        ((found,),) = cuts.finish(states, at, {})
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_graph_with_calls_is_not_cut(tmp_path):
@@ -178,7 +185,7 @@ def test_a_graph_with_calls_is_not_cut(tmp_path):
     b.graph = main
     model = read(b.write(tmp_path / "m.tflite", [x], [z]))
     batch = rng.normal(size=(3, 4)).astype(np.float32)
-    np.testing.assert_allclose(model.run(batch), batch @ w1.T @ w2.T, rtol=1e-4)
+    np.testing.assert_allclose(np.asarray(model.run(batch)), batch @ w1.T @ w2.T, rtol=1e-4)
     assert [layer.name for layer in model.layers()] == ["a.w", "b.w"]
     ((_, _, logits),) = model.sweep(batch, [("b.w", 0, np.eye(4, dtype=np.float32))])
     np.testing.assert_allclose(logits, batch @ w1.T, rtol=1e-4)
@@ -242,7 +249,7 @@ def test_a_quantized_model_runs_with_numbers_in_and_out(tmp_path):
     model = read(b.write(tmp_path / "m.tflite", [x], [y]))
     batch = rng.normal(size=(5, 8)).astype(np.float32)
     expected = np.rint(batch / 0.05) * 0.05 @ (codes * 0.01).T
-    assert np.abs(model.run(batch) - expected).max() <= 0.1
+    assert np.abs(np.asarray(model.run(batch)) - expected).max() <= 0.1
     assert model.layers() == ()
     assert list(model.stored_bits().values()) == [(8, "int8")]
 
@@ -257,11 +264,10 @@ def test_damage_and_fisher_traces_agree(tmp_path):
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     expected = ((batch**2).sum(axis=1) * (1 - (p**2).sum(axis=1))).mean()
-    (trace,) = forward_fisher(model, batch, draws=30).values()
+    (trace,) = forward_fisher(model, measure_reference(model, batch), draws=30).values()
     assert trace == pytest.approx(expected, rel=0.15)
     damage = measure_damage(model, model.layers(), (2, 4, 8), batch)
     assert (np.diff(damage.kl[0]) < 0).all()
-    assert damage.logit_delta.shape == (1, 3, 40, 5)
 
 
 def test_the_runtime_that_is_installed_is_used():
@@ -279,10 +285,6 @@ def test_batches_that_do_not_fit_are_refused():
         model.run(np.zeros((2, 3, 8, 8), np.float32))
     with pytest.raises(AdapterError, match="empty"):
         model.run(np.zeros((0, 3, 16, 16), np.float32))
-    with pytest.raises(AdapterError, match="NaN or infinite for sample 1"):
-        batch = inputs_for(model, 2)
-        batch[1] = np.inf
-        model.run(batch)
 
 
 def test_a_file_that_the_runtime_refuses_is_an_error(tmp_path):

@@ -174,7 +174,8 @@ def ranges_of(model, batch):
 
 
 def inputs_for(model, samples, seed=0):
-    shape = (samples, *model.input_spec.shape[1:])
+    (spec,) = model.input_specs
+    shape = (samples, *spec.shape[1:])
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lampq.adapters import format_named
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.selection import KeptLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
 
 
@@ -74,6 +77,7 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
+    model = model if batch is None else with_examples(model, batch)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
@@ -99,7 +103,8 @@ def fit_to(
     """The plan with the names and shapes that its layers have in `model`, matched by fingerprint, then by name.
 
     A fused weight hands its width to the parts that the model keeps apart; parts that the model keeps fused must
-    agree on one. Layers that `out` cannot hold packed are left out, with a note. See `apply` for the arguments.
+    agree on one. Layers that the plan keeps float stay so; layers that `out` cannot hold packed are left out, with a
+    note. See `apply` for the arguments.
 
     Raises:
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
@@ -107,40 +112,38 @@ def fit_to(
     """
     whole, stored = model, model if out is None else stored_as(model, out)
     layers = model.layers()
-    matching = match(plan.layers, layers, by_name=by_name)
+    known: tuple[PlanLayer | KeptLayer, ...] = (*plan.layers, *plan.kept)
+    matching = match(known, layers, by_name=by_name)
     notes = plan.notes
     if stored is not model and not matching.complete:
         # A plan made for what can be stored.
         model, layers = stored, stored.layers()
-        matching = match(plan.layers, layers, by_name=by_name)
-    if not matching.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
+        matching = match(known, layers, by_name=by_name)
+    if not matching.complete and not by_name and _folds_norms(model, plan):
         # Converters fold the scale of a normalization into the layer behind it, which changes its weights.
-        named = match(plan.layers, layers, by_name=True)
+        named = match(known, layers, by_name=True)
         folded = [layers[m.right[0]].name for m in named.matches if m.how == "name"]
         if named.complete and len(folded) < len(named.matches):
             matching, notes = named, (*notes, _folded_note(folded))
     if not matching.matches:
-        namesakes = same_names(matching, plan.layers, layers)
+        namesakes = same_names(matching, known, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
-            f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{_random_hint(model)}"
             f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
     if not matching.complete and not partial:
         raise PlanError(
             f"the plan does not fit {model.path.name}: "
-            f"{left_over(matching, plan.layers, layers, sides=('the plan', 'the model'))}; "
+            f"{left_over(matching, known, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
     model = model.with_coding(dataclasses.replace(model.coding, block=plan.block))
     decisions: dict[int, PlanLayer] = {}
     for matched in matching.matches:
-        if len(matched.left) == 1:
-            decision = plan.layers[matched.left[0]]
-        else:
-            decision = _joined(
-                [plan.layers[i] for i in matched.left], layers[matched.right[0]].name, widest=widest
-            )
+        decision = _decision([known[i] for i in matched.left], layers[matched.right[0]].name, widest=widest)
+        if decision is None:
+            continue
         for j in matched.right:
             decisions[j] = _placed(model, layers[j], decision, plan.container)
     placed = tuple(decisions[j] for j in sorted(decisions))
@@ -158,11 +161,39 @@ def fit_to(
     return dataclasses.replace(plan, layers=placed, notes=notes)
 
 
+def _folds_norms(model: Model, plan: Plan) -> bool:
+    """Whether a converter may have changed weights, on either side."""
+    names = (model.format, str(plan.provenance.get("format", "")))
+    return any(format_named(name).folds_norms for name in names)
+
+
+def _random_hint(model: Model) -> str:
+    random = format_named(model.format).random_weights(model)
+    return "; its weights are random: give its checkpoint, --weights FILE" if random else ""
+
+
 def _folded_note(names: Sequence[str]) -> str:
     return (
         f"{len(names)} of the layers were matched by name and size, because a converter has changed their weights, "
         f"as it does where it folds a normalization into them: {listed(names)}"
     )
+
+
+def _decision(parts: Sequence[PlanLayer | KeptLayer], name: str, *, widest: bool) -> PlanLayer | None:
+    """What a plan says of one weight of the model, which it may know in parts; None where it stays float.
+
+    Raises:
+        PlanError: Its parts have different widths and `widest` is false, or only some of them stay float.
+    """
+    quantized = [part for part in parts if isinstance(part, PlanLayer)]
+    if not quantized:
+        return None
+    if len(quantized) < len(parts):
+        raise PlanError(
+            f"layer {name} is one weight in the model, and the plan keeps only some of its parts float; keep all "
+            f"of them or none when profiling"
+        )
+    return quantized[0] if len(parts) == 1 else _joined(quantized, name, widest=widest)
 
 
 def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer:

@@ -118,8 +118,16 @@ def compare(
             "predicted KL (nats)": tuple(plan.predicted_kl for plan in plans),
             "measured KL (nats)": tuple(plan.measured_kl for plan in plans),
             "mode": tuple(plan.mode for plan in plans),
+            **_judged(plans),
         },
     )
+
+
+def _judged(plans: Sequence[Plan]) -> dict[str, tuple[str | None, ...]]:
+    """The outputs that plans were judged by, where one of them has several."""
+    outputs = [plan.provenance.get("outputs") for plan in plans]
+    texts = tuple(", ".join(map(" ".join, o.items())) if isinstance(o, Mapping) else None for o in outputs)
+    return {"judged outputs": texts} if any(texts) else {}
 
 
 def _row(

@@ -15,7 +15,8 @@ from lampq.core.measuring.measure import Damage, measure_damage
 from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.reference import Reference
 from lampq.core.values.errors import AdapterError, NoGradientsError
-from lampq.core.values.measure_kinds import AUTO, DIFFERENCES, GRADIENTS
+from lampq.core.values.measure_kinds import DIFFERENCES, GRADIENTS
+from lampq.core.values.measurement import Measurement
 from lampq.core.values.messages import reason
 from lampq.core.values.progress import Progress
 
@@ -44,54 +45,50 @@ class MeasuredDamage:
 
 def measured_damage(
     candidates: Candidates,
-    whole: Reference,
+    measurement: Measurement,
     reference: Reference,
+    whole: Reference,
     numbers: np.ndarray | None,
     *,
-    measure: str = AUTO,
-    tolerance: float = 0.0,
-    seed: int = 0,
     progress: Progress,
 ) -> MeasuredDamage:
     """Measure some samples of a data set, in the way that is asked for or, for `auto`, that can be.
 
     Args:
         candidates: What to measure.
-        whole: What the float model makes of the whole data set; what is chosen by it is the same for all its shards.
-        reference: The samples to measure.
-        numbers: Number of each of them in the whole data set; None: all, in order.
-        measure: `gradients`, `differences` or `auto`.
-        tolerance: Of pairs of widths (`core.measuring.pairs`).
-        seed: Of the directions that gradients are taken in.
+        measurement: How.
+        reference: What the float model makes of the samples.
+        whole: The same of the whole data set; what is chosen by it is the same for all its shards.
+        numbers: Number of each sample in the whole data set; None: all, in order.
         progress: Told how far it is.
 
     Raises:
         NoGradientsError: Gradients are asked for, and the model has none, or they are not to be trusted.
     """
     details: Mapping[str, Any] = {}
-    if measure != DIFFERENCES:
+    if measurement.measure != DIFFERENCES:
+        directions = Directions.of(whole, measurement.seed)
         try:
-            return _by_gradients(candidates, whole, reference, numbers, seed, progress)
+            return _by_gradients(candidates, directions, reference, whole, numbers, progress)
         except AdapterError as err:
-            if measure == GRADIENTS:
+            if measurement.measure == GRADIENTS:
                 raise NoGradientsError(
                     f"{candidates.model.path.name} cannot be measured by gradients ({reason(err)}); take "
                     f"--measure differences"
                 ) from err
             details = {"note": f"no gradients ({reason(err)}): layers are quantized one at a time"}
-    damage, pairs = _by_differences(candidates, reference, tolerance, progress)
+    damage, pairs = _by_differences(candidates, reference, measurement.tolerance, progress)
     return MeasuredDamage(damage=damage, kind=DIFFERENCES, details=details, pairs=pairs)
 
 
 def _by_gradients(
     candidates: Candidates,
-    whole: Reference,
+    directions: Directions,
     reference: Reference,
+    whole: Reference,
     numbers: np.ndarray | None,
-    seed: int,
     progress: Progress,
 ) -> MeasuredDamage:
-    directions = Directions.of(whole, seed)
     check = check_gradients(candidates, whole, directions, progress=progress)
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from lampq.core.measuring.measure import changed_share
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, input_batch, judged
+from lampq.core.measuring.reference import Reference, input_batch, judged, with_examples
+from lampq.core.readouts.comparison import HeadComparison, changed_share, compare_heads
 from lampq.core.values.batch import Batch, BatchLike, join
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head
+from lampq.core.values.head import CLASSES
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.verbs.fake_quantize import fake_quantize
+from lampq.verbs.formats import judged_alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,15 @@ class Evaluation:
 
     Attributes:
         samples: Samples evaluated.
-        top1: Fraction of samples whose largest logit is their label, or None without labels.
-        kl: Mean KL(reference || model), nats, or None without a reference.
-        agreement: Fraction of samples on which both choose the same class, or None without a reference.
+        top1: Fraction of samples whose largest logit is their label, or None without labels or a lone output of
+            classes.
+        kl: Mean damage of all outputs (KL(reference || model) of classes), nats, or None without a reference.
+        agreement: Fraction of decisions (classes, yes or no) that are the same in both, averaged over the outputs that
+            decide, or None without a reference.
         size_bytes: Bytes of the model's files.
         ms_per_sample: Wall-clock milliseconds per sample, the first run left out.
+        heads: The judged outputs one by one; empty without a reference.
+        notes: Remarks a reader should see.
     """
 
     samples: int
@@ -40,10 +45,13 @@ class Evaluation:
     agreement: float | None
     size_bytes: int
     ms_per_sample: float
+    heads: tuple[HeadComparison, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**values, "heads": [head.to_json() for head in self.heads], "notes": list(self.notes)}
 
 
 def evaluate(
@@ -63,7 +71,7 @@ def evaluate(
         model: The model to judge.
         inputs: Preprocessed inputs, samples first.
         labels: Class indices, shape (S,), or None.
-        reference: Model whose predictions count as the truth for `kl`.
+        reference: Model whose predictions count as the truth for `kl`; its outputs are judged as it says.
         plan: Judge `model` as this plan has it (see `lampq.fake_quantize`); the reference is then `model` itself
             unless another is given, and the bytes are the plan's.
         calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
@@ -71,32 +79,44 @@ def evaluate(
         progress: Told after every batch.
 
     Raises:
-        AdapterError: Labels name more classes than the model has, or the two models disagree in their classes.
+        AdapterError: Labels name more classes than the model has, the two models disagree in their classes, or no
+            output is judged.
         RecordError: Logits are not finite.
         PlanError: The plan is for another model.
     """
+    model = with_examples(model, inputs)
+    reference = None if reference is None else with_examples(reference, inputs)
     if plan is not None:
         reference = model if reference is None else reference
         model = fake_quantize(model, plan, batch=calibration)
+    if reference is not None:
+        # What a file is read for may differ from the float model's where quantizing has changed its operators.
+        model = judged_alike(model, reference)
     data = input_batch(model, inputs)
     truth = None if reference is None else _truth(reference, data, batch_size)
     outputs, seconds = _outputs(model, data, batch_size, progress)
-    decided = (truth or _alone(model, outputs, data)).readout.decisions(outputs)
-    if labels is not None:
-        _check_labels(labels, model, outputs)
-    kl = agreement = None
     if truth is not None:
-        _check_alike(outputs, truth.outputs)
+        _check_alike(outputs, truth)
+        truth.checked(outputs, "the model")
+    decided = (truth or _alone(model, outputs, data)).readout.decisions(outputs)
+    top1, notes = (None, ()) if labels is None else _accuracy(labels, model, outputs, decided)
+    kl = agreement = None
+    heads: tuple[HeadComparison, ...] = ()
+    if truth is not None:
         kl = truth.damage(outputs)
         expected = truth.readout.decisions(truth.outputs)
         agreement = 1 - changed_share(expected, decided) if expected else None
+        heads = compare_heads(truth.readout, truth.outputs, outputs)
+        notes = (*notes, *truth.readout.notes)
     return Evaluation(
         samples=data.samples,
-        top1=None if labels is None else float((_chosen(decided, model) == labels).mean()),
+        top1=top1,
         kl=kl,
         agreement=agreement,
         size_bytes=model.file_bytes() if plan is None else plan.total_bytes,
         ms_per_sample=1e3 * seconds / data.samples,
+        heads=heads,
+        notes=notes,
     )
 
 
@@ -121,7 +141,9 @@ def _pieces(data: Batch, size: int) -> list[Batch]:
 
 
 def _truth(reference: Model, data: Batch, batch_size: int) -> Reference:
-    inputs = input_batch(reference, np.asarray(data) if len(data.names) == 1 else data)
+    specs = reference.input_specs
+    # The only input of both, whatever each calls it.
+    inputs = data.renamed({data.names[0]: specs[0].name}) if len(specs) == len(data.names) == 1 else data
     outputs, _ = _outputs(reference, inputs, batch_size, quiet)
     return judged(reference, inputs, outputs, "the reference")
 
@@ -130,46 +152,36 @@ def _alone(model: Model, outputs: Batch, data: Batch) -> Reference:
     return judged(model, data, outputs, "the model")
 
 
-def _check_alike(outputs: Batch, expected: Batch) -> None:
-    """Refuse a reference that gives something else."""
-    for mine, theirs in zip(outputs.groups, expected.groups, strict=True):
-        for name, array in mine.items():
-            if name not in theirs:
-                raise AdapterError(f"the reference has no output {name}; it has {', '.join(theirs)}")
-            if theirs[name].shape != array.shape:
+def _check_alike(outputs: Batch, truth: Reference) -> None:
+    """Refuse outputs that are not those which the reference is judged by."""
+    for mine, theirs in zip(outputs.groups, truth.outputs.groups, strict=True):
+        for name in (head.name for head in truth.readout.heads):
+            if name not in mine:
+                raise AdapterError(f"the reference has output {name}, the model {', '.join(mine)}")
+            if theirs[name].shape != mine[name].shape:
                 raise AdapterError(
-                    f"output {name} has shape {array.shape}, that of the reference {theirs[name].shape}"
+                    f"output {name} has shape {mine[name].shape}, that of the reference {theirs[name].shape}"
                 )
 
 
-def _class_head(model: Model) -> Head:
-    """The head that labels belong to: the only one that names one class for each sample.
+def _accuracy(
+    labels: np.ndarray, model: Model, outputs: Batch, decided: Mapping[str, np.ndarray]
+) -> tuple[float | None, tuple[str, ...]]:
+    """Share of samples whose class is their label, or None and why there is none.
 
     Raises:
-        AdapterError: There is none, or several.
+        AdapterError: Labels name classes that the model does not have.
     """
-    heads = [head for head in model.heads if head.role == CLASSES]
+    heads = [head for head in model.heads if head.role == CLASSES and head.name in decided]
     if len(heads) != 1:
-        raise AdapterError(
-            f"the data has labels and the model {len(heads)} outputs that name classes; leave the labels out"
-        )
-    return heads[0]
-
-
-def _check_labels(labels: np.ndarray, model: Model, outputs: Batch) -> None:
-    """Refuse labels of classes that the model does not have."""
-    head = _class_head(model)
+        return None, (f"labels are left out: {len(heads)} outputs name classes, and labels go with one",)
+    head, chosen = heads[0], decided[heads[0].name]
+    if chosen.size != len(chosen):
+        return None, (f"labels are left out: output {head.name} names a class for each position",)
     classes = outputs.groups[0][head.name].shape[head.axis]
     if labels.max(initial=0) >= classes:
         raise AdapterError(
             f"the data has label {int(labels.max())}, the model only {classes} classes; "
             f"point --data at folders of the model's own classes"
         )
-
-
-def _chosen(decided: Mapping[str, np.ndarray], model: Model) -> np.ndarray:
-    """The class of each sample, shape (S,)."""
-    chosen = decided[_class_head(model).name]
-    if chosen.size != len(chosen):
-        raise AdapterError("the data has one label for each sample, the model a class for each position")
-    return chosen.reshape(len(chosen))
+    return float((chosen.reshape(len(chosen)) == labels).mean()), ()

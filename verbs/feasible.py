@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from lampq import solvers
+from lampq.core.allocating.scores import score
 from lampq.core.measuring.measure import measure_activations
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
@@ -15,8 +16,9 @@ from lampq.core.values.batch import BatchLike
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.score import AUTO
 from lampq.core.values.tables import known_tables
-from lampq.verbs.profile import quantizable, stored_bytes
+from lampq.verbs.profile import quantizable, rest_bytes, stored_bytes
 
 
 def check_budget(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> None:
@@ -36,13 +38,16 @@ def check_budget(model: Model, batch: BatchLike, request: Request, measurement: 
         PlanError: A pattern matches nothing, or pins a width that is not to be measured.
     """
     profile = _outline(model, batch, request, measurement)
-    feasible_problem(profile, profile.weight_error, request, solvers.solve, mode=request.mode)
+    # Which score `auto` stands for is known once there is a profile; none that it may brings pins along.
+    pins = () if request.mode == AUTO else score(request.mode).default_pins(profile)
+    feasible_problem(profile, profile.weight_error, request, solvers.solve, default_pins=pins)
 
 
 def _outline(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> Profile:
     """A profile of sizes alone: as if no layer lost anything."""
     model = model.with_coding(dataclasses.replace(model.coding, block=measurement.block))
-    layers, options, budget = quantizable(model), measurement.options, request.limits
+    layers, kept = quantizable(model, measurement.selection)
+    options, budget = measurement.options, request.limits
     samples = 0
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
         layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
@@ -51,7 +56,7 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
         layers=layers,
         options=options,
         tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload),
-        rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
+        rest_bytes=rest_bytes(model, measurement, kept),
         container=measurement.container,
         samples=samples,
     )

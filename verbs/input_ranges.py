@@ -143,9 +143,14 @@ def measure_joint(
         ranges: How inputs are rounded.
         samples: Number of each sample in the whole data set, or None.
         progress: Told how far it is.
+
+    Raises:
+        AdapterError: Empirical scores are wanted, and the outputs are no lone classes.
     """
     if not rounds_activations(model):
         return JointFisher()
+    if measurement.fisher == EMPIRICAL:
+        reference.readout.check_labels(reference.outputs)
     options = measurement.options
     widths = sorted({option.weight_bits for option in options})
     inputs = sorted({option.activation_bits for option in options if option.activation_bits})

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lampq import adapters
 from lampq.core.allocating.limits import budget_summary
+from lampq.core.measuring.model import Model
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.files import read_json
+from lampq.core.values.head import Head, HeadChoice
+from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.convert import read_quantized
+from lampq.verbs.formats import judged
+
+# Bytes of a float: single and half precision.
+_FLOAT_SIZES = (4, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +34,7 @@ class Listing:
         columns: Column headings.
         rows: One tuple per layer, plain values.
         skipped: (name, reason) of weights that stay as they are.
+        heads: What the outputs mean.
     """
 
     what: str
@@ -33,6 +42,7 @@ class Listing:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    heads: tuple[Head, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -41,11 +51,17 @@ class Listing:
             **self.facts,
             "layers": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
+            "heads": [head.to_json() for head in self.heads],
         }
 
 
-def inspect(path: str | Path, **read_options: Any) -> Listing:
+def inspect(path: str | Path, outputs: Sequence[HeadChoice] = (), **read_options: Any) -> Listing:
     """Describe a model, profile or plan file. `lampq.verbs.why` tells why a plan is as it is.
+
+    Args:
+        path: What `lampq.read` takes, or a profile or plan in JSON.
+        outputs: How to judge outputs of a model otherwise than inferred.
+        **read_options: For a model; see `lampq.read`.
 
     Raises:
         LampqError: The file cannot be read.
@@ -56,18 +72,25 @@ def inspect(path: str | Path, **read_options: Any) -> Listing:
             return _profile(Profile.read(Path(path)))
         return _plan(Plan.read(Path(path)))
     try:
-        return _model(adapters.read(path, **read_options))
+        model = judged(adapters.read(path, **read_options), outputs)
+        stored = None if model.layers() else _quantized(path)
+        return _model(model) if stored is None else _stored(Path(path), stored)
     except AdapterError:
-        try:
-            stored = read_quantized(path)
-        except LampqError:
-            stored = None
+        stored = _quantized(path)
         if stored is None:
             raise
         return _stored(Path(path), stored)
 
 
-def _model(model: Any) -> Listing:
+def _quantized(path: str | Path) -> Plan | None:
+    """What a file holds quantized, or None."""
+    try:
+        return read_quantized(path)
+    except LampqError:
+        return None
+
+
+def _model(model: Model) -> Listing:
     layers = model.layers()
     stored = model.stored_bits()
     rows = tuple(
@@ -85,14 +108,27 @@ def _model(model: Any) -> Listing:
         "file": str(model.path),
         "format": model.format,
         "digest": model.digest,
-        "input": f"{model.input_spec.name} {list(model.input_spec.shape)} {model.input_spec.dtype}",
+        "inputs": [str(spec) for spec in model.input_specs],
         "quantizable weights": sum(layer.size for layer in layers),
+        "coverage": _coverage(model, layers),
+        "left alone": dict(Counter(reason for _, reason in model.skipped).most_common()),
         "other bytes": model.rest_bytes(),
     }
     if stored:
         facts["stored widths"] = {name: bits for name, (bits, _) in stored.items()}
     columns = ("name", "kind", "shape", "weights", "std", "shared by")
-    return Listing(what="model", facts=facts, columns=columns, rows=rows, skipped=model.skipped)
+    return Listing(
+        what="model", facts=facts, columns=columns, rows=rows, skipped=model.skipped, heads=model.heads
+    )
+
+
+def _coverage(model: Model, layers: Sequence[Layer]) -> str:
+    """How much of the file the layers are, as floats; where it is smaller than that, they are of half precision."""
+    whole, weights = model.file_bytes(), sum(layer.size for layer in layers)
+    part = next((weights * size for size in _FLOAT_SIZES if weights * size <= whole), 0)
+    if not part:
+        return f"{weights:,} weights in a file of {whole:,} bytes"
+    return f"{part / whole:.1%}: {part:,} of {whole:,} bytes are float weights that can be quantized"
 
 
 def _stored(path: Path, plan: Plan) -> Listing:
@@ -137,6 +173,7 @@ def _profile(profile: Profile) -> Listing:
         "container": profile.container,
         "other bytes": profile.rest_bytes,
         "interactions": profile.interacts,
+        "kept float": [layer.name for layer in profile.kept],
         "provenance": dict(profile.provenance),
     }
     columns = (
@@ -147,7 +184,7 @@ def _profile(profile: Profile) -> Listing:
         "fisher",
         *(f"{measured} at {text.removesuffix(' bits')}" for text in texts),
     )
-    return Listing(what="profile", facts=facts, columns=columns, rows=tuple(rows))
+    return Listing(what="profile", facts=facts, columns=columns, rows=tuple(rows), heads=profile.heads)
 
 
 def _plan(plan: Plan) -> Listing:
@@ -175,6 +212,7 @@ def _plan(plan: Plan) -> Listing:
         "gap": plan.gap,
         "measured KL": plan.measured_kl,
         "solver": plan.solver,
+        "kept float": [layer.name for layer in plan.kept],
         "notes": list(plan.notes),
         "provenance": dict(plan.provenance),
     }

@@ -11,20 +11,25 @@ from typing import Any
 import numpy as np
 
 import lampq
+from lampq.core.allocating.scores import score as score_named
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import measure_activations, measure_weight_error
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL
+from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.messages import listed
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.score import Score
+from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
 from lampq.verbs.damage import MeasuredDamage, measured_damage
@@ -58,13 +63,18 @@ def profile(
     Raises:
         RecordError: Weights, activations or outputs are not finite (names the layer), or a choice is unknown.
         AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
+        PlanError: The layers to keep leave none, or a pattern of them matches nothing.
     """
     measurement = Measurement.of(measurement, **choices)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    model = model if batch is None else with_examples(model, batch)
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
-    layers, options = quantizable(model), measurement.options
+    (layers, kept), options = quantizable(model, measurement.selection), measurement.options
+    own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
+    if own and batch is None:
+        raise RecordError(f"mode {own[0].name} is measured on data; profile the model with --data")
     reference = None if batch is None else measure_reference(model, batch)
     ranges = (
         None
@@ -82,25 +92,26 @@ def profile(
         damage = measure_weight_error(model, layers, [o.weight_bits for o in options], progress=progress)
         sense, told = _Sensitivity(), {}
     else:
-        measured = _measured(
-            model,
-            layers,
-            reference if whole is None else whole,
-            reference,
-            measurement,
-            payload >= 0,
-            ranges,
-            numbers,
-            progress,
+        candidates = Candidates(
+            model=model,
+            layers=layers,
+            options=options,
+            available=payload >= 0,
+            rules=None if ranges is None else ranges.rule,
+        )
+        measured = measured_damage(
+            candidates, measurement, reference, whole or reference, numbers, progress=progress
         )
         damage, told = measured.damage, _told(measured, ranges)
         layers = measure_activations(model, layers, reference.inputs)
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
-    return Profile(
+    heads = () if reference is None else reference.readout.heads
+    profile = Profile(
         layers=layers,
         options=options,
-        rest_bytes=model.rest_bytes(activations=measurement.act_bits is not None),
+        rest_bytes=rest_bytes(model, measurement, kept),
+        kept=kept,
         container=measurement.container,
         block=measurement.block,
         rounding=measurement.rounding,
@@ -116,7 +127,7 @@ def profile(
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
         per_token=ranges is not None and ranges.per_token,
-        heads=() if reference is None else reference.readout.heads,
+        heads=heads,
         samples=0 if reference is None else reference.inputs.samples,
         shard=shard,
         provenance={
@@ -125,6 +136,7 @@ def profile(
             "digest": model.digest,
             "data": dict(measurement.data_summary),
             "seed": measurement.seed,
+            **({"outputs": summary(heads)} if len(heads) > 1 else {}),
             **sense.provenance(measurement),
             **told,
             "versions": {
@@ -134,6 +146,25 @@ def profile(
             },
         },
     )
+    return profile if reference is None else _with_own_tables(profile, own, model, reference)
+
+
+def _with_own_tables(
+    profile: Profile, scores: Sequence[Score], model: Model, reference: Reference
+) -> Profile:
+    """The profile with the tables that scores measure themselves.
+
+    Raises:
+        RecordError: One gives back something else than a profile.
+    """
+    for score in scores:
+        if score.measure is not None:
+            profile = score.measure(model, profile, reference.inputs)
+        if not isinstance(profile, Profile):
+            raise RecordError(
+                f"mode {score.name}: `measure` gave {type(profile).__name__}; it gives the profile back"
+            )
+    return profile
 
 
 def _told(measured: MeasuredDamage, ranges: InputRanges | None) -> dict[str, Any]:
@@ -197,50 +228,29 @@ def _of_samples(measurement: Measurement, numbers: np.ndarray) -> Measurement:
     return dataclasses.replace(measurement, labels=measurement.labels[numbers])
 
 
-def quantizable(model: Model) -> tuple[Layer, ...]:
-    """The layers of a model, of which there must be some.
+def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], tuple[KeptLayer, ...]]:
+    """The layers of a model that are to be quantized, of which there must be some, and those kept float.
 
     Raises:
-        AdapterError: There are none.
+        AdapterError: The model has no layers.
+        PlanError: The selection leaves none, or a pattern of it matches nothing.
     """
     layers = model.layers()
     if not layers:
         stored = len(model.stored_bits())
-        already = f"; {stored} are quantized already" if stored else ""
+        already = [f"{stored} are quantized already"] if stored else []
+        reasons = [*already, *sorted({reason for _, reason in model.skipped})]
+        why = f" ({listed(reasons, separator='; ')})" if reasons else ""
         raise AdapterError(
-            f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
+            f"{model.path.name} has no layer that can be quantized{why}; `lampq inspect` tells more"
         )
-    return layers
+    return selection.split(layers)
 
 
-def _measured(
-    model: Model,
-    layers: Sequence[Layer],
-    whole: Reference,
-    reference: Reference,
-    measurement: Measurement,
-    available: np.ndarray,
-    ranges: InputRanges | None,
-    numbers: np.ndarray | None,
-    progress: Progress,
-) -> MeasuredDamage:
-    candidates = Candidates(
-        model=model,
-        layers=layers,
-        options=measurement.options,
-        available=available,
-        rules=None if ranges is None else ranges.rule,
-    )
-    return measured_damage(
-        candidates,
-        whole,
-        reference,
-        numbers,
-        measure=measurement.measure,
-        tolerance=measurement.tolerance,
-        seed=measurement.seed,
-        progress=progress,
-    )
+def rest_bytes(model: Model, measurement: Measurement, kept: Sequence[KeptLayer]) -> int:
+    """Bytes of a quantized file, at most, beside the payload of the layers that are quantized."""
+    floats = sum(layer.float_bytes for layer in kept)
+    return model.rest_bytes(activations=measurement.act_bits is not None) + floats
 
 
 def _with_traces(layer: Layer, traces: Traces | None) -> Layer:

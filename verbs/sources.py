@@ -12,6 +12,7 @@ from lampq.core.values.files import read_json
 from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.profile import Profile
+from lampq.core.values.selection import KeptLayer
 
 Source: TypeAlias = Model | Profile | Plan
 
@@ -38,6 +39,6 @@ def read_source(path: str | Path, **read_options: Any) -> Source:
     return adapters.read(path, **read_options)
 
 
-def layers_of(source: Source) -> tuple[Layer, ...] | tuple[PlanLayer, ...]:
-    """The layers of any of the three, in model order."""
-    return source.layers if isinstance(source, Profile | Plan) else source.layers()
+def layers_of(source: Source) -> tuple[Layer | PlanLayer | KeptLayer, ...]:
+    """The layers of any of the three, in model order; behind them those that a profile or plan keeps float."""
+    return (*source.layers, *source.kept) if isinstance(source, Profile | Plan) else source.layers()

@@ -8,6 +8,7 @@ from lampq import solvers
 from lampq.core.planning.asked import asked, without_largest_kl
 from lampq.core.planning.search import Search
 from lampq.core.searching.why import next_changes
+from lampq.core.values.head import summary
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import Listing
@@ -77,7 +78,8 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         facts={
             "mode": search.mode,
             "interactions": search.interaction is not None,
-            "predicted KL" if search.mode != "error" else "relative weight error": search.predict(choice),
+            "judged outputs": summary(profile.heads) if len(profile.heads) > 1 else None,
+            "predicted KL" if search.score.in_nats else search.score.unit: search.predict(choice),
             "limits the plan breaks": over,
             "note": None
             if (plan.rounding, plan.block) == (profile.rounding, profile.block)

@@ -1,19 +1,15 @@
-"""A folder of images: what is in it, and reading it batch by batch."""
+"""What images a folder holds, in an order that no file system decides."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lampq.adapters.data.batch import Batch, fill_batches
-from lampq.adapters.data.images import SUFFIXES, ImageTransform, pillow, read_file
-from lampq.core.values.errors import AdapterError, MissingExtraError
-from lampq.core.values.messages import reason
+from lampq.adapters.data.images import SUFFIXES
+from lampq.core.values.errors import AdapterError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,66 +69,3 @@ def _list(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as err:
         raise AdapterError(f"data {folder}: cannot be listed ({err.strerror or err})") from err
     return sorted(images), sorted(folders)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FolderReader:
-    """Chosen images of a folder, decoded as they are asked for.
-
-    Attributes:
-        root: The folder.
-        names: Relative paths of the chosen images, in the order of the samples.
-        labels: Their labels, int64, or None.
-        transform: From a file to a sample.
-        threads: Decoder threads.
-        digests: SHA-256 of the files read so far, by name.
-    """
-
-    root: Path
-    names: Sequence[str]
-    labels: np.ndarray | None
-    transform: ImageTransform
-    threads: int
-    digests: dict[str, bytes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        pillow()
-
-    def count(self) -> int:
-        """Number of samples."""
-        return len(self.names)
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Samples in order, `size` at a time; at most three batches are in memory."""
-        shape, dtype = self.transform.sample_shape, self.transform.dtype
-        for start, inputs in fill_batches(self._fill, len(self.names), size, shape, dtype, self.threads):
-            stop = start + len(inputs)
-            yield Batch(inputs=inputs, labels=None if self.labels is None else self.labels[start:stop])
-
-    def digest(self) -> str:
-        """SHA-256 over names and contents; files not decoded yet are read for it."""
-        total = hashlib.sha256()
-        for name in self.names:
-            if name not in self.digests:
-                self.digests[name] = hashlib.sha256(read_file(self.root / name)).digest()
-            total.update(os.fsencode(name) + b"\0" + self.digests[name])
-        return total.hexdigest()
-
-    def _fill(self, index: int, out: np.ndarray) -> None:
-        path = self.root / self.names[index]
-        content = read_file(path)
-        self.digests[self.names[index]] = hashlib.sha256(content).digest()
-        try:
-            self.transform.from_bytes(content, out)
-        except MissingExtraError:
-            raise
-        # Decoders meet broken files with errors of every kind.
-        except Exception as err:
-            raise AdapterError(
-                f"image {path}: cannot be decoded ({_reason(err)}); remove or replace it"
-            ) from err
-
-
-def _reason(err: Exception) -> str:
-    text = reason(err)
-    return "no image in a known format" if text.startswith("cannot identify image file") else text

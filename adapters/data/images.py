@@ -30,6 +30,8 @@ _MAX_PIXELS = 50_000_000
 # Images above this are decoded one at a time, whatever the number of threads.
 _LARGE_PIXELS = 4_000_000
 _MAX_FILE_BYTES = 1 << 27
+# Of EXIF: the tag, and the values from which on width and height change places.
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +175,13 @@ def read_file(path: Path) -> bytes:
         return read_bytes(path, _MAX_FILE_BYTES)
     except OSError as err:
         raise AdapterError(f"image {path}: cannot be read ({err.strerror or err})") from err
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """(height, width) of an image file once it is upright; decodes its header alone."""
+    image = _opened(content)
+    width, height = image.size
+    return (width, height) if image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE else (height, width)
 
 
 def _opened(content: bytes) -> Image:

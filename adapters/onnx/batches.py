@@ -1,19 +1,24 @@
-"""Batches of any length through a model that takes a fixed or a limited number of samples."""
+"""Batches of any length and of samples of several shapes, through a model that takes them some at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.readouts.canonical import canonical
+from lampq.core.values.batch import Batch, Group
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.head import Head
 
 # Multiply-accumulates per run where the model takes any number of samples: enough to fill the processor, few
 # enough for its caches.
 _WORK = 2e10
 _FEWEST, _USUAL, _MOST = 4, 16, 32
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names of inputs and the shapes of their samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,12 +26,20 @@ class Chunk:
     """Some samples of a batch.
 
     Attributes:
-        array: The samples as the model wants them; the last is repeated where the model fixes their number.
+        arrays: The samples as the model wants them, by name of the input; the last sample is repeated where the
+            model fixes their number.
         count: How many are real.
+        group: Number of the group of the batch that they are from.
     """
 
-    array: np.ndarray
+    arrays: Mapping[str, np.ndarray]
     count: int
+    group: int
+
+    @property
+    def size(self) -> int:
+        """Samples, repeated ones included."""
+        return len(next(iter(self.arrays.values())))
 
 
 def chunk_size(macs: float | None, samples: int, workers: int) -> int:
@@ -41,72 +54,86 @@ def chunk_size(macs: float | None, samples: int, workers: int) -> int:
     return max(1, min(size, -(-samples // workers)))
 
 
-def check(batch: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
-    """The batch as an array of the input's type.
+def sample_shapes(group: Group) -> Shapes:
+    """The shapes of the samples of a group."""
+    return tuple((name, tuple(array.shape[1:])) for name, array in group.items())
+
+
+def split(group: Group, size: int, *, fixed: bool, number: int = 0) -> list[Chunk]:
+    """Chunks of a group of samples.
 
     Args:
-        batch: Samples first.
-        spec: The input of the model.
-        name: The model, for messages.
-
-    Raises:
-        AdapterError: The batch is empty, or its shape or type does not fit the input.
-    """
-    batch = np.asarray(batch)
-    if not spec.accepts(batch.shape) or not len(batch):
-        raise AdapterError(
-            f"{name} takes {spec}, not a batch of shape {tuple(batch.shape)}; check the image size and the layout"
-        )
-    wanted = np.dtype(spec.dtype)
-    if not np.can_cast(batch.dtype, wanted, "same_kind"):
-        raise AdapterError(f"{name} takes {spec}, not {batch.dtype}; convert the data")
-    return batch.astype(wanted, copy=False)
-
-
-def split(batch: np.ndarray, size: int, *, fixed: bool) -> list[Chunk]:
-    """Chunks of a batch.
-
-    Args:
-        batch: Samples first.
+        group: Arrays by name, samples first.
         size: Samples per chunk.
         fixed: Whether the last chunk is filled up to that size.
+        number: Number of the group.
     """
     chunks = []
-    for start in range(0, len(batch), size):
-        part = np.ascontiguousarray(batch[start : start + size])
-        count = len(part)
-        if fixed and count < size:
-            part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
-        chunks.append(Chunk(array=part, count=count))
+    samples = len(next(iter(group.values())))
+    for start in range(0, samples, size):
+        count = min(size, samples - start)
+        # The last sample again, as often as it takes.
+        chosen = np.minimum(np.arange(start, start + (size if fixed else count)), samples - 1)
+        exact = chosen[-1] - chosen[0] + 1 == len(chosen)
+        arrays = {
+            name: np.ascontiguousarray(array[start : start + count] if exact else array[chosen])
+            for name, array in group.items()
+        }
+        chunks.append(Chunk(arrays=arrays, count=count, group=number))
     return chunks
 
 
 def join(
-    outputs: Sequence[np.ndarray], chunks: Sequence[Chunk], *, log_probabilities: bool, name: str
-) -> np.ndarray:
-    """Logits of a batch from the outputs of its chunks.
+    outputs: Sequence[Mapping[str, np.ndarray]],
+    chunks: Sequence[Chunk],
+    *,
+    heads: Sequence[Head],
+    name: str,
+) -> Batch:
+    """Canonical outputs of a batch from the outputs of its chunks.
 
     Args:
-        outputs: One array per chunk: samples, classes, and any further axes of length 1.
+        outputs: Arrays by name for every chunk.
         chunks: The chunks.
-        log_probabilities: The outputs are probabilities: take their logarithm.
+        heads: The judged outputs.
         name: The model, for messages.
 
     Returns:
-        Float32, shape (samples, classes).
+        Float32, samples first, in the groups of the chunks.
 
     Raises:
-        AdapterError: The outputs are no table of one row per sample.
+        AdapterError: An output has not one row per sample, or rows of several shapes.
     """
-    rows = []
+    groups: dict[int, dict[str, list[np.ndarray]]] = {}
     for output, chunk in zip(outputs, chunks, strict=True):
-        if output.ndim < 2 or len(output) != len(chunk.array) or any(d != 1 for d in output.shape[2:]):
+        rows = groups.setdefault(chunk.group, {head.name: [] for head in heads})
+        for head in heads:
+            rows[head.name].append(_rows(output[head.name], chunk, head, name))
+    return Batch([dict(_joined(rows, heads, name)) for rows in groups.values()])
+
+
+def _joined(
+    rows: Mapping[str, Sequence[np.ndarray]], heads: Sequence[Head], name: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    for head in heads:
+        shapes = sorted({piece.shape[1:] for piece in rows[head.name]})
+        if len(shapes) > 1:
             raise AdapterError(
-                f"{name} gives an output of shape {output.shape} for {len(chunk.array)} samples; expected "
-                "(samples, classes): name another with output=, or export with a free batch axis"
+                f"{name}: the shape of output {head.name} depends on what is in a sample ({shapes[0]}, "
+                f"{shapes[1]}): leave it out with --output {head.name}=ignore"
             )
-        rows.append(output[: chunk.count].reshape(chunk.count, -1))
-    logits = np.concatenate(rows).astype(np.float32, copy=False)
-    if log_probabilities:
-        logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
-    return logits
+        array = np.concatenate(rows[head.name]).astype(np.float32, copy=False)
+        yield head.name, canonical(head, array)
+
+
+def _rows(output: np.ndarray, chunk: Chunk, head: Head, name: str) -> np.ndarray:
+    """One row per real sample of a chunk."""
+    if output.ndim and len(output) == chunk.size:
+        return output[: chunk.count]
+    if chunk.size == 1:
+        # The model knows one sample and no axis for several.
+        return output[None]
+    raise AdapterError(
+        f"{name}: output {head.name} has shape {output.shape} for {chunk.size} samples, not one row for each: "
+        f"leave it out with --output {head.name}=ignore, or export with a batch of 1"
+    )

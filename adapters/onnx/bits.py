@@ -11,8 +11,10 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.unpack import INT8_NAME, PART, PLANE_NAME
-from lampq.adapters.onnx.write import PLAN_KEY
 from lampq.core.values.errors import AdapterError
+
+PLAN_KEY = "lampq.plan"
+"""Under which a file notes the widths that it was written with."""
 
 
 def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from lampq.adapters.onnx.cuts import Segment
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.weights import TAPPED
 
 State = dict[str, ort.OrtValue]
 """The computed values that later segments still need, by name."""
@@ -65,10 +67,9 @@ class Chain:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def start(self, arrays: Iterable[np.ndarray]) -> list[State]:
-        """States in front of the first segment, one per chunk of the input."""
-        name = self._flow.inputs[0].name or ""
-        return [{name: to_value(array)} for array in arrays]
+    def start(self, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[State]:
+        """States in front of the first segment, one for the inputs of each chunk."""
+        return [{name: to_value(array) for name, array in inputs.items()} for inputs in feeds]
 
     def feeds(self, weights: Mapping[str, np.ndarray], *, of: Iterable[str] | None = None) -> Feeds:
         """What to feed so that some layers have other weights than the stored.
@@ -89,17 +90,18 @@ class Chain:
         for chunk, state in enumerate(self._pool.map(lambda state: self._step(state, index, feeds), states)):
             states[chunk] = state
 
-    def finish(self, states: Iterable[State], index: int, feeds: Feeds) -> list[np.ndarray]:
-        """The output of the graph for each chunk, given the states in front of a segment.
+    def finish(self, states: Iterable[State], index: int, feeds: Feeds) -> list[dict[str, np.ndarray]]:
+        """The outputs of the flow by name for each chunk, given the states in front of a segment.
 
         Raises:
             AdapterError: The runtime fails.
         """
+        names = [value.name or "" for value in self._flow.outputs]
 
-        def run(state: State) -> np.ndarray:
+        def run(state: State) -> dict[str, np.ndarray]:
             for step in range(index, len(self._segments)):
                 state = self._step(state, step, feeds)
-            return state[self._flow.output.name or ""].numpy()
+            return {name: state[name].numpy() for name in names}
 
         return list(self._pool.map(run, states))
 
@@ -119,20 +121,19 @@ class Chain:
                 (site, number, use.activation.name or "")
                 for site in part.sites
                 for number, use in enumerate(site.uses)
-                if use.node in inside and use.slot.form != "lookup"
+                if use.node in inside and use.slot.form in TAPPED
             ]
             given = {value.name for value in part.inputs}
-            values = {value.name: value for value in (use.activation for s in part.sites for use in s.uses)}
-            extra = [values[name] for _, _, name in wanted if name not in given]
+            extra = [site.uses[number].activation for site, number, name in wanted if name not in given]
             outputs = tuple(dict.fromkeys((*extra, *part.outputs)))
-            session = self._runtime.open_part(self._build(index, index in feeds, outputs))
+            opened = index in feeds
+            session = self._runtime.open_part(self._build(index, opened, outputs)) if outputs else None
             size = self._runtime.workers
             # As many chunks at a time as threads: their activations need not all fit in memory.
             for start in range(0, len(states), size):
                 group = states[start : start + size]
-                found = list(
-                    self._pool.map(lambda state: self._run(session, state, index, outputs, feeds), group)  # noqa: B023
-                )
+                run = functools.partial(self._run, session, index=index, outputs=outputs, feeds=feeds)
+                found = list(self._pool.map(run, group)) if session is not None else group
                 for chunk, known in enumerate(found, start):
                     states[chunk] = _behind(part, known)
                     for site, number, name in wanted:
@@ -140,6 +141,8 @@ class Chain:
 
     def _step(self, state: State, index: int, feeds: Feeds) -> State:
         part = self._segments[index]
+        if not part.outputs:
+            return _behind(part, state)
         known = self._run(self._session(index, index in feeds), state, index, part.outputs, feeds)
         return _behind(part, known)
 

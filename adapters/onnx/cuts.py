@@ -25,7 +25,7 @@ class Segment:
     Attributes:
         nodes: The nodes.
         inputs: Values of earlier segments, or of the caller, that they read.
-        outputs: Values of theirs that later segments read, and the logits where they give them.
+        outputs: Values of theirs that later segments read, and those that the flow is to give.
         keep: Names of all values that later segments still need, computed here or before.
         sites: Sites that have a use among the nodes.
     """
@@ -54,7 +54,7 @@ def cut(flow: Flow, sites: Sequence[Site], work: Mapping[str, float]) -> tuple[S
     starts: dict[int, float] = {}
     for site in sites:
         # A shared weight changes everything from its first place on.
-        first = min(index_of[use.node] for use in site.uses)
+        first = min(index_of[flow.place(use.node)] for use in site.uses)
         starts[first] = starts.get(first, 0.0) + work[site.name]
     layer_at = sorted(starts)
     floats, untyped = _crossings(spans, len(flow.nodes))
@@ -79,7 +79,7 @@ def _spans(flow: Flow, index_of: Mapping[ir.Node, int]) -> list[_Span]:
         for value in flow.reads[node]:
             if value in flow.active:
                 last[value] = index
-    last[flow.output] = len(index_of)
+    last |= dict.fromkeys(flow.outputs, len(index_of))
     spans = []
     for value, end in last.items():
         producer = value.producer()
@@ -143,11 +143,12 @@ def _segment(flow: Flow, sites: Sequence[Site], spans: Sequence[_Span], low: int
     inside = set(nodes)
     read = {value for node in nodes for value in flow.reads[node]}
     ending = high == len(flow.nodes)
+    given = set(flow.outputs)
     crossing = [s for s in spans if s.made < high <= s.last]
     return Segment(
         nodes=nodes,
         inputs=tuple(s.value for s in spans if s.made < low and s.value in read),
-        outputs=tuple(s.value for s in crossing if s.made >= low and (not ending or s.value is flow.output)),
+        outputs=tuple(s.value for s in crossing if s.made >= low and (not ending or s.value in given)),
         keep=frozenset(s.value.name or "" for s in crossing),
-        sites=tuple(site for site in sites if any(use.node in inside for use in site.uses)),
+        sites=tuple(site for site in sites if any(flow.place(use.node) in inside for use in site.uses)),
     )

@@ -1,6 +1,6 @@
 """Exact Fisher traces of an ONNX model: its graph is run in PyTorch, where gradients exist.
 
-The interpreter is believed only after its logits agree with the runtime's.
+The interpreter is believed only after its outputs agree with the runtime's.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
-from lampq.adapters.onnx.model import OUTPUT, OnnxModel
+from lampq.adapters.onnx.variant import Variant, Varied
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.batch import Batch
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import NoGradientsError
+from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch
 
-    from lampq.adapters.onnx.torch_ops import Call
+    from lampq.adapters.onnx.torch_call import Call
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 # What the runtime computes in half precision is computed in single here.
@@ -32,8 +34,8 @@ _HALF_AGREEMENT = 2e-2
 
 
 def fisher_traces(
-    model: OnnxModel,
-    batch: Batch,
+    model: Varied,
+    batch: BatchLike,
     readout: Readout,
     *,
     labels: str = "auto",
@@ -47,9 +49,9 @@ def fisher_traces(
 
     Args:
         model: The float model.
-        batch: Inputs, samples first.
+        batch: Inputs by name, samples first.
         readout: What the outputs mean.
-        labels: How labels are drawn, see `lampq.core.readouts`.
+        labels: How labels are drawn, see `lampq.core.readouts.directions`.
         draws: Backward passes per sample where they are drawn.
         seed: Seeds the draws.
         truth: Labels of the data, for labels `data`.
@@ -60,7 +62,8 @@ def fisher_traces(
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
         AdapterError: The batch does not fit, or gradients are not finite.
     """
-    reason = obstacle(model.flow)
+    opened, records = model.variant.opened, model.variant.records
+    reason = obstacle(opened.flow)
     if reason:
         raise NoGradientsError(reason)
     from lampq.adapters.torch.leaf_traces import (
@@ -71,16 +74,25 @@ def fisher_traces(
     )
 
     try:
-        graph = TorchGraph(model)
+        graph = TorchGraph(model.variant)
     except UnsupportedOperatorError as err:
         raise NoGradientsError(f"{err} has no differentiable form here") from err
-    checked = batches.check(np.asarray(batch), model.input_spec, str(model.path))
+    checked = checked_inputs(batch, opened.specs, str(opened.container.path))
     # One gradient per sample: what samples share in a batch would be kept for each of them.
-    size = model.fixed_batch(checked.shape[1:]) or 1
-    chunks = [Batch.of(chunk.array) for chunk in batches.split(checked, size, fixed=True)]
-    half = any(site.weight.dtype in _HALF for site in model.sites)
+    chunks = [
+        Batch([chunk.arrays])
+        for group in checked.groups
+        for chunk in batches.split(group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True)
+    ]
+    half = any(site.dtype in _HALF for site in opened.sites)
+    # As logits, probabilities next to 1 differ by much where they differ by nothing.
+    sigmoids = [h for h in opened.judged if h.activated and h.role == PROBABILITIES]
+    plain = model.with_heads([HeadChoice(name=h.name, role=VALUES) for h in sigmoids]) if sigmoids else model
     reason = disagreement(
-        graph, chunks[0], model.run(chunks[0]), tolerance=_HALF_AGREEMENT if half else AGREEMENT
+        TorchGraph(plain.variant) if sigmoids else graph,
+        chunks[0],
+        plain.run(chunks[0]),
+        tolerance=_HALF_AGREEMENT if half else AGREEMENT,
     )
     if reason:
         raise NoGradientsError(reason)
@@ -89,7 +101,7 @@ def fisher_traces(
         graph.weights,
         chunks,
         readout,
-        np.arange(batch.samples) if samples is None else samples,
+        np.arange(checked.samples) if samples is None else samples,
         labels=labels,
         draws=draws,
         seed=seed,
@@ -113,10 +125,10 @@ def obstacle(flow: Flow) -> str:
 
 
 class TorchGraph:
-    """The graph of a model as a function of its input, with the weights as leaves.
+    """The graph of a model as a function of its inputs, with the weights as leaves.
 
     Args:
-        model: The model.
+        variant: The model.
 
     Attributes:
         weights: Layer name -> leaf, float32, in the shape of the layer's record.
@@ -125,22 +137,23 @@ class TorchGraph:
         UnsupportedOperatorError: A constant is of a type that PyTorch has not.
     """
 
-    def __init__(self, model: OnnxModel) -> None:
+    def __init__(self, variant: Variant) -> None:
         import torch
 
-        from lampq.adapters.onnx.torch_ops import OPERATORS, Call
+        from lampq.adapters.onnx.torch_call import Call
+        from lampq.adapters.onnx.torch_ops import OPERATORS
 
-        self._flow = model.flow
+        opened = self._opened = variant.opened
         self._operators = OPERATORS
-        version = model.flow.model.graph.opset_imports.get("", 0)
+        version = opened.flow.model.graph.opset_imports.get("", 0)
         self.weights: dict[str, torch.Tensor] = {}
         self._leaves: dict[ir.Value, torch.Tensor] = {}
-        for site in model.sites:
-            leaf = torch.from_numpy(np.array(model.weight(site.name))).requires_grad_()
+        for site in opened.sites:
+            leaf = torch.from_numpy(np.array(variant.weight(site.name))).requires_grad_()
             self.weights[site.name] = self._leaves[site.weight] = leaf
         self._constants: dict[ir.Value, torch.Tensor] = {}
         self._calls: list[tuple[ir.Node, Call]] = []
-        for node in _needed(model.flow):
+        for node in _needed(opened.flow):
             for value in node.inputs:
                 if value is None or value in self._leaves or value in self._constants:
                     continue
@@ -149,32 +162,41 @@ class TorchGraph:
             call = Call(node.op_type, _attributes(node), (), len(node.outputs), version)
             self._calls.append((node, call))
 
-    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Logits (samples, classes) of a batch.
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The judged outputs of a batch by name, canonical, samples first.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
         """
         import torch
 
-        (inputs,) = batch.values()
-        source = inputs.float() if inputs.is_floating_point() else inputs
-        values = {**self._leaves, **self._constants, self._flow.inputs[0]: source}
+        from lampq.adapters.torch.canonical import canonical
+
+        samples = len(next(iter(inputs.values())))
+        fixed_inputs = {n: torch.from_numpy(np.array(a)) for n, a in self._opened.fixed(samples).items()}
+        sources = {**fixed_inputs, **inputs}
+        values = {**self._leaves, **self._constants}
+        for value in self._opened.flow.inputs:
+            source = sources[value.name or ""]
+            values[value] = source.float() if source.is_floating_point() else source
         for node, fixed in self._calls:
-            given = [None if value is None else values[value] for value in node.inputs]
-            result: Any = self._operators[node.op_type](dataclasses.replace(fixed, inputs=given))
+            operands = [None if value is None else values[value] for value in node.inputs]
+            result: Any = self._operators[node.op_type](dataclasses.replace(fixed, inputs=operands))
             parts = result if isinstance(result, (tuple, list)) else (result,)
             # Optional results that nobody wants have no name and no value.
             values.update(zip(node.outputs, parts, strict=False))
-        logits = values[self._flow.output].reshape(len(inputs), -1).float()
-        if self._flow.log_probabilities:
-            logits = torch.log(logits.clamp_min(torch.finfo(torch.float32).tiny))
-        return {OUTPUT: logits}
+        outputs = {}
+        for head, value in zip(self._opened.judged, self._opened.flow.outputs, strict=True):
+            rows = values[value].float()
+            # The model may know one sample and no axis for several.
+            single = samples == 1 and (not rows.dim() or len(rows) != 1)
+            outputs[head.name] = canonical(head, rows[None] if single else rows)
+        return outputs
 
 
 def _needed(flow: Flow) -> list[ir.Node]:
-    """All nodes the logits depend on, in graph order, those that compute constants included."""
-    wanted, nodes = {flow.output}, []
+    """All nodes the outputs depend on, in graph order, those that compute constants included."""
+    wanted, nodes = set(flow.outputs), []
     for node in reversed(flow.model.graph):
         if any(value in wanted for value in node.outputs):
             wanted.update(flow.reads[node])
@@ -185,7 +207,7 @@ def _needed(flow: Flow) -> list[ir.Node]:
 def _tensor(stored: ir.TensorProtocol) -> torch.Tensor:
     import torch
 
-    from lampq.adapters.onnx.torch_ops import TYPES
+    from lampq.adapters.onnx.torch_call import TYPES
     from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
     kind = TYPES.get(stored.dtype.value)
@@ -196,12 +218,12 @@ def _tensor(stored: ir.TensorProtocol) -> torch.Tensor:
 
 
 def _attributes(node: ir.Node) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for name, attribute in node.attributes.items():
         value = attribute.value
         if attribute.type == ir.AttributeType.TENSOR:
             value = _tensor(value)
         elif isinstance(value, tuple):
             value = list(value)
-        found[name] = value
-    return found
+        plain[name] = value
+    return plain

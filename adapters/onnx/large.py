@@ -64,6 +64,8 @@ def _is_product(site: Site, node: ir.Node) -> bool:
     """Whether a node multiplies by the whole weight from the right, channels last in the result."""
     if node.op_type not in _PRODUCTS or node.domain != "" or len(site.shape) != 2:
         return False
+    if node.graph is not site.weight.graph:
+        return False
     if [index for index, value in enumerate(node.inputs) if value is site.weight] != [1]:
         return False
     turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())

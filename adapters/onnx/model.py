@@ -9,30 +9,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
-from lampq.adapters.onnx import batches, flow, sites
-from lampq.adapters.onnx.engine import Engine, Opened
-from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx import batches, heads
+from lampq.adapters.onnx.engine import Engine
+from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.records import Records
+from lampq.adapters.onnx.variant import Variant
 from lampq.adapters.padding import without_padding
+from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
-from lampq.core.readouts.readout import Readout
 from lampq.core.values import packing
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.checked_inputs import checked_inputs
+from lampq.core.values.head import HeadChoice
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
-from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.readouts.readout import Readout
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
-OUTPUT = "logits"
+_CHECKED_SAMPLES = 2
 
 
 class OnnxModel:
@@ -44,33 +45,42 @@ class OnnxModel:
         grid: "auto": a weight takes whichever grid suits it.
         coding: How its weights become codes.
         skipped: (name, reason) of every weight that is left alone.
+        skipped_bytes: What they take in the file, by name.
         sites: Where the layers stand in the graph, for writers.
-        input_specs: Shape and type of the input.
-        heads: How the output is judged.
+        input_specs: Names, shapes and types of the inputs that must be fed.
+        output_specs: The outputs, and the inner tensors that stand for those behind discontinuous operators.
+        heads: What they mean.
     """
 
     format = "onnx"
     grid = "auto"
 
     def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self._engine = Engine(opened)
+        self._records = Records(opened)
         self._replaced: dict[str, np.ndarray] = {}
         self.coding = Coding()
         self.path: Path = opened.container.path
-        self.skipped = opened.skipped
+        self.skipped = tuple((left.name, left.reason) for left in opened.left)
+        self.skipped_bytes = {left.name: left.size_bytes for left in opened.left}
         self.sites = opened.sites
-        self.input_specs = (opened.spec,)
-        self.heads = (Head(name=OUTPUT, role=CLASSES),)
+        self.input_specs = opened.specs
+        self._judge(opened)
 
-    @property
-    def output_specs(self) -> tuple[OutputSpec, ...]:
-        """The logits."""
-        return (OutputSpec(name=OUTPUT, shape=None),)
+    def _judge(self, opened: Opened) -> None:
+        self._opened = opened
+        self._engine = Engine(opened, self._records)
+        self.output_specs = opened.outputs
+        self.heads = opened.heads
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> OnnxModel:
-        """The same model with its output judged another way."""
-        raise AdapterError(f"{self.path} has no choice of outputs yet")
+        """The same model with some outputs judged another way; a name may be that of any inner tensor.
+
+        Raises:
+            AdapterError: No output or tensor is so called, or it cannot be judged.
+        """
+        model = copy.copy(self)
+        model._judge(heads.choose(self._opened, choices))
+        return model
 
     @property
     def input_spec(self) -> InputSpec:
@@ -90,13 +100,15 @@ class OnnxModel:
         """Records of the quantizable weights in the order the model uses them, measured once.
 
         Raises:
-            AdapterError: The model has none, or one holds NaN or infinity.
+            AdapterError: One holds NaN or infinity.
         """
-        stored = self._engine.layers
+        stored = self._records.layers
         if not self._replaced:
             return stored
         return tuple(
-            self._engine.measure(index, self._replaced[layer.name]) if layer.name in self._replaced else layer
+            self._records.measure(index, self._replaced[layer.name])
+            if layer.name in self._replaced
+            else layer
             for index, layer in enumerate(stored)
         )
 
@@ -106,32 +118,28 @@ class OnnxModel:
         Raises:
             AdapterError: No layer is so called.
         """
-        self._engine.site(name)
-        replaced = self._replaced.get(name)
-        return self._engine.stored(name) if replaced is None else replaced.copy()
+        return self.variant.weight(name)
 
     def run(self, batch: BatchLike) -> Batch:
-        """Logits of a batch.
+        """The judged outputs of a batch, by name.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first; a lone array goes to the only input.
 
         Returns:
-            `logits`, float32, shape (samples, classes). Where the model ends in a softmax, its logarithm.
+            Float32, samples first, in the groups of the batch; logits where the file ends in a softmax or sigmoid.
 
         Raises:
-            AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
+            AdapterError: The batch does not fit, no output is judged, or the runtime fails.
         """
         chunks = self._split(batch)
         if self._replaced:
             chain = self._engine.chain
-            states = chain.start(chunk.array for chunk in chunks)
-            logits = self._join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
-        else:
-            logits = self._join(self._engine.run([chunk.array for chunk in chunks]), chunks)
-        if not self._replaced:
-            self._engine.check_independence(chunks[0].array, logits)
-        return Batch.of(logits, name=OUTPUT)
+            states = chain.start(map(self._engine.feeds, chunks))
+            return self._engine.join(chain.finish(states, 0, chain.feeds(self._replaced)), chunks)
+        outputs = self._engine.join(self._engine.run(chunks), chunks)
+        self._engine.check_independence(chunks[0], outputs)
+        return outputs
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> OnnxModel:
         """The same model with some weights replaced; nothing is copied or reloaded.
@@ -157,18 +165,18 @@ class OnnxModel:
     def sweep(
         self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
     ) -> Iterator[tuple[str, int, Batch]]:
-        """Logits with one weight replaced at a time.
+        """Outputs with one weight replaced at a time.
 
         Activations in front of a layer's segment are kept for the whole batch and advanced when a candidate
         of a later segment arrives, so candidates in model order cost about half the full runs. Any order is
         right.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
             candidates: (layer, option, array), drawn one by one.
 
         Yields:
-            (layer, option, logits) with logits as `run` gives them, but not checked for NaN.
+            (layer, option, outputs) with outputs as `run` gives them.
 
         Raises:
             AdapterError: The batch or a candidate does not fit, or the runtime fails.
@@ -176,43 +184,43 @@ class OnnxModel:
         chunks = self._split(batch)
         chain = self._engine.chain
         around = chain.feeds(self._replaced)
-        states, at = chain.start(chunk.array for chunk in chunks), 0
+        states, at = chain.start(map(self._engine.feeds, chunks)), 0
         for name, option, array in candidates:
             weights = self._replaced | {name: self._fitting(name, array)}
             feeds = around | chain.feeds(weights, of=(name,))
             first = chain.places[name][0]
             if first < at:
-                states, at = chain.start(chunk.array for chunk in chunks), 0
+                states, at = chain.start(map(self._engine.feeds, chunks)), 0
             for index in range(at, first):
                 chain.advance(states, index, around)
             at = first
-            yield name, option, Batch.of(self._join(chain.finish(states, first, feeds), chunks), name=OUTPUT)
+            yield name, option, self._engine.join(chain.finish(states, first, feeds), chunks)
 
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
 
         Yields:
             Layer name; some of its input, one piece per place it is used in and chunk of the batch: rows
             (R, in_features) for a linear layer, (samples, channels, ...) for a convolution; and how often a
-            sample uses each weight. Embedding tables have no such input and are left out.
+            sample uses each weight. Tables, recurrent weights and those inside of bodies have no such input and
+            are left out.
 
         Raises:
             AdapterError: The batch does not fit, or the runtime fails.
         """
         chunks = self._split(batch)
-        positions = self._engine.usage(chunks[0].array.shape[1:]).positions
+        positions = [self._records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
         chain = self._engine.chain
-        states = chain.start(chunk.array for chunk in chunks)
+        states = chain.start(map(self._engine.feeds, chunks))
         for site, number, index, array in chain.taps(states, chain.feeds(self._replaced)):
-            chunk = chunks[index]
-            array = without_padding(array, chunk.count, len(chunk.array))
+            array = without_padding(array, chunks[index].count, chunks[index].size)
             slot = site.uses[number].slot
             if slot.form == "linear":
                 array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
-            yield site.name, array, positions[site.name]
+            yield site.name, array, positions[index][site.name]
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width; None where there is no such form."""
@@ -226,7 +234,7 @@ class OnnxModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
         from lampq.adapters.onnx import size
-        from lampq.adapters.onnx.write import Recipe
+        from lampq.adapters.onnx.recipe import Recipe
 
         names = [site.name for site in self.sites]
         # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
@@ -264,29 +272,14 @@ class OnnxModel:
 
         return read_bits(self.path)
 
-    def fresh(self) -> tuple[ir.Model, tuple[Site, ...]]:
-        """A graph of one's own to change, normalized, with its sites, named and ordered as in `sites`."""
-        opened = self._opened
-        graph = flow.trace(flow.normalize(opened.container.parse()), opened.flow.output.name)
-        found, _ = sites.find(graph, embeddings=opened.embeddings)
-        return graph.model, found
-
     @property
-    def flow(self) -> flow.Flow:
-        """The normalized graph, which nothing changes."""
-        return self._opened.flow
-
-    def fixed_batch(self, shape: tuple[int, ...]) -> int | None:
-        """The number of samples per run that the graph is fixed to, or None.
-
-        Args:
-            shape: Shape of a sample.
-        """
-        return self._engine.fixed_batch(shape)
+    def variant(self) -> Variant:
+        """The file and the weights that differ from it, for the other files of this folder."""
+        return Variant(opened=self._opened, records=self._records, replaced=self._replaced)
 
     def fisher(
         self,
-        batch: Batch,
+        batch: BatchLike,
         readout: Readout,
         *,
         truth: np.ndarray | None = None,
@@ -298,44 +291,36 @@ class OnnxModel:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
         from lampq.adapters.onnx.gradients import fisher_traces
 
-        found = fisher_traces(
+        traces = fisher_traces(
             self,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,
             samples=samples,
             progress=progress,
         )
-        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
+        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 
-        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        Ranges of inputs are in the plan: of calibration inputs two samples are looked at, to verify with.
 
         Returns:
             The largest difference of its outputs to those of the fake-quantized model, relative to the largest one.
         """
         from lampq.adapters.onnx.write import write
 
-        return write(self, plan, path).relative_error
+        few = None
+        if calibration is not None:
+            checked = checked_inputs(calibration, self.input_specs, str(self.path))
+            few = checked.take(range(min(_CHECKED_SAMPLES, checked.samples)))
+        return write(self, plan, path, batch=few).relative_error
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
-        batch = batches.check(np.asarray(Batch.of(batch)), self.input_spec, str(self.path))
-        return self._engine.split(batch)
-
-    def _join(self, outputs: list[np.ndarray], chunks: list[batches.Chunk]) -> np.ndarray:
-        return batches.join(
-            outputs, chunks, log_probabilities=self._opened.flow.log_probabilities, name=str(self.path)
-        )
+        return self._engine.split(checked_inputs(batch, self.input_specs, str(self.path)))
 
     def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
-        shape = self._engine.site(name).shape
-        if tuple(array.shape) != shape:
-            raise AdapterError(
-                f"{self.path}: layer {name} has shape {shape}, its new weight {tuple(array.shape)}"
-            )
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return fitting(array, self._records.site(name).shape, layer=name, whose=str(self.path))

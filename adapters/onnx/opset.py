@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import onnx_ir as ir
 from onnx import version_converter
 
 from lampq.adapters.onnx import flow, sites
 from lampq.adapters.onnx.container import one_line
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.variant import Variant
 from lampq.core.values.errors import AdapterError
-
-if TYPE_CHECKING:
-    from lampq.adapters.onnx.model import OnnxModel
 
 # Tensors from here on are left out of the conversion, which copies whatever it is given several times.
 _LARGE_BYTES = 1024
 
 
-def fresh_graph(model: OnnxModel, lowest: int) -> tuple[ir.Model, tuple[Site, ...]]:
+def fresh_graph(variant: Variant, lowest: int) -> tuple[ir.Model, tuple[Site, ...]]:
     """A graph of the model to change, of operator set `lowest` or later, and its sites.
 
     Raises:
         AdapterError: The operator set is older, and onnx cannot convert the model.
     """
-    graph, found = _with_replacements(model)
+    graph, own = _with_replacements(variant)
     version = int(graph.opset_imports[""])
     if version >= lowest:
-        return graph, found
-    where = f"{model.path} has operator set {version}; quantized weights need {lowest}"
+        return graph, own
+    where = f"{variant.path} has operator set {version}; quantized weights need {lowest}"
     try:
         converted = _convert(graph, lowest)
-        traced = flow.trace(flow.normalize(converted), model._opened.flow.output.name)
-        again, _ = sites.find(traced, embeddings=model._opened.embeddings)
+        traced = flow.trace(flow.normalize(converted))
+        again, _ = sites.find(traced, embeddings=variant.opened.embeddings)
     # The converter raises whatever it stumbles over, which is up to the model.
     except Exception as err:
         raise AdapterError(f"{where}, and converting it failed ({one_line(err)}); export it again") from err
-    if [site.name for site in again] != [site.name for site in found]:
+    if [site.name for site in again] != [site.name for site in own]:
         raise AdapterError(f"{where}, and converting it changed its layers; export it again")
     return converted, again
 
 
-def _with_replacements(model: OnnxModel) -> tuple[ir.Model, tuple[Site, ...]]:
-    graph, found = model.fresh()
-    for site in found:
-        if site.name in model._replaced:
+def _with_replacements(variant: Variant) -> tuple[ir.Model, tuple[Site, ...]]:
+    graph, own = variant.fresh()
+    for site in own:
+        if site.name in variant.replaced:
             dtype = site.dtype
-            array = model.weight(site.name).astype(dtype.numpy())
+            array = variant.weight(site.name).astype(dtype.numpy())
             site.weight.const_value = ir.Tensor(array, dtype=dtype, name=site.weight.name)
-    return graph, found
+    return graph, own
 
 
 def _convert(model: ir.Model, version: int) -> ir.Model:

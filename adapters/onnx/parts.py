@@ -39,7 +39,7 @@ class Part:
 def weight_input(site: Site) -> str:
     """Name of the input that carries a site's weight, float32, in a model where it is open."""
     assert site.weight.name is not None
-    return site.weight.name if site.weight.dtype == ir.DataType.FLOAT else f"{site.weight.name}__float32"
+    return site.weight.name if site.dtype == ir.DataType.FLOAT else f"{site.weight.name}__float32"
 
 
 def build(
@@ -62,11 +62,14 @@ def build(
         shapes_only: Give the shapes of the outputs (int64, named `<output>__shape`) in place of their values.
 
     Returns:
-        The part; constants that the nodes need, and the nodes that compute these, are part of it.
+        The part: those of the nodes that the outputs need, the constants that these need, and the nodes that
+        compute those.
     """
     opened = {site.weight: site for site in open_sites}
+    outputs = tuple(outputs)
     apart: dict[str, np.ndarray] = {}
     graph = onnx.GraphProto(name="part")
+    nodes = _needed(flow, nodes, outputs)
     constants, folded = _constants(flow, nodes)
     for value in constants:
         site = opened.get(value)
@@ -76,8 +79,15 @@ def build(
         name = weight_input(site)
         graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, site.shape))
         if name != value.name:
-            assert value.dtype is not None
-            graph.node.append(onnx.helper.make_node("Cast", [name], [value.name or ""], to=value.dtype.value))
+            assert value.const_value is not None
+            cast = onnx.helper.make_node("Cast", [name], [value.name or ""], to=value.const_value.dtype.value)
+            graph.node.append(cast)
+    for value in opened.keys() - set(constants):
+        # What is fed has to be declared, whether it is needed or not.
+        site = opened[value]
+        graph.input.append(
+            onnx.helper.make_tensor_value_info(weight_input(site), onnx.TensorProto.FLOAT, site.shape)
+        )
     for value in inputs:
         graph.input.append(_info(value))
     for node in (*folded, *nodes):
@@ -129,6 +139,16 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
         if not value.shape.dims:
             proto.type.tensor_type.shape.SetInParent()
     return proto
+
+
+def _needed(flow: Flow, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Those of the nodes that the outputs depend on, in their order."""
+    wanted, needed = set(outputs), []
+    for node in reversed(nodes):
+        if any(value in wanted for value in node.outputs):
+            wanted.update(flow.reads[node])
+            needed.append(node)
+    return needed[::-1]
 
 
 def _constants(flow: Flow, nodes: Sequence[ir.Node]) -> tuple[list[ir.Value], list[ir.Node]]:

@@ -60,25 +60,30 @@ class _Piece:
 
 
 def run(
-    model: ir.Model, runtime: Runtime, output: str, feed: np.ndarray, *, piece_bytes: int | None = None
+    model: ir.Model,
+    runtime: Runtime,
+    names: Sequence[str],
+    feed: Mapping[str, np.ndarray],
+    *,
+    piece_bytes: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """All outputs of a model that depend on its input, by name.
+    """Some values of a model, by name.
 
     Args:
-        model: A model of one input; its inner values are given types as they become known. Tensors that are read from
-            files on demand are read for their piece and let go.
+        model: A model; its inner values are given types as they become known. Tensors that are read from files on
+            demand are read for their piece and let go.
         runtime: How sessions are opened.
-        output: One of its outputs.
-        feed: The input.
+        names: Outputs or inner tensors that depend on an input.
+        feed: All inputs by name.
         piece_bytes: Most float bytes of weights per piece, unless one layer has more; None takes 64 MB.
 
     Raises:
         AdapterError: The runtime cannot load or run a piece.
     """
     # Functions are inlined; nothing else changes.
-    traced = flow.trace(flow.normalize(model), output)
-    outputs = [value for value in traced.model.graph.outputs if value in traced.active]
-    state = {traced.inputs[0]: to_value(feed)}
+    traced = flow.trace(flow.normalize(model), names)
+    outputs = traced.outputs
+    state = {value: to_value(feed[value.name or ""]) for value in traced.inputs}
     for piece, later in _cut(traced, outputs, piece_bytes or _PIECE_BYTES):
         for value in piece.inputs:
             _set_type(value, state[value])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +16,12 @@ from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.input_spec import InputSpec
 
 # A number of samples that nobody exports with, and those that people do.
 _UNUSUAL = 3
 _USUAL = (1, 2, 4, 8, 16, 32, 64)
 # What these operators do is up to numbers that only a run computes: theirs may never end.
 _LOOPS, _LOOP_LIMIT_S = ("Loop", "Scan"), 1.0
-_MOST_ENTRIES = 1 << 28
 
 
 def infer_types(flow: Flow) -> None:
@@ -56,65 +53,77 @@ class Usage:
     positions: Mapping[str, int]
 
 
-def measure_usage(flow: Flow, sites: Sequence[Site], runtime: Runtime, spec: InputSpec) -> Usage:
+def measure_usage(
+    flow: Flow,
+    sites: Sequence[Site],
+    runtime: Runtime,
+    feeds: Callable[[int], Mapping[str, np.ndarray]],
+    batch: int | None,
+) -> Usage:
     """Run a graph on blank samples and look at the shapes.
 
     A batch axis that the file calls free may not be: tracing has often fixed the number of samples inside. An
-    odd number that no export uses tells. Weights are zeros, so that nothing is read from the files.
+    odd number that no export uses tells. Nor need the outputs have one row per sample: then samples are run
+    singly. Weights are zeros, so that nothing is read from the files.
 
     Args:
         flow: The graph.
         sites: Its weights.
         runtime: How sessions are opened.
-        spec: Its input, all axes but the first of known length.
+        feeds: Gives blank inputs of some samples.
+        batch: Samples per run where the file fixes them.
 
     Raises:
         AdapterError: The runtime cannot run the graph.
     """
-    measured = list(dict.fromkeys([flow.output, *(_measured(use) for site in sites for use in site.uses)]))
+    counted = {site.name: [use for use in site.uses if _is_counted(flow, use)] for site in sites}
+    values = [_measured(use) for uses in counted.values() for use in uses]
+    values = list(dict.fromkeys([*flow.outputs, *values]))
     model = parts.build(
-        flow, flow.nodes, inputs=flow.inputs, outputs=measured, open_sites=sites, shapes_only=True
+        flow, flow.nodes, inputs=flow.inputs, outputs=values, open_sites=sites, shapes_only=True
     )
     session = runtime.open_part(model, optimize=False)
     weights = {parts.weight_input(site): to_value(np.zeros(site.shape, dtype=np.float32)) for site in sites}
-    names = [f"{value.name}__shape" for value in measured]
+    names = [f"{value.name}__shape" for value in values]
     endless = any(node.op_type in _LOOPS for node in flow.nodes)
     deadline = time.monotonic() + _LOOP_LIMIT_S
 
-    def sizes(samples: int) -> dict[ir.Value, int]:
-        needed = samples * math.prod(d or 1 for d in spec.shape[1:])
-        if needed > _MOST_ENTRIES:
-            raise AdapterError(f"{runtime.name}: {samples} samples of its input have {needed:,} entries")
+    def shapes(samples: int) -> dict[ir.Value, tuple[int, ...]]:
+        inputs = {name: to_value(array) for name, array in feeds(samples).items()}
         # All tries share the limit, and the last of them get a moment.
         limit_s = max(0.01, deadline - time.monotonic()) if endless else None
-        blank = np.zeros((samples, *(d or 1 for d in spec.shape[1:])), dtype=spec.dtype)
-        shapes = runtime.run(session, names, weights | {spec.name: to_value(blank)}, limit_s=limit_s)
-        return {
-            v: math.prod(int(d) for d in shape.numpy()) for v, shape in zip(measured, shapes, strict=True)
-        }
+        results = runtime.run(session, names, weights | inputs, limit_s=limit_s)
+        return {v: tuple(r.numpy().tolist()) for v, r in zip(values, results, strict=True)}
 
-    found, samples = None, spec.batch or _UNUSUAL
-    try:
-        found = sizes(samples)
-    except AdapterError:
-        if spec.batch is not None:
-            raise
-        for samples in _USUAL:
-            with contextlib.suppress(AdapterError):
-                found = sizes(samples)
-                break
-        if found is None:
-            raise
-    free = spec.batch is None and samples == _UNUSUAL
-    return Usage(
-        batch=None if free else samples,
-        positions={site.name: sum(_positions(use, found, samples) for use in site.uses) for site in sites},
-    )
+    sides, samples = _first_that_runs(shapes, (batch,) if batch else (_UNUSUAL, *_USUAL))
+    free = batch is None and samples == _UNUSUAL
+    if free and any(sides[value][:1] != (samples,) for value in flow.outputs):
+        free, (sides, samples) = False, _first_that_runs(shapes, (1,))
+    sizes = {value: math.prod(shape) for value, shape in sides.items()}
+    positions = {
+        name: sum(sizes[_measured(use)] // (use.slot.per_position * samples) for use in uses)
+        for name, uses in counted.items()
+    }
+    return Usage(batch=None if free else samples, positions=positions)
 
 
-def _positions(use: Use, sizes: Mapping[ir.Value, int], samples: int) -> int:
-    per_position = use.slot.per_position
-    return sizes[_measured(use)] // (per_position * samples) if per_position else 0
+def _first_that_runs(
+    shapes: Callable[[int], dict[ir.Value, tuple[int, ...]]], counts: Sequence[int]
+) -> tuple[dict[ir.Value, tuple[int, ...]], int]:
+    """The shapes for the first number of samples that the graph runs with, and that number."""
+    first: AdapterError | None = None
+    for samples in counts:
+        try:
+            return shapes(samples), samples
+        except AdapterError as err:
+            first = first or err
+    assert first is not None
+    raise first
+
+
+def _is_counted(flow: Flow, use: Use) -> bool:
+    """Whether shapes tell how often a weight is used: not where it multiplies nothing, or in a body."""
+    return bool(use.slot.per_position) and use.node not in flow.places
 
 
 def _measured(use: Use) -> ir.Value:

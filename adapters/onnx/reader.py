@@ -11,31 +11,35 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lampq.adapters.kinds import infer_kind, override_kinds
-from lampq.adapters.onnx import flow, roles, sites
+from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, sites
 from lampq.adapters.onnx.container import Container, one_line, silence
-from lampq.adapters.onnx.engine import Opened
 from lampq.adapters.onnx.model import OnnxModel
+from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.session import Runtime
 from lampq.core.values.errors import AdapterError, LampqError
-from lampq.core.values.input_spec import InputSpec
 
 
 def read(
     path: str | Path,
     *,
     kinds: Mapping[str, str] | None = None,
-    output: str | None = None,
-    embeddings: bool = False,
+    constants: Mapping[str, Any] | None = None,
+    embeddings: bool = True,
+    requantize: bool = False,
     providers: Sequence[Any] = ("CPUExecutionProvider",),
     threads: int | None = None,
 ) -> OnnxModel:
     """Read an ONNX file; weights stay in it until they are asked for.
 
+    Any outputs will do: what they mean is inferred (`OnnxModel.heads`), and can be set by `with_heads`.
+
     Args:
         path: The .onnx file, trusted or not: no file outside its folder is read.
         kinds: Layer kinds to set, by glob or `re:` pattern over layer names; they win over what names say.
-        output: The output that holds the logits, where it is not `logits` and not the first with two axes.
-        embeddings: Whether embedding tables count as layers.
+        constants: Values of inputs that are the same for all samples (image sizes, flags), by name.
+        embeddings: Whether tables that are looked up count as layers.
+        requantize: Whether weights that are quantized already count, as the floats that they stand for.
         providers: ONNX Runtime's execution providers, best first.
         threads: Threads of one operator; None leaves it to ONNX Runtime.
 
@@ -43,18 +47,22 @@ def read(
         The model. One without quantizable weights can be run; its `layers()` raises.
 
     Raises:
-        AdapterError: The file is missing, damaged, no ONNX, refers to data outside its folder, or needs more
-            than one input.
+        AdapterError: The file is missing, damaged, no ONNX, refers to data outside its folder, or has no such
+            input to fix.
     """
     path = Path(path)
     container = Container(path)
     try:
-        model = flow.normalize(container.parse())
-        with silence():
-            passes.CheckerPass()(model)
-        graph = flow.trace(model, output)
-        spec = _input_spec(graph)
-        found, skipped = sites.find(graph, embeddings=embeddings)
+        model = parse(container, requantize=requantize)
+        _check(model)
+        graph = flow.trace(model)
+        specs = inputs.describe(graph)
+        fixed = inputs.fix(specs, constants)
+        found, left = sites.find(graph, embeddings=embeddings)
+        probe.infer_types(graph)
+        described = outputs.describe(graph, found)
+        inferred = heads.infer(described, specs, path.stem)
+        graph = heads.judge(graph, inferred)
         positions = roles.positions(graph, found)
     except LampqError as err:
         raise AdapterError(f"{path}: {err}") from err
@@ -64,8 +72,8 @@ def read(
     except Exception as err:
         raise AdapterError(f"{path} holds a graph that cannot be understood: {one_line(err)}") from err
     names = [site.name for site in found]
-    inferred = [
-        infer_kind(site.name, convolution=site.form.startswith("conv"), position=position)
+    by_place = [
+        infer_kind(site.name, convolution="Conv" in site.uses[0].node.op_type, position=position)
         for site, position in zip(found, positions, strict=True)
     ]
     return OnnxModel(
@@ -73,28 +81,31 @@ def read(
             container=container,
             flow=graph,
             sites=found,
-            kinds=tuple(override_kinds(names, inferred, kinds)),
-            skipped=skipped,
-            spec=spec,
+            kinds=tuple(override_kinds(names, by_place, kinds)),
+            left=left,
+            all_specs=specs,
+            constants=fixed,
+            outputs=described.specs,
+            heads=inferred,
+            jumping=described.jumping,
             runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
             embeddings=embeddings,
+            requantize=requantize,
         )
     )
 
 
-def _input_spec(graph: flow.Flow) -> InputSpec:
-    """The model's only input.
+def _check(model: ir.Model) -> None:
+    """Let onnx look for what cannot be; inputs and outputs of unknown rank are none of it.
 
     Raises:
-        AdapterError: There are several, or the one has no shape or element type.
+        ValidationError: The model breaks the standard.
     """
-    if len(graph.inputs) != 1:
-        names = ", ".join(value.name or "?" for value in graph.inputs)
-        raise AdapterError(f"needs {len(graph.inputs)} inputs ({names}); models with one are supported")
-    value = graph.inputs[0]
-    if value.shape is None or value.dtype is None or not isinstance(value.type, ir.TensorType):
-        raise AdapterError(
-            f"the input {value.name} has no shape or no element type; export the model with both"
-        )
-    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in value.shape.dims)
-    return InputSpec(name=value.name or "", shape=shape, dtype=value.dtype.numpy().name)
+    ends = (*model.graph.inputs, *model.graph.outputs)
+    shapeless = [v for v in ends if v.shape is None and isinstance(v.type, ir.TensorType)]
+    for value in shapeless:
+        value.shape = ir.Shape(())
+    with silence():
+        passes.CheckerPass()(model)
+    for value in shapeless:
+        value.shape = None

@@ -38,11 +38,16 @@ def positions(flow: Flow, sites: Sequence[Site]) -> list[str | None]:
     return _Roles(flow, sites).kinds()
 
 
+def _is_table(site: Site) -> bool:
+    """Whether a constant is added, as positions are, or otherwise joined with what is computed."""
+    return all(use.node.op_type in ("Add", "Sub", "Mul", "Concat", "Where", "Expand") for use in site.uses)
+
+
 class _Roles:
     def __init__(self, flow: Flow, sites: Sequence[Site]) -> None:
         self._flow = flow
         self._sites = sites
-        self._site_of = {use.node: site for site in sites for use in site.uses}
+        self._site_of = {flow.place(use.node): site for site in sites for use in site.uses}
         # Shapes computed from other tensors tie nothing together: leave them out.
         self._numeric = set(flow.inputs)
         self._relevant = set()
@@ -60,7 +65,7 @@ class _Roles:
         found: dict[Site, str] = {}
         second: set[Site] = set()
         for site in self._sites:
-            region, readers = self._region([use.node.outputs[0] for use in site.uses])
+            region, readers = self._region([self._flow.place(use.node).outputs[0] for use in site.uses])
             nexts = {self._site_of[n] for n, _ in readers if n in self._site_of}
             roles = {self._attention[reader] for reader in readers if reader in self._attention}
             bent = any(v.producer() is not None and v.producer().op_type in _ACTIVATIONS for v in region)  # type: ignore[union-attr]
@@ -69,14 +74,16 @@ class _Roles:
                 found[site] = "qkv"
             elif roles:
                 found[site] = roles.pop() if len(roles) == 1 else "qkv"
-            elif site.form == "lookup":
+            elif site.form == "lookup" or (site.form == "other" and _is_table(site)):
                 found[site] = "embedding"
-            elif not linear and site in on_input:
+            elif not linear and site.form != "recurrent" and site in on_input:
                 found[site] = "patch_embed"
-            elif self._flow.output in region:
+            elif not region.isdisjoint(self._flow.outputs):
                 found[site] = "head"
-            elif not linear:
+            elif "Conv" in site.uses[0].node.op_type:
                 found[site] = "conv"
+            elif not linear:
+                continue
             elif site in after_attention:
                 found[site] = "proj"
             elif bent and nexts and all(n.form == "linear" for n in nexts):

@@ -146,7 +146,13 @@ class Runtime:
 
 
 def to_value(array: np.ndarray) -> ort.OrtValue:
-    """An array as the runtime takes it, shared where it is contiguous."""
+    """An array as the runtime takes it, shared where it is contiguous.
+
+    Raises:
+        AdapterError: It holds texts.
+    """
+    if array.dtype.kind in "OSU":
+        raise AdapterError("inputs that are texts cannot be fed; give the numbers that they are turned into")
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 

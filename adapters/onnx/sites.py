@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.flow import FLOATS, Flow
-from lampq.adapters.onnx.weights import Slot, match, places
+from lampq.adapters.onnx.weights import RECURRENT, SMALLEST_TABLE, Slot, elsewhere, match, places
 from lampq.core.values.layer import SMALLEST, worth_quantizing
 
+# Beyond, a constant is no weight but a mask, or a number that stands for infinity.
+_LARGEST = 2.0**28
+
 _CHAIN = ("Transpose", "Identity", "Cast")
-_HARMLESS = ("Shape", "Size")
 # Types that hold quantized weights. Older versions of onnx_ir lack some of the small ones.
 _CODES = frozenset(
     getattr(ir.DataType, name)
@@ -28,7 +32,8 @@ class Use:
     Attributes:
         node: The operator.
         index: The input of it that the weight comes in by.
-        chain: Transpose, Identity and Cast nodes between the initializer and the operator, in this order.
+        chain: Transpose, Identity and Cast nodes between the initializer and the operator, in this order; where
+            other constants are mixed in on the way (form `other`), none are named.
         slot: How the operator reads it; its axes are those of the weight after the chain.
         path: Module path of the operator's place.
     """
@@ -57,7 +62,7 @@ class Site:
         shape: Shape of the stored array.
         channel_axis: Axis of the stored array that holds the output channels.
         in_features: Weights that enter one output value.
-        uses: Operators that take it, in graph order but products before lookups; several where it is shared.
+        uses: Operators that take it, in graph order but products first; several where it is shared.
     """
 
     name: str
@@ -76,7 +81,7 @@ class Site:
 
     @property
     def form(self) -> str:
-        """`linear`, `conv`, `conv_transpose` or `lookup`."""
+        """The form of its first use, see `weights.Slot`."""
         return self.uses[0].slot.form
 
     @property
@@ -85,55 +90,90 @@ class Site:
         return tuple(use.path for use in self.uses[1:])
 
 
-def find(flow: Flow, *, embeddings: bool = False) -> tuple[tuple[Site, ...], tuple[tuple[str, str], ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A weight that is left alone.
+
+    Attributes:
+        name: Path of the place that uses it.
+        reason: Why.
+        size_bytes: What it takes in the file; 0 where it is made of others.
+    """
+
+    name: str
+    reason: str
+    size_bytes: int
+
+
+def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tuple[Left, ...]]:
     """The quantizable weights of a normalized graph.
 
     Args:
         flow: The graph.
-        embeddings: Whether embedding tables count.
+        embeddings: Whether tables that are only looked up count.
 
     Returns:
-        The sites in the order the graph uses them, and (name, reason) of every weight left alone.
+        The sites in the order the graph uses them, and every weight that is left alone.
     """
     relevant = set(flow.nodes)
-    found: dict[ir.Value, list[Use]] = {}
-    refused: dict[ir.Value, tuple[str, str]] = {}
-    for node in flow.model.graph:
-        for index in places(node):
+    uses: dict[ir.Value, list[Use]] = {}
+    refused: dict[ir.Value, Left] = {}
+    for node in flow.model.graph.all_nodes():
+        if not any(value in flow.active for value in node.outputs):
+            continue
+        for index in _order(node):
             value = node.inputs[index]
-            if value is None or value in flow.active or not _has_activation(flow, node, index):
+            if value is None or value in flow.active or not _reads_data(flow, node, index):
                 continue
-            origin, chain = _origin(value)
-            path = naming.weight_path(node, origin)
-            outcome = _judge(origin, chain, node, index)
-            if isinstance(outcome, Slot) and node not in relevant:
-                outcome = f"does not influence the output {flow.output.name}"
-            if isinstance(outcome, str):
-                refused.setdefault(origin, (path, outcome))
-            elif outcome is not None:
-                use = Use(node=node, index=index, chain=chain, slot=outcome, path=path)
-                found.setdefault(origin, []).append(use)
-    for name, reason, value in _in_bodies(flow):
-        refused.setdefault(value, (name, reason))
-    for value, uses in found.items():
-        other = _other_use(value, {use.node for use in uses})
-        if other is not None:
-            refused.setdefault(value, (uses[0].path, f"also used by {other}"))
-        elif all(use.slot.form == "lookup" for use in uses) and not embeddings:
-            # A table tied to the head is a weight of the head, and stays.
-            reason = "an embedding table; ask for it with embeddings=True"
-            refused.setdefault(value, (uses[0].path, reason))
-    kept = [(value, uses) for value, uses in found.items() if value not in refused]
-    paths = [uses[0].path for _, uses in kept]
-    features = [(n := uses[0].slot.in_features, _size(value) // max(n, 1)) for value, uses in kept]
+            for origin, chain, outcome in _constants_behind(flow, value, node, index):
+                path = naming.weight_path(node, origin)
+                if isinstance(outcome, Slot) and flow.place(node) not in relevant:
+                    outcome = "does not influence any output"
+                if isinstance(outcome, str):
+                    refused.setdefault(origin, _left(origin, path, outcome))
+                else:
+                    use = Use(node=node, index=index, chain=chain, slot=outcome, path=path)
+                    uses.setdefault(origin, []).append(use)
+    chosen = []
+    for value, own in uses.items():
+        reason = _objection(value, own, embeddings)
+        if reason:
+            refused[value] = _left(value, own[0].path, reason)
+        else:
+            # What one operator has no form for, another may have.
+            refused.pop(value, None)
+            chosen.append((value, own))
+    paths = [own[0].path for _, own in chosen]
+    features = [(n := own[0].slot.in_features, _size(value) // max(n, 1)) for value, own in chosen]
     names = naming.distinguish(naming.complete(paths, features))
-    sites = tuple(_site(name, value, uses) for name, (value, uses) in zip(names, kept, strict=True))
+    sites = tuple(_site(name, value, own) for name, (value, own) in zip(names, chosen, strict=True))
     return sites, tuple(dict.fromkeys(refused.values()))
+
+
+def _left(value: ir.Value, path: str, reason: str) -> Left:
+    tensor = value.const_value
+    return Left(name=path, reason=reason, size_bytes=0 if tensor is None else int(tensor.nbytes))
+
+
+def _objection(value: ir.Value, uses: list[Use], embeddings: bool) -> str:
+    """Why a constant that operators take is left alone nevertheless, or empty."""
+    forms = {use.slot.form for use in uses}
+    if value.is_graph_output():
+        return "also used by an output of the model"
+    if forms <= {"lookup", "other"}:
+        if _size(value) < SMALLEST_TABLE:
+            return f"a table of only {_size(value)} numbers"
+        if forms == {"lookup"} and not embeddings:
+            return "an embedding table, which was not asked for"
+    if forms == {"other"} and not _is_moderate(value):
+        return "a mask: it holds numbers that stand for infinity"
+    return ""
 
 
 def _site(name: str, value: ir.Value, uses: list[Use]) -> Site:
     # Where a table is both looked up and multiplied by, the product says which axis is the channel.
-    first = next((use for use in uses if use.slot.form != "lookup"), uses[0])
+    rank = {"other": 2, "lookup": 1}
+    first = min(uses, key=lambda use: rank.get(use.slot.form, 0))
     axis = first.slot.channel_axis
     for node in reversed(first.chain):
         if node.op_type == "Transpose":
@@ -149,9 +189,54 @@ def _site(name: str, value: ir.Value, uses: list[Use]) -> Site:
     )
 
 
-def _has_activation(flow: Flow, node: ir.Node, index: int) -> bool:
-    """Whether some other input of the node is computed: otherwise the node itself is a constant."""
-    return any(value in flow.active for i, value in enumerate(node.inputs) if i != index)
+def _order(node: ir.Node) -> tuple[int, ...]:
+    """Indices of all inputs, those that usually take a weight first."""
+    usual = places(node)
+    return (*usual, *(i for i in range(len(node.inputs)) if i not in usual))
+
+
+def _reads_data(flow: Flow, node: ir.Node, index: int) -> bool:
+    """Whether some other input of the node is computed, or what its bodies read."""
+    others = (value for i, value in enumerate(node.inputs) if i != index)
+    return any(value in flow.active for value in others)
+
+
+def _constants_behind(
+    flow: Flow, value: ir.Value, node: ir.Node, index: int
+) -> Iterator[tuple[ir.Value, tuple[ir.Node, ...], Slot | str]]:
+    """The constants that an input of a node is made of, with the layout nodes between, and what they are to it."""
+    origin, chain = _origin(value)
+    producer = origin.producer()
+    if producer is None:
+        outcome = _judge(flow, origin, chain, node, index)
+        if outcome is not None:
+            yield origin, chain if index in places(node) else (), outcome
+    elif dequantizes(producer):
+        # A small table of codes may be anything.
+        if index in places(node) and node.op_type != "Gather":
+            yield origin, (), "already quantized; --requantize reads it as floats"
+    else:
+        for constant in _leaves(producer):
+            if constant.dtype in FLOATS and len(_shape(constant)) > 1 and _size(constant) >= SMALLEST_TABLE:
+                yield constant, (), elsewhere(node, index, _shape(constant), flow.active)
+
+
+def _leaves(producer: ir.Node) -> list[ir.Value]:
+    """The initializers that a constant is computed from."""
+    leaves: dict[ir.Value, None] = {}
+    stack, seen = [producer], {producer}
+    while stack:
+        for value in stack.pop().inputs:
+            if value is None:
+                continue
+            maker = value.producer()
+            if maker is None:
+                if value.const_value is not None:
+                    leaves[value] = None
+            elif maker not in seen:
+                seen.add(maker)
+                stack.append(maker)
+    return list(leaves)
 
 
 def _origin(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
@@ -163,37 +248,40 @@ def _origin(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
     return value, tuple(reversed(chain))
 
 
-def _judge(origin: ir.Value, chain: tuple[ir.Node, ...], node: ir.Node, index: int) -> Slot | str | None:
+def _judge(
+    flow: Flow, origin: ir.Value, chain: tuple[ir.Node, ...], node: ir.Node, index: int
+) -> Slot | str | None:
     """The slot a constant fills, why it is left alone, or None where it is no weight at all."""
-    producer = origin.producer()
-    if producer is not None:
-        if node.op_type == "Gather":
-            return None
-        return "already quantized" if _dequantizes(producer) else f"computed by {producer.op_type}"
+    usual = index in places(node) and node.op_type != "Gather"
     if origin.const_value is None:
-        return "without data" if node.op_type != "Gather" else None
-    if node.op_type == "Gather" and (origin.dtype not in FLOATS or len(_shape(origin)) < 2):
-        return None
+        return "without data" if usual else None
     if origin.dtype not in FLOATS:
-        return "already quantized"
+        hint = (
+            "; --requantize reads it as floats" if node.op_type == "MatMulNBits" else f", for {node.op_type}"
+        )
+        return f"already quantized{hint}" if usual else None
     casts = [
         c.outputs[0].dtype or ir.DataType(c.attributes["to"].as_int()) for c in chain if c.op_type == "Cast"
     ]
     if any(dtype not in FLOATS for dtype in casts):
-        return "cast to integers"
-    shape = _shape(origin)
+        return "cast to integers" if usual else None
+    shape, size = _shape(origin), _size(origin)
     if len(shape) < 2:
-        return None
+        return f"a bias or scale of {size} numbers" if size >= SMALLEST_TABLE else None
+    if index not in places(node) and node.op_type.removeprefix("DynamicQuantize") in RECURRENT:
+        return f"a bias or first state of {size} numbers" if size >= SMALLEST_TABLE else None
+    if index not in places(node):
+        return elsewhere(node, index, shape, flow.active) if size >= SMALLEST_TABLE else None
     for step in chain:
         if step.op_type == "Transpose":
             shape = tuple(shape[a] for a in _permutation(step, len(shape)))
     outcome = match(node, index, shape)
     if isinstance(outcome, Slot) and not worth_quantizing(shape):
-        return f"only {origin.const_value.size} weights"
+        return f"only {size} weights" if usual else None
     return outcome
 
 
-def _dequantizes(node: ir.Node) -> bool:
+def dequantizes(node: ir.Node) -> bool:
     """Whether a constant comes out of a dequantization: the operator, or arithmetic on small integers."""
     seen: set[ir.Node] = set()
     stack = [node]
@@ -213,47 +301,11 @@ def _dequantizes(node: ir.Node) -> bool:
     return False
 
 
-def _other_use(value: ir.Value, known: set[ir.Node]) -> str | None:
-    """An operator that reads the weight in a way no slot describes."""
-    if value.is_graph_output():
-        return "an output of the model"
-    for node, _ in value.uses():
-        if node in known or node.op_type in _HARMLESS:
-            continue
-        if node.graph is not value.graph:
-            return "the body of a control flow operator"
-        if node.op_type not in _CHAIN:
-            return node.op_type
-        found = _other_use(node.outputs[0], known)
-        if found is not None:
-            return found
-    return None
-
-
-def _in_bodies(flow: Flow) -> list[tuple[str, str, ir.Value]]:
-    """Weights that operators inside If, Loop and Scan bodies take: which run, and how often, is not known."""
-    found = []
-    for node in flow.model.graph.all_nodes():
-        if node.graph is flow.model.graph:
-            continue
-        for index in places(node):
-            value = node.inputs[index]
-            if value is None or node.op_type == "Gather":
-                continue
-            origin, _ = _origin(value)
-            if origin.const_value is not None and origin.dtype in FLOATS and len(_shape(origin)) >= 2:
-                reason = f"inside the body of a {_owner(flow.model.graph, node.graph)}"
-                found.append((naming.weight_path(node, origin), reason, origin))
-    return found
-
-
-def _owner(graph: ir.Graph, body: ir.Graph | ir.Function | None) -> str:
-    """The operator that a body belongs to."""
-    for node in graph.all_nodes():
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH and attribute.value is body:
-                return node.op_type
-    return "control flow operator"
+def _is_moderate(value: ir.Value) -> bool:
+    """Whether all numbers of a constant are finite and none stands for infinity."""
+    tensor = value.const_value
+    array = np.asarray(tensor.numpy() if tensor is not None else 0.0).astype(np.float32)
+    return bool(np.isfinite(array).all() and np.abs(array).max(initial=0.0) < _LARGEST)
 
 
 def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:

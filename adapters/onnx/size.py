@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import large
+from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.sites import Site
-from lampq.adapters.onnx.write import Recipe, build
+from lampq.adapters.onnx.variant import Varied
+from lampq.adapters.onnx.write import build
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values import packing
 from lampq.core.values.blocks import scale_count
-
-if TYPE_CHECKING:
-    from lampq.adapters.onnx.model import OnnxModel
 
 _SCALE_BYTES = 4
 
@@ -48,7 +45,7 @@ def layer_bytes(count: int, scales: int, bits: int, container: str) -> int:
     return codes + _SCALE_BYTES * scales
 
 
-def file_bytes(model: OnnxModel, recipe: Recipe) -> int:
+def file_bytes(model: Varied, recipe: Recipe) -> int:
     """Size of the file that `write` makes of a recipe, external data included; a few hundred bytes too high.
 
     Nothing is quantized: the graph is made with codes of zero, of which only the lengths count.

@@ -7,19 +7,18 @@ the file computes with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime
 
 from lampq.adapters.kinds import infer_kind
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.unpack import INT8_NAME, PART, PLANE_NAME
+from lampq.adapters.onnx.unpacking import makers_of, packed, unpacked
 from lampq.core.values import packing
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
@@ -31,10 +30,6 @@ _WEIGHT_INPUT = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "Gather"
 _WIDTHS = {"INT8": 8, "UINT8": 8, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 _NBITS = "MatMulNBits"
 _SCALE_BYTES = 4
-# Of the part of a graph that makes one weight.
-_MOST_NODES = 64
-# Of a packed weight, and of the identity it is multiplied with at a time.
-_MOST_ROWS, _ROWS = 1 << 17, 256
 
 
 def stored(path: str | Path) -> tuple[StoredWeight, ...]:
@@ -59,13 +54,14 @@ def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tupl
     found: dict[str, StoredWeight] = {}
     parts: dict[str, dict[str, np.ndarray]] = {}
     for node, value, makers in _candidates(model):
-        part, bits, container = _identity(node, value, makers, own)
+        part, bits, container = identity(node, value, makers, own)
         # What lampq stored in parts (see `large`) is one weight.
         name = PART.sub("", part) if part in own else part
         pieces = parts.setdefault(name, {})
         if bits is None or part in pieces:
             continue
-        pieces[part] = _run(path, model, node, value, makers)
+        make = packed(path, model, node) if node.op_type == _NBITS else unpacked(path, model, value, makers)
+        pieces[part] = make().astype(np.float32, copy=False)
         whole = np.concatenate([*pieces.values()], axis=_axis(node)) if len(pieces) > 1 else pieces[part]
         found[name] = _record(path, node, name, whole, bits, container, _own_scales(makers, name))
     return tuple(found.values())
@@ -78,30 +74,12 @@ def _candidates(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value, list[ir.No
             yield node, node.inputs[1], []
         elif node.op_type in _WEIGHT_INPUT and len(node.inputs) > _WEIGHT_INPUT[node.op_type]:
             value = node.inputs[_WEIGHT_INPUT[node.op_type]]
-            makers = None if value is None or value.producer() is None else _makers(value)
+            makers = None if value is None or value.producer() is None else makers_of(value)
             if value is not None and makers:
                 yield node, value, [other for other in model.graph if other in makers]
 
 
-def _makers(value: ir.Value) -> set[ir.Node] | None:
-    """All nodes that a value is computed by, or None where an input of the model is involved."""
-    found: set[ir.Node] = set()
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        producer = value.producer()
-        if producer is None:
-            if value.const_value is None:
-                return None
-        elif producer not in found:
-            found.add(producer)
-            waiting += [v for v in producer.inputs if v is not None]
-            if len(found) > _MOST_NODES:
-                return None
-    return found
-
-
-def _identity(
+def identity(
     node: ir.Node, value: ir.Value, makers: list[ir.Node], own: dict[str, tuple[int, str]]
 ) -> tuple[str, int | None, str]:
     """Name, width (None where nothing is quantized) and container of a weight."""
@@ -124,77 +102,6 @@ def _identity(
                 name = name.removesuffix(suffix)
             return name, held, "int8" if held == 8 else "bitplane"
     return "", None, ""
-
-
-def _run(path: Path, model: ir.Model, node: ir.Node, value: ir.Value, makers: list[ir.Node]) -> np.ndarray:
-    """The weight as the file computes with it."""
-    try:
-        if node.op_type == _NBITS:
-            return _product(model, node)
-        output = value.name or ""
-        values = [v for maker in makers for v in maker.inputs]
-        session = _session(model, [ir.serde.serialize_node(maker) for maker in makers], values, output)
-        return np.asarray(session.run(None, {})[0], dtype=np.float32)
-    # The runtime and the serializer raise types of their own for whatever a damaged file makes them stumble over.
-    except Exception as err:
-        raise AdapterError(f"{path}: the weight {value.name} cannot be unpacked: {reason(err)}") from err
-
-
-def _product(model: ir.Model, node: ir.Node) -> np.ndarray:
-    """A packed weight: what the operator makes of an identity, some rows at a time."""
-    proto = ir.serde.serialize_node(node)
-    proto.input[0] = "identity"
-    # Without an accuracy level the product is computed in floats.
-    kept = [a for a in proto.attribute if a.name != "accuracy_level"]
-    del proto.attribute[:]
-    proto.attribute.extend(kept)
-    rows = node.attributes["K"].as_int()
-    if not 0 < rows <= _MOST_ROWS:
-        raise AdapterError(f"{rows} rows")
-    data = onnx.helper.make_tensor_value_info("identity", onnx.TensorProto.FLOAT, [None, rows])
-    session = _session(model, [proto], list(node.inputs[1:]), proto.output[0], [data])
-    pieces = []
-    for start in range(0, rows, _ROWS):
-        count = min(_ROWS, rows - start)
-        piece = np.eye(count, rows, start, dtype=np.float32)
-        pieces.append(np.asarray(session.run(None, {"identity": piece})[0], dtype=np.float32))
-    return np.concatenate(pieces)
-
-
-def _session(
-    model: ir.Model,
-    nodes: list[onnx.NodeProto],
-    values: Sequence[ir.Value | None],
-    output: str,
-    inputs: Sequence[onnx.ValueInfoProto] = (),
-) -> onnxruntime.InferenceSession:
-    """A few nodes of a model, with the constants among `values`, ready to run."""
-    constants = {v.name: v.const_value for v in values if v is not None and v.const_value is not None}
-    graph = onnx.helper.make_graph(
-        nodes,
-        "weight",
-        inputs,
-        [onnx.ValueInfoProto(name=output)],
-        [_tensor(tensor, str(name)) for name, tensor in constants.items()],
-    )
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
-    built = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version or 10)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
-        built.SerializeToString(),
-        options,
-        providers=["CPUExecutionProvider"],
-        # A second attempt would be announced on standard output, which is the caller's.
-        enable_fallback=0,
-    )
-
-
-def _tensor(tensor: ir.TensorProtocol, name: str) -> onnx.TensorProto:
-    """A tensor with its data, which may lie beside the model."""
-    return onnx.TensorProto(
-        name=name, data_type=int(tensor.dtype), dims=list(tensor.shape.numpy()), raw_data=tensor.tobytes()
-    )
 
 
 def _own_scales(makers: list[ir.Node], name: str) -> int | None:

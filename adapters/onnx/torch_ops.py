@@ -3,65 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
 
+from lampq.adapters.onnx import torch_images, torch_indices, torch_recurrent
+from lampq.adapters.onnx.torch_call import TYPES, Call, Function
 from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
-
-TYPES = {
-    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,
-    9: torch.bool, 10: torch.float32, 11: torch.float64, 16: torch.float32,
-}  # fmt: skip
-"""Element types by their number in the format; half precision, in which gradients vanish, is computed in single."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operator at work.
-
-    Attributes:
-        name: Its name.
-        attributes: Its attributes as plain values, tensors among them as PyTorch's.
-        inputs: Its inputs, None where an optional one is absent.
-        outputs: How many results are wanted.
-        version: Version of the operator set.
-    """
-
-    name: str
-    attributes: Mapping[str, Any]
-    inputs: Sequence[torch.Tensor | None]
-    outputs: int
-    version: int
-
-    def optional(self, index: int) -> torch.Tensor | None:
-        """An input, or None."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    def tensor(self, index: int) -> torch.Tensor:
-        """An input that must be there."""
-        value = self.optional(index)
-        if value is None:
-            raise UnsupportedOperatorError(f"{self.name} without input {index}")
-        return value
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        return self.attributes.get(name, default)
-
-    def numbers(self, index: int, attribute: str) -> list[int] | None:
-        """Integers that newer versions take as an input and older ones as an attribute."""
-        value = self.optional(index)
-        if value is not None:
-            return [int(v) for v in value.reshape(-1).tolist()]
-        given = self.get(attribute)
-        return None if given is None else [int(v) for v in given]
-
-
-Function = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor]"]
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Function:
@@ -101,6 +50,15 @@ def _reduction(function: Callable[..., torch.Tensor]) -> Function:
         return function(call.tensor(0), dim=tuple(axes), keepdim=bool(call.get("keepdims", 1)))
 
     return run
+
+
+def _product(call: Call) -> torch.Tensor:
+    result, axes = call.tensor(0), call.numbers(1, "axes")
+    for axis in range(result.dim()) if axes is None else axes:
+        result = result.prod(axis, keepdim=True)
+    if call.get("keepdims", 1):
+        return result
+    return result.squeeze(tuple(range(result.dim())) if axes is None else tuple(axes))
 
 
 def _clip(call: Call) -> torch.Tensor:
@@ -325,6 +283,7 @@ _BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": _divide, "Pow": torch.pow,
     "MatMul": torch.matmul, "Equal": torch.eq, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
     "Less": torch.lt, "LessOrEqual": torch.le, "And": torch.logical_and, "Or": torch.logical_or,
+    "Xor": torch.logical_xor,
     "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
 }  # fmt: skip
 
@@ -335,6 +294,9 @@ _UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Sin": torch.sin, "Softplus": functional.softplus,
     "Sqrt": torch.sqrt, "Tanh": torch.tanh,
     "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
+    "GlobalMaxPool": lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True),
+    "IsNaN": torch.isnan, "IsInf": torch.isinf, "Sign": torch.sign, "Round": torch.round,
+    "Selu": functional.selu, "Atan": torch.atan, "Softsign": functional.softsign,
     "Size": lambda x: torch.tensor(x.numel(), dtype=torch.int64),
 }  # fmt: skip
 
@@ -349,7 +311,11 @@ OPERATORS: dict[str, Function] = {
     "ReduceSum": _reduction(torch.sum),
     "ReduceMax": _reduction(torch.amax),
     "ReduceMin": _reduction(torch.amin),
+    "ReduceL2": _reduction(torch.linalg.vector_norm),
+    "ReduceProd": _product,
     "Clip": _clip,
+    "Celu": lambda call: functional.celu(call.tensor(0), call.get("alpha", 1.0)),
+    "ThresholdedRelu": lambda call: functional.threshold(call.tensor(0), call.get("alpha", 1.0), 0.0),
     "Elu": lambda call: functional.elu(call.tensor(0), call.get("alpha", 1.0)),
     "LeakyRelu": lambda call: functional.leaky_relu(call.tensor(0), call.get("alpha", 0.01)),
     "HardSigmoid": lambda call: (
@@ -385,4 +351,7 @@ OPERATORS: dict[str, Function] = {
     "Pad": _pad,
     "Einsum": _einsum,
     "Range": _range,
+    **torch_images.OPERATORS,
+    **torch_indices.OPERATORS,
+    **torch_recurrent.OPERATORS,
 }  # fmt: skip

@@ -6,27 +6,23 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import integer, save, verify
+from lampq.adapters.onnx.bits import PLAN_KEY
 from lampq.adapters.onnx.opset import fresh_graph
+from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.onnx.variant import Varied
 from lampq.adapters.sources import model_files
 from lampq.core.measuring.encoding import coded_for, encoder
-from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.outputs import Output, refuse_clashes
-from lampq.core.values.plan import Plan, PlanLayer
-
-if TYPE_CHECKING:
-    from lampq.adapters.onnx.model import OnnxModel
-
-PLAN_KEY = "lampq.plan"
+from lampq.core.values.plan import Plan
 
 # Keys of what torch.onnx.export notes at nodes, values and graphs: where each came from.
 _TRACES = ("pkg.", "namespace")
@@ -52,66 +48,12 @@ class Written:
     integer_layers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Recipe:
-    """What to do with the layers of a model.
-
-    Attributes:
-        bits: Width of the weights by layer name; other layers stay float.
-        container: `bitplane` or `int8`.
-        activations: Grids of inputs by layer name; the inputs of other layers stay float.
-        outputs: Grids of outputs of convolutions by layer name.
-        block: Weights that share a scale, or None: one scale per output channel.
-        keep_traces: Keep what exporters note at every node.
-    """
-
-    bits: Mapping[str, int]
-    container: str
-    activations: Mapping[str, ActivationGrid]
-    outputs: Mapping[str, ActivationGrid]
-    block: int | None = None
-    keep_traces: bool = False
-
-    @classmethod
-    def from_plan(
-        cls,
-        plan: Plan,
-        output_ranges: Mapping[str, tuple[float, float]] | None = None,
-        *,
-        keep_traces: bool = False,
-    ) -> Recipe:
-        """The recipe of a plan.
-
-        Raises:
-            PlanError: It gives an input a width but no range, or blocks where there are input widths.
-        """
-        ranges = output_ranges or {}
-        activations = {
-            layer.name: _input_grid(layer) for layer in plan.layers if layer.activation_bits is not None
-        }
-        if plan.block is not None and activations:
-            raise PlanError(
-                f"a scale per {plan.block} weights goes with float inputs: integer products want one per "
-                f"channel; plan without --block, or without --act-bits"
-            )
-        return cls(
-            block=plan.block,
-            bits={layer.name: layer.weight_bits for layer in plan.layers},
-            container=plan.container,
-            activations=activations,
-            outputs={
-                name: ActivationGrid.from_range(*ranges[name]) for name in activations if name in ranges
-            },
-            keep_traces=keep_traces,
-        )
-
-
 def write(
-    model: OnnxModel,
+    model: Varied,
     plan: Plan,
     path: str | Path,
     *,
-    batch: np.ndarray | None = None,
+    batch: BatchLike | None = None,
     output_ranges: Mapping[str, tuple[float, float]] | None = None,
     keep_traces: bool = False,
     force: bool = True,
@@ -148,13 +90,13 @@ def write(
 
         graph, integer_layers = build(model, recipe, quantized)
         with save.staged(graph, path) as staged:
-            error = verify.check(model, staged, recipe, shelved, batch)
+            error = verify.check(model.variant, staged, recipe, shelved, batch)
             size = save.size_bytes(staged)
     return Written(path=path, size_bytes=size, relative_error=error, integer_layers=integer_layers)
 
 
 def build(
-    model: OnnxModel, recipe: Recipe, quantized: Callable[[Site, int], Codes]
+    model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """The quantized graph.
 
@@ -170,11 +112,11 @@ def build(
         PlanError: The recipe names a layer that the model has not.
         AdapterError: The model's operator set is too old and cannot be raised.
     """
-    names = {site.name for site in model.sites}
+    names = {site.name for site in model.variant.opened.sites}
     unknown = [name for name in recipe.bits if name not in names]
     if unknown:
         raise PlanError(f"{model.path} has no layer {unknown[0]!r}; `lampq inspect` lists its layers")
-    graph, sites = fresh_graph(model, _CHANNEL_OPSET if recipe.activations else _WEIGHT_OPSET)
+    graph, sites = fresh_graph(model.variant, _CHANNEL_OPSET if recipe.activations else _WEIGHT_OPSET)
     chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
     rewriter = Rewriter(graph, recipe.container, chosen)
     listed = [site for site in sites if site.name in recipe.bits]
@@ -186,14 +128,6 @@ def build(
     if not recipe.keep_traces:
         _drop_traces(graph)
     return graph, tuple(site.name for site in listed if all(use in chosen for use in site.uses))
-
-
-def _input_grid(layer: PlanLayer) -> ActivationGrid:
-    if layer.activation_range is None or layer.activation_bits is None:
-        raise PlanError(
-            f"layer {layer.name}: the plan quantizes its input but holds no range for it; profile with data"
-        )
-    return ActivationGrid.from_range(*layer.activation_range, layer.activation_bits)
 
 
 def _summary(recipe: Recipe) -> str:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lampq.adapters.tflite.interface import Interface
-from lampq.adapters.tflite.runtime import Session
-from lampq.core.values.errors import AdapterError
+from lampq.adapters.tflite.graph import DTYPES
+from lampq.adapters.tflite.interface import Interface, Port
+from lampq.adapters.tflite.outputs import Output
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.errors import AdapterError, RecordError
 
 # Samples at once where the model takes any number.
-_MANY = 16
-# Float kernels may add in another order for another batch; more than this is another function.
-_SAME = 1e-3
+MANY = 16
+
+Values = Sequence[np.ndarray]
+"""One array for each input, or for each output, of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chunk:
+    """The samples of one run.
+
+    Attributes:
+        feeds: What each input gets.
+        samples: How many of them there are.
+        size: How many the run takes; the last sample is repeated where there are fewer.
+        group: Number of the group of the batch that they are of.
+    """
+
+    feeds: Values
+    samples: int
+    size: int
+    group: int
 
 
 class Batches:
@@ -22,84 +43,113 @@ class Batches:
 
     Args:
         path: The model's file, for messages.
-        interface: Its input and output.
+        interface: Its inputs.
     """
 
     def __init__(self, path: Path, interface: Interface) -> None:
         self.path = path
         self.interface = interface
 
-    def checked(self, batch: np.ndarray) -> np.ndarray:
-        """A batch as the input tensor has it: of its type, quantized where it is.
+    def checked(self, batch: BatchLike) -> Batch:
+        """A batch by the names and in the types of the inputs.
 
         Raises:
-            AdapterError: It is empty or of another shape or kind.
+            AdapterError: It is empty, names are missing or unknown, or an array is of another shape or kind.
         """
-        spec, array = self.interface.spec, np.asarray(batch)
-        if len(array.shape) == 0 or len(array) == 0:
-            raise AdapterError(f"{self.path}: the batch is empty; give at least one sample")
+        try:
+            given = Batch.of(batch)
+        except RecordError as err:
+            raise AdapterError(f"{self.path}: the batch is empty or uneven; {err}") from err
+        ports = {port.spec.name: port for port in self.interface.inputs}
+        if not ports:
+            raise AdapterError(f"{self.path} has no inputs; there is nothing to run it on")
+        if len(ports) == 1 and len(given.names) == 1:
+            given = Batch([dict(zip(ports, group.values(), strict=True)) for group in given.groups])
+        if set(given.names) != set(ports):
+            listed = ", ".join(str(port.spec) for port in self.interface.inputs)
+            raise AdapterError(
+                f"{self.path}: the inputs are {listed}; the batch has {', '.join(sorted(given.names))}"
+            )
+        return Batch(
+            [{name: self._fitting(ports[name], group[name]) for name in ports} for group in given.groups]
+        )
+
+    def _fitting(self, port: Port, array: np.ndarray) -> np.ndarray:
+        spec = port.spec
+        if spec.dtype not in DTYPES.values():
+            raise AdapterError(f"{self.path}: the input is {spec}; that cannot be fed here")
         if not spec.accepts(array.shape):
             raise AdapterError(f"{self.path}: the input is {spec}, the batch has shape {array.shape}")
-        if spec.dtype != "float32" and array.dtype.kind not in "iub":
+        kinds = "fiub" if np.dtype(spec.dtype).kind == "f" else "iub"
+        if array.dtype.kind not in kinds:
             raise AdapterError(f"{self.path}: the input is {spec}, the batch holds {array.dtype}")
-        if array.dtype.kind not in "fiub":
-            raise AdapterError(f"{self.path}: the batch holds {array.dtype}; numbers are expected")
-        if self.interface.input_scale is not None:
-            return self.interface.input_scale.quantized(array.astype(np.float32))
-        return np.ascontiguousarray(array, dtype=spec.dtype)
+        cast = np.ascontiguousarray(array, dtype=spec.dtype)
+        if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+            raise AdapterError(f"{self.path}: the input is {spec}, and the batch holds numbers beyond that")
+        return cast
 
-    def chunks(self, array: np.ndarray, size: int | None = None) -> list[np.ndarray]:
-        """The samples in native batches; the last sample fills up the last one."""
-        size = size or self.interface.native_batch
-        found = [array[start : start + size] for start in range(0, len(array), size)]
-        missing = size - len(found[-1])
-        if missing:
-            found[-1] = np.concatenate([found[-1], np.repeat(found[-1][-1:], missing, axis=0)])
-        return found
+    def chunks(self, batch: Batch, *, many: bool = False) -> list[Chunk]:
+        """The samples of each group in native batches; the last sample of a group fills up its last one.
 
-    def joined(self, outputs: Sequence[np.ndarray], samples: int) -> np.ndarray:
-        """Logits (samples, classes), float32, from the outputs of the chunks."""
-        rows = np.concatenate([output.reshape(len(output), -1) for output in outputs])[:samples]
-        if self.interface.output_scale is not None:
-            return self.interface.output_scale.dequantized(rows)
-        return np.ascontiguousarray(rows, dtype=np.float32)
-
-    def run(self, session: Session, array: np.ndarray) -> np.ndarray:
-        """Logits of checked samples, a native batch at a time."""
-        return self.joined([session.run([chunk])[0] for chunk in self.chunks(array)], len(array))
-
-    def run_resized(self, many: Session, native: Session, array: np.ndarray) -> np.ndarray:
-        """Logits of checked samples, many at a time and the rest in native batches."""
-        whole = len(array) // _MANY * _MANY
-        parts = (
-            [self.joined([many.run([chunk])[0]], _MANY) for chunk in self.chunks(array[:whole], _MANY)]
-            if whole
-            else []
-        )
-        if whole < len(array):
-            parts.append(self.run(native, array[whole:]))
-        return np.concatenate(parts)
-
-    def resized(self, content: bytes, native: Session) -> Session | None:
-        """A session for many samples at once, if it gives what single runs give; otherwise None.
-
-        Files declare a free number of samples more often than their operators allow one.
+        Args:
+            batch: Checked samples.
+            many: Whether to take `MANY` at once as long as there are as many.
         """
-        session = Session(content)
-        try:
-            trial = self.trial(_MANY)
-            together = self.joined(session.run([trial]), _MANY)
-        except (AdapterError, ValueError):
-            return None
-        alone = self.run(native, trial)
-        if together.shape != alone.shape:
-            return None
-        return session if np.abs(together - alone).max() <= _SAME * max(np.abs(alone).max(), 1e-6) else None
+        return [
+            self._chunk(group, number, slice(start, start + size), size)
+            for number, group in enumerate(batch.groups)
+            for start, size in self._places(batch.sizes[number], many=many)
+        ]
 
-    def trial(self, samples: int) -> np.ndarray:
-        """Random samples that fit the input."""
-        shape = (samples, *(d or 1 for d in self.interface.spec.shape[1:]))
-        rng = np.random.default_rng(0)
-        if self.interface.spec.dtype == "float32":
-            return self.checked(rng.standard_normal(shape, dtype=np.float32))
-        return self.checked(rng.integers(0, 2, shape))
+    def _places(self, samples: int, *, many: bool) -> Iterator[tuple[int, int]]:
+        native = self.interface.native_batch
+        whole = samples // MANY * MANY if many else 0
+        yield from ((start, MANY) for start in range(0, whole, MANY))
+        yield from ((start, native) for start in range(whole, samples, native))
+
+    def _chunk(self, group: Mapping[str, np.ndarray], number: int, place: slice, size: int) -> Chunk:
+        feeds, samples = [], 0
+        for port in self.interface.inputs:
+            array = group[port.spec.name][place]
+            samples = len(array)
+            if samples < size:
+                array = np.concatenate([array, np.repeat(array[-1:], size - samples, axis=0)])
+            feeds.append(port.feed(array))
+        return Chunk(feeds=feeds, samples=samples, size=size, group=number)
+
+    def joined(self, outputs: Sequence[Output], chunks: Sequence[Chunk], results: Sequence[Values]) -> Batch:
+        """The outputs of the chunks as numbers, float32, in the groups of the batch.
+
+        Raises:
+            AdapterError: An output does not have the samples of a run along its first axis, or other shapes from
+                sample to sample.
+        """
+        parts: list[list[dict[str, np.ndarray]]] = []
+        for chunk, values in zip(chunks, results, strict=True):
+            if chunk.group == len(parts):
+                parts.append([])
+            parts[chunk.group].append(
+                {o.spec.name: self._samples(o, v, chunk) for o, v in zip(outputs, values, strict=True)}
+            )
+        try:
+            return Batch(
+                [
+                    {o.spec.name: np.concatenate([p[o.spec.name] for p in group]) for o in outputs}
+                    for group in parts
+                ]
+            )
+        except ValueError as err:
+            raise AdapterError(
+                f"{self.path}: the outputs of samples of one shape have several shapes; name others (--output)"
+            ) from err
+
+    def _samples(self, output: Output, values: np.ndarray, chunk: Chunk) -> np.ndarray:
+        numbers = values if output.scale is None else output.scale.dequantized(values)
+        rows = np.asarray(numbers, dtype=np.float32)
+        rows = rows[None] if output.whole else rows
+        if rows.ndim == 0 or len(rows) != chunk.size:
+            raise AdapterError(
+                f"{self.path}: output {output.spec.name} has shape {values.shape}; its first axis should hold "
+                f"the {chunk.size} samples of a run; judge others (--output)"
+            )
+        return rows[: chunk.samples]

@@ -1,10 +1,14 @@
 """How TFLite stores quantized weights: containers of 2, 4 and 8 bits, and which operators take which.
 
-Measured with ai-edge-litert 2.3.0 and tflite-runtime 2.14.0: fully connected layers take all three;
-convolutions take 4 and 8 (2 gives NaN without an error); depthwise convolutions take 8 (4 is refused unless
-their inputs are quantized too). The code -8 of 4 bits and -128 of 8 bits are computed wrongly by the
-runtime's own kernels, so codes keep to the symmetric range; 2 bits keep all four codes, which every kernel
-computes rightly.
+Measured with ai-edge-litert 2.3.0 (`benchmarks/tflite_operators.py`, results/tflite_operators.md) and tflite-runtime
+2.14.0. Some operators multiply by codes themselves, which is fast: fully connected layers by all three containers,
+convolutions by 4 and 8 bits (2 gives NaN without an error), depthwise and transposed ones by 8 (less is refused),
+look-ups of rows by all. Everywhere else a DEQUANTIZE in front makes numbers of the codes when the model is loaded:
+right for every operator and container, exactly, at the speed and in the memory of the float model. LSTMs, which have
+a form for codes with one scale alone, compute garbage from scales per channel, so they get numbers.
+
+The code -8 of 4 bits and -128 of 8 bits are computed wrongly by the runtime's own kernels, so codes keep to the
+symmetric range; 2 bits keep all four codes, which every kernel computes rightly.
 """
 
 from __future__ import annotations
@@ -12,30 +16,32 @@ from __future__ import annotations
 import numpy as np
 
 from lampq.adapters.tflite.flatbuffer import blob_bytes
-from lampq.adapters.tflite.weights import CONV, DEPTHWISE, FULLY_CONNECTED, MATMUL, Weight
-from lampq.core.values import packing
+from lampq.adapters.tflite.operands import CONV, DEPTHWISE, FULLY_CONNECTED, LOOKUP, MATMUL, TRANSPOSED
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.values.errors import AdapterError
 
 DENSE, BYTES = "bitplane", "int8"
 """Names of containers as plans have them: as few bits as the format allows, or one byte each."""
 
-_CONTAINERS = {FULLY_CONNECTED: (2, 4, 8), MATMUL: (2, 4, 8), CONV: (4, 8), DEPTHWISE: (8,)}
+WIDTHS = (2, 4, 8)
 TENSOR_TYPES = {2: "INT2", 4: "INT4", 8: "INT8"}
 
 # The least versions of operators whose runtimes compute these right: older ones would run the file and give
-# garbage.
+# garbage. What is not here is not computed, or not rightly.
 _HYBRID_VERSIONS = {
     (FULLY_CONNECTED, 8): 12, (FULLY_CONNECTED, 4): 12, (FULLY_CONNECTED, 2): 14,
-    (CONV, 8): 5, (CONV, 4): 8, (DEPTHWISE, 8): 6,
+    (CONV, 8): 5, (CONV, 4): 8, (DEPTHWISE, 8): 6, (TRANSPOSED, 8): 5,
+    (LOOKUP, 8): 4, (LOOKUP, 4): 4, (LOOKUP, 2): 5,
 }  # fmt: skip
 _STATIC_VERSIONS = {
     (FULLY_CONNECTED, 8): 6, (FULLY_CONNECTED, 4): 10, (FULLY_CONNECTED, 2): 14,
     (CONV, 8): 3, (CONV, 4): 7, (DEPTHWISE, 8): 3,
 }  # fmt: skip
+_DEQUANTIZE_VERSIONS = {8: 5, 4: 6, 2: 7}
 
 
 def container_bits(weight: Weight, bits: int, container: str = DENSE) -> int:
-    """Bits that a code of `bits` bits takes: the narrowest container that all operators of the weight accept.
+    """Bits that a code of `bits` bits takes: the narrowest container that holds it.
 
     Raises:
         AdapterError: The container is unknown.
@@ -44,8 +50,13 @@ def container_bits(weight: Weight, bits: int, container: str = DENSE) -> int:
         return 8
     if container != DENSE:
         raise AdapterError(f"container {container!r} is neither {DENSE} nor {BYTES}")
-    accepted = set.intersection(*(set(_CONTAINERS[name]) for name in weight.op_names))
-    return min(width for width in accepted if width >= bits)
+    return min(width for width in WIDTHS if width >= bits)
+
+
+def multiplied(weight: Weight, width: int, *, static: bool = False) -> bool:
+    """Whether all operators of a weight compute with its codes themselves, from float or from int8 inputs."""
+    versions = _STATIC_VERSIONS if static else _HYBRID_VERSIONS
+    return not weight.behind and all((_written(name), width) in versions for name in weight.op_names)
 
 
 def offered(weight: Weight, bits: int, container: str) -> bool:
@@ -61,30 +72,15 @@ def payload_bytes(weight: Weight, bits: int, container: str) -> int:
 
 
 def version(op_name: str, width: int, *, static: bool) -> int:
-    """Version of an operator with quantized weights of a container's width."""
-    return (_STATIC_VERSIONS if static else _HYBRID_VERSIONS)[op_name, width]
+    """Version of an operator that computes with codes of a container's width."""
+    return (_STATIC_VERSIONS if static else _HYBRID_VERSIONS)[_written(op_name), width]
 
 
-def pack(integers: np.ndarray, width: int) -> np.ndarray:
-    """Signed codes as the bytes of a container, the first code in the lowest bits; uint8, one row.
-
-    >>> pack(np.array([1, -2, 3], np.int8), 4).tolist()
-    [225, 3]
-    """
-    flat = np.ascontiguousarray(integers, dtype=np.int8).reshape(-1).view(np.uint8)
-    if width == 8:
-        return flat
-    needed = -(-flat.size * width // 8)
-    (plane,) = packing.pack(flat & np.uint8((1 << width) - 1), width)
-    return plane[:needed]
+def dequantize_version(width: int) -> int:
+    """Version of the operator that makes numbers of codes with a scale per channel."""
+    return _DEQUANTIZE_VERSIONS[width]
 
 
-def unpack(data: np.ndarray, width: int, count: int) -> np.ndarray:
-    """The inverse of `pack`: int8, shape (count,)."""
-    if width == 8:
-        return data.view(np.int8)[:count]
-    padded = np.zeros(packing.payload_bytes(count, width), dtype=np.uint8)
-    padded[: data.size] = data
-    codes = packing.unpack([padded], width, count)
-    sign = np.uint8(1 << (width - 1))
-    return ((codes ^ sign) - sign).view(np.int8)
+def _written(op_name: str) -> str:
+    # Products with constants become linear layers.
+    return FULLY_CONNECTED if op_name == MATMUL else op_name

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.flow import Flow
 from lampq.adapters.tflite.graph import Graph, Subgraph
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import Weight
 
 # Activations of all samples that are kept at a cut.
 KEPT_BYTES = 1 << 30
-_STATEFUL = (
-    "VAR_HANDLE",
-    "READ_VARIABLE",
-    "ASSIGN_VARIABLE",
-    "CALL_ONCE",
-    "RANDOM",
-    "MULTINOMIAL",
-    "HASHTABLE",
-)
 
 State = dict[int, np.ndarray]
 """Values of the tensors that lie on a cut."""
@@ -33,48 +25,37 @@ class Cuts:
 
     Args:
         graph: The model.
-        main: Number of the subgraph.
-        logits: The tensor of interest.
+        flow: Its main subgraph.
+        outputs: The tensors of interest.
     """
 
-    def __init__(self, graph: Graph, main: int, logits: int) -> None:
+    def __init__(self, graph: Graph, flow: Flow, outputs: tuple[int, ...]) -> None:
         self.graph = graph
-        self.subgraph: Subgraph = graph.subgraphs[main]
-        self.logits = logits
+        self.flow = flow
+        self.subgraph: Subgraph = flow.subgraph
+        self.outputs = outputs
 
     @cached_property
     def possible(self) -> bool:
         """Whether the operators depend on their inputs alone: no branches, loops or variables."""
-        ops = self.subgraph.ops
-        if any(record.is_variable for record in self.subgraph.tensors):
-            return False
-        if any(op.name.startswith(_STATEFUL) for op in ops):
-            return False
-        calls = {id(options) for options, _ in self.graph.subgraph_references()}
-        return not any(id(op.options) in calls for op in ops)
+        return not (self.needed & (self.flow.calls | self.flow.stateful))
+
+    @cached_property
+    def needed(self) -> frozenset[int]:
+        """The operators that the tensors of interest come from."""
+        return self.flow.needed(self.outputs)
 
     @cached_property
     def constant_ops(self) -> frozenset[int]:
         """Operators that compute from constants alone, such as those that turn float16 into float32."""
-        found: set[int] = set()
-        fixed = {i for i in range(len(self.subgraph.tensors)) if self.subgraph.constant(i) is not None} | {-1}
-        for op in self.subgraph.ops:
-            if op.inputs and fixed.issuperset(op.inputs):
-                found.add(op.index)
-                fixed.update(op.outputs)
-        return frozenset(found)
-
-    @cached_property
-    def _end(self) -> int:
-        producer = self.subgraph.producers.get(self.logits)
-        return len(self.subgraph.ops) if producer is None else producer.index + 1
+        fixed = self.flow.constant
+        return frozenset(op.index for op in self.subgraph.ops if op.outputs and fixed.issuperset(op.outputs))
 
     def live(self, at: int) -> tuple[int, ...]:
-        """The computed tensors that operators from `at` on still need, in order."""
-        made = set(self.subgraph.inputs)
-        needed = {self.logits} if at >= self._end else set()
-        for op in self.subgraph.ops[: self._end]:
-            if op.index in self.constant_ops:
+        """The computed tensors that operators from `at` on still need, and outputs that are there, in order."""
+        made, needed = set(self.subgraph.inputs), set(self.outputs)
+        for op in self.subgraph.ops:
+            if op.index in self.constant_ops or op.index not in self.needed:
                 continue
             if op.index < at:
                 made.update(op.outputs)
@@ -82,14 +63,14 @@ class Cuts:
                 needed.update(op.inputs)
         return tuple(sorted(made & needed))
 
-    def live_bytes(self, at: int) -> int:
-        """Bytes of one native batch on the cut at `at`."""
-        return sum(4 * int(np.prod(self.subgraph.shape(t))) for t in self.live(at))
+    def live_bytes(self, at: int, states: Sequence[State]) -> int:
+        """Bytes of all samples on the cut at `at`, as the file has its shapes."""
+        return sum(4 * int(np.prod(self.subgraph.shape(t))) for t in self.live(at)) * len(states)
 
     def first(self, weight: Weight) -> int | None:
-        """The first operator that uses a weight, or None where only other subgraphs do."""
+        """The first needed operator that uses a weight, or None where there is none."""
         places = [site.op for site in weight.sites if site.subgraph == self.subgraph.index]
-        return min(places, default=None)
+        return min((op for op in places if op in self.needed), default=None)
 
     def advance(
         self, states: list[State], start: int, stop: int, weights: Mapping[Weight, np.ndarray]
@@ -110,11 +91,18 @@ class Cuts:
 
     def finish(
         self, states: list[State], start: int, weights: Mapping[Weight, np.ndarray]
-    ) -> list[np.ndarray]:
-        """The logits from the values on the cut at `start`, one array per state."""
+    ) -> list[list[np.ndarray]]:
+        """The outputs from the values on the cut at `start`, one list per state."""
         inputs = self.live(start)
-        session = self.session(start, self._end, inputs, (self.logits,), weights)
-        return [session.run([state[tensor] for tensor in inputs])[0] for state in states]
+        computed = tuple(tensor for tensor in self.outputs if tensor not in inputs)
+        if not computed:
+            return [[state[tensor] for tensor in self.outputs] for state in states]
+        session = self.session(start, len(self.subgraph.ops), inputs, computed, weights)
+        finished = []
+        for state in states:
+            values = dict(zip(computed, session.run([state[tensor] for tensor in inputs]), strict=True))
+            finished.append([values[t] if t in values else state[t] for t in self.outputs])
+        return finished
 
     def session(
         self,
@@ -124,7 +112,7 @@ class Cuts:
         outputs: tuple[int, ...],
         weights: Mapping[Weight, np.ndarray],
     ) -> Session:
-        """The operators from `start` to before `stop` as a model of their own.
+        """The needed operators from `start` to before `stop` as a model of their own.
 
         Args:
             start: First operator.
@@ -136,16 +124,16 @@ class Cuts:
         draft = Draft(self.graph)
         for weight, values in weights.items():
             draft.set_float(weight, values)
-        draft.keep(
-            self.subgraph.index, [*self._constants_for(start, stop), *range(start, stop)], inputs, outputs
-        )
-        return Session(draft.content())
+        own = [op for op in range(start, stop) if op in self.needed]
+        draft.keep(self.subgraph.index, [*self._constants_for(own), *own], inputs, outputs)
+        # Tensors on a cut have shapes of their own where the inputs' are free.
+        return Session(draft.content(), free=True)
 
-    def _constants_for(self, start: int, stop: int) -> list[int]:
-        """The constant operators that those from `start` to before `stop` need."""
-        needed = {tensor for op in self.subgraph.ops[start:stop] for tensor in op.inputs}
-        found = []
-        for op in reversed(self.subgraph.ops[:start]):
+    def _constants_for(self, ops: Sequence[int]) -> list[int]:
+        """The constant operators in front of some that they need."""
+        needed = {tensor for op in ops for tensor in self.subgraph.ops[op].inputs}
+        found: list[int] = []
+        for op in reversed(self.subgraph.ops[: ops[0]] if ops else []):
             if op.index in self.constant_ops and needed.intersection(op.outputs):
                 found.append(op.index)
                 needed.update(op.inputs)

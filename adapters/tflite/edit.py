@@ -103,15 +103,43 @@ class Draft:
     def set_data(self, weight: Weight, data: np.ndarray, **changes: Any) -> None:
         """Replace a weight's bytes, and fields of the tensors that operators read it from.
 
-        What turned it from float16 into float32 goes: the operators now read the new data themselves.
+        What turned it from float16 or codes into float32 goes: the operators now read the new data themselves.
         """
-        for site in weight.sites:
-            tensor = self.graph.subgraphs[site.subgraph].tensors[site.tensor]
-            self.tensors[site.subgraph][site.tensor] = tensor.copy(buffer=weight.buffer, **changes)
-            if site.stored != site.tensor:
-                producer = self.graph.subgraphs[site.subgraph].producers[site.tensor]
-                self.ops[site.subgraph][producer.index] = None
-                self._dropped.add((site.subgraph, site.stored))
+        for reading in weight.readings:
+            tensor = self.graph.subgraphs[reading.subgraph].tensors[reading.tensor]
+            changed = tensor.copy(buffer=weight.buffer, **changes)
+            self.tensors[reading.subgraph][reading.tensor] = changed
+            if reading.stored != reading.tensor:
+                producer = self.graph.subgraphs[reading.subgraph].producers[reading.tensor]
+                self.ops[reading.subgraph][producer.index] = None
+                self._dropped.add((reading.subgraph, reading.stored))
+        self.buffers[weight.buffer] = _buffer(data)
+
+    def set_codes(self, weight: Weight, data: np.ndarray, version: int, **changes: Any) -> None:
+        """Replace a weight by codes that a DEQUANTIZE makes numbers of, whoever reads them.
+
+        Args:
+            weight: The weight.
+            data: The packed codes.
+            version: Of the DEQUANTIZE.
+            changes: Type and scales of the codes.
+        """
+        code = self.code("DEQUANTIZE", version)
+        for reading in weight.readings:
+            subgraph = self.graph.subgraphs[reading.subgraph]
+            stored = subgraph.tensors[reading.stored].copy(buffer=weight.buffer, **changes)
+            if reading.stored != reading.tensor:
+                self.tensors[reading.subgraph][reading.stored] = stored
+                self.change(reading.subgraph, subgraph.producers[reading.tensor].index, opcode_index=code)
+                continue
+            codes = self.add_tensor(reading.subgraph, stored.copy(name=(stored.name or b"") + b"/codes"))
+            self.tensors[reading.subgraph][reading.tensor] = subgraph.tensors[reading.tensor].copy(
+                buffer=0, type=schema().value("TensorType", "FLOAT32"), quantization=None
+            )
+            readers = subgraph.consumers.get(reading.tensor)
+            first = min(op.index for op, _ in readers) if readers else 0
+            step = operator(code, codes, reading.tensor, "DequantizeOptions")
+            self.surround(reading.subgraph, first, before=[step])
         self.buffers[weight.buffer] = _buffer(data)
 
     def keep(self, subgraph: int, ops: Iterable[int], inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -231,6 +259,18 @@ class Draft:
             for subgraph in subgraphs
         ]
         return [self.codes[i] for i in used], operators
+
+
+def operator(code: int, source: int, result: int, options: str) -> Record:
+    """An operator from one tensor to one."""
+    return Record(
+        "Operator",
+        opcode_index=code,
+        inputs=np.array([source], dtype=np.int32),
+        outputs=np.array([result], dtype=np.int32),
+        builtin_options_type=schema().value("BuiltinOptions", options),
+        builtin_options=Record(options),
+    )
 
 
 def _buffer(data: np.ndarray) -> Record:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from lampq.adapters.tflite.graph import Graph, text
-from lampq.adapters.tflite.weights import FULLY_CONNECTED, Weight
+from lampq.adapters.tflite.operands import FULLY_CONNECTED
+from lampq.adapters.tflite.weights import Weight
 
 # Dividing by less would lose the weight in rounding.
 _SMALLEST = 1e-4

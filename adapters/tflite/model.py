@@ -8,32 +8,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lampq.adapters.padding import without_padding
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.batches import Batches
-from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
-from lampq.adapters.tflite.graph import Graph, Subgraph
-from lampq.adapters.tflite.interface import Interface
-from lampq.adapters.tflite.opened import Opened
-from lampq.adapters.tflite.runtime import Session
-from lampq.adapters.tflite.weights import CONV, DEPTHWISE, Site, Survey, Weight
-from lampq.core.measuring.encoding import coded_for
+from lampq.adapters.tflite.gradients import fisher_traces
+from lampq.adapters.tflite.graph import Graph
+from lampq.adapters.tflite.heads import chosen
+from lampq.adapters.tflite.variant import Variant
+from lampq.adapters.tflite.weights import Survey, Weight
+from lampq.adapters.tflite.write import rest_bytes, write
+from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
-from lampq.core.readouts.readout import Readout
-from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.head import Head
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.readouts.readout import Readout
+    from lampq.core.values.batch import Batch, BatchLike
+    from lampq.core.values.head import HeadChoice
     from lampq.core.values.plan import Plan
-
-
-OUTPUT = "logits"
 
 
 class TfliteModel:
@@ -45,22 +42,19 @@ class TfliteModel:
         grid: "narrow": codes are symmetric around zero, so that every kernel can multiply them.
         coding: How its weights become codes; the format stores one scale per output channel.
         skipped: (name, reason) of every weight that is left alone.
-        input_specs: Shape and type of the input.
-        heads: How the output is judged.
+        heads: What its outputs mean.
     """
 
     format = "tflite"
     grid = "narrow"
 
-    def __init__(self, opened: Opened, replaced: Mapping[str, np.ndarray] | None = None) -> None:
-        self._opened = opened
-        self._replaced = dict(replaced or {})
-        self._session: Session | None = None
-        self.coding = Coding()
-        self.path: Path = opened.path
-        self.skipped = opened.survey.skipped
-        self.input_specs = (opened.interface.spec,)
-        self.heads = (Head(name=OUTPUT, role=CLASSES),)
+    def __init__(self, variant: Variant, coding: Coding | None = None) -> None:
+        self._variant = variant
+        self._opened = variant.opened
+        self.coding = coding or Coding()
+        self.path: Path = self._opened.path
+        self.skipped = self._opened.survey.skipped
+        self.heads: tuple[Head, ...] = variant.judgement.heads
 
     @property
     def survey(self) -> Survey:
@@ -73,33 +67,19 @@ class TfliteModel:
         return self._opened.graph
 
     @property
-    def interface(self) -> Interface:
-        """What goes in and what comes out."""
-        return self._opened.interface
-
-    @property
-    def batches(self) -> Batches:
-        """How batches are run."""
-        return self._opened.batches
-
-    @property
-    def cuts(self) -> Cuts:
-        """The graph in parts."""
-        return self._opened.cuts
-
-    @property
     def weights(self) -> Mapping[str, Weight]:
         """The quantizable weights by layer name: where they lie and who uses them."""
         return self._opened.weights
 
     @property
-    def output_specs(self) -> tuple[OutputSpec, ...]:
-        """The logits."""
-        return (OutputSpec(name=OUTPUT, shape=None),)
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """Names, shapes and types of the inputs; quantized ones are fed with numbers."""
+        return tuple(port.spec for port in self._opened.interface.inputs)
 
-    def with_heads(self, choices: Sequence[HeadChoice]) -> TfliteModel:
-        """The same model with its output judged another way."""
-        raise AdapterError(f"{self.path} has no choice of outputs yet")
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs, and the inner tensors that are judged in place of some or beside them."""
+        return tuple(output.spec for output in self._variant.judgement.outputs)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -109,6 +89,17 @@ class TfliteModel:
             AdapterError: There are several.
         """
         return only_input(self.input_specs, str(self.path))
+
+    def with_heads(self, choices: Sequence[HeadChoice]) -> TfliteModel:
+        """The same model with some outputs judged another way; a name may be that of any inner tensor of numbers.
+
+        Raises:
+            AdapterError: No output or tensor is so called; lists the outputs.
+            RecordError: The role cannot be.
+        """
+        variant = self._variant
+        judgement = chosen(variant.judgement, self._opened.outputs, self.input_specs, choices)
+        return TfliteModel(Variant(self._opened, judgement, variant.replaced), self.coding)
 
     @property
     def digest(self) -> str:
@@ -124,14 +115,12 @@ class TfliteModel:
         Raises:
             AdapterError: A weight holds NaN or infinity.
         """
-        stored = self._opened.layers
-        if not self._replaced:
-            return stored
+        replaced = self._variant.replaced
         return tuple(
-            self._opened.measure(self._opened.weights[layer.name], self._replaced[layer.name])
-            if layer.name in self._replaced
+            self._opened.measure(self._opened.weights[layer.name], replaced[layer.name])
+            if layer.name in replaced
             else layer
-            for layer in stored
+            for layer in self._opened.layers
         )
 
     def weight(self, name: str) -> np.ndarray:
@@ -140,9 +129,7 @@ class TfliteModel:
         Raises:
             AdapterError: No layer is so called.
         """
-        weight = self._weight(name)
-        replaced = self._replaced.get(name)
-        return np.array(self._opened.values(weight) if replaced is None else replaced)
+        return np.array(self._variant.values(name))
 
     def stored_bits(self) -> dict[str, tuple[int, str]]:
         """Width and container of the weights that are quantized already, by name.
@@ -162,12 +149,13 @@ class TfliteModel:
         Args:
             activations: Whether inputs of layers are quantized too.
         """
-        from lampq.adapters.tflite.write import rest_bytes
-
         return rest_bytes(self._opened, fixed=activations)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Bytes of a layer's codes and scales; None where no container fits the width.
+
+        Where no judged output depends on a layer (it is of another signature, or behind an operator that the runtime
+        lacks), nothing can tell what few bits would do to it, and it keeps 8.
 
         Args:
             layer: The layer.
@@ -177,34 +165,25 @@ class TfliteModel:
         Raises:
             AdapterError: The layer or container is unknown.
         """
-        weight = self._weight(layer.name)
-        if not containers.offered(weight, bits, container):
+        weight = self._variant.named(layer.name)
+        blind = bool(self._variant.read) and not self._variant.reaches(weight)
+        if not containers.offered(weight, bits, container) or (blind and bits != 8):
             return None
         return containers.payload_bytes(weight, bits, container)
 
     def run(self, batch: BatchLike) -> Batch:
-        """Logits of a batch.
+        """The judged outputs of a batch, canonical: logits where the file ends in a softmax or sigmoid.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first; a lone array goes to the only input.
 
         Returns:
-            `logits`, float32, shape (samples, classes). Where the model ends in a softmax, what goes into it.
+            Float32, samples first, in the groups of the batch.
 
         Raises:
-            AdapterError: The batch does not fit, the runtime fails, or the logits are not finite.
+            AdapterError: The batch does not fit, the runtime fails, or no output is judged.
         """
-        batches = self._opened.batches
-        array = batches.checked(np.asarray(Batch.of(batch)))
-        if self._replaced:
-            if self._session is None:
-                self._session = self._opened.open(self._weights({}), (self._opened.interface.logits,))
-            logits = batches.run(self._session, array)
-        elif self._opened.interface.spec.batch is None and self._opened.resized is not None:
-            logits = batches.run_resized(self._opened.resized, self._opened.session, array)
-        else:
-            logits = batches.run(self._opened.session, array)
-        return Batch.of(logits, name=OUTPUT)
+        return self._variant.run(batch)
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> TfliteModel:
         """The same model with some weights replaced.
@@ -215,11 +194,7 @@ class TfliteModel:
         Raises:
             AdapterError: A name is unknown or a shape does not fit.
         """
-        model = TfliteModel(
-            self._opened, {**self._replaced, **{n: self._fitting(n, a) for n, a in weights.items()}}
-        )
-        model.coding = self.coding
-        return model
+        return TfliteModel(self._variant.with_weights(weights), self.coding)
 
     def with_coding(self, coding: Coding) -> TfliteModel:
         """The same model with its weights turned into codes another way.
@@ -231,92 +206,46 @@ class TfliteModel:
             raise AdapterError(
                 f"{self.path}: TFLite stores one scale per output channel; plan without --block"
             )
-        model = TfliteModel(self._opened, self._replaced)
-        model.coding = coding
-        return model
+        return TfliteModel(self._variant, coding)
 
     def sweep(
         self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
     ) -> Iterator[tuple[str, int, Batch]]:
-        """Logits with one weight replaced at a time.
+        """Outputs with one weight replaced at a time.
 
-        Activations in front of a layer are kept for the whole batch, where they take no more than 1 GiB, and
-        advanced when a candidate of a later layer arrives: candidates in model order cost about half the full
-        runs. Any order is right.
+        Candidates in model order cost about half the full runs; any order is right.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
             candidates: (layer, option, array), drawn one by one.
 
         Yields:
-            (layer, option, logits) with logits as `run` gives them, but not checked for NaN.
+            (layer, option, outputs) with outputs as `run` gives them.
 
         Raises:
             AdapterError: The batch or a candidate does not fit, or the runtime fails.
         """
-        cuts, batches = self._opened.cuts, self._opened.batches
-        array = batches.checked(np.asarray(Batch.of(batch)))
-        chunks = batches.chunks(array)
-        _ = self._opened.session
-        base = self._weights({})
-        start: list[State] = [{self._opened.interface.input: chunk} for chunk in chunks]
-        states, at = start, 0
-        for name, option, candidate in candidates:
-            weights = self._weights({name: self._fitting(name, candidate)})
-            if not cuts.possible:
-                yield name, option, self.with_weights({name: candidate}).run(batch)
-                continue
-            first = cuts.first(self._weight(name))
-            if first is not None and first < at:
-                states, at = start, 0
-            if first is not None and first > at and cuts.live_bytes(first) * len(chunks) <= KEPT_BYTES:
-                states, at = cuts.advance(states, at, first, base), first
-            logits = batches.joined(cuts.finish(states, at, weights), len(array))
-            yield name, option, Batch.of(logits, name=OUTPUT)
+        return self._variant.sweep(batch, candidates)
 
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces.
 
         Args:
-            batch: Preprocessed inputs, samples first.
+            batch: Preprocessed inputs by name, samples first.
 
         Yields:
             Layer name, its input for one native batch (one piece per place it is used in), and how often a
-            sample uses each weight in all places together. Layers of other signatures are not run and left
-            out.
+            sample uses each weight in all places together. Layers that no judged output depends on, of other
+            signatures, and tables are left out.
 
         Raises:
             AdapterError: The batch does not fit, or the runtime fails.
         """
-        main, batches = self._opened.main, self._opened.batches
-        places = [
-            (weight, site)
-            for weight in self._opened.survey.weights
-            for site in weight.sites
-            if site.subgraph == main.index
-        ]
-        sources = (main.ops[site.op].inputs[0] for _, site in places)
-        tensors = tuple(dict.fromkeys(tensor for tensor in sources if tensor not in main.inputs))
-        array = batches.checked(np.asarray(Batch.of(batch)))
-        chunks = batches.chunks(array)
-        # A model must give something.
-        outputs = tensors or (self._opened.interface.logits,)
-        session = self._opened.open(self._weights({}), outputs)
-        for done, chunk in enumerate(chunks):
-            real = min(len(chunk), len(batch) - done * len(chunk))
-            values = dict(zip(outputs, session.run([chunk]), strict=True))
-            values[self._opened.interface.input] = chunk
-            positions: dict[str, int] = {}
-            for weight, site in places:
-                uses = _uses(main, site, values[main.ops[site.op].inputs[0]]) // len(chunk)
-                positions[weight.name] = positions.get(weight.name, 0) + uses
-            for weight, site in places:
-                source = without_padding(values[main.ops[site.op].inputs[0]], real, len(chunk))
-                yield weight.name, source, positions[weight.name]
+        return self._variant.taps(batch)
 
     def fisher(
         self,
-        batch: Batch,
+        batch: BatchLike,
         readout: Readout,
         *,
         truth: np.ndarray | None = None,
@@ -326,26 +255,25 @@ class TfliteModel:
         progress: Progress = quiet,
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        from lampq.adapters.tflite.gradients import fisher_traces
-
-        found = fisher_traces(
-            self,
+        traces = fisher_traces(
+            self._variant,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,
             samples=samples,
             progress=progress,
         )
-        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=found)
+        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.
 
-        Layers whose plan gives their input no width are stored for dynamic int8 activations; where it gives 8
-        bits, their inputs and outputs are quantized with fixed ranges.
+        Layers whose plan gives their input no width are stored for dynamic int8 activations where an operator
+        multiplies codes, else as codes that are made numbers when the file is loaded; so are convolutions and products
+        where rounding their inputs while running would make other outputs of it. Where the plan gives 8 bits, inputs
+        and outputs are quantized with fixed ranges, as far as operators take them.
 
         Args:
             plan: Widths by layer name.
@@ -358,32 +286,9 @@ class TfliteModel:
                 left.
             PlanError: The plan names layers that the model has not.
         """
-        from lampq.adapters.tflite.write import write
-
         model = coded_for(self, plan)
-        samples = None if calibration is None else np.asarray(Batch.of(calibration))
-        write(model, self._opened, plan, Path(path), self._weights({}), samples)
 
-    def _weight(self, name: str) -> Weight:
-        weight = self._opened.weights.get(name)
-        if weight is None:
-            raise AdapterError(f"{self.path} has no layer {name}; `lampq inspect` lists the names")
-        return weight
+        def encoded(weight: Weight, bits: int) -> Quantized:
+            return encoder(model, weight.name, weight.channel_axis)(bits)
 
-    def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
-        shape = self._weight(name).shape
-        array = np.ascontiguousarray(array, dtype=np.float32)
-        if array.shape != shape:
-            raise AdapterError(f"layer {name} has shape {shape}, the array given for it {array.shape}")
-        return array
-
-    def _weights(self, more: Mapping[str, np.ndarray]) -> dict[Weight, np.ndarray]:
-        return {self._weight(name): array for name, array in {**self._replaced, **more}.items()}
-
-
-def _uses(subgraph: Subgraph, site: Site, source: np.ndarray) -> int:
-    """How often an operator uses each of its weights on an input."""
-    if site.op_name in (CONV, DEPTHWISE):
-        _, height, width, _ = subgraph.shape(subgraph.ops[site.op].outputs[0])
-        return len(source) * height * width
-    return int(source.size) // source.shape[-1]
+        write(self._variant, encoded, plan, Path(path), calibration)

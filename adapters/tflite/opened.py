@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Mapping
@@ -12,17 +13,30 @@ from typing import Any
 import numpy as np
 
 from lampq.adapters.tflite import folding
-from lampq.adapters.tflite.batches import Batches
+from lampq.adapters.tflite.batches import MANY, Batches
 from lampq.adapters.tflite.cuts import Cuts
 from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.flow import Flow
 from lampq.adapters.tflite.graph import Graph, Subgraph
 from lampq.adapters.tflite.interface import Interface
+from lampq.adapters.tflite.noise import trial
+from lampq.adapters.tflite.outputs import Output, Outputs
 from lampq.adapters.tflite.probe import probe
 from lampq.adapters.tflite.runtime import Session, interpreter_module
 from lampq.adapters.tflite.weights import Survey, Weight, to_float
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.layer import Layer
+
+# Float kernels may add in another order for another batch; more than this is another function.
+_SAME = 1e-3
+
+# What axes of any length are tried with.
+_LENGTHS = (64, 512, 4096, 16000)
+
+Read = tuple[Output, ...]
+"""The outputs that a session reads."""
 
 
 class Opened:
@@ -32,17 +46,22 @@ class Opened:
         path: The file.
         data: Its bytes, mapped into memory.
         graph: Its graph.
-        interface: Its input and output.
-        found: Its weights.
+        interface: Its inputs.
+        survey: Its weights.
     """
 
-    def __init__(self, path: Path, data: Any, graph: Graph, interface: Interface, found: Survey) -> None:
+    def __init__(self, path: Path, data: Any, graph: Graph, interface: Interface, survey: Survey) -> None:
         self.path = path
         self.data = data
         self.graph = graph
         self.interface = interface
-        self.survey = found
-        self.weights = {weight.name: weight for weight in found.weights}
+        self.survey = survey
+        self.weights = {weight.name: weight for weight in survey.weights}
+        self.flow = Flow(graph, interface.subgraph, survey.weighted_ops(interface.subgraph))
+        self.batches = Batches(path, interface)
+        self._sessions: dict[tuple[int, ...], Session] = {}
+        self._resized: dict[tuple[int, ...], Session | None] = {}
+        self._cuts: dict[tuple[int, ...], Cuts] = {}
 
     @cached_property
     def digest(self) -> str:
@@ -50,14 +69,9 @@ class Opened:
         return hashlib.sha256(self.data).hexdigest()
 
     @cached_property
-    def cuts(self) -> Cuts:
-        """The graph in parts."""
-        return Cuts(self.graph, self.interface.subgraph, self.interface.logits)
-
-    @cached_property
-    def batches(self) -> Batches:
-        """How batches are run."""
-        return Batches(self.path, self.interface)
+    def outputs(self) -> Outputs:
+        """What can be read of it."""
+        return Outputs(self.flow, self.interface)
 
     @property
     def main(self) -> Subgraph:
@@ -88,35 +102,98 @@ class Opened:
             else dataclasses.replace(layer, fingerprint=Fingerprint.from_array(original))
         )
 
-    def content(self, weights: Mapping[Weight, np.ndarray], outputs: tuple[int, ...]) -> bytes:
-        """The model as a file that gives `outputs`, with some weights replaced."""
+    def cuts(self, tensors: tuple[int, ...]) -> Cuts:
+        """The graph in front of some tensors, in parts."""
+        return self._cuts.setdefault(tensors, Cuts(self.graph, self.flow, tensors))
+
+    def content(self, weights: Mapping[Weight, np.ndarray], tensors: tuple[int, ...]) -> bytes:
+        """The model as a file that gives some tensors and computes nothing else, with some weights replaced."""
         main = self.interface.subgraph
-        if not weights and main == 0 and self.main.outputs == outputs:
+        cuts = self.cuts(tensors)
+        whole = len(cuts.needed) == len(self.main.ops) and main == 0 and self.main.outputs == tensors
+        if not weights and whole:
             return bytes(self.data)
         draft = Draft(self.graph)
         for weight, values in weights.items():
             draft.set_float(weight, values)
-        draft.outputs[main] = outputs
+        if cuts.possible and len(cuts.needed) < len(self.main.ops):
+            draft.keep(main, cuts.needed, self.interface.tensors, tensors)
+            return draft.content()
+        # What keeps a state must run, whether its results are looked at or not.
+        stay = cuts.needed if cuts.possible else cuts.needed | self._kept(tensors)
+        for op in self.main.ops:
+            if op.index not in stay:
+                draft.ops[main][op.index] = None
+        draft.outputs[main] = tensors
         draft.promote(main)
         return draft.content()
 
-    def open(self, weights: Mapping[Weight, np.ndarray], outputs: tuple[int, ...]) -> Session:
-        """The model ready to give `outputs`, with some weights replaced."""
-        # The trial run guards every later one.
-        _ = self.session
-        return Session(self.content(weights, outputs))
+    def _kept(self, tensors: tuple[int, ...]) -> frozenset[int]:
+        """Operators that keep a state, with all in front of them."""
+        stateful = self.flow.stateful
+        sources = (t for op in self.main.ops if op.index in stateful for t in op.inputs)
+        return stateful | self.flow.needed((*tensors, *sources))
 
-    @cached_property
-    def session(self) -> Session:
-        """The model as it is, after a trial run in another process."""
-        content = self.content({}, (self.interface.logits,))
+    def open(self, weights: Mapping[Weight, np.ndarray], tensors: tuple[int, ...]) -> Session:
+        """The model ready to give some tensors, with some weights replaced."""
+        return Session(self.content(weights, tensors), reset=self._reset, free=self.interface.free)
+
+    def session(self, tensors: tuple[int, ...]) -> Session:
+        """The model as it is, after a trial run in another process.
+
+        Raises:
+            AdapterError: The trial run fails.
+        """
+        if tensors not in self._sessions:
+            content = self.content({}, tensors)
+            try:
+                # Shapes of a file with free axes are those that a converter happened to see, if any.
+                probe(content, interpreter_module().__name__, lenient=self.interface.free)
+                self._sessions[tensors] = Session(content, reset=self._reset, free=self.interface.free)
+            except AdapterError as err:
+                raise AdapterError(f"{self.path} cannot be run: {err}") from err
+        return self._sessions[tensors]
+
+    def trial(self, tensors: tuple[int, ...], samples: int) -> Batch:
+        """Random samples; where axes are free and the stored lengths do not run, of the first length that does."""
+        for length in (None, *_LENGTHS) if self.interface.free else ():
+            batch = trial(self.interface, self.main, samples, length)
+            with contextlib.suppress(AdapterError):
+                self.session(tensors).run(self.batches.chunks(self.batches.checked(batch))[0].feeds)
+                return batch
+        return trial(self.interface, self.main, samples)
+
+    @property
+    def _reset(self) -> str:
+        """What a run leaves behind that the next one must not see."""
+        if any(op.name == "VAR_HANDLE" for op in self.main.ops):
+            return "resources"
+        return "variables" if self.flow.stateful else ""
+
+    def resized(self, read: Read) -> Session | None:
+        """The model for many samples at once, if it gives what single runs give; otherwise None.
+
+        Files declare a free number of samples more often than their operators allow one.
+        """
+        tensors = tuple(output.tensor for output in read)
+        if tensors not in self._resized:
+            free = self.interface.free_batch and not self.flow.stateful
+            self._resized[tensors] = self._tried(read, tensors) if free else None
+        return self._resized[tensors]
+
+    def _tried(self, read: Read, tensors: tuple[int, ...]) -> Session | None:
+        native, many = self.session(tensors), self.open({}, tensors)
+        sample = self.batches.checked(self.trial(tensors, MANY))
+        together, alone = self.batches.chunks(sample, many=True), self.batches.chunks(sample)
         try:
-            probe(content, interpreter_module().__name__)
-        except AdapterError as err:
-            raise AdapterError(f"{self.path} cannot be run: {err}") from err
-        return Session(content)
+            one = self.batches.joined(read, together, [many.run(chunk.feeds) for chunk in together])
+            other = self.batches.joined(read, alone, [native.run(chunk.feeds) for chunk in alone])
+        except (AdapterError, ValueError):
+            return None
+        return many if all(_alike(one[name], other[name]) for name in one.names) else None
 
-    @cached_property
-    def resized(self) -> Session | None:
-        """The model for many samples at once, or None where it runs only as many as it was made for."""
-        return self.batches.resized(bytes(self.content({}, (self.interface.logits,))), self.session)
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool(np.abs(one - other).max() <= _SAME * max(np.abs(other).max(), 1e-6))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.edit import Draft
+from lampq.adapters.tflite.bitpacking import pack
+from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
 from lampq.adapters.tflite.graph import Graph
+from lampq.adapters.tflite.operands import DEPTHWISE, FULLY_CONNECTED, MATMUL, bias
+from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.schema import schema
-from lampq.adapters.tflite.weights import DEPTHWISE, FULLY_CONNECTED, MATMUL, Site, Weight
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 
@@ -31,6 +35,7 @@ class Coded:
         scale: float32, shape (C,).
         inputs: Grid of the layer's input, or None where it is quantized while running.
         outputs: Grid of the output of each of its sites; None as for the inputs.
+        numbers: Numbers are made of the codes even where operators could compute with them.
     """
 
     weight: Weight
@@ -39,25 +44,50 @@ class Coded:
     scale: np.ndarray
     inputs: ActivationGrid | None = None
     outputs: Mapping[Site, ActivationGrid] | None = None
+    numbers: bool = False
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether operators compute with the codes themselves; otherwise numbers are made of them first."""
+        able = containers.multiplied(self.weight, self.width, static=self.inputs is not None)
+        return able and not self.numbers
+
+    @property
+    def axis(self) -> int:
+        """Axis of the channels in `codes`."""
+        weight = self.weight
+        return 0 if self.multiplied and MATMUL in weight.op_names else weight.channel_axis
 
     def values(self) -> np.ndarray:
         """What the codes stand for, float32, in the shape of the float weight."""
         weight = self.weight
-        if MATMUL in weight.op_names:
-            return from_rows(
-                self.codes.astype(np.float32) * self.scale[:, None], weight.shape, weight.channel_axis
-            )
-        along = [1] * len(weight.shape)
-        along[weight.channel_axis] = -1
-        return self.codes.astype(np.float32) * self.scale.reshape(along)
+        along = [1] * self.codes.ndim
+        along[self.axis] = -1
+        numbers = self.codes.astype(np.float32) * self.scale.reshape(along)
+        if self.axis == weight.channel_axis and self.codes.shape == weight.shape:
+            return numbers
+        return from_rows(numbers, weight.shape, weight.channel_axis)
 
 
-def code(weight: Weight, quantized: Quantized, width: int) -> Coded:
-    """A quantized weight in the layout of the file: as stored, but a product's operand as a layer has it."""
+def code(weight: Weight, quantized: Quantized, width: int, inputs: ActivationGrid | None = None) -> Coded:
+    """A quantized weight in the layout of the file: as stored, but a product's operand as a linear layer has it.
+
+    A grid of the input is left out where no operator multiplies codes by codes.
+    """
+    fixed = inputs if containers.multiplied(weight, width, static=True) else None
     codes = quantized.integers()
-    if MATMUL not in weight.op_names:
+    linear = MATMUL in weight.op_names and containers.multiplied(weight, width, static=fixed is not None)
+    if not linear:
         codes = from_rows(codes, weight.shape, weight.channel_axis)
-    return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale)
+    return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale, inputs=fixed)
+
+
+def as_numbers(item: Coded) -> Coded:
+    """The same codes in the layout of the float weight, made numbers before they are read."""
+    weight = item.weight
+    same = item.axis == weight.channel_axis and item.codes.shape == weight.shape
+    codes = item.codes if same else from_rows(item.codes, weight.shape, weight.channel_axis)
+    return dataclasses.replace(item, codes=codes, numbers=True)
 
 
 class Rewriter:
@@ -73,6 +103,7 @@ class Rewriter:
         # One array of zeros for all weights of as many channels: the file then holds it once.
         self._zeros: dict[int, np.ndarray] = {}
         self._fed: dict[tuple[int, int, float, int], int] = {}
+        self._biases: dict[tuple[int, int], np.ndarray] = {}
 
     def zero_points(self, channels: int) -> np.ndarray:
         """The zero points of a weight."""
@@ -81,28 +112,55 @@ class Rewriter:
     def apply(self, coded: Coded) -> None:
         """Store a weight as codes wherever it is used."""
         weight = coded.weight
+        for site in weight.sites:
+            self._store_bias(site)
+        numbers = not coded.multiplied
+        along = weight.channel_axis if numbers or DEPTHWISE in weight.op_names else 0
         parameters = Record(
             "QuantizationParameters",
             scale=coded.scale,
             zero_point=self.zero_points(len(coded.scale)),
-            quantized_dimension=weight.channel_axis if DEPTHWISE in weight.op_names else 0,
+            quantized_dimension=along,
         )
-        self.draft.set_data(
-            weight,
-            containers.pack(coded.codes, coded.width),
-            type=schema().value("TensorType", containers.TENSOR_TYPES[coded.width]),
-            shape=np.array(coded.codes.shape, dtype=np.int32),
-            shape_signature=None,
-            quantization=parameters,
-        )
+        data = pack(coded.codes, coded.width)
+        fields = {
+            "type": schema().value("TensorType", containers.TENSOR_TYPES[coded.width]),
+            "shape_signature": None,
+            "quantization": parameters,
+        }
+        if numbers:
+            version = containers.dequantize_version(coded.width)
+            self.draft.set_codes(weight, data, version, **fields)
+            return
+        self.draft.set_data(weight, data, shape=np.array(coded.codes.shape, dtype=np.int32), **fields)
         for site in weight.sites:
             self._adapt(site, coded)
+
+    def _store_bias(self, site: Site) -> None:
+        """Store a float16 bias as float32: beside codes, runtimes accept only one that is a constant."""
+        subgraph, draft = self.graph.subgraphs[site.subgraph], self.draft
+        tensor = bias(subgraph.ops[site.op])
+        step = None if tensor is None else subgraph.producers.get(tensor)
+        if (
+            tensor is None
+            or step is None
+            or step.name != "DEQUANTIZE"
+            or (site.subgraph, tensor) in self._biases
+        ):
+            return
+        stored = subgraph.constant(step.inputs[0])
+        if stored is None or subgraph.dtype(step.inputs[0]) != "FLOAT16":
+            return
+        values = np.ascontiguousarray(stored, dtype=np.float32)
+        self._biases[site.subgraph, tensor] = values
+        draft.tensors[site.subgraph][tensor] = subgraph.tensors[tensor].copy(buffer=draft.add_buffer(values))
+        draft.ops[site.subgraph][step.index] = None
+        draft.discard(site.subgraph, step.inputs[0])
 
     def _adapt(self, site: Site, coded: Coded) -> None:
         draft, op = self.draft, self.graph.subgraphs[site.subgraph].ops[site.op]
         name = FULLY_CONNECTED if site.op_name == MATMUL else site.op_name
-        static = coded.inputs is not None
-        least = containers.version(name, coded.width, static=static)
+        least = containers.version(name, coded.width, static=coded.inputs is not None)
         if site.op_name == MATMUL:
             # Products have no narrow containers, and their per-channel scales no version that old runtimes
             # refuse.
@@ -130,19 +188,19 @@ class Rewriter:
             site.subgraph,
             subgraph.tensors[result].copy(name=_named(subgraph.tensors[result], b"int8"), **_int8(outputs)),
         )
-        bias = op.inputs[2] if len(op.inputs) > 2 else -1
+        added = bias(op)
         operands = [fed, site.tensor]
-        if bias >= 0:
-            operands.append(self._bias(site, bias, coded.scale * np.float32(inputs.scale)))
+        if added is not None:
+            operands.append(self._bias(site, added, coded.scale * np.float32(inputs.scale)))
         draft.change(
             site.subgraph,
             site.op,
             inputs=np.array(operands, dtype=np.int32),
             outputs=np.array([given], dtype=np.int32),
         )
-        if bias >= 0:
-            draft.discard(site.subgraph, bias)
-        back = _operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
+        if added is not None:
+            draft.discard(site.subgraph, added)
+        back = operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
         draft.surround(site.subgraph, site.op, after=[back])
 
     def _feed(self, site: Site, source: int, grid: ActivationGrid) -> int:
@@ -153,15 +211,16 @@ class Rewriter:
             tensor = self.draft.add_tensor(
                 site.subgraph, record.copy(name=_named(record, b"int8"), **_int8(grid))
             )
-            step = _operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
+            step = operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
             self.draft.surround(site.subgraph, site.op, before=[step])
             self._fed[key] = tensor
         return self._fed[key]
 
-    def _bias(self, site: Site, bias: int, scale: np.ndarray) -> int:
+    def _bias(self, site: Site, tensor: int, scale: np.ndarray) -> int:
         """A float bias as int32 in the steps of the products."""
         subgraph = self.graph.subgraphs[site.subgraph]
-        values = np.asarray(subgraph.constant(bias), dtype=np.float64).reshape(-1)
+        stored = self._biases.get((site.subgraph, tensor), subgraph.constant(tensor))
+        values = np.asarray(stored, dtype=np.float64).reshape(-1)
         limits = np.iinfo(np.int32)
         codes = np.clip(np.rint(values / scale), limits.min, limits.max).astype(np.int32)
         parameters = Record(
@@ -169,7 +228,7 @@ class Rewriter:
             scale=np.array(scale, dtype=np.float32),
             zero_point=self.zero_points(len(scale)),
         )
-        record = subgraph.tensors[bias].copy(
+        record = subgraph.tensors[tensor].copy(
             buffer=self.draft.add_buffer(codes),
             type=schema().value("TensorType", "INT32"),
             quantization=parameters,
@@ -185,17 +244,6 @@ def _int8(grid: ActivationGrid) -> dict[str, object]:
         zero_point=np.array([grid.zero_point - _INT8_SHIFT], dtype=np.int64),
     )
     return {"type": schema().value("TensorType", "INT8"), "quantization": parameters, "buffer": 0}
-
-
-def _operator(code: int, source: int, result: int, options: str) -> Record:
-    return Record(
-        "Operator",
-        opcode_index=code,
-        inputs=np.array([source], dtype=np.int32),
-        outputs=np.array([result], dtype=np.int32),
-        builtin_options_type=schema().value("BuiltinOptions", options),
-        builtin_options=Record(options),
-    )
 
 
 def _named(tensor: Record, suffix: bytes) -> bytes:

@@ -14,7 +14,9 @@ from typing import Any
 from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.graph import text
 from lampq.adapters.tflite.model import TfliteModel
-from lampq.adapters.tflite.weights import MATMUL, Site, Weight
+from lampq.adapters.tflite.operands import MATMUL
+from lampq.adapters.tflite.places import Site
+from lampq.adapters.tflite.weights import Weight
 from lampq.core.values import files
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -59,12 +61,14 @@ def layer_rules(model: TfliteModel, weight: Weight, width: int, *, static: bool)
     """
     if MATMUL in weight.op_names and width != 8:
         raise AdapterError(f"layer {weight.name}: the tool stores the constants of products in 8 bits only")
+    fixed = static and containers.multiplied(weight, width, static=True)
+    numbers = not containers.multiplied(weight, width, static=fixed)
     return [
         {
             "regex": f"^{re.escape(scope(model, site))}$",
             "operation": site.op_name,
             "algorithm_key": _ALGORITHM,
-            "op_config": _config(width, static=static),
+            "op_config": _config(width, static=fixed, numbers=numbers),
         }
         for site in weight.sites
     ]
@@ -82,12 +86,13 @@ def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: boo
     return path
 
 
-def _config(width: int, *, static: bool) -> dict[str, Any]:
+def _config(width: int, *, static: bool, numbers: bool) -> dict[str, Any]:
     weights = {"num_bits": width, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
     config: dict[str, Any] = {
         "weight_tensor_config": weights,
-        "compute_precision": "INTEGER",
-        "explicit_dequantize": False,
+        # Where no operator multiplies codes, the tool too makes numbers of them first.
+        "compute_precision": "FLOAT" if numbers else "INTEGER",
+        "explicit_dequantize": numbers,
         # The tool's own policy does not know every container that the runtime computes rightly.
         "skip_checks": True,
         "min_weight_elements": 0,

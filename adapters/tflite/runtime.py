@@ -65,6 +65,9 @@ class Session:
         content: The .tflite file.
         delegates: Whether XNNPACK may take over, as it does by default; without it the runtime's own kernels
             run.
+        reset: What a run leaves behind that the next must not see: `variables`, the states of recurrent operators,
+            `resources`, which only a new interpreter starts with, or nothing.
+        free: Whether the stored shapes need not be any that the model can be run with.
 
     Attributes:
         inputs: Its inputs as the runtime describes them.
@@ -74,23 +77,39 @@ class Session:
         AdapterError: The runtime refuses the model; says why.
     """
 
-    def __init__(self, content: bytes, *, delegates: bool = True) -> None:
+    def __init__(
+        self, content: bytes, *, delegates: bool = True, reset: str = "", free: bool = False
+    ) -> None:
+        self._content, self._delegates, self._reset, self._free = content, delegates, reset, free
+        self._load()
+        self._fresh = True
+
+    def _load(self) -> None:
         module = interpreter_module()
         resolvers = module.OpResolverType
-        kind = resolvers.AUTO if delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        kind = resolvers.AUTO if self._delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._interpreter = module.Interpreter(
-                    model_content=content, num_threads=threads(), experimental_op_resolver_type=kind
+                    model_content=self._content, num_threads=threads(), experimental_op_resolver_type=kind
                 )
-                self._interpreter.allocate_tensors()
+                if not self._free:
+                    self._interpreter.allocate_tensors()
             # Names that are no UTF-8 make even these fail.
             self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
             self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
         except (RuntimeError, ValueError) as err:
             raise AdapterError(f"the runtime refuses the model: {reason(err)}") from err
-        self._shapes = [tuple(int(d) for d in detail["shape"]) for detail in self.inputs]
+        self._shapes = None if self._free else [tuple(map(int, detail["shape"])) for detail in self.inputs]
+
+    def _forget(self) -> None:
+        """Start from the state of a new model."""
+        if self._reset == "variables":
+            self._interpreter.reset_all_variables()
+        elif self._reset and not self._fresh:
+            self._load()
+        self._fresh = False
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs of the types the model has; where shapes differ from the last run's, it is
@@ -99,6 +118,7 @@ class Session:
         Raises:
             AdapterError: The runtime fails, or the model does not take these shapes.
         """
+        self._forget()
         try:
             shapes = [array.shape for array in arrays]
             if shapes != self._shapes:

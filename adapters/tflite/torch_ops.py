@@ -6,85 +6,21 @@ constants where they are. Shapes are TFLite's: channels last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from lampq.adapters.tflite.flatbuffer import Record
+from lampq.adapters.tflite import torch_spatial as spatial
+from lampq.adapters.tflite.torch_call import Call, Function, activated
 from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
-
-Tensors = Sequence[torch.Tensor | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operator at work.
-
-    Attributes:
-        name: Its name.
-        options: Its options.
-        inputs: Its inputs.
-        constants: The stored values of its inputs; None where they are computed.
-        shape: Shape of its first output, as stored.
-        dtype: Type of its first output, as the schema calls it.
-    """
-
-    name: str
-    options: Record | None
-    inputs: Tensors
-    constants: Sequence[np.ndarray | None]
-    shape: tuple[int, ...]
-    dtype: str
-
-    def tensor(self, index: int) -> torch.Tensor:
-        """An input that must be there."""
-        value = self.inputs[index] if index < len(self.inputs) else None
-        if value is None:
-            raise UnsupportedOperatorError(f"{self.name} without input {index}")
-        return value
-
-    def numbers(self, index: int) -> list[int]:
-        """An input that must be a constant of integers, flat."""
-        value = self.constants[index] if index < len(self.constants) else None
-        if value is None:
-            raise UnsupportedOperatorError(f"{self.name} with a computed input {index}")
-        return [int(v) for v in value.reshape(-1)]
-
-    def option(self, name: str) -> int:
-        """A numeric option."""
-        if self.options is None:
-            raise UnsupportedOperatorError(f"{self.name} without options")
-        return int(getattr(self.options, name))
-
-
-Function = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor]"]
-
-
-def _activated(value: torch.Tensor, call: Call) -> torch.Tensor:
-    code = 0 if call.options is None else call.options.fused_activation_function
-    if code not in _ACTIVATIONS:
-        raise UnsupportedOperatorError(f"{call.name} with fused activation {code}")
-    return _ACTIVATIONS[code](value)
-
-
-_ACTIVATIONS: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
-    0: lambda x: x,
-    1: torch.relu,
-    2: lambda x: x.clamp(-1, 1),
-    3: lambda x: x.clamp(0, 6),
-    4: torch.tanh,
-}
 
 
 def _elementwise(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Function:
     def run(call: Call) -> torch.Tensor:
         result = function(call.tensor(0), call.tensor(1))
         fused = call.options is not None and "fused_activation_function" in call.options.values
-        return _activated(result, call) if fused else result
+        return activated(result, call) if fused else result
 
     return run
 
@@ -106,58 +42,12 @@ def _fully_connected(call: Call) -> torch.Tensor:
     bias = call.inputs[2] if len(call.inputs) > 2 else None
     keep = call.options is not None and bool(call.options.keep_num_dims)
     rows = x if keep and x.shape[-1] == weight.shape[1] else x.reshape(-1, weight.shape[1])
-    return _activated(functional.linear(rows, weight, bias), call)
+    return activated(functional.linear(rows, weight, bias), call)
 
 
 def _batch_matmul(call: Call) -> torch.Tensor:
     x, y = call.tensor(0), call.tensor(1)
     return (x.mT if call.option("adj_x") else x) @ (y.mT if call.option("adj_y") else y)
-
-
-def _convolution(call: Call) -> torch.Tensor:
-    weight = call.tensor(1)
-    depthwise = call.name == "DEPTHWISE_CONV_2D"
-    kernel = weight.permute(3, 0, 1, 2) if depthwise else weight.permute(0, 3, 1, 2)
-    x = call.tensor(0).permute(0, 3, 1, 2)
-    groups = x.shape[1] // kernel.shape[1]
-    stride = (call.option("stride_h"), call.option("stride_w"))
-    dilation = (call.option("dilation_h_factor"), call.option("dilation_w_factor"))
-    x = functional.pad(x, _padding(call, x.shape[2:], kernel.shape[2:], stride, dilation))
-    bias = call.inputs[2] if len(call.inputs) > 2 else None
-    result = functional.conv2d(x, kernel, bias, stride=stride, dilation=dilation, groups=groups)
-    return _activated(result.permute(0, 2, 3, 1), call)
-
-
-def _padding(
-    call: Call,
-    sides: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int] = (1, 1),
-) -> list[int]:
-    """Left, right, top, bottom; SAME puts the odd one behind."""
-    if call.option("padding") != 0:
-        return [0, 0, 0, 0]
-    found: list[int] = []
-    for side, width, step, skip in zip(sides, kernel, stride, dilation, strict=True):
-        total = max(0, (math.ceil(side / step) - 1) * step + (width - 1) * skip + 1 - side)
-        found = [total // 2, total - total // 2, *found]
-    return found
-
-
-def _pool(call: Call) -> torch.Tensor:
-    x = call.tensor(0).permute(0, 3, 1, 2)
-    kernel = (call.option("filter_height"), call.option("filter_width"))
-    stride = (call.option("stride_h"), call.option("stride_w"))
-    padding = _padding(call, x.shape[2:], kernel, stride)
-    if call.name == "MAX_POOL_2D":
-        result = functional.max_pool2d(functional.pad(x, padding, value=-math.inf), kernel, stride)
-    else:
-        # The mean is over what lies inside the image.
-        inside = functional.pad(torch.ones_like(x[:1, :1]), padding)
-        total = functional.avg_pool2d(functional.pad(x, padding), kernel, stride)
-        result = total / functional.avg_pool2d(inside, kernel, stride)
-    return _activated(result.permute(0, 2, 3, 1), call)
 
 
 def _slice(call: Call) -> torch.Tensor:
@@ -188,10 +78,8 @@ def _strided_slice(call: Call) -> torch.Tensor:
 
 
 def _reshape(call: Call) -> torch.Tensor:
-    shape = call.constants[1] if len(call.constants) > 1 else None
-    if shape is None and len(call.inputs) > 1 and call.inputs[1] is not None:
-        raise UnsupportedOperatorError("RESHAPE to a computed shape")
-    return call.tensor(0).reshape(call.shape if shape is None else [int(v) for v in shape.reshape(-1)])
+    given = len(call.inputs) > 1 and call.inputs[1] is not None
+    return call.tensor(0).reshape(call.numbers(1) if given else list(call.shape))
 
 
 def _pad(call: Call) -> torch.Tensor:
@@ -222,7 +110,7 @@ def _split(call: Call) -> Sequence[torch.Tensor]:
 
 def _concatenation(call: Call) -> torch.Tensor:
     parts = [call.tensor(i) for i in range(len(call.inputs))]
-    return _activated(torch.cat(parts, dim=call.option("axis")), call)
+    return activated(torch.cat(parts, dim=call.option("axis")), call)
 
 
 def _softmax(call: Call) -> torch.Tensor:
@@ -248,16 +136,25 @@ def _gelu(call: Call) -> torch.Tensor:
     return functional.gelu(call.tensor(0), approximate="tanh" if approximate else "none")
 
 
-def _resize(call: Call) -> torch.Tensor:
-    x, size = call.tensor(0).permute(0, 3, 1, 2), call.numbers(1)
-    aligned, centred = bool(call.option("align_corners")), bool(call.option("half_pixel_centers"))
-    if call.name == "RESIZE_BILINEAR" and aligned != centred:
-        result = functional.interpolate(x, size=size, mode="bilinear", align_corners=aligned)
-    elif call.name == "RESIZE_NEAREST_NEIGHBOR" and not aligned:
-        result = functional.interpolate(x, size=size, mode="nearest-exact" if centred else "nearest")
-    else:
-        raise UnsupportedOperatorError(f"{call.name} with these corners")
-    return result.permute(0, 2, 3, 1)
+def _lookup(call: Call) -> torch.Tensor:
+    return call.tensor(1)[call.tensor(0).long()]
+
+
+def _normalized(call: Call) -> torch.Tensor:
+    x = call.tensor(0)
+    return activated(x / x.square().sum(-1, keepdim=True).clamp_min(1e-6).sqrt(), call)
+
+
+def _prelu(call: Call) -> torch.Tensor:
+    return torch.where(call.tensor(0) > 0, call.tensor(0), call.tensor(0) * call.tensor(1))
+
+
+def _select(call: Call) -> torch.Tensor:
+    return torch.where(call.tensor(0).bool(), call.tensor(1), call.tensor(2))
+
+
+def _shape(call: Call) -> torch.Tensor:
+    return torch.tensor(call.tensor(0).shape, dtype=torch.int32)
 
 
 def _squeeze(call: Call) -> torch.Tensor:
@@ -280,10 +177,10 @@ OPERATORS: dict[str, Function] = {
     "SQUARED_DIFFERENCE": _elementwise(lambda a, b: (a - b).square()),
     "FULLY_CONNECTED": _fully_connected,
     "BATCH_MATMUL": _batch_matmul,
-    "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _convolution,
-    "AVERAGE_POOL_2D": _pool,
-    "MAX_POOL_2D": _pool,
+    "CONV_2D": spatial.convolution,
+    "DEPTHWISE_CONV_2D": spatial.convolution,
+    "AVERAGE_POOL_2D": spatial.pool,
+    "MAX_POOL_2D": spatial.pool,
     "MEAN": _reduction(torch.mean),
     "SUM": _reduction(torch.sum),
     "REDUCE_MAX": _reduction(torch.amax),
@@ -328,9 +225,27 @@ OPERATORS: dict[str, Function] = {
     "PADV2": _pad,
     "TILE": lambda call: call.tensor(0).repeat(call.numbers(1)),
     "BROADCAST_TO": lambda call: call.tensor(0).broadcast_to(call.numbers(1)),
-    "SELECT_V2": lambda call: torch.where(call.tensor(0).bool(), call.tensor(1), call.tensor(2)),
+    "SELECT": _select,
+    "SELECT_V2": _select,
+    "EQUAL": _elementwise(torch.eq),
+    "NOT_EQUAL": _elementwise(torch.ne),
+    "GREATER": _elementwise(torch.gt),
+    "GREATER_EQUAL": _elementwise(torch.ge),
+    "LESS": _elementwise(torch.lt),
+    "LESS_EQUAL": _elementwise(torch.le),
+    "LOGICAL_AND": _elementwise(torch.logical_and),
+    "LOGICAL_OR": _elementwise(torch.logical_or),
+    "LOGICAL_NOT": _unary(torch.logical_not),
+    "PRELU": _prelu,
+    "L2_NORMALIZATION": _normalized,
+    "EMBEDDING_LOOKUP": _lookup,
+    "SHAPE": _shape,
+    "TRANSPOSE_CONV": spatial.transposed_convolution,
+    "MIRROR_PAD": spatial.mirror_pad,
+    "DEPTH_TO_SPACE": spatial.depth_to_space,
+    "SPACE_TO_DEPTH": spatial.space_to_depth,
     "CAST": _cast,
     "DEQUANTIZE": _dequantize,
-    "RESIZE_BILINEAR": _resize,
-    "RESIZE_NEAREST_NEIGHBOR": _resize,
+    "RESIZE_BILINEAR": spatial.resize,
+    "RESIZE_NEAREST_NEIGHBOR": spatial.resize,
 }

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lampq.adapters.kinds import infer_kind, override_kinds
+from lampq.adapters.tflite.decoding import decoded
 from lampq.adapters.tflite.graph import Graph, Op, Subgraph, text
-from lampq.adapters.tflite.names import module_path
-from lampq.core.values.layer import worth_quantizing
+from lampq.adapters.tflite.interface import unique
+from lampq.adapters.tflite.naming import attention_parts, operator_name, position
+from lampq.adapters.tflite.operands import CONVOLUTIONS, TABLES
+from lampq.adapters.tflite.places import FLOATS, Place, Site, located, stored_behind
 
-FULLY_CONNECTED, CONV, DEPTHWISE, MATMUL = "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL"
-_WEIGHT_SLOT = 1
-# Operators with weights that this program leaves alone, and where they read them.
-_OTHERS = {
-    "TRANSPOSE_CONV": 1, "CONV_3D": 1, "CONV_3D_TRANSPOSE": 1, "EMBEDDING_LOOKUP": 1, "GATHER": 0, "SVDF": 1,
-    "RNN": 1, "LSTM": 1, "UNIDIRECTIONAL_SEQUENCE_LSTM": 1, "BIDIRECTIONAL_SEQUENCE_LSTM": 1,
-    "UNIDIRECTIONAL_SEQUENCE_RNN": 1, "BIDIRECTIONAL_SEQUENCE_RNN": 1, "STABLEHLO_CONVOLUTION": 1,
-    "STABLEHLO_DOT_GENERAL": 1,
-}  # fmt: skip
-_FLOATS = ("FLOAT32", "FLOAT16")
-# Operators between the graph's input and its first convolution, or its last layer and the output.
-_SHAPE_ONLY = frozenset(
-    (
-        *("TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "CAST"),
-        *("QUANTIZE", "DEQUANTIZE", "SOFTMAX", "LOG_SOFTMAX", "MUL", "SUB", "ADD"),
-    )
-)
+# Entries of a constant that is worth a word.
+_LARGE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One place where a weight is used.
+class Reading:
+    """A tensor that holds the numbers of a weight, whoever reads it.
 
     Attributes:
         subgraph: Number of the subgraph.
-        op: Number of the operator in it.
-        op_name: FULLY_CONNECTED, CONV_2D, DEPTHWISE_CONV_2D or BATCH_MATMUL.
-        tensor: The tensor the operator reads the weight from.
-        stored: The constant tensor; another one where a DEQUANTIZE of float16 lies between.
+        stored: The constant tensor.
+        tensor: The tensor with the numbers: the same, or what a DEQUANTIZE makes of it.
     """
 
     subgraph: int
-    op: int
-    op_name: str
-    tensor: int
     stored: int
+    tensor: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +45,10 @@ class Weight:
         buffer: Number of its buffer.
         shape: Its shape as stored.
         channel_axis: Axis of the output channels.
-        dtype: FLOAT32 or FLOAT16.
+        dtype: Its type in the file.
         sites: Where it is used, in the order of execution.
+        readings: The tensors that hold its numbers.
+        behind: Its codes must be made numbers before anyone reads them: an operator has no form for codes.
         shares: Names of the further places.
     """
 
@@ -73,6 +59,8 @@ class Weight:
     channel_axis: int
     dtype: str
     sites: tuple[Site, ...]
+    readings: tuple[Reading, ...]
+    behind: bool = False
     shares: tuple[str, ...] = ()
 
     @property
@@ -90,193 +78,163 @@ class Survey:
         skipped: (name, reason) of the others.
         stored: Name to width of those that are quantized already.
         stored_sites: Where each of these is used first.
+        places: (subgraph, operator) of all that read weights.
     """
 
     weights: tuple[Weight, ...]
     skipped: tuple[tuple[str, str], ...]
     stored: Mapping[str, int]
     stored_sites: Mapping[str, Site]
+    places: frozenset[tuple[int, int]]
+
+    def weighted_ops(self, subgraph: int) -> frozenset[int]:
+        """The operators of a subgraph that read weights."""
+        return frozenset(op for index, op in self.places if index == subgraph)
 
 
-def survey(graph: Graph, main: int, kinds: Mapping[str, str] | None = None) -> Survey:
+def survey(
+    graph: Graph, main: int, kinds: Mapping[str, str] | None = None, *, requantize: bool = False
+) -> Survey:
     """Find the weights of a model.
 
     Args:
         graph: The model.
         main: Number of the subgraph that is run; its layers come first.
         kinds: The user's pattern -> kind, above all inference.
+        requantize: Whether weights that are quantized already count by their rounded values.
 
     Raises:
         AdapterError: A pattern of `kinds` matches nothing.
     """
     customs: list[tuple[str, str]] = []
     groups: dict[int, _Group] = {}
-    order = [main, *(i for i in range(len(graph.subgraphs)) if i != main)]
-    for subgraph in (graph.subgraphs[i] for i in order):
+    for subgraph in _in_order(graph, main):
         for op in subgraph.ops:
             if op.name.startswith("CUSTOM "):
-                customs.append(
-                    (_name(subgraph, op, None), f"operator {op.name[7:]} is unknown here and left alone")
-                )
-            elif (place := _locate(subgraph, op)) is not None:
-                group = groups.setdefault(
-                    subgraph.tensors[place.site.stored].buffer, _Group([], [], set(), set())
-                )
-                group.add(place, _name(subgraph, op, place.site.tensor))
+                reason = f"operator {op.name[7:]} is unknown here and left alone{_constants(subgraph, op)}"
+                customs.append((operator_name(subgraph, op, None), reason))
+            for place in located(subgraph, op, requantize=requantize):
+                buffer = subgraph.tensors[place.site.stored].buffer
+                group = groups.setdefault(buffer, _Group(buffer))
+                group.add(place, operator_name(subgraph, op, place.site.tensor))
     uses = _uses(graph)
-    for buffer, group in groups.items():
-        conflict = None if group.reasons else _conflict(graph, buffer, group.sites, uses[buffer])
-        if conflict is not None:
-            group.reasons.add(conflict)
-    names = _unique_names(graph, list(groups.values()))
-    kept = [
-        (buffer, name)
-        for (buffer, group), name in zip(groups.items(), names, strict=True)
-        if not group.reasons
-    ]
-    skipped = [
-        (name, "; ".join(sorted(group.reasons)))
-        for group, name in zip(groups.values(), names, strict=True)
-        if group.reasons
-    ]
-    widths = {
-        name: min(group.bits)
-        for group, name in zip(groups.values(), names, strict=True)
-        if group.reasons and group.bits
-    }
-    sites = {
-        name: group.sites[0] for group, name in zip(groups.values(), names, strict=True) if name in widths
-    }
-    decided = override_kinds(
-        [name for _, name in kept], [_kind(graph, groups[b], n, main) for b, n in kept], kinds
+    for group in groups.values():
+        group.settle(graph, uses[group.buffer])
+    shapes = [graph.subgraphs[g.sites[0].subgraph].shape(g.sites[0].stored) for g in groups.values()]
+    names = unique(attention_parts([group.names[0] for group in groups.values()], shapes))
+    named = list(zip(groups.values(), names, strict=True))
+    free = [(group, name) for group, name in named if not group.reasons]
+    kinds_found = [_kind(graph, group, name, main) for group, name in free]
+    decided = override_kinds([name for _, name in free], kinds_found, kinds)
+    coded = [(group, name) for group, name in named if group.reasons and group.bits]
+    return Survey(
+        weights=tuple(
+            group.weight(graph, name, kind) for (group, name), kind in zip(free, decided, strict=True)
+        ),
+        skipped=(*_reasons(graph, named), *customs, *_other_constants(graph, uses, frozenset(groups))),
+        stored={name: min(group.bits) for group, name in coded},
+        stored_sites={name: group.sites[0] for group, name in coded},
+        places=frozenset((site.subgraph, site.op) for group in groups.values() for site in group.sites),
     )
-    weights = [
-        _weight(graph, buffer, groups[buffer], n, k) for (buffer, n), k in zip(kept, decided, strict=True)
-    ]
-    return Survey(weights=tuple(weights), skipped=tuple(skipped + customs), stored=widths, stored_sites=sites)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A constant weight where an operator reads it, why it must stay, and its width if it is quantized."""
-
-    site: Site
-    reason: str | None = None
-    bits: int | None = None
+def to_float(weight: Weight, graph: Graph) -> np.ndarray:
+    """The stored values, float32, C-contiguous, in the weight's shape."""
+    site = weight.sites[0]
+    return decoded(graph.subgraphs[site.subgraph], site.stored)
 
 
-@dataclass(frozen=True, slots=True)
 class _Group:
     """All places that use one buffer."""
 
-    sites: list[Site]
-    names: list[str]
-    reasons: set[str]
-    bits: set[int]
+    def __init__(self, buffer: int) -> None:
+        self.buffer = buffer
+        self.sites: list[Site] = []
+        self.names: list[str] = []
+        self.reasons: set[str] = set()
+        self.bits: set[int] = set()
+        self.behind = False
+        self.readings: tuple[Reading, ...] = ()
 
-    def add(self, place: _Place, name: str) -> None:
+    def add(self, place: Place, name: str) -> None:
+        """Count a place in."""
         self.sites.append(place.site)
         self.names.append(name)
         self.reasons.update([place.reason] if place.reason else [])
         self.bits.update([place.bits] if place.bits else [])
+        self.behind |= place.behind
+
+    def settle(self, graph: Graph, uses: list[tuple[int, int]]) -> None:
+        """Look at everyone else who reads the buffer: they need numbers, and some cannot be given any."""
+        if self.reasons:
+            return
+        shapes = {graph.subgraphs[s].shape(t) for s, t in uses}
+        types = {graph.subgraphs[s].dtype(t) for s, t in uses}
+        if len(shapes) > 1 or len(types) > 1:
+            self.reasons.add("used with several shapes" if len(shapes) > 1 else "used with several types")
+            return
+        self.readings = tuple(reading for s, t in uses for reading in _readings(graph.subgraphs[s], t))
+        for subgraph, tensor in uses:
+            reason = _stuck(graph.subgraphs[subgraph], tensor)
+            self.reasons.update([reason] if reason else [])
+        mine = {(site.subgraph, site.op, site.tensor) for site in self.sites}
+        others = any(
+            (r.subgraph, op.index, r.tensor) not in mine
+            for r in self.readings
+            for op, _ in graph.subgraphs[r.subgraph].consumers.get(r.tensor, [])
+        )
+        given = any(r.tensor in graph.subgraphs[r.subgraph].outputs for r in self.readings)
+        self.behind |= others or given or len({site.axis for site in self.sites}) > 1
+
+    def size(self, graph: Graph) -> str:
+        """Bytes of a weight of numbers, for a message."""
+        return "" if self.bits else f" ({graph.buffers[self.buffer].size:,} bytes)"
+
+    def weight(self, graph: Graph, name: str, kind: str) -> Weight:
+        """The record."""
+        site = self.sites[0]
+        subgraph = graph.subgraphs[site.subgraph]
+        further = zip(self.sites[1:], self.names[1:], strict=True)
+        return Weight(
+            name=name,
+            kind=kind,
+            buffer=self.buffer,
+            shape=subgraph.shape(site.stored),
+            channel_axis=site.axis,
+            dtype=subgraph.dtype(site.stored),
+            sites=tuple(self.sites),
+            readings=self.readings,
+            behind=self.behind,
+            shares=tuple(f"{other} ({place.op_name})" for place, other in further),
+        )
 
 
-def _locate(subgraph: Subgraph, op: Op) -> _Place | None:
-    """The constant weight of an operator, or None where it has none."""
-    slot = _OTHERS.get(op.name, _WEIGHT_SLOT)
-    if op.name not in (*_OTHERS, FULLY_CONNECTED, CONV, DEPTHWISE, MATMUL) or len(op.inputs) <= slot:
-        return None
-    tensor = stored = op.inputs[slot]
-    if tensor < 0:
-        return None
-    producer = subgraph.producers.get(tensor)
-    if producer is not None and producer.name in ("DEQUANTIZE", "DENSIFY") and producer.inputs:
-        stored = producer.inputs[0]
-    data = None if stored < 0 else subgraph.constant(stored)
-    if data is None:
-        return None
-    site = Site(subgraph=subgraph.index, op=op.index, op_name=op.name, tensor=tensor, stored=stored)
-    dtype, record = subgraph.dtype(stored), subgraph.tensors[stored]
-    if op.name in _OTHERS:
-        if dtype not in _FLOATS or len(subgraph.shape(stored)) < 2:
-            return None
-        return _Place(site, f"{op.name} has no containers of 2, 4 and 8 bits here")
-    if dtype in ("INT8", "UINT8", "INT4", "INT2"):
-        return _Place(site, f"already quantized ({dtype})", {"INT4": 4, "INT2": 2}.get(dtype, 8))
-    if dtype not in _FLOATS:
-        return _Place(site, f"stored as {dtype}")
-    if record.sparsity is not None or (producer is not None and producer.name == "DENSIFY"):
-        return _Place(site, "stored as a sparse tensor")
-    if subgraph.dtype(op.inputs[0]) != "FLOAT32":
-        return _Place(site, f"its input is {subgraph.dtype(op.inputs[0])}")
-    return _Place(site, _unfit(subgraph, op, subgraph.shape(stored), tensor))
+def _in_order(graph: Graph, main: int) -> Iterator[Subgraph]:
+    yield graph.subgraphs[main]
+    yield from (subgraph for i, subgraph in enumerate(graph.subgraphs) if i != main)
 
 
-def _unfit(subgraph: Subgraph, op: Op, shape: tuple[int, ...], tensor: int) -> str | None:
-    """Why an operator's float weight cannot be quantized, or None."""
-    options = op.options
-    if math.prod(shape) == 0:
-        return "it is empty"
-    if not worth_quantizing(shape):
-        return f"only {math.prod(shape)} weights"
-    if tensor in subgraph.outputs:
-        return "it is an output of the model"
-    if op.name == FULLY_CONNECTED:
-        if options is not None and options.weights_format != 0:
-            return "its weights are stored shuffled"
-        return None if len(shape) == 2 else f"a fully connected weight of shape {shape}"
-    if op.name in (CONV, DEPTHWISE):
-        return None if len(shape) == 4 else f"a convolution weight of shape {shape}"
-    if options is not None and options.adj_x:
-        return "its input is transposed in the product"
-    if any(d != 1 for d in shape[:-2]) or len(shape) < 2:
-        return f"a batch of weights of shape {shape} has no per-channel containers"
-    if len(subgraph.shape(op.inputs[0])) != len(subgraph.shape(op.outputs[0])):
-        return "its product has another rank than its input"
+def _readings(subgraph: Subgraph, stored: int) -> list[Reading]:
+    """The tensors that hold the numbers of a stored one."""
+    unpacked = [
+        Reading(subgraph=subgraph.index, stored=stored, tensor=op.outputs[0])
+        for op, _ in subgraph.consumers.get(stored, [])
+        if op.name == "DEQUANTIZE"
+    ]
+    return unpacked or [Reading(subgraph=subgraph.index, stored=stored, tensor=stored)]
+
+
+def _stuck(subgraph: Subgraph, stored: int) -> str | None:
+    """Why those who read a tensor cannot be given other numbers, or None."""
+    readers = subgraph.consumers.get(stored, [])
+    unpacking = [op.name == "DEQUANTIZE" for op, _ in readers]
+    if stored in subgraph.inputs or (any(unpacking) and stored in subgraph.outputs):
+        return "it is part of the model's interface"
+    packed = subgraph.dtype(stored) != "FLOAT32" and any(not u for u in unpacking)
+    if (any(unpacking) and not all(unpacking)) or (packed and subgraph.dtype(stored) == "FLOAT16"):
+        names = sorted({op.name for op, _ in readers if op.name != "DEQUANTIZE"})
+        return f"also used by {', '.join(names)}"
     return None
-
-
-def _conflict(graph: Graph, buffer: int, sites: list[Site], uses: list[tuple[int, int]]) -> str | None:
-    """Why a weight cannot be quantized for all who use its buffer, or None."""
-    mine = {(site.subgraph, site.stored) for site in sites}
-    readers = {(site.subgraph, site.tensor, site.op) for site in sites}
-    for index, tensor in uses:
-        subgraph = graph.subgraphs[index]
-        if (index, tensor) not in mine:
-            return f"also used by {_users(subgraph, tensor, set())}"
-        # A float16 weight is read by the operators that turn it into float32, and those by the layers.
-        through = {s.tensor for s in sites if (s.subgraph, s.stored) == (index, tensor)}
-        allowed = {op for s, t, op in readers if s == index and t in through}
-        allowed |= {subgraph.producers[t].index for t in through if t != tensor}
-        for read in {tensor, *through}:
-            others = _users(subgraph, read, allowed)
-            if others:
-                return f"also used by {others}"
-    layouts = {(graph.subgraphs[s.subgraph].shape(s.stored), channel_axis(graph, s)) for s in sites}
-    return None if len(layouts) == 1 else "used with several shapes"
-
-
-def _users(subgraph: Subgraph, tensor: int, allowed: set[int]) -> str:
-    """The operators that read a tensor, but not as an allowed layer's weight; empty if none does."""
-    names = {
-        op.name
-        for op, slot in subgraph.consumers.get(tensor, [])
-        if op.index not in allowed or (slot != _WEIGHT_SLOT and op.name != "DEQUANTIZE")
-    }
-    if tensor in (*subgraph.outputs, *subgraph.inputs):
-        names.add("the model's interface")
-    return ", ".join(sorted(names)) or ("" if allowed else "another tensor")
-
-
-def channel_axis(graph: Graph, site: Site) -> int:
-    """The axis of a weight that holds the output channels."""
-    shape = graph.subgraphs[site.subgraph].shape(site.stored)
-    if site.op_name == DEPTHWISE:
-        return 3
-    if site.op_name != MATMUL:
-        return 0
-    options = graph.subgraphs[site.subgraph].ops[site.op].options
-    return len(shape) - (2 if options is not None and options.adj_y else 1)
 
 
 def _uses(graph: Graph) -> dict[int, list[tuple[int, int]]]:
@@ -288,103 +246,41 @@ def _uses(graph: Graph) -> dict[int, list[tuple[int, int]]]:
     return uses
 
 
-def _unique_names(graph: Graph, groups: list[_Group]) -> list[str]:
-    shapes = [graph.subgraphs[group.sites[0].subgraph].shape(group.sites[0].stored) for group in groups]
-    return list(_unique(_attention_parts([group.names[0] for group in groups], shapes)))
+def _reasons(graph: Graph, named: Sequence[tuple[_Group, str]]) -> Iterator[tuple[str, str]]:
+    """Name and reason of every weight that must stay."""
+    for group, name in named:
+        if group.reasons:
+            yield name, "; ".join(sorted(group.reasons)) + group.size(graph)
+
+
+def _other_constants(
+    graph: Graph, uses: Mapping[int, list[tuple[int, int]]], known: frozenset[int]
+) -> Iterator[tuple[str, str]]:
+    """Name and reason of the large constants of numbers that are no weights."""
+    for buffer, places in uses.items():
+        index, tensor = places[0]
+        subgraph = graph.subgraphs[index]
+        shape = subgraph.shape(tensor)
+        if buffer in known or subgraph.dtype(tensor) not in FLOATS or not graph.buffers[buffer].size:
+            continue
+        if math.prod(shape) >= _LARGE:
+            readers = sorted(
+                {op.name for s, t in places for op, _ in graph.subgraphs[s].consumers.get(t, [])}
+            )
+            reason = f"a constant of {', '.join(readers) or 'nothing'} ({graph.buffers[buffer].size:,} bytes)"
+            yield text(subgraph.tensors[tensor].name) or f"tensor {tensor}", reason
 
 
 def _kind(graph: Graph, group: _Group, name: str, main: int) -> str:
     site = group.sites[0]
-    position = _position(graph.subgraphs[main], site) if site.subgraph == main else None
-    return infer_kind(name, convolution=site.op_name in (CONV, DEPTHWISE), position=position)
+    if site.op_name in TABLES:
+        return infer_kind(name, position="embedding")
+    place = position(graph.subgraphs[main], site.op, site.stored) if site.subgraph == main else None
+    return infer_kind(name, convolution=site.op_name in CONVOLUTIONS, position=place)
 
 
-def _weight(graph: Graph, buffer: int, group: _Group, name: str, kind: str) -> Weight:
-    site = group.sites[0]
-    subgraph = graph.subgraphs[site.subgraph]
-    return Weight(
-        name=name,
-        kind=kind,
-        buffer=buffer,
-        shape=subgraph.shape(site.stored),
-        channel_axis=channel_axis(graph, site),
-        dtype=subgraph.dtype(site.stored),
-        sites=tuple(group.sites),
-        shares=tuple(
-            f"{other} ({place.op_name})"
-            for place, other in zip(group.sites[1:], group.names[1:], strict=True)
-        ),
-    )
-
-
-def _name(subgraph: Subgraph, op: Op, tensor: int | None) -> str:
-    tensors = [*([] if tensor is None else [tensor]), *op.outputs]
-    path = module_path(text(subgraph.tensors[i].name) for i in tensors)
-    return path or f"{subgraph.name}.{op.name.lower().replace(' ', '_')}_{op.index}"
-
-
-def _attention_parts(names: list[str], shapes: list[tuple[int, ...]]) -> list[str]:
-    """Names with the two weights of an nn.MultiheadAttention, which share a module, told apart."""
-    by_name: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        by_name.setdefault(name, []).append(index)
-    result = list(names)
-    for name, members in by_name.items():
-        fused = [i for i in members if len(shapes[i]) == 2 and shapes[i][0] == 3 * shapes[i][1]]
-        square = [i for i in members if len(shapes[i]) == 2 and shapes[i][0] == shapes[i][1]]
-        if len(fused) == len(square) == 1 and len(members) == 2:
-            result[fused[0]], result[square[0]] = f"{name}.in_proj", f"{name}.out_proj"
-    return result
-
-
-def _unique(names: list[str]) -> Iterator[str]:
-    taken = set(names)
-    seen: set[str] = set()
-    for name in names:
-        chosen, number = name, 2
-        while chosen in seen or (chosen != name and chosen in taken):
-            chosen = f"{name}#{number}"
-            number += 1
-        seen.add(chosen)
-        yield chosen
-
-
-def _position(subgraph: Subgraph, site: Site) -> str | None:
-    """The kind of a layer as its place tells it: the first cut into patches, or the last layer."""
-    op = subgraph.ops[site.op]
-    if site.op_name == CONV:
-        options, shape = op.options, subgraph.shape(site.stored)
-        patches = options is not None and (options.stride_h, options.stride_w) == shape[1:3] != (1, 1)
-        return "patch_embed" if patches and _reaches_input(subgraph, op.inputs[0]) else None
-    if site.op_name in (FULLY_CONNECTED, MATMUL) and _reaches_output(subgraph, op.outputs[0]):
-        return "head"
-    return None
-
-
-def _reaches_input(subgraph: Subgraph, tensor: int) -> bool:
-    for _ in range(8):
-        if tensor in subgraph.inputs:
-            return True
-        producer = subgraph.producers.get(tensor)
-        if producer is None or producer.name not in _SHAPE_ONLY:
-            return False
-        tensor = producer.inputs[0]
-    return False
-
-
-def _reaches_output(subgraph: Subgraph, tensor: int) -> bool:
-    for _ in range(8):
-        if tensor in subgraph.outputs:
-            return True
-        consumers = subgraph.consumers.get(tensor, [])
-        if len(consumers) != 1 or consumers[0][0].name not in _SHAPE_ONLY:
-            return False
-        tensor = consumers[0][0].outputs[0]
-    return False
-
-
-def to_float(weight: Weight, graph: Graph) -> np.ndarray:
-    """The stored values, float32, C-contiguous, in the weight's shape."""
-    site = weight.sites[0]
-    values = graph.subgraphs[site.subgraph].constant(site.stored)
-    return np.ascontiguousarray(values, dtype=np.float32)
+def _constants(subgraph: Subgraph, op: Op) -> str:
+    """Bytes of the numbers that an operator reads, for a message."""
+    stored = {stored_behind(subgraph, t)[0] for t in op.inputs if t >= 0}
+    sizes = [c.nbytes for t in stored if t >= 0 and (c := subgraph.constant(t)) is not None]
+    return f" ({sum(sizes):,} bytes)" if sizes else ""

@@ -3,63 +3,93 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lampq.adapters.tflite import containers, verify
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
-from lampq.adapters.tflite.quantize import Coded, Rewriter, code
-from lampq.adapters.tflite.weights import MATMUL, Site, Weight
-from lampq.core.measuring.encoding import encoder
+from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.operands import MATMUL
+from lampq.adapters.tflite.places import Site
+from lampq.adapters.tflite.quantize import Coded, Rewriter, as_numbers, code
+from lampq.adapters.tflite.variant import Variant
+from lampq.adapters.tflite.weights import Weight
+from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_path
 
-if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import TfliteModel
-    from lampq.adapters.tflite.opened import Opened
-
 _ACTIVATION_BITS = 8
+# Outputs further than this from those of the fake-quant model, relative to their norm, are others.
+_COARSE = 0.5
 # A further operator code takes no more in the tables.
 _CODE_BYTES = 48
 
 
 def write(
-    model: TfliteModel,
-    opened: Opened,
+    variant: Variant,
+    encode_weight: Callable[[Weight, int], Quantized],
     plan: Plan,
     path: Path,
-    replaced: Mapping[Weight, np.ndarray],
-    calibration: np.ndarray | None,
+    calibration: BatchLike | None,
 ) -> None:
-    """Write the model quantized by a plan; see `TfliteModel.write`."""
+    """Write a model quantized by a plan; see `TfliteModel.write`.
+
+    Args:
+        variant: The model.
+        encode_weight: From a weight and a width to its codes.
+        plan: Widths by layer name.
+        path: The file.
+        calibration: Samples for the ranges of the outputs, and for the trial.
+    """
+    opened = variant.opened
     decisions = _decisions(opened, plan)
     coded = []
     for weight, decision in decisions:
-        quantized = encoder(model, weight.name, weight.channel_axis)(decision.weight_bits)
+        quantized = encode_weight(weight, decision.weight_bits)
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
-        inputs = None if decision.activation_bits is None else _input_grid(decision)
-        coded.append(dataclasses.replace(code(weight, quantized, width), inputs=inputs))
-    coded = _with_output_grids(opened, coded, replaced, calibration)
-    draft = Draft(opened.graph)
-    kept = {weight: values for weight, values in replaced.items() if weight not in dict(decisions)}
-    for weight, values in kept.items():
-        draft.set_float(weight, values)
-    rewriter = Rewriter(draft)
-    for stored in coded:
-        rewriter.apply(stored)
-    fixed = any(stored.inputs is not None for stored in coded)
-    pieces = encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed))
+        inputs = None if decision.activation_bits is None else _input_grid(weight, width, decision)
+        coded.append(code(weight, quantized, width, inputs))
+    coded = _with_output_grids(variant, coded, calibration)
     with atomic_path(path) as temporary:
-        with temporary.open("wb") as handle:
-            for piece in pieces:
-                handle.write(piece)
-        verify.verify(opened, temporary, draft, coded, calibration)
+        deviation = _written(variant, coded, temporary, calibration)
+        if deviation > _COARSE and any(_may_be_numbers(item) for item in coded):
+            # Rounding some activations while running costs more than all weights: what takes no more room goes without.
+            exact = [as_numbers(item) if _may_be_numbers(item) else item for item in coded]
+            _written(variant, exact, temporary, calibration)
+
+
+def _may_be_numbers(item: Coded) -> bool:
+    """Whether the file has room to make numbers of codes that an operator would compute with."""
+    return item.multiplied and item.inputs is None and _has_room(item.weight)
+
+
+def _has_room(weight: Weight) -> bool:
+    """Whether files have room for a DEQUANTIZE of a weight: some width needs it, or the layer may."""
+    return MATMUL in weight.op_names or not all(containers.multiplied(weight, w) for w in containers.WIDTHS)
+
+
+def _written(variant: Variant, coded: list[Coded], path: Path, calibration: BatchLike | None) -> float:
+    """Write a file, and how far its outputs are from those of the fake-quant model."""
+    opened = variant.opened
+    draft, quantized = Draft(opened.graph), {item.weight for item in coded}
+    for weight, values in variant.weights().items():
+        if weight not in quantized:
+            draft.set_float(weight, values)
+    rewriter = Rewriter(draft)
+    for item in coded:
+        rewriter.apply(item)
+    fixed = any(item.inputs is not None for item in coded)
+    with path.open("wb") as handle:
+        for piece in encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed)):
+            handle.write(piece)
+    return verify.verify(variant, path, draft, coded, calibration)
 
 
 def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
@@ -81,23 +111,24 @@ def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
 
 def _table_bytes(opened: Opened, *, fixed: bool) -> int:
     """Bytes of the tables when every weight is quantized, with room for operators at every version."""
-    names = {name for weight in opened.survey.weights for name in weight.op_names}
-    return len(_skeleton(opened, fixed=fixed)[0]) + _CODE_BYTES * len(names) * (
-        len(containers.TENSOR_TYPES) - 1
-    )
+    names = {name for weight in opened.survey.weights for name in weight.op_names} | {"DEQUANTIZE"}
+    return len(_skeleton(opened, fixed=fixed)[0]) + _CODE_BYTES * len(names) * (len(containers.WIDTHS) - 1)
 
 
 def _skeleton(opened: Opened, *, fixed: bool) -> list[Any]:
-    """The file with all weights quantized, one byte in place of each weight's codes."""
+    """The file with all weights in the form that takes most room, one byte in place of each one's codes."""
     draft = Draft(opened.graph)
     rewriter = Rewriter(draft)
     grid = ActivationGrid.from_range(-1.0, 1.0, bits=_ACTIVATION_BITS)
     for index, weight in enumerate(opened.survey.weights):
-        rank = 2 if MATMUL in weight.op_names else len(weight.shape)
         # Scales that differ, as those of a real file do: equal ones would be stored once.
         scale = np.full(weight.shape[weight.channel_axis], 1.0 + index, dtype=np.float32)
-        coded = Coded(weight=weight, width=8, codes=np.zeros((1,) * rank, dtype=np.int8), scale=scale)
-        if fixed and all(site.subgraph == opened.main.index for site in weight.sites):
+        static = fixed and containers.multiplied(weight, 8, static=True)
+        numbers = not static and _has_room(weight)
+        rank = 2 if not numbers and MATMUL in weight.op_names else len(weight.shape)
+        codes = np.zeros((1,) * rank, dtype=np.int8)
+        coded = Coded(weight=weight, width=8, codes=codes, scale=scale, numbers=numbers)
+        if static and all(site.subgraph == opened.main.index for site in weight.sites):
             coded = dataclasses.replace(coded, inputs=grid, outputs=dict.fromkeys(weight.sites, grid))
         rewriter.apply(coded)
     return encode(draft.model())
@@ -126,7 +157,10 @@ def _decisions(opened: Opened, plan: Plan) -> list[tuple[Weight, PlanLayer]]:
     return decisions
 
 
-def _input_grid(decision: PlanLayer) -> ActivationGrid:
+def _input_grid(weight: Weight, width: int, decision: PlanLayer) -> ActivationGrid | None:
+    """The grid of a layer's input, or None where the format multiplies no codes by codes there: it stays float."""
+    if not containers.multiplied(weight, width, static=True):
+        return None
     if decision.activation_range is None:
         raise PlanError(
             f"layer {decision.name}: the plan has no range of its input; profile the model with --data"
@@ -134,15 +168,13 @@ def _input_grid(decision: PlanLayer) -> ActivationGrid:
     return ActivationGrid.from_range(*decision.activation_range, bits=_ACTIVATION_BITS)
 
 
-def _with_output_grids(
-    opened: Opened, coded: list[Coded], replaced: Mapping[Weight, np.ndarray], calibration: np.ndarray | None
-) -> list[Coded]:
+def _with_output_grids(variant: Variant, coded: list[Coded], calibration: BatchLike | None) -> list[Coded]:
     """Layers with quantized inputs get grids for their outputs, from the calibration data.
 
     The ranges are those of the model with quantized weights: at few bits the outputs reach further than those
     of the float model, whose ranges would cut them off.
     """
-    main = opened.main
+    opened, main = variant.opened, variant.opened.main
     static = [item for item in coded if item.inputs is not None]
     if not static:
         return coded
@@ -158,10 +190,11 @@ def _with_output_grids(
         )
     results = {site: main.ops[site.op].outputs[0] for site in sites}
     tensors = tuple(dict.fromkeys(results.values()))
-    session = opened.open({**replaced, **{item.weight: item.values() for item in coded}}, tensors)
+    _ = opened.session(variant.tensors or tensors)
+    session = opened.open({**variant.weights(), **{item.weight: item.values() for item in coded}}, tensors)
     low, high = dict.fromkeys(tensors, np.inf), dict.fromkeys(tensors, -np.inf)
     for chunk in opened.batches.chunks(opened.batches.checked(calibration)):
-        for tensor, values in zip(tensors, session.run([chunk]), strict=True):
+        for tensor, values in zip(tensors, session.run(chunk.feeds), strict=True):
             low[tensor] = min(low[tensor], float(values.min()))
             high[tensor] = max(high[tensor], float(values.max()))
 

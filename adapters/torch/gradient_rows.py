@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients
-from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.rounding import rounded
+from lampq.adapters.torch.variant import Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
 from lampq.core.values.batch import Batch
@@ -27,7 +27,7 @@ Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | 
 
 
 def gradient_rows(
-    model: TorchModel,
+    model: Varied,
     batch: Batch,
     candidates: Candidates,
     readout: Readout,
@@ -122,7 +122,7 @@ class _Moves:
     @classmethod
     def of(
         cls,
-        model: TorchModel,
+        model: Varied,
         name: str,
         weights: Sequence[np.ndarray],
         rules: Sequence[ActivationRule | None],

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lampq.adapters.torch.gradient_rows import Candidates, gradient_rows
-from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.variant import Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
 
 def joint_fisher(
-    model: TorchModel,
+    model: Varied,
     batch: Batch,
     candidates: Candidates,
     readout: Readout,
@@ -56,7 +56,7 @@ def joint_fisher(
         batch,
         candidates,
         readout,
-        labels="auto" if truth is None else "data",
+        labels="auto",
         draws=draws,
         seed=seed,
         samples=samples,

@@ -85,10 +85,10 @@ def cifar(model: str, weights: str, calib: str, val: str) -> Subject:
     packed = _load(Path(model)).build()
     packed.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     sets = []
-    spec = read(packed, input_shape=(3, 32, 32)).input_spec
+    specs = read(packed, input_shape=(3, 32, 32)).input_specs
     for folder in (calib, val):
-        inputs, labels = read_data(folder, input_spec=spec, preprocess=Preprocess.preset("cifar10")).load()
-        sets.append((inputs, labels))
+        inputs, labels = read_data(folder, input_specs=specs, preprocess=Preprocess.preset("cifar10")).load()
+        sets.append((np.asarray(inputs), labels))
     published = _logits(packed, sets[0][0])
     packed.transformer = nn.Sequential(*(Block(layer) for layer in packed.transformer.layers))
     return Subject(
@@ -115,8 +115,9 @@ def digits() -> Subject:
         state[name] = torch.from_numpy(rows).reshape(module.state_dict()[name].shape)
     module.load_state_dict({name: state[name] for name in module.state_dict()})
     inputs, labels = read_data(
-        demo_data.CALIBRATION_PATH, input_spec=stored.input_spec, preprocess=demo_data.PREPROCESS
+        demo_data.CALIBRATION_PATH, input_specs=stored.input_specs, preprocess=demo_data.PREPROCESS
     ).load()
+    inputs = np.asarray(inputs)
     return Subject(
         name="ViT of the demo (digits)",
         module=module,

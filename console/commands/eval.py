@@ -12,9 +12,10 @@ from lampq.console import flags, given, render
 from lampq.console.progress import progress_bar
 from lampq.core.values.plan import Plan
 from lampq.verbs.evaluate import evaluate
+from lampq.verbs.formats import judged
 
 NAME = "eval"
-SUMMARY = "top-1, KL to a reference, bytes, milliseconds per sample"
+SUMMARY = "top-1, damage to a reference by output, bytes, milliseconds per sample"
 EXAMPLE = "lampq eval vit-q.onnx --data val/ --reference vit.onnx --json"
 
 
@@ -22,6 +23,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
     flags.data(sub, required=True, samples=None)
+    flags.no_size(sub)
     sub.add_argument("--reference", metavar="MODEL", help="float model to compare with")
     sub.add_argument(
         "--plan",
@@ -54,7 +56,7 @@ def run(args: Namespace) -> None:
         # As many as a profile takes, and the same ones.
         chosen = {**vars(args), "data": args.calib, "samples": args.calib_samples}
         calibration = given.read_dataset(Namespace(**chosen), model).inputs()
-    reference = adapters.read(args.reference) if args.reference else None
+    reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
     with progress_bar(enabled=not args.quiet) as progress:
         result = evaluate(
             model,
@@ -72,4 +74,8 @@ def run(args: Namespace) -> None:
 
 
 def _plain(values: dict[str, Any]) -> str:
-    return "\n".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    heads, notes = values.pop("heads"), values.pop("notes")
+    lines = [f"{name} {value}" for name, value in values.items() if value is not None]
+    if len(heads) > 1:
+        lines += [" ".join(("head", *(f"{name}={value}" for name, value in head.items()))) for head in heads]
+    return "\n".join([*lines, *(f"note {note}" for note in notes)])

@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import given, render
+from lampq.console import flags, given, render
 from lampq.core.values.errors import PlanError
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
@@ -21,7 +21,8 @@ EXAMPLE = "lampq inspect plan.json --why --profile profile.json"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("file", metavar="FILE", help="a model, profile.json or plan.json")
-    sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
+    flags.checkpoint(sub)
+    flags.reading(sub)
     sub.add_argument(
         "--why",
         action="store_true",
@@ -40,7 +41,7 @@ def run(args: Namespace) -> None:
         profile = None if args.profile is None else Profile.read(args.profile)
         table = why(Plan.read(Path(args.file)), profile)
     else:
-        table = inspect(args.file, **given.weights_of(args.file, args.weights))
+        table = inspect(args.file, given.outputs(args), **given.read_options(args, args.file))
     if args.json:
         print(json.dumps(table.to_json()))
     else:

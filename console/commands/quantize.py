@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
@@ -19,8 +20,9 @@ EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    flags.data(sub, required=True, sized=True)
+    flags.data(sub, required=True)
     flags.measure(sub, rounding=INPUTS)
+    flags.selection(sub)
     flags.budget(sub)
     flags.search(sub)
     flags.recipe(sub)
@@ -41,14 +43,16 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     request = given.request(args)
+    source = given.read_model(args)
+    data = given.read_dataset(args, source)
+    inputs = data.inputs()
     with (
-        converted(given.read_model(args), args.to) as model,
+        converted(with_examples(source, inputs), args.to) as model,
         progress_bar(enabled=not args.quiet) as progress,
     ):
-        data = given.read_dataset(args, model)
         result = quantize(
             model,
-            data.inputs(),
+            inputs,
             args.out,
             request,
             given.measurement(args, data),

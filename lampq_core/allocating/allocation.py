@@ -136,6 +136,7 @@ def build_plan(
         block=profile.block,
         rounding=profile.rounding,
         rest_bytes=profile.rest_bytes,
+        kept=profile.kept,
         provenance=profile.provenance,
     )
 

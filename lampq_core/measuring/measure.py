@@ -21,6 +21,7 @@ from lampq.core.measuring.interaction import (
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, input_batch, measure_reference
 from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.readouts.comparison import changed_share
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian import Gaussian
@@ -173,11 +174,6 @@ class Collector:
             changed=self._changed if self._decided else None,
             gram=None if self._builder is None else self._builder.build().gram,
         )
-
-
-def changed_share(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> float:
-    """Share of decisions that differ, averaged over the outputs that decide something."""
-    return float(np.mean([(before[name] != after[name]).mean() for name in before]))
 
 
 def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike) -> tuple[Layer, ...]:

@@ -95,7 +95,8 @@ def measure_traces(
 
     Raises:
         RecordError: The kind is unknown, labels are missing, or logits are not finite.
-        AdapterError: Gradients are not finite, or `empirical` is wanted of a model without gradients.
+        AdapterError: Gradients are not finite, or `empirical` is wanted of a model without gradients or without a
+            lone output of classes.
     """
     if kind not in KINDS:
         raise RecordError(f"Fisher information {kind!r} is none of {', '.join(KINDS)}")
@@ -104,6 +105,8 @@ def measure_traces(
             "the empirical Fisher information needs labelled data, such as a folder with one sub-folder per "
             "class; take the true one for data without labels"
         )
+    if kind == EMPIRICAL:
+        reference.readout.check_labels(reference.outputs)
     note = ""
     if kind != FORWARD:
         numbers = np.arange(reference.inputs.samples) if samples is None else samples

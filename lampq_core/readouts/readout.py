@@ -14,7 +14,7 @@ from lampq.core.readouts.parts import check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
 from lampq.core.readouts.signature import decisions, signature
 from lampq.core.values.batch import Batch
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import Head
 from lampq.core.values.messages import listed
 
@@ -163,6 +163,19 @@ class Readout:
     def is_lone_classes(self, reference: Batch) -> bool:
         """Whether one class of the whole sample is all that is judged: then few directions hold all (`principal`)."""
         return lone_classes(self.heads, reference)
+
+    def check_labels(self, reference: Batch) -> None:
+        """See that labels of the data say what the outputs should be: a class for each sample, and nothing else.
+
+        Raises:
+            AdapterError: They do not; names the outputs.
+        """
+        if not lone_classes(self.heads, reference):
+            names = listed([f"{head.name} ({head.role})" for head in self.heads])
+            raise AdapterError(
+                f"the empirical Fisher information needs one output that names a class for each sample; judged are "
+                f"{names}; take the true one"
+            )
 
     def decisions(self, outputs: Batch) -> dict[str, np.ndarray]:
         """What a user would read off each head that decides something; see `core.readouts.signature`."""

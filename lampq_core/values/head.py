@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.messages import listed
 
 CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE = (
     "classes",
@@ -76,6 +78,30 @@ class Head:
             return cls(**{key: value for key, value in data.items() if key in known})
         except TypeError as err:
             raise RecordError(f"malformed output ({err})") from err
+
+
+def judged_of(heads: Sequence[Head], whose: str) -> tuple[Head, ...]:
+    """The heads that count, of which there must be one wherever a model is run.
+
+    Raises:
+        AdapterError: There is none; says why of each.
+    """
+    judged = tuple(head for head in heads if head.judged)
+    if not judged:
+        reasons = [f"{head.name}: {head.reason or head.role}" for head in heads] or ["it has none"]
+        raise AdapterError(
+            f"{whose} has no output to judge ({listed(reasons, separator='; ')}); name one with --output NAME=ROLE"
+        )
+    return judged
+
+
+def summary(heads: Sequence[Head]) -> dict[str, str]:
+    """Role, and weight where it is not 1, of every output by name: for people, and for the provenance of results.
+
+    >>> summary([Head(name="boxes", role="values", weight=0.5), Head(name="scores", role="probabilities")])
+    {'boxes': 'values:0.5', 'scores': 'probabilities'}
+    """
+    return {head.name: head.role if head.weight == 1 else f"{head.role}:{head.weight:g}" for head in heads}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

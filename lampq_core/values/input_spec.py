@@ -18,24 +18,27 @@ class InputSpec:
 
     Attributes:
         name: Name of the input in the model.
-        shape: One entry per axis, samples first; None where any length is accepted.
+        shape: One entry per axis, samples first; None where any length is accepted. (): one number for all
+            samples, to be fixed rather than fed.
         dtype: NumPy name of the element type.
+        any_rank: The model does not say how many axes there are; the shape is () then.
+        optional: Data may leave it out.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    any_rank: bool = False
+    optional: bool = False
 
     def __post_init__(self) -> None:
-        if not self.shape:
-            raise RecordError(f"input {self.name}: a scalar has no axis for samples")
         if any(dim is not None and dim < 1 for dim in self.shape):
             raise RecordError(f"input {self.name}: shape {self.shape} has an axis shorter than 1")
 
     @property
     def batch(self) -> int | None:
         """Samples per run where the model fixes them, otherwise None."""
-        return self.shape[0]
+        return self.shape[0] if self.shape else None
 
     @property
     def layout(self) -> str | None:
@@ -63,22 +66,27 @@ class InputSpec:
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether samples of a batch of this shape fit; the number of samples is not compared."""
-        if len(shape) != len(self.shape):
+        if self.any_rank:
+            return bool(shape)
+        if len(shape) != len(self.shape) or not shape:
             return False
         pairs = zip(self.shape[1:], shape[1:], strict=True)
         return all(dim is None or dim == given for dim, given in pairs)
 
     def __str__(self) -> str:
+        if self.any_rank:
+            return f"{self.name} {self.dtype}[...]"
         dims = "x".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name} {self.dtype}[{dims}]"
 
 
 def only_input(specs: Sequence[InputSpec], whose: str) -> InputSpec:
-    """The input of a model that has one.
+    """The input of a model that must be fed one.
 
     Raises:
         AdapterError: It has several; lists them.
     """
-    if len(specs) != 1:
+    needed = [spec for spec in specs if not spec.optional]
+    if len(needed) != 1:
         raise AdapterError(f"{whose} takes {len(specs)} inputs: {', '.join(map(str, specs))}; name them all")
-    return specs[0]
+    return needed[0]

@@ -17,6 +17,8 @@ from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import Score
+from lampq.core.values.selection import Selection
 
 CONTAINERS = ("bitplane", "int8")
 """How codes are stored: exactly b bits a weight, or one byte."""
@@ -46,8 +48,11 @@ class Measurement:
             gradients), `empirical`, with `labels`, or `forward`.
         fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
         seed: Of the draws, >= 0.
+        keep: Patterns of layers that stay float: names with `*` and `{a,b}`, or kinds.
+        only: Patterns of the layers to quantize; where there are any, all others stay float.
         labels: Labels of the data, shape (samples,), or None.
         data_summary: Said of the data in the provenance.
+        scores: Scores, or names of scores, whose own tables are measured too.
     """
 
     bits: tuple[int, ...] = tuple(range(2, 9))
@@ -61,15 +66,23 @@ class Measurement:
     fisher: str = TRUE
     fisher_draws: int = 2
     seed: int = 0
+    keep: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     labels: np.ndarray | None = field(default=None, compare=False, repr=False)
     data_summary: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[str | Score, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
         if self.act_bits is not None:
             inputs = [self.act_bits] if isinstance(self.act_bits, int) else self.act_bits
             object.__setattr__(self, "act_bits", tuple(sorted(set(inputs))))
+        for patterns in ("keep", "only"):
+            named = getattr(self, patterns)
+            object.__setattr__(self, patterns, (named,) if isinstance(named, str) else tuple(named))
         object.__setattr__(self, "data_summary", self.data_summary or {})
+        scores = [self.scores] if isinstance(self.scores, str | Score) else self.scores
+        object.__setattr__(self, "scores", tuple(scores))
         if not self.options:
             raise RecordError("no widths to measure; name at least one")
         check_block(self.block)
@@ -108,6 +121,11 @@ class Measurement:
     def names(cls) -> tuple[str, ...]:
         """The names that `of` knows."""
         return tuple(entry.name for entry in fields(cls))
+
+    @property
+    def selection(self) -> Selection:
+        """Which layers are measured."""
+        return Selection(keep=self.keep, only=self.only)
 
     @property
     def options(self) -> tuple[Option, ...]:

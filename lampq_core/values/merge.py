@@ -64,6 +64,8 @@ def _check(first: Profile, other: Profile) -> None:
     for one, same in zip(first.layers, other.layers, strict=True):
         if not one.fingerprint.matches(same.fingerprint):
             raise RecordError(f"profiles to merge are of different models: layer {one.name} differs")
+    if [layer.name for layer in first.kept] != [layer.name for layer in other.kept]:
+        raise RecordError("profiles to merge keep different layers float")
     if first.heads != other.heads:
         raise RecordError("profiles to merge judge different outputs, or the same in different ways")
     if first.interacts != other.interacts:

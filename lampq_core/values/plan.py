@@ -15,12 +15,11 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.history import Step, history_from_json, step_to_json
-from lampq.core.values.modes import LAMPQ
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
-from lampq.core.values.recipe import Recipe
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.selection import KeptLayer
 
 _SCHEMA = "lampq.plan/1"
 
@@ -90,7 +89,7 @@ class Plan:
 
     Attributes:
         layers: Decisions in model order.
-        mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
+        mode: Name of the score that made it, or `uniform`.
         budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
         request: How it was asked for: all of the request but its limits, which are `budget`; None in plans that were
@@ -100,6 +99,7 @@ class Plan:
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
         rest_bytes: Bytes of the model that the plan does not touch.
+        kept: Layers that stay float because the user said so; `rest_bytes` has them.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.
         measured_kl: Measured damage on the calibration data, nats, or None.
@@ -116,6 +116,7 @@ class Plan:
     budget: Mapping[str, Any]
     container: str
     rest_bytes: int
+    kept: tuple[KeptLayer, ...] = ()
     block: int | None = None
     rounding: str = NEAREST
     predicted_kl: float | None = None
@@ -167,11 +168,6 @@ class Plan:
         return self.payload_bytes + self.rest_bytes
 
     @property
-    def recipe(self) -> Recipe | None:
-        """The choices of mode lampq that made it; None in other modes, and where they are not known."""
-        return self.request.recipe if self.request is not None and self.mode == LAMPQ else None
-
-    @property
     def gap(self) -> float | None:
         """How far, at most, the predicted damage lies above the best possible, as a fraction."""
         if self.predicted_kl is None or self.bound is None:
@@ -211,6 +207,7 @@ class Plan:
             "history": [step_to_json(step) for step in self.history],
             "notes": list(self.notes),
             "provenance": dict(self.provenance),
+            "kept": [layer.to_json() for layer in self.kept],
             "layers": layers,
         }
 
@@ -234,6 +231,7 @@ class Plan:
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
                 rest_bytes=int(data["rest_bytes"]),
+                kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),

@@ -24,9 +24,19 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.publishing import writing
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.selection import KeptLayer
 from lampq.core.values.shard import Shard
 from lampq.core.values.side_files import SideNames, publish_pair
-from lampq.core.values.tables import KINDS, LAYERS, OPTIONS, SAMPLES, Table, TableKind, known_tables
+from lampq.core.values.tables import (
+    KINDS,
+    LAYERS,
+    OPTIONS,
+    SAMPLES,
+    Table,
+    TableKind,
+    check_name,
+    known_tables,
+)
 
 _SCHEMAS = ("lampq.profile/2", "lampq.profile/1")
 # How often a profile that changes while it is read is read again.
@@ -51,6 +61,7 @@ class Profile:
             (`core.quantizing.rounding`).
         per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
         heads: The outputs that were judged, and how.
+        kept: Layers that stay float because the user said so; `rest_bytes` has them.
         samples: Calibration samples behind the measurements, 0 without data.
         shard: Which part of the samples this is, or None: all.
         provenance: Model digest and name, versions, seed, calibration source.
@@ -65,6 +76,7 @@ class Profile:
     rounding: str = NEAREST
     per_token: bool = False
     heads: tuple[Head, ...] = ()
+    kept: tuple[KeptLayer, ...] = ()
     samples: int = 0
     shard: Shard | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -149,6 +161,22 @@ class Profile:
         others = {name: table for name, table in self.tables.items() if name not in arrays}
         return dataclasses.replace(self, tables=others | known_tables(**arrays))
 
+    def with_table(self, name: str, array: np.ndarray, kind: TableKind) -> Profile:
+        """The same with a table of one's own, such as what another score measures: written, read, merged as all are.
+
+        Args:
+            name: What it is called; letters, digits and underscores.
+            array: The numbers.
+            kind: Their axes and unit, and how parts of the data merge.
+
+        Raises:
+            RecordError: The name is that of a table of another kind, or the numbers do not fit the axes.
+        """
+        check_name(name, kind)
+        return dataclasses.replace(
+            self, tables={**self.tables, name: Table(array=np.asarray(array), kind=kind)}
+        )
+
     @property
     def available(self) -> np.ndarray:
         """Which options the format can store, bool, shape (L, J)."""
@@ -232,6 +260,7 @@ class Profile:
             "rest_bytes": self.rest_bytes,
             "per_token": self.per_token,
             "heads": [head.to_json() for head in self.heads],
+            "kept": [layer.to_json() for layer in self.kept],
             "options": [dataclasses.asdict(option) for option in self.options],
             "tables": {name: table.kind.to_json() for name, table in self.tables.items()},
             "arrays": dict(arrays),
@@ -278,6 +307,7 @@ class Profile:
                 rounding=str(data.get("rounding", NEAREST)),
                 per_token=bool(data.get("per_token", False)),
                 heads=tuple(Head.from_json(head) for head in data.get("heads", ())),
+                kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 samples=int(data["samples"]),
                 shard=None if data.get("shard") is None else Shard.parse(str(data["shard"])),
                 provenance=dict(data["provenance"]),

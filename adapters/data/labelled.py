@@ -1,4 +1,4 @@
-"""A batch of samples, and filling batches ahead of their use with several threads."""
+"""Samples with their labels, and filling batches ahead of their use with several threads."""
 
 from __future__ import annotations
 
@@ -9,20 +9,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lampq.core.values import batch as named
+from lampq.core.values.batch import Batch
+
 _AHEAD = 2
 """Batches being filled while one is in use."""
 
 
-class Batch(NamedTuple):
-    """Samples of a model's input.
+class Labelled(NamedTuple):
+    """Samples of a model's inputs, and their labels.
 
     Attributes:
-        inputs: Shape (samples, ...), float32, or the integer type of the model's input.
+        inputs: Arrays by the names of the inputs, floats as float32, all else in the type of the model's input.
         labels: Class indices, int64, shape (samples,), or None.
     """
 
-    inputs: np.ndarray
+    inputs: Batch
     labels: np.ndarray | None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.inputs.samples
+
+    def part(self, start: int, stop: int) -> Labelled:
+        """The samples from `start` to before `stop`, of which there is at least one."""
+        numbers = np.arange(start, min(stop, self.samples))
+        return Labelled(self.inputs.take(numbers), None if self.labels is None else self.labels[start:stop])
+
+    def by_shape(self) -> Labelled:
+        """The same samples, those of one shape side by side: a group for each shape."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, group in enumerate(self.inputs.groups):
+            shapes = tuple((name, array.shape[1:]) for name, array in group.items())
+            groups.setdefault(shapes, []).append(index)
+        if len(groups) == len(self.inputs.groups):
+            return self
+        order = [index for members in groups.values() for index in members]
+        labels = None
+        if self.labels is not None:
+            parts = np.split(self.labels, np.cumsum(self.inputs.sizes)[:-1])
+            labels = np.concatenate([parts[index] for index in order])
+        return Labelled(named.join([Batch([self.inputs.groups[index]]) for index in order]), labels)
 
 
 def fill_batches(
@@ -71,35 +99,30 @@ def fill_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def rebatch(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+def rebatch(batches: Iterable[Labelled], size: int) -> Iterator[Labelled]:
     """The same samples `size` at a time; the last batch may have fewer."""
-    held: list[Batch] = []
+    held: list[Labelled] = []
     have = 0
     for batch in batches:
         held.append(batch)
-        have += len(batch.inputs)
+        have += batch.samples
         if have < size:
             continue
         joined = join(held)
         full = have - have % size
         for start in range(0, full, size):
-            yield _slice(joined, start, start + size)
-        held, have = ([_slice(joined, full, have)], have - full) if have > full else ([], 0)
+            yield joined.part(start, start + size)
+        held, have = ([joined.part(full, have)], have - full) if have > full else ([], 0)
     if held:
         yield join(held)
 
 
-def join(batches: list[Batch]) -> Batch:
+def join(batches: list[Labelled]) -> Labelled:
     """Several batches as one; at least one must be given."""
     if len(batches) == 1:
         return batches[0]
     labels = [batch.labels for batch in batches if batch.labels is not None]
-    return Batch(
-        inputs=np.concatenate([batch.inputs for batch in batches]),
+    return Labelled(
+        inputs=named.join([batch.inputs for batch in batches]),
         labels=np.concatenate(labels) if labels else None,
     )
-
-
-def _slice(batch: Batch, start: int, stop: int) -> Batch:
-    labels = None if batch.labels is None else batch.labels[start:stop]
-    return Batch(inputs=batch.inputs[start:stop], labels=labels)

@@ -1,0 +1,211 @@
+"""The inputs of a graph: what must be fed, what is fixed, and made-up values that a graph can be run with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from lampq.adapters.onnx.batches import Shapes
+from lampq.adapters.onnx.flow import Flow
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.input_spec import InputSpec
+
+# Of an input that is only made up.
+_MOST_ENTRIES = 1 << 28
+# Samples of noise.
+_SAMPLES = 2
+# Lengths to try along axes that the model leaves open: sides of an image, any other axis, channels.
+_LENGTHS = ((224, 16, 3), (224, 16, 1), (64, 64, 3), (32, 8, 1))
+# Axes to try where the model says nothing of them.
+_RANKS = (4, 2, 3, 5)
+_STEPS = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Transpose")
+
+
+def describe(flow: Flow) -> tuple[InputSpec, ...]:
+    """The inputs of a graph, fixed ones included."""
+    return tuple(_spec(value) for value in flow.inputs)
+
+
+def fix(specs: Sequence[InputSpec], constants: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    """The values of inputs that are not fed, of the inputs' types.
+
+    Args:
+        specs: All inputs.
+        constants: Values by name: of the input's shape, or of that of one sample, or a number for all of it; as
+            JSON too.
+
+    Raises:
+        AdapterError: No input is so called, or a value does not fit it.
+    """
+    known = {spec.name: spec for spec in specs}
+    fixed = {}
+    for name, value in (constants or {}).items():
+        if name not in known:
+            raise AdapterError(f"has no input {name!r} to fix; its inputs are {', '.join(known) or 'none'}")
+        spec = known[name]
+        try:
+            fixed[name] = np.asarray(json.loads(value) if isinstance(value, str) else value).astype(
+                spec.dtype
+            )
+        except (TypeError, ValueError) as err:
+            raise AdapterError(f"the value of input {name} is no {spec.dtype}: {value!r}") from err
+        if not spec.any_rank and fixed[name].ndim > len(spec.shape):
+            raise AdapterError(f"input {spec} cannot be a value of shape {fixed[name].shape}")
+    return fixed
+
+
+def constant_feeds(
+    specs: Sequence[InputSpec], constants: Mapping[str, np.ndarray], samples: int
+) -> dict[str, np.ndarray]:
+    """The fixed inputs of a run of some samples."""
+    known = {spec.name: spec for spec in specs}
+    return {name: _spread(value, known[name], samples) for name, value in constants.items()}
+
+
+def blank(specs: Sequence[InputSpec], shapes: Shapes, samples: int) -> dict[str, np.ndarray]:
+    """Samples of zeros, and of ones where an input is a mask or a length.
+
+    Raises:
+        AdapterError: They would not fit in memory.
+    """
+    sides = dict(shapes)
+    for name, shape in shapes:
+        if samples * math.prod(shape) > _MOST_ENTRIES:
+            raise AdapterError(
+                f"{samples} samples of input {name} have {samples * math.prod(shape):,} entries"
+            )
+    return {
+        spec.name: np.full((samples, *sides[spec.name]), _filling(spec), dtype=spec.dtype) for spec in specs
+    }
+
+
+def noise(
+    flow: Flow, specs: Sequence[InputSpec], constants: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Feeds that a graph may take, the likeliest first.
+
+    Normal numbers; indices of the tables they are looked up in; masks of ones. Open axes are as long as an image
+    or a short text; axes of one name are equally long.
+
+    Args:
+        flow: The graph.
+        specs: All its inputs.
+        constants: Values of those that are fixed.
+    """
+    free = [spec for spec in specs if spec.name not in constants]
+    values = {value.name: value for value in flow.inputs}
+    rows = {spec.name: table_rows(flow, values[spec.name]) for spec in free}
+    fixed = next((spec.batch for spec in free if spec.batch is not None), None)
+    # Some exports say that the batch is free and mean one sample.
+    counts = (fixed,) if fixed is not None else (_SAMPLES, 1)
+    ranks = _RANKS if any(spec.any_rank for spec in free) else _RANKS[:1]
+    for rank in ranks:
+        for lengths in _LENGTHS:
+            for samples in counts:
+                generator = np.random.default_rng(0)
+                sides: dict[str, int] = {}
+                feeds = {}
+                for spec in free:
+                    shape = _noise_shape(values[spec.name], spec, samples, rank, lengths, sides)
+                    feeds[spec.name] = _random(spec, shape, rows[spec.name], generator)
+                yield feeds | constant_feeds(specs, constants, samples)
+            if not any(_is_open(spec) for spec in free):
+                return
+
+
+def table_rows(flow: Flow, value: ir.Value) -> int | None:
+    """Rows of the smallest table that an input of integers is looked up in; None where there is none."""
+    if value.dtype is None or value.dtype.is_floating_point():
+        return None
+    found, stack, seen = [], [value], set()
+    while stack:
+        for node, index in stack.pop().uses():
+            if node in seen:
+                continue
+            table = node.inputs[0]
+            if node.op_type == "Gather" and index == 1 and table is not None and table.shape is not None:
+                axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+                length = table.shape[axis]
+                if isinstance(length, int) and table not in flow.active:
+                    found.append(length)
+            elif node.op_type in _STEPS and index == 0:
+                seen.add(node)
+                stack += node.outputs
+    return min(found, default=None)
+
+
+def _spec(value: ir.Value) -> InputSpec:
+    dims = () if value.shape is None else value.shape.dims
+    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in dims)
+    # Sequences and texts are described as far as an array can be.
+    tensor = isinstance(value.type, ir.TensorType)
+    dtype = value.dtype.numpy().name if tensor and value.dtype is not None else "float32"
+    return InputSpec(name=value.name or "", shape=shape, dtype=dtype, any_rank=value.shape is None)
+
+
+def _spread(value: np.ndarray, spec: InputSpec, samples: int) -> np.ndarray:
+    if not spec.shape:
+        return value
+    rank, batch = len(spec.shape), spec.batch or samples
+    if value.ndim == rank and len(value) != 1:
+        return value
+    sample = value[0] if value.ndim == rank else value
+    # What one sample leaves out is as long as the input says, or 1.
+    missing = rank - 1 - sample.ndim
+    sides = (*((d or 1) for d in spec.shape[1 : 1 + missing]), *sample.shape)
+    return np.ascontiguousarray(np.broadcast_to(sample, (batch, *sides)))
+
+
+def _is_mask(spec: InputSpec) -> bool:
+    name = spec.name.lower()
+    return "mask" in name or "len" in name or spec.dtype == "bool"
+
+
+def _filling(spec: InputSpec) -> int:
+    return 1 if _is_mask(spec) else 0
+
+
+def _is_open(spec: InputSpec) -> bool:
+    return spec.any_rank or any(dim is None for dim in spec.shape[1:])
+
+
+def _noise_shape(
+    value: ir.Value,
+    spec: InputSpec,
+    samples: int,
+    rank: int,
+    lengths: tuple[int, int, int],
+    sides: dict[str, int],
+) -> tuple[int, ...]:
+    image, length, channels = lengths
+    dims = spec.shape
+    if spec.any_rank:
+        dims = (None,) * (rank if spec.dtype.startswith("float") else 2)
+    elif not dims:
+        return ()
+    shape = [spec.batch or samples]
+    for axis in range(1, len(dims)):
+        usual = length if len(dims) != 4 else image
+        if len(dims) == 4 and axis == 1 and None in dims[2:]:
+            usual = channels
+        symbol = None if value.shape is None else value.shape[axis]
+        if dims[axis] is None and isinstance(symbol, ir.SymbolicDim) and symbol.value:
+            usual = sides.setdefault(str(symbol.value), usual)
+        shape.append(dims[axis] or usual)
+    return tuple(shape)
+
+
+def _random(
+    spec: InputSpec, shape: tuple[int, ...], rows: int | None, generator: np.random.Generator
+) -> np.ndarray:
+    dtype = np.dtype(spec.dtype)
+    if _is_mask(spec):
+        return np.ones(shape, dtype)
+    if dtype.kind in "iu":
+        return generator.integers(0, 2 if rows is None else rows, shape).astype(dtype)
+    return generator.standard_normal(shape).astype(dtype)

@@ -1,0 +1,72 @@
+"""What to do with the layers of a model, in this format's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import PlanError
+from lampq.core.values.plan import Plan, PlanLayer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recipe:
+    """What to do with the layers of a model.
+
+    Attributes:
+        bits: Width of the weights by layer name; other layers stay float.
+        container: `bitplane` or `int8`.
+        activations: Grids of inputs by layer name; the inputs of other layers stay float.
+        outputs: Grids of outputs of convolutions by layer name.
+        block: Weights that share a scale, or None: one scale per output channel.
+        keep_traces: Keep what exporters note at every node.
+    """
+
+    bits: Mapping[str, int]
+    container: str
+    activations: Mapping[str, ActivationGrid]
+    outputs: Mapping[str, ActivationGrid]
+    block: int | None = None
+    keep_traces: bool = False
+
+    @classmethod
+    def from_plan(
+        cls,
+        plan: Plan,
+        output_ranges: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        keep_traces: bool = False,
+    ) -> Recipe:
+        """The recipe of a plan.
+
+        Raises:
+            PlanError: It gives an input a width but no range, or blocks where there are input widths.
+        """
+        ranges = output_ranges or {}
+        activations = {
+            layer.name: _input_grid(layer) for layer in plan.layers if layer.activation_bits is not None
+        }
+        if plan.block is not None and activations:
+            raise PlanError(
+                f"a scale per {plan.block} weights goes with float inputs: integer products want one per "
+                f"channel; plan without --block, or without --act-bits"
+            )
+        return cls(
+            block=plan.block,
+            bits={layer.name: layer.weight_bits for layer in plan.layers},
+            container=plan.container,
+            activations=activations,
+            outputs={
+                name: ActivationGrid.from_range(*ranges[name]) for name in activations if name in ranges
+            },
+            keep_traces=keep_traces,
+        )
+
+
+def _input_grid(layer: PlanLayer) -> ActivationGrid:
+    if layer.activation_range is None or layer.activation_bits is None:
+        raise PlanError(
+            f"layer {layer.name}: the plan quantizes its input but holds no range for it; profile with data"
+        )
+    return ActivationGrid.from_range(*layer.activation_range, layer.activation_bits)

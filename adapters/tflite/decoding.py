@@ -1,0 +1,40 @@
+"""The numbers that a stored weight stands for, whatever its type."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lampq.adapters.tflite.bitpacking import unpack
+from lampq.adapters.tflite.graph import BITS, Subgraph, label
+from lampq.core.values.errors import AdapterError
+
+
+def decoded(subgraph: Subgraph, tensor: int) -> np.ndarray:
+    """The values of a constant, float32, C-contiguous, in its shape.
+
+    Raises:
+        AdapterError: It is quantized, and its scales are missing or do not fit it.
+    """
+    constant, dtype = subgraph.constant(tensor), subgraph.dtype(tensor)
+    if constant is None or not (dtype.startswith("INT") or dtype == "UINT8"):
+        return np.ascontiguousarray(constant, dtype=np.float32)
+    shape, parameters = subgraph.shape(tensor), subgraph.tensors[tensor].quantization
+    scale = None if parameters is None else parameters.scale
+    if scale is None or len(scale) == 0:
+        raise AdapterError(f"weight {label(subgraph.tensors[tensor])} is quantized without a scale")
+    along = [1] * len(shape)
+    if len(scale) > 1:
+        axis = int(parameters.quantized_dimension or 0)
+        if not 0 <= axis < len(shape) or shape[axis] != len(scale):
+            raise AdapterError(
+                f"{len(scale)} scales do not fit weight {label(subgraph.tensors[tensor])} of shape {shape}"
+            )
+        along[axis] = len(scale)
+    raw = np.ascontiguousarray(constant).reshape(-1).view(np.uint8)
+    count = int(np.prod(shape, dtype=np.int64))
+    codes = raw if dtype == "UINT8" else unpack(raw, BITS[dtype], count)
+    zero = parameters.zero_point
+    offset = np.zeros(1) if zero is None or len(zero) not in (1, len(scale)) else zero
+    spread = along if len(offset) > 1 else [1] * len(shape)
+    steps = codes[:count].astype(np.float32).reshape(shape) - np.asarray(offset, np.float32).reshape(spread)
+    return np.ascontiguousarray(steps * np.asarray(scale, dtype=np.float32).reshape(along))
