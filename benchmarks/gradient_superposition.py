@@ -87,7 +87,7 @@ def few(model, images, count: int, judge: Judge, seeds: int) -> str:
     """Few images: what their sampling error does to plans, and what shrinking does about it."""
     rows = []
     for seed in range(seeds):
-        some = images[np.random.default_rng(seed).permutation(len(images))[:count]]
+        some = images.take(np.random.default_rng(seed).permutation(images.samples)[:count])
         profile = made(model, some, "gradients")[0]
         share = shrinkage(profile.array("gram"), profile.array("gram_square"), count).mean()
         plain = profile.with_tables(gram_square=None)
@@ -117,13 +117,13 @@ def main() -> None:
     model = adapters.read(args.model, weights=args.weights)
     preprocess = Preprocess.preset("cifar10")
     calib, val = (
-        read_data(folder, input_spec=model.input_spec, preprocess=preprocess).inputs()
+        read_data(folder, input_specs=model.input_specs, preprocess=preprocess).inputs()
         for folder in (args.calib, args.val)
     )
     model.layers()
     judge = Judge(model, val)
     parts = [
-        f"{len(model.layers())} layers, 7 widths, {len(calib)} calibration images, {len(val)} to judge by; one thread.",
+        f"{len(model.layers())} layers, 7 widths, {calib.samples} calibration images, {val.samples} to judge by; one thread.",
         whole(model, calib, judge, args.rounds),
         "## Few images\n\nRandom draws of the calibration images, plans from gradients.",
         *(few(model, calib, count, judge, args.seeds) for count in (64, 130)),
