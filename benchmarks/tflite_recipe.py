@@ -47,10 +47,9 @@ def main() -> None:
             same = sum(stored.get(layer.name) == layer.weight_bits for layer in plan.layers)
             shape = (8, *(d or 1 for d in model.input_spec.shape[1:]))
             batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-            expected = model.run(batch)
-            errors = [
-                np.linalg.norm(m.run(batch) - expected) / np.linalg.norm(expected) for m in (theirs, ours)
-            ]
+            expected = np.asarray(model.run(batch))
+            outputs = [np.asarray(m.run(batch)) for m in (theirs, ours)]
+            errors = [np.linalg.norm(y - expected) / np.linalg.norm(expected) for y in outputs]
             rows.append(
                 (
                     *(
