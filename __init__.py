@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from lampq.core.values.recipe import Recipe as Recipe
     from lampq.core.values.request import Request as Request
     from lampq.core.values.schema import schema as schema
+    from lampq.core.values.score import Score as Score
     from lampq.core.values.solution import Solution as Solution
+    from lampq.core.values.tables import TableKind as TableKind
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import Applied as Applied
     from lampq.verbs.apply import apply as apply

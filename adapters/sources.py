@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
-from lampq.core.values.errors import LampqError
+from lampq.adapters.formats import MODEL_FORMATS
 
 _INDEX = ".index.json"
 # What preprocessing and tokens are read from.
@@ -24,7 +23,7 @@ def model_files(source: str | Path) -> tuple[Path, ...]:
     if not path.exists():
         return function_files(str(source))
     beside = (path.with_name(name) for name in _BESIDE)
-    return (path, *(file for file in beside if file.is_file()), *_external_data(path))
+    return (path, *(file for file in beside if file.is_file()), *_further_files(path))
 
 
 def weight_files(source: str | Path) -> tuple[Path, ...]:
@@ -46,12 +45,7 @@ def function_files(source: str) -> tuple[Path, ...]:
     return (Path(place),) if colon and place.endswith(".py") else ()
 
 
-def _external_data(path: Path) -> tuple[Path, ...]:
-    if path.suffix.lower() != ".onnx":
-        return ()
-    # What keeps the model from being read is said when it is.
-    with contextlib.suppress(LampqError, ImportError):
-        from lampq.adapters.onnx.container import Container
-
-        return tuple(file.path for file in Container(path).files.values())
-    return ()
+def _further_files(path: Path) -> tuple[Path, ...]:
+    """What the format of a file says belongs to it; packages are not asked before a model is read."""
+    forms = MODEL_FORMATS.loaded.values()
+    return tuple(file for form in forms if form.has_ending(path) for file in form.beside(path))

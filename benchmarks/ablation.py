@@ -20,7 +20,7 @@ import report
 import lampq
 from lampq import solvers
 from lampq.core.allocating.allocation import build_problem, uniform_choice
-from lampq.core.allocating.scores import predicted_damage
+from lampq.core.allocating.predicted_damage import predicted_damage
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.interaction import profile_interaction
 from lampq.core.measuring.measure import measure_plan, quantized_weights

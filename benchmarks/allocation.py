@@ -19,7 +19,7 @@ import report
 import lampq
 from lampq import solvers
 from lampq.core.allocating.allocation import build_problem, uniform_choice
-from lampq.core.allocating.scores import predicted_damage
+from lampq.core.allocating.predicted_damage import predicted_damage
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.interaction import Interaction, profile_interaction

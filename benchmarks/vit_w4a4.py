@@ -18,10 +18,10 @@ import report
 import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
+from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.reference import measure_reference
-from lampq.core.planning.lampq_mode import equal_widths
 from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
 from lampq.verbs.best_plan import best_plan

@@ -11,7 +11,7 @@ from lampq.adapters.sources import data_files, model_files, weight_files
 from lampq.core.values.errors import RecordError
 from lampq.core.values.files import read_json
 from lampq.core.values.outputs import Output, refuse_clashes
-from lampq.verbs.formats import MARKER
+from lampq.verbs.formats import folder_marker
 
 Written: TypeAlias = Callable[[Path], Sequence[Output]]
 """From an argument to the files that it stands for."""
@@ -29,7 +29,7 @@ def profile_pair(path: Path) -> Sequence[Output]:
 
 def model_or_folder(path: Path) -> Sequence[Output]:
     """A quantized model: a file, or the folder of a Hugging Face model."""
-    return (Output(path=path, marker=MARKER),)
+    return (Output(path=path, marker=folder_marker(path)),)
 
 
 def profile_files(path: str | Path) -> tuple[Path, ...]:

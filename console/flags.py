@@ -7,16 +7,17 @@ import re
 from pathlib import Path
 
 from lampq.console import clashes
+from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.head import ROLES
 from lampq.core.values.measurement import CONTAINERS
-from lampq.core.values.modes import AUTO, MODES
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import AUTO
 from lampq.core.values.shard import Shard
 from lampq.verbs.formats import FORMATS
 
@@ -60,6 +61,15 @@ def reading(sub: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=ROLE[:WEIGHT]",
         help=f"judge an output or inner tensor as {', '.join(ROLES)}; `lampq inspect` shows them (repeatable)",
+    )
+    sub.add_argument(
+        "--input-shape",
+        dest="input_shapes",
+        action="append",
+        default=[],
+        type=_shape,
+        metavar="[NAME=]3x32x32",
+        help="shape of a sample, where a PyTorch model has no data to tell it (repeatable, by name of the input)",
     )
     sub.add_argument(
         "--requantize",
@@ -184,6 +194,19 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
 
 
+def scores(sub: argparse.ArgumentParser) -> None:
+    """Tables beside lampq's own."""
+    sub.add_argument(
+        "--score",
+        dest="scores",
+        type=_lampq(_mode),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure the tables of this score of an installed package too (repeatable)",
+    )
+
+
 def shard(sub: argparse.ArgumentParser) -> None:
     """A part of the data."""
     sub.add_argument(
@@ -274,9 +297,10 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     group = sub.add_argument_group("search")
     group.add_argument(
         "--mode",
-        choices=[AUTO, *MODES],
+        type=_lampq(_mode),
         default=AUTO,
-        help="score (auto: the best measured)",
+        metavar="NAME",
+        help=f"score: auto (the best measured), {', '.join(SCORES.loaded)}, or one of an installed package",
     )
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
@@ -345,6 +369,11 @@ def _lampq(parse):
     return convert
 
 
+def _mode(text: str) -> str:
+    """The name of a score. Packages are asked for those that are not lampq's own."""
+    return text if text == AUTO else score(text).name
+
+
 def count(text: str) -> int:
     """A number of samples."""
     value = int(text)
@@ -368,6 +397,17 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError as err:
         raise argparse.ArgumentTypeError(f"{text!r}: write an image size like 224 or 224x224") from err
     return size
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sides = text.rpartition("=")
+    try:
+        shape = tuple(int(side) for side in sides.lower().split("x"))
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a shape like 3x32x32 or tokens=16") from err
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: every side of a shape is at least 1")
+    return name, shape
 
 
 def _numbers(text: str) -> tuple[float, ...]:

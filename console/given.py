@@ -42,7 +42,8 @@ def read_model(args: Namespace) -> Model:
             raise AdapterError(f"--kind {text!r}: write PATTERN=KIND with a kind of {', '.join(KINDS)}")
         kinds[pattern] = kind
     chosen = outputs(args)
-    return judged(adapters.read(args.model, kinds=kinds or None, **read_options(args, args.model)), chosen)
+    own = {"kinds": kinds} if kinds else {}
+    return judged(adapters.read(args.model, **own, **read_options(args, args.model)), chosen)
 
 
 def outputs(args: Namespace) -> list[HeadChoice]:
@@ -61,7 +62,15 @@ def read_options(args: Namespace, model: str) -> dict[str, Any]:
         AdapterError: The model takes no checkpoint.
     """
     anew = {"requantize": True} if args.requantize else {}
-    return {**anew, **weights_of(model, args.weights)}
+    return {**anew, **_shapes_of(args, model), **weights_of(model, args.weights)}
+
+
+def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:
+    if not args.input_shapes:
+        return {}
+    if not adapters.format_of(model).takes_shapes(model):
+        raise AdapterError(f"--input-shape goes with a PyTorch model; {model} says the shapes of its inputs")
+    return {"input_shape": dict(args.input_shapes)}
 
 
 def weights_of(model: str, weights: str | None) -> dict[str, str]:
@@ -72,7 +81,7 @@ def weights_of(model: str, weights: str | None) -> dict[str, str]:
     """
     if weights is None:
         return {}
-    if model.endswith(".json") or adapters.detect(model) != "factory":
+    if model.endswith(".json") or not adapters.format_of(model).is_code(model):
         raise AdapterError(f"--weights goes with a factory; {model} is no factory and holds its own")
     return {"weights": weights}
 
@@ -118,6 +127,7 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         only=args.only,
         labels=data.labels() if data is not None and args.fisher == EMPIRICAL else None,
         data_summary={} if data is None else data.summary(),
+        scores=tuple(vars(args).get("scores", ())),
     )
 
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from lampq.adapters import format_named
+from lampq.adapters.format import OPERATORS
 from lampq.conversions import document, expressions
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.target import Target
@@ -93,7 +95,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
 
 
 def _model(target: Target) -> TfliteModel:
-    if target.model is None or target.model.format != "tflite":
+    if target.model is None or format_named(target.model.format).addresses != OPERATORS:
         raise PlanError("a recipe names operators of a TFLite file; give it with --model")
     return cast("TfliteModel", target.model)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lampq.adapters import format_named
+from lampq.adapters.format import NODES
 from lampq.conversions import document
 from lampq.conversions.entry import AnyLayer, Entry, Foreign, Widths
 from lampq.conversions.modules import CONVOLUTION, LINEAR, module_path
@@ -30,7 +32,7 @@ _SMALLEST_SCALE = 1e-12
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     """The parameter of a PyTorch model, the initializer of an ONNX model."""
-    if target.model is not None and target.model.format == "onnx":
+    if target.model is not None and format_named(target.model.format).addresses == NODES:
         return (initializer(layer, target),)
     return (f"{module_path(layer, target, LINEAR, CONVOLUTION)}.weight",)
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
+from lampq.adapters import format_named
+from lampq.adapters.format import MODULES
 from lampq.conversions.entry import AnyLayer, NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
+
+if TYPE_CHECKING:
+    from lampq.adapters.torch.model import TorchModel
 
 LINEAR, CONVOLUTION, EMBEDDING = "Linear", "Conv2d", "Embedding"
 # nn.MultiheadAttention keeps q, k and v in a parameter of its own, which is no module.
@@ -39,11 +46,11 @@ def module_path(layer: AnyLayer, target: Target, *classes: str) -> str:
 
 def _asked(layer: AnyLayer, target: Target, classes: tuple[str, ...]) -> str:
     model = target.model
-    parameters = getattr(model, "parameters", None)
-    if model is None or model.format != "torch" or parameters is None:
+    if model is None or format_named(model.format).addresses != MODULES:
         raise PlanError("modules are known of PyTorch models alone; give such a model, or none")
-    path, _, last = parameters[layer.name].rpartition(".")
-    found = type(model.module.get_submodule(path)).__name__  # type: ignore[attr-defined]
+    model = cast("TorchModel", model)
+    path, _, last = model.parameters[layer.name].rpartition(".")
+    found = type(model.module.get_submodule(path)).__name__
     if last != "weight":
         raise NoPlaceError(f"a packed parameter of {found}, which no module of its own holds")
     if found not in classes and found != "NonDynamicallyQuantizableLinear":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from lampq.adapters import format_named
+from lampq.adapters.format import NODES
 from lampq.conversions.entry import AnyLayer, NoPlaceError
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
@@ -20,7 +22,7 @@ def site(layer: AnyLayer, target: Target) -> Site:
         PlanError: The model is no ONNX model, or there is none.
     """
     model = target.model
-    if model is None or model.format != "onnx":
+    if model is None or format_named(model.format).addresses != NODES:
         raise PlanError("this configuration names nodes or tensors of an ONNX file; give it with --model")
     return next(s for s in cast("OnnxModel", model).sites if s.name == layer.name)
 

@@ -280,6 +280,12 @@ TEXTS = [
         task="BertForTokenClassification",
     ),
     case(
+        "token classes by the product they end in",
+        [out("output", N, N, 9, by="Gemm")],
+        "classes:-1@attention_mask",
+        inputs=TEXT,
+    ),
+    case(
         "masked words",
         [out("logits", N, N, 30522, by="Add")],
         "classes:-1@attention_mask",

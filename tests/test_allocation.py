@@ -36,7 +36,7 @@ def test_a_plan_is_optimal_and_within_its_budget(seed, bits, mode):
     profile = make_profile(seed, **SMALL)
     plan = lampq.plan(profile, average_bits=bits, mode=mode)
     assert plan.average_bits <= float(bits)
-    cost = profile.kl if mode == "kl" else lampq.core.allocating.scores.fisher_scores(profile)
+    cost = profile.kl if mode == "kl" else lampq.core.allocating.scores.fisher.fisher_scores(profile)
     resource = profile.sizes[:, None] * profile.weight_bits
     limit = float(bits) * profile.sizes.sum()
     assert plan.predicted_kl == pytest.approx(brute_force(profile, cost, limit, resource))

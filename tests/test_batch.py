@@ -140,3 +140,10 @@ def test_batches_that_do_not_fit_have_no_difference():
 def test_a_function_is_applied_to_every_array():
     assert texts((2, 3), (1, 4)).map(np.zeros_like).groups[1]["x"].tolist() == [[0, 0, 0, 0]]
     assert repr(Batch.of(np.zeros((2, 3)))) == "Batch(x float64[2, 3])"
+
+
+def test_arrays_take_other_names():
+    batch = Batch([{"x": np.zeros((2, 3))}, {"x": np.ones((1, 4))}])
+    assert batch.renamed({"x": "image"}).names == ("image",)
+    assert batch.renamed({"y": "image"}).names == ("x",)
+    assert batch.renamed({"x": "image"}).sizes == (2, 1)

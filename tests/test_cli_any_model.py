@@ -8,6 +8,7 @@ import pytest
 from two_inputs_model import TwoInputsModel, samples
 
 import lampq
+from lampq.adapters import MODEL_FORMATS, ModelFormat, register
 from lampq.cli import main
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
 
@@ -30,8 +31,8 @@ def model(monkeypatch, tmp_path):
         options.append(given)
         return TwoInputsModel()
 
-    monkeypatch.setattr("lampq.adapters.read", read)
-    monkeypatch.setattr("lampq.adapters.detect", lambda path: "numpy")
+    monkeypatch.setattr(MODEL_FORMATS, "_added", {})
+    register(ModelFormat(name="numpy", endings=(".numpy",), read=read))
     monkeypatch.chdir(tmp_path)
     batch = samples()
     np.savez("both.npz", pixels=batch["pixels"], text=batch["text"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import threading
 from collections import Counter
@@ -72,11 +73,15 @@ def test_folders_that_are_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def with_threads(data, threads):
+    return dataclasses.replace(data, reader=dataclasses.replace(data.reader, threads=threads))
+
+
 def test_batches_are_the_same_for_every_size_and_number_of_threads(classes):
-    whole = read_data(classes, input_spec=TINY, threads=1).load()
+    whole = with_threads(read_data(classes, input_spec=TINY), 1).load()
     for size in (1, 2, 4, 9, 100):
         for threads in (1, 4):
-            batches = list(read_data(classes, input_spec=TINY, threads=threads).batches(size))
+            batches = list(with_threads(read_data(classes, input_spec=TINY), threads).batches(size))
             assert [b.samples for b in batches] == [min(size, 9 - i) for i in range(0, 9, size)]
             np.testing.assert_array_equal(np.concatenate([b.inputs for b in batches]), whole.inputs["x"])
             np.testing.assert_array_equal(np.concatenate([b.labels for b in batches]), whole.labels)
@@ -85,7 +90,7 @@ def test_batches_are_the_same_for_every_size_and_number_of_threads(classes):
 def test_no_more_than_three_batches_are_read_at_once(tmp_path):
     for index in range(60):
         save(tmp_path / f"{index:02}.png", picture(index))
-    data = read_data(tmp_path, input_spec=TINY, threads=4)
+    data = with_threads(read_data(tmp_path, input_spec=TINY), 4)
     for step, _ in enumerate(data.batches(5)):
         assert len(data.reader.digests) <= 5 * (step + 3)
     assert len(data.reader.digests) == 60

@@ -236,6 +236,18 @@ def test_a_number_fills_an_input_of_known_shape():
     assert found.inputs()["orig_size"].tolist() == [[8, 8], [8, 8]]
 
 
+def test_a_number_fills_the_length_of_the_text_beside_it():
+    made = {"input_ids": np.zeros((3, 5), np.int64)}
+    found = from_arrays(made, input_specs=[IDS, MASK], constants={"attention_mask": 1}).inputs()
+    assert found["attention_mask"].tolist() == [[1] * 5] * 3
+    with pytest.raises(
+        AdapterError, match=r"attention_mask int64.* has no length of its own and none of another"
+    ):
+        from_arrays(
+            arrays()["pixel_values"], input_specs=[PIXELS, MASK], constants={"attention_mask": 1}
+        ).inputs()
+
+
 def test_an_array_for_a_fixed_input_is_one_too_many(tmp_path):
     np.savez(
         tmp_path / "d.npz", image=np.zeros((2, 3, 8, 8), np.float32), orig_size=np.ones((2, 2), np.int64)

@@ -140,6 +140,16 @@ def test_texts_that_are_refused(model, name, content, message):
     assert name in str(caught.value)
 
 
+def test_texts_beyond_all_bounds(model):
+    for name, content, message in [
+        ("t.txt", "w1\n" * 1_000_001, "more than 1,000,000 lines"),
+        ("t.jsonl", "[" * 100_000, "line 1 is no JSON"),
+    ]:
+        with pytest.raises(AdapterError, match=message) as caught:
+            read_data(write(model, name, content), input_specs=[IDS], model=model)
+        assert len(str(caught.value)) < 500
+
+
 def test_a_file_that_is_no_text(model):
     (model.parent / "t.txt").write_bytes(b"\xff\xfe\xfa\xfb\x80")
     with pytest.raises(AdapterError, match="no UTF-8 text"):

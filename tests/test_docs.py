@@ -138,7 +138,8 @@ def test_the_adapter_of_the_document_is_the_example():
 
 
 @pytest.mark.parametrize(
-    "name", ["npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "torch_vit"]
+    "name",
+    ["npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "custom_score", "torch_vit"],
 )
 def test_examples_run(name, tmp_path):
     run = subprocess.run(
@@ -152,6 +153,13 @@ def test_examples_run(name, tmp_path):
 
 
 def test_every_example_is_listed_and_run_or_trains():
-    tested = {"npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "torch_vit"}
+    tested = {
+        "npz_adapter",
+        "onnx_from_scratch",
+        "latency_table",
+        "many_machines",
+        "custom_score",
+        "torch_vit",
+    }
     # Training takes a minute; tests/test_demo_assets.py looks at what it made.
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {*tested, "train_digits_vit"}

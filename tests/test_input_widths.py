@@ -10,7 +10,8 @@ from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
-from lampq.core.allocating.scores import fisher_scores, lampq_scores
+from lampq.core.allocating.scores.fisher import fisher_scores
+from lampq.core.allocating.scores.lampq import lampq_scores
 from lampq.core.measuring.divergence import kl_divergence, second_order_kl
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.values.budget import Budget

@@ -234,7 +234,7 @@ def test_no_model_is_refused_for_what_goes_in_and_comes_out(tmp_path, change):
     assert [site.name for site in model.sites] == ([] if unused else ["fc0", "fc1"])
     assert any(head.judged for head in model.heads) is not unused
     if unused:
-        with pytest.raises(AdapterError, match="has no output that can be judged"):
+        with pytest.raises(AdapterError, match="has no output to judge"):
             model.run(normal(2, 16))
 
 

@@ -194,7 +194,7 @@ def test_what_cannot_be_judged_is_said_in_one_line(tmp_path):
     with pytest.raises(AdapterError, match="has no output or tensor 'w'; its outputs are y"):
         model.with_heads([HeadChoice(name="w", role="values")])
     nothing = model.with_heads([HeadChoice(name="scores", role="ignore")])
-    with pytest.raises(AdapterError, match="no output that can be judged"):
+    with pytest.raises(AdapterError, match="no output to judge"):
         nothing.run(normal(2, 16))
     assert [layer.name for layer in nothing.layers()] == ["w"]
 

@@ -184,21 +184,20 @@ def test_formats_are_told_apart(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"\0\0\0\0TFL3")
     (tmp_path / "lite").write_bytes(b"\0\0\0\0TFL3")
     (tmp_path / "x.pt2").write_bytes(b"PK")
-    assert adapters.detect(exported("vit", "legacy")) == "onnx"
-    assert adapters.detect(tmp_path) == "hugging_face"
-    assert adapters.detect(tmp_path / "x.tflite") == adapters.detect(tmp_path / "lite") == "tflite"
-    assert adapters.detect(tmp_path / "x.pt2") == "pt2"
-    assert adapters.detect("package.module:build") == "factory"
+    assert adapters.format_of(exported("vit", "legacy")).name == "onnx"
+    assert {adapters.format_of(tmp_path / name).name for name in ("x.tflite", "lite")} == {"tflite"}
+    sources = (tmp_path, tmp_path / "x.pt2", "package.module:build", "timm:vit")
+    assert {adapters.format_of(source).name for source in sources} == {"torch"}
     for name, message in {"x.pth": "weights only", "x.jpg": "no known format"}.items():
         (tmp_path / name).write_bytes(b"\0" * 20)
         with pytest.raises(AdapterError, match=message):
-            adapters.detect(tmp_path / name)
+            adapters.format_of(tmp_path / name)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(AdapterError, match=r"without config\.json"):
-        adapters.detect(empty)
+        adapters.format_of(empty)
     with pytest.raises(AdapterError, match="no such file"):
-        adapters.detect(tmp_path / "gone.onnx")
+        adapters.format_of(tmp_path / "gone.onnx")
 
 
 def test_the_common_entrance_reads_onnx(tmp_path):

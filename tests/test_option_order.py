@@ -12,7 +12,7 @@ import lampq
 from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.allowed import allowed_options
 from lampq.core.allocating.limits import bit_operations
-from lampq.core.allocating.scores import predicted_damage
+from lampq.core.allocating.predicted_damage import predicted_damage
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, LampqError, RecordError
 from lampq.core.values.option import Option

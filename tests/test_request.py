@@ -37,7 +37,7 @@ def test_a_budget_alone_is_a_request_and_limits_join_it():
     [
         (Budget(average_bits=3), {"average_bits": 4}, "average_bits is given twice"),
         (Budget(average_bits=3), {"budget": Budget(average_bits=4)}, "the budget is given twice"),
-        (None, {"mode": "magic"}, "mode 'magic' is none of auto, superposition"),
+        (None, {"mode": 3}, "mode 3 is neither a score nor the name of one"),
         (None, {"seed": -1}, "seed -1, rounds 3: must be at least 0"),
         (None, {"time_limit_s": float("nan")}, "time limit nan"),
         (None, {"pins": "head=8"}, r"give a list of texts, such as \['head=8'\]"),
@@ -89,7 +89,7 @@ def test_plans_of_before_requests_were_kept_are_read():
     assert asked(dataclasses.replace(old, mode="uniform", budget={})) == Request()
 
 
-@pytest.mark.parametrize("change", [{"seed": -1}, {"recipe": {"gamma": 0.5}}, {"mode": "magic"}, {"pins": 3}])
+@pytest.mark.parametrize("change", [{"seed": -1}, {"recipe": {"gamma": 0.5}}, {"mode": 3}, {"pins": 3}])
 def test_a_damaged_request_is_refused(change):
     data = lampq.plan(make_profile(**SMALL), average_bits=4).to_json()
     data["request"] |= change

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core.allocating.scores import automatic_mode, fisher_scores, lampq_scores, predicted_damage
+from lampq.core.allocating.predicted_damage import predicted_damage
+from lampq.core.allocating.scores import automatic
+from lampq.core.allocating.scores.fisher import fisher_scores
+from lampq.core.allocating.scores.lampq import lampq_scores
 from lampq.core.values.errors import RecordError
 from lampq.core.values.recipe import Recipe
 
@@ -61,10 +64,10 @@ def test_modes_that_need_data_say_so(mode):
 
 
 def test_the_automatic_mode_uses_the_best_measurement():
-    assert automatic_mode(make_profile()) == "superposition"
-    assert automatic_mode(make_profile().with_tables(logit_delta=None)) == "kl"
-    assert automatic_mode(make_profile().with_tables(logit_delta=None, kl=None)) == "fisher"
-    assert automatic_mode(make_profile(data=False)) == "error"
+    assert automatic(make_profile()).name == "superposition"
+    assert automatic(make_profile().with_tables(logit_delta=None)).name == "kl"
+    assert automatic(make_profile().with_tables(logit_delta=None, kl=None)).name == "fisher"
+    assert automatic(make_profile(data=False)).name == "error"
 
 
 def test_relative_error_needs_no_data_and_ignores_the_scale_of_a_layer():

@@ -263,9 +263,9 @@ def test_weights_that_are_no_numbers_are_named(tmp_path):
 
 def test_unknown_layers_are_refused():
     model = read(fixture("vit"))
-    with pytest.raises(AdapterError, match="no layer x"):
+    with pytest.raises(AdapterError, match="no layer 'x'"):
         model.weight("x")
-    with pytest.raises(AdapterError, match=r"shape \(10, 32\), the array given for it \(2, 2\)"):
+    with pytest.raises(AdapterError, match=r"shape \(10, 32\), its new weight \(2, 2\)"):
         model.with_weights({"head": np.ones((2, 2))})
 
 

@@ -169,11 +169,33 @@ def test_what_is_no_program(tmp_path):
 
 def test_a_program_of_two_inputs(tmp_path):
     class Two(torch.nn.Module):
-        def forward(self, x, y):
-            return x + y
+        def __init__(self):
+            super().__init__()
+            self.line = torch.nn.Linear(16, 8)
 
-    torch.export.save(torch.export.export(Two(), (torch.ones(2, 3), torch.ones(2, 3))), tmp_path / "a.pt2")
-    refuse(tmp_path / "a.pt2", "takes 2 inputs")
+        def forward(self, x, *, y):
+            return self.line(x), y * 2
+
+    net = Two()
+    program = torch.export.export(net, (torch.ones(2, 16),), {"y": torch.ones(2, 3)})
+    torch.export.save(program, tmp_path / "a.pt2")
+    model = adapters.read(tmp_path / "a.pt2")
+    assert [str(spec) for spec in model.input_specs] == ["x float32[2x16]", "y float32[2x3]"]
+    given = {"x": torch.randn(5, 16).numpy(), "y": torch.randn(5, 3).numpy()}
+    with torch.no_grad():
+        expected = net(torch.from_numpy(given["x"]), y=torch.from_numpy(given["y"]))
+    outputs = model.run(given)
+    torch.testing.assert_close(torch.from_numpy(outputs["output_0"]), expected[0])
+    assert [layer.name for layer in model.layers()] == ["line"]
+
+
+def test_a_program_of_other_things_than_tensors(tmp_path):
+    class Scaled(torch.nn.Module):
+        def forward(self, x, factor):
+            return x * factor
+
+    torch.export.save(torch.export.export(Scaled(), (torch.ones(2, 3), 3)), tmp_path / "a.pt2")
+    refuse(tmp_path / "a.pt2", "takes 3 beside batches of samples")
 
 
 def test_a_division_that_would_end_the_process_is_refused(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 import torch
 import torchvision_ops  # noqa: F401
 import transformers
+from safetensors import safe_open
 from torch_models import fisher_of
 
+import lampq.adapters.torch
 from lampq import adapters
 from lampq.adapters.torch import hugging_face, load_quantized
 from lampq.core.allocating.allocation import build_plan
@@ -46,7 +48,7 @@ KINDS = {
     "deit": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "head": 1},
     "swin": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "linear": 1, "head": 1},
     "bert": {"q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "linear": 1, "head": 1},
-    "backbone": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2},
+    "backbone": {"patch_embed": 1, "q": 2, "k": 2, "v": 2, "proj": 2, "fc1": 2, "fc2": 2, "linear": 1},
 }
 
 
@@ -81,19 +83,21 @@ def logits(module, name, batch):
         if name == "bert":
             return module(input_ids=inputs, attention_mask=(inputs != 0).long()).logits.numpy()
         output = module(inputs)
-        return (output.logits if "logits" in output else output.last_hidden_state.mean(1)).numpy()
+        return (output.logits if "logits" in output else output.last_hidden_state).numpy()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_directories_run_as_the_library_runs_them(folders, name):
     model = adapters.read(folders / name)
     batch = make_batch(name)
-    np.testing.assert_allclose(
-        model.run(batch), logits(plain(folders / name, name), name, batch), rtol=1e-5, atol=1e-6
-    )
+    outputs = model.run(batch)
+    expected = logits(plain(folders / name, name), name, batch)
+    np.testing.assert_allclose(outputs[outputs.names[0]], expected, rtol=1e-5, atol=1e-6)
     assert model.format == "torch"
     assert model.grid == "mid_tread"
-    assert model.input_spec.shape == ((None, None) if name == "bert" else (None, 3, 32, 32))
+    # Windows take any image, position embeddings those of their own size.
+    sides = (None, None) if name == "swin" else (32, 32)
+    assert model.input_spec.shape == ((None, None) if name == "bert" else (None, 3, *sides))
     kinds = [layer.kind for layer in model.layers()]
     assert {kind: kinds.count(kind) for kind in kinds} == KINDS[name]
 
@@ -215,3 +219,55 @@ def test_other_folders_are_kept_even_with_force(folders, tmp_path):
     with pytest.raises(OutputExistsError, match=r"folder without config\.json, and is kept"):
         apply(model, mixed_plan(model), other, force=True)
     assert (other / "cat.jpg").read_text() == "dear"
+
+
+def test_masks_of_the_data_count_and_are_guessed_from_padding_where_there_are_none(folders):
+    model = adapters.read(folders / "bert")
+    batch = make_batch("bert")
+    mask = (batch != 0).astype(np.int64)
+    given = {"input_ids": batch, "attention_mask": mask}
+    fed = model.with_examples(given)
+    np.testing.assert_allclose(np.asarray(fed.run(given)), np.asarray(model.run(batch)), rtol=1e-5, atol=1e-6)
+    assert [spec.name for spec in model.input_specs if not spec.optional] == ["input_ids"]
+    assert [spec.name for spec in fed.input_specs if not spec.optional] == ["input_ids", "attention_mask"]
+    # One tape serves masks with and without padding.
+    assert fed.runtime.obstacle is None
+    module = transformers.BertModel(transformers.BertConfig(**SMALL, vocab_size=50)).eval()
+    heads = lampq.adapters.torch.read(module).with_examples(given).heads
+    assert {head.name: head.mask for head in heads} == {
+        "last_hidden_state": "attention_mask",
+        "pooler_output": None,
+    }
+
+
+def test_a_text_and_image_model_takes_both(folders):
+    common = SMALL | {"projection_dim": 16}
+    config = transformers.CLIPConfig(
+        text_config=common | {"vocab_size": 50, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1},
+        vision_config=common | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    module = transformers.CLIPModel(config).eval()
+    ids = np.random.default_rng(0).integers(3, 49, (3, 8))
+    ids[:, -1] = 49
+    given = {"input_ids": ids, "pixel_values": make_batch("vit"), "attention_mask": np.ones((3, 8), np.int64)}
+    model = lampq.adapters.torch.read(module).with_examples(given)
+    outputs = model.run(given)
+    assert {head.name for head in model.heads if head.role == "direction"} == {"text_embeds", "image_embeds"}
+    assert set(outputs.names) == {"text_embeds", "image_embeds"}
+    with torch.no_grad():
+        expected = module(**{name: torch.from_numpy(array) for name, array in given.items()})
+    np.testing.assert_allclose(outputs["text_embeds"], expected.text_embeds, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs["image_embeds"], expected.image_embeds, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_stays_on_disk(folders, tmp_path):
+    source = tmp_path / "half"
+    plain(folders / "vit", "vit").to(torch.bfloat16).save_pretrained(source)
+    model = adapters.read(source)
+    path = apply(model, mixed_plan(model), tmp_path / "quantized").path
+    with safe_open(next(path.glob("*.safetensors")), framework="pt") as file:
+        types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert types["classifier.bias"] == "BF16"
+    assert types["vit.embeddings.position_embeddings"] == "BF16"

@@ -39,7 +39,7 @@ def test_weights_that_no_module_owns():
     assert reasons["scale"] == "used by mean"
 
 
-def test_a_tied_table_counts_once_and_tables_alone_only_on_request():
+def test_a_tied_table_counts_once_and_tables_alone_unless_refused():
     model, _ = read_named("tokens")
     (table, mix) = model.layers()
     assert (table.name, table.kind, table.shares) == ("embed", "head", ("embed",))
@@ -49,14 +49,15 @@ def test_a_tied_table_counts_once_and_tables_alone_only_on_request():
     class Lookup(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed = torch.nn.Embedding(20, 8)
+            self.embed = torch.nn.Embedding(600, 8)
 
         def forward(self, ids):
             return self.embed(ids).mean(1)
 
-    assert "embeddings=True" in dict(read(seeded(Lookup), input_shape=(6,)).skipped)["embed.weight"]
-    (layer,) = read(seeded(Lookup), input_shape=(6,), embeddings=True).layers()
-    assert (layer.name, layer.shape) == ("embed", (20, 8))
+    refused = read(seeded(Lookup), input_shape=(6,), embeddings=False)
+    assert "embeddings=True" in dict(refused.skipped)["embed.weight"]
+    (layer,) = read(seeded(Lookup), input_shape=(6,)).layers()
+    assert (layer.name, layer.shape) == ("embed", (600, 8))
 
 
 def test_layer_kinds_can_be_set():

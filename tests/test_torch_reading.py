@@ -12,7 +12,7 @@ from torch_models import MODELS, PackedViT, make_batch, seeded
 from lampq import adapters
 from lampq.adapters.torch import read
 from lampq.adapters.torch.checkpoint import load_state
-from lampq.adapters.torch.outputs import to_logits
+from lampq.adapters.torch.outputs import flatten
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.errors import AdapterError, RecordError
 
@@ -276,34 +276,21 @@ A, B = torch.arange(6.0).reshape(2, 3), torch.arange(24.0).reshape(2, 4, 3)
 
 
 @pytest.mark.parametrize(
-    ("output", "expected"),
+    ("output", "names"),
     [
-        (A, A),
-        ((A, B), A),
-        ({"aux": B, "logits": A}, A),
-        (Output(loss=None, logits=A), A),
-        (Output(pooled=A, last_hidden_state=B), B.mean(1)),
-        ({"pooled": A}, A),
-        ([None, (A,)], A),
-        (B.reshape(2, 3, 2, 2), B.reshape(2, 3, 4).mean(2)),
+        (A, ["output"]),
+        ((A, B), ["output_0", "output_1"]),
+        ({"aux": B, "logits": A}, ["aux", "logits"]),
+        (Output(loss=None, logits=A), ["logits"]),
+        ({"part": Output(pooled=A, last_hidden_state=B)}, ["part.pooled", "part.last_hidden_state"]),
+        ([None, (A, {"x": B})], ["output_1.0", "output_1.1.x"]),
+        ({"one": A, "again": A}, ["one"]),
+        ({"logits": A, "hidden_states": (A, B), "past_key_values": object()}, ["logits"]),
+        ({"text": "x"}, []),
     ],
 )
-def test_logits_are_found_in_any_output(output, expected):
-    assert torch.equal(to_logits(output), expected)
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ({"text": "x"}, "dict without a tensor"),
-        (A.long(), "int64"),
-        (A[:, 0], "shape"),
-        (A[:, :1], "two or more"),
-    ],
-)
-def test_outputs_without_logits(output, words):
-    with pytest.raises(AdapterError, match=words):
-        to_logits(output)
+def test_every_tensor_of_an_output_has_a_name(output, names):
+    assert list(flatten(output)) == names
 
 
 def test_inputs_that_do_not_fit_say_what_the_model_objects_to():
@@ -320,12 +307,11 @@ def test_logits_that_are_not_finite():
     model = read(MODELS["packed"][0](), input_shape=(3, 8, 8))
     batch = make_batch((3, 8, 8))
     batch[2] = np.inf
-    with pytest.raises(RecordError, match=r"output logits .* \(first for sample 2"):
+    with pytest.raises(RecordError, match=r"output output .* \(first for sample 2"):
         measure_reference(model, batch)
 
 
 def test_a_model_without_weights_to_quantize():
     model = read(seeded(torch.nn.Linear, 4, 4), input_shape=(4,))
     assert np.asarray(model.run(np.zeros((2, 4), np.float32))).shape == (2, 4)
-    with pytest.raises(AdapterError, match="no weights to quantize"):
-        model.layers()
+    assert model.layers() == ()

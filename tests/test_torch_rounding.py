@@ -187,7 +187,7 @@ def test_bad_input():
     grid = ActivationGrid.from_range(-1, 1, 4)
     with pytest.raises(AdapterError, match=r"no product nowhere; it has transformer"):
         model.with_products({"nowhere": grid})
-    with pytest.raises(AdapterError, match="no layer nowhere"):
+    with pytest.raises(AdapterError, match="no layer 'nowhere'"):
         model.with_weights({"nowhere": Setting(activation=grid)})
     with pytest.raises(RecordError, match=r"activations at patch_embed\.weight are not finite"):
         model.calibrate(np.full_like(make_batch((3, 8, 8)), np.nan))

@@ -17,19 +17,19 @@ def recorded(name, batch, grad=False):
     module = MODELS[name][0]()
     weights = {n: t.detach() for n, t in (*module.named_parameters(), *module.named_buffers())}
 
-    def forward(weights, batch):
-        return torch.func.functional_call(module, dict(weights), (batch,))
+    def forward(weights, inputs):
+        return {"y": torch.func.functional_call(module, dict(weights), (inputs["x"],))}
 
     trainable = dict(module.named_parameters())
     leaves = {n: t.clone().requires_grad_(n in trainable) for n, t in weights.items()}
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.set_grad_enabled(grad):
-            tape, logits = record(forward, leaves if grad else weights, batch, module=module)
-            expected = forward(weights, other_batch(name)).detach()
+            tape, outputs = record(forward, leaves if grad else weights, {"x": batch}, module=module)
+            expected = forward(weights, {"x": other_batch(name)})["y"].detach()
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
-    return module, weights, tape, logits, expected
+    return module, weights, tape, outputs["y"], expected
 
 
 def other_batch(name):
@@ -44,8 +44,8 @@ def test_a_replay_gives_the_very_numbers_of_the_module(name, grad):
     assert tape.obstacle is None
     assert tape.random is None
     with torch.no_grad():
-        assert torch.equal(tape.run(weights, batch.clone()), logits)
-        found = tape.run(weights, other_batch(name))
+        assert torch.equal(tape.run(weights, {"x": batch.clone()})["y"], logits)
+        found = tape.run(weights, {"x": other_batch(name)})["y"]
     # Without gradients torch may pick another kernel for the module itself, and round differently.
     assert torch.allclose(found, expected, atol=1e-6) if grad else torch.equal(found, expected)
 
@@ -59,9 +59,9 @@ def test_values_kept_at_any_cut_finish_right_again_and_again(name):
     assert sum(cuts) > len(cuts) / 2
     with torch.no_grad():
         for cut in [i for i, possible in enumerate(cuts) if possible]:
-            values = tape.play(tape.start(weights, batch), end=cut)
+            values = tape.play(tape.start(weights, {"x": batch}), end=cut)
             for _ in range(2):
-                assert torch.equal(tape.play(values, begin=cut)[tape.output], logits)
+                assert torch.equal(tape.results(tape.play(values, begin=cut))["y"], logits)
 
 
 def test_operators_in_place_rule_cuts_out():
@@ -71,9 +71,10 @@ def test_operators_in_place_rule_cuts_out():
     with torch.no_grad():
         wrong = []
         for cut in [i for i, possible in enumerate(tape.cuts()) if not possible]:
-            values = tape.play(tape.start(weights, torch.from_numpy(make_batch((3, 8, 8)))), end=cut)
+            images = torch.from_numpy(make_batch((3, 8, 8)))
+            values = tape.play(tape.start(weights, {"x": images}), end=cut)
             tape.play(values, begin=cut)
-            wrong.append(not torch.equal(tape.play(values, begin=cut)[tape.output], logits))
+            wrong.append(not torch.equal(tape.results(tape.play(values, begin=cut))["y"], logits))
     assert any(wrong)
 
 
@@ -81,7 +82,7 @@ def test_gradients_flow_through_a_replay():
     batch = torch.from_numpy(make_batch((3, 8, 8)))
     module, weights, tape, _, _ = recorded("packed", batch, grad=True)
     leaves = {n: t.clone().requires_grad_() for n, t in weights.items()}
-    tape.run(leaves, batch).square().sum().backward()
+    tape.run(leaves, {"x": batch})["y"].square().sum().backward()
     module(batch).square().sum().backward()
     for name, parameter in module.named_parameters():
         torch.testing.assert_close(leaves[name].grad, parameter.grad, rtol=1e-4, atol=1e-5)

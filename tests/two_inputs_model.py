@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from lampq.core.quantizing.coding import Coding
-from lampq.core.readouts.choice import chosen_head
+from lampq.core.readouts.choice import chosen_heads
 from lampq.core.readouts.inference import infer_heads
 from lampq.core.values.batch import Batch
-from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
@@ -72,16 +71,9 @@ class TwoInputsModel:
 
     def with_heads(self, choices):
         other = copy.copy(self)
-        specs = {spec.name: spec for spec in self.output_specs}
-        for choice in choices:
-            if choice.name not in specs:
-                raise AdapterError(f"no output is called {choice.name}; there are {', '.join(specs)}")
-            other.heads = tuple(
-                chosen_head(choice, specs[head.name], self.input_specs, head)
-                if head.name == choice.name
-                else head
-                for head in other.heads
-            )
+        other.heads = chosen_heads(
+            choices, self.heads, self.output_specs, self.input_specs, whose=str(self.path)
+        )
         return other
 
     def run(self, batch):

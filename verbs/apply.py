@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lampq.adapters import format_named
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
@@ -75,6 +77,7 @@ def apply(
         AdapterError: The file cannot be written, or does not compute what it should; nothing is left behind.
     """
     out = Path(out)
+    model = model if batch is None else with_examples(model, batch)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
@@ -116,7 +119,7 @@ def fit_to(
         # A plan made for what can be stored.
         model, layers = stored, stored.layers()
         matching = match(known, layers, by_name=by_name)
-    if not matching.complete and not by_name and "tflite" in (model.format, plan.provenance.get("format")):
+    if not matching.complete and not by_name and _folds_norms(model, plan):
         # Converters fold the scale of a normalization into the layer behind it, which changes its weights.
         named = match(known, layers, by_name=True)
         folded = [layers[m.right[0]].name for m in named.matches if m.how == "name"]
@@ -126,7 +129,7 @@ def fit_to(
         namesakes = same_names(matching, known, layers)
         raise PlanError(
             f"the plan was made for another model: none of its {len(plan.layers)} layers is in {model.path.name}"
-            f"{'; its weights are random: give its checkpoint, --weights FILE' if model.path.suffix == '.py' else ''}"
+            f"{_random_hint(model)}"
             f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
     if not matching.complete and not partial:
@@ -156,6 +159,17 @@ def fit_to(
             f"store take the next wider place",
         )
     return dataclasses.replace(plan, layers=placed, notes=notes)
+
+
+def _folds_norms(model: Model, plan: Plan) -> bool:
+    """Whether a converter may have changed weights, on either side."""
+    names = (model.format, str(plan.provenance.get("format", "")))
+    return any(format_named(name).folds_norms for name in names)
+
+
+def _random_hint(model: Model) -> str:
+    random = format_named(model.format).random_weights(model)
+    return "; its weights are random: give its checkpoint, --weights FILE" if random else ""
 
 
 def _folded_note(names: Sequence[str]) -> str:

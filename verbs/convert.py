@@ -123,7 +123,7 @@ def read_quantized(path: str | Path, reference: Model | Profile | Plan | None = 
         try:
             return adapters.read(path).layers()
         except AdapterError:
-            # All is quantized.
+            # Some quantized files are no models for lampq.
             return ()
 
     return quantized.identified_plan(stored, Target.of(reference), label=label, floats=floats)

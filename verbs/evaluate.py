@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, input_batch, judged
+from lampq.core.measuring.reference import Reference, input_batch, judged, with_examples
 from lampq.core.readouts.comparison import HeadComparison, changed_share, compare_heads
 from lampq.core.values.batch import Batch, BatchLike, join
 from lampq.core.values.errors import AdapterError
@@ -84,6 +84,8 @@ def evaluate(
         RecordError: Logits are not finite.
         PlanError: The plan is for another model.
     """
+    model = with_examples(model, inputs)
+    reference = None if reference is None else with_examples(reference, inputs)
     if plan is not None:
         reference = model if reference is None else reference
         model = fake_quantize(model, plan, batch=calibration)
@@ -94,7 +96,7 @@ def evaluate(
     truth = None if reference is None else _truth(reference, data, batch_size)
     outputs, seconds = _outputs(model, data, batch_size, progress)
     if truth is not None:
-        _check_alike(outputs, truth.outputs)
+        _check_alike(outputs, truth)
         truth.checked(outputs, "the model")
     decided = (truth or _alone(model, outputs, data)).readout.decisions(outputs)
     top1, notes = (None, ()) if labels is None else _accuracy(labels, model, outputs, decided)
@@ -139,7 +141,9 @@ def _pieces(data: Batch, size: int) -> list[Batch]:
 
 
 def _truth(reference: Model, data: Batch, batch_size: int) -> Reference:
-    inputs = input_batch(reference, np.asarray(data) if len(data.names) == 1 else data)
+    specs = reference.input_specs
+    # The only input of both, whatever each calls it.
+    inputs = data.renamed({data.names[0]: specs[0].name}) if len(specs) == len(data.names) == 1 else data
     outputs, _ = _outputs(reference, inputs, batch_size, quiet)
     return judged(reference, inputs, outputs, "the reference")
 
@@ -148,15 +152,15 @@ def _alone(model: Model, outputs: Batch, data: Batch) -> Reference:
     return judged(model, data, outputs, "the model")
 
 
-def _check_alike(outputs: Batch, expected: Batch) -> None:
-    """Refuse a reference that gives something else."""
-    for mine, theirs in zip(outputs.groups, expected.groups, strict=True):
-        for name, array in mine.items():
-            if name not in theirs:
-                raise AdapterError(f"the reference has no output {name}; it has {', '.join(theirs)}")
-            if theirs[name].shape != array.shape:
+def _check_alike(outputs: Batch, truth: Reference) -> None:
+    """Refuse outputs that are not those which the reference is judged by."""
+    for mine, theirs in zip(outputs.groups, truth.outputs.groups, strict=True):
+        for name in (head.name for head in truth.readout.heads):
+            if name not in mine:
+                raise AdapterError(f"the reference has output {name}, the model {', '.join(mine)}")
+            if theirs[name].shape != mine[name].shape:
                 raise AdapterError(
-                    f"output {name} has shape {array.shape}, that of the reference {theirs[name].shape}"
+                    f"output {name} has shape {mine[name].shape}, that of the reference {theirs[name].shape}"
                 )
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from lampq import solvers
+from lampq.core.allocating.scores import score
 from lampq.core.measuring.measure import measure_activations
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
@@ -15,6 +16,7 @@ from lampq.core.values.batch import BatchLike
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.score import AUTO
 from lampq.core.values.tables import known_tables
 from lampq.verbs.profile import quantizable, rest_bytes, stored_bytes
 
@@ -36,7 +38,9 @@ def check_budget(model: Model, batch: BatchLike, request: Request, measurement: 
         PlanError: A pattern matches nothing, or pins a width that is not to be measured.
     """
     profile = _outline(model, batch, request, measurement)
-    feasible_problem(profile, profile.weight_error, request, solvers.solve, mode=request.mode)
+    # Which score `auto` stands for is known once there is a profile; none that it may brings pins along.
+    pins = () if request.mode == AUTO else score(request.mode).default_pins(profile)
+    feasible_problem(profile, profile.weight_error, request, solvers.solve, default_pins=pins)
 
 
 def _outline(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> Profile:

@@ -6,26 +6,19 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from lampq import adapters
+from lampq.adapters.format import ModelFolder, ends
 from lampq.adapters.sources import model_files
 from lampq.core.measuring.model import Model
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
-from lampq.core.values.input_spec import only_input
 from lampq.core.values.messages import listed
 from lampq.core.values.outputs import Output, refuse_clashes
 
-if TYPE_CHECKING:
-    from lampq.adapters.torch import TorchModel
-
-FORMATS = ("onnx",)
+FORMATS = tuple(dict.fromkeys(to for form in adapters.MODEL_FORMATS.loaded.values() for to in form.exports))
 """What models can be converted to."""
-_ENDINGS = {"onnx": (".onnx",), "tflite": (".tflite", ".lite"), "torch": (".safetensors",)}
-MARKER = "config.json"
-"""What a folder that a model is written to has in it, if it is one."""
 
 
 @contextlib.contextmanager
@@ -43,13 +36,13 @@ def converted(model: Model, to: str | None) -> Iterator[Model]:
     if to is None or to == model.format:
         yield model
         return
-    if (model.format, to) != ("torch", "onnx"):
+    export = adapters.format_named(model.format).exports.get(to)
+    if export is None:
         raise AdapterError(f"{model.path.name}: {model.format} models cannot be converted to {to} here")
-    from lampq.adapters.torch.onnx_export import export_onnx
-
+    ending = adapters.format_named(to).output_endings[0]
     with staging.temporary(Path(tempfile.gettempdir()), directory=True) as folder:
-        path = folder / f"{model.path.stem or 'model'}.onnx"
-        export_onnx(cast("TorchModel", model), path)
+        path = folder / f"{model.path.stem or 'model'}{ending}"
+        export(model, path)
         yield judged_alike(adapters.read(path), model)
 
 
@@ -78,11 +71,8 @@ def read_written(model: Model, out: Path) -> Model:
         model: The model; one made by a factory needs it again, as the file holds no code.
         out: The file.
     """
-    source = str(getattr(model, "source", ""))
-    if out.suffix == ".safetensors" and ":" in source and not source.startswith("timm:"):
-        shape = only_input(model.input_specs, source).shape[1:]
-        return judged_alike(adapters.read(source, weights=out, input_shape=shape), model)
-    return judged_alike(adapters.read(out), model)
+    reread = adapters.format_named(model.format).reread
+    return judged_alike(adapters.read(out) if reread is None else reread(model, out), model)
 
 
 def stored_as(model: Model, out: Path) -> Model:
@@ -91,9 +81,8 @@ def stored_as(model: Model, out: Path) -> Model:
     Raises:
         AdapterError: It has a place for none.
     """
-    if getattr(model, "hugging_face", False) and out.suffix == "":
-        return cast("Model", cast("TorchModel", model).for_folder())
-    return model
+    folder = _folder(model, out)
+    return model if folder is None else folder.packed(model)
 
 
 def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
@@ -104,20 +93,33 @@ def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
     left = [layer for layer in model.layers() if layer.name not in names]
     return (
         f"{len(left)} layers of {sum(layer.size for layer in left):,} weights stay float and are not counted, as "
-        f"folders cannot pack them ({listed([layer.name for layer in left])}); a .safetensors file can",
+        f"folders cannot pack them ({listed([layer.name for layer in left])}); a "
+        f"{adapters.format_named(model.format).output_endings[0]} file can",
     )
 
 
 def refuse_unwritable(model: Model, out: Path) -> None:
-    """Write a Hugging Face folder on trial, before anything is measured, where `out` is one.
+    """Write a folder on trial, before anything is measured, where `out` is one.
 
     Raises:
         AdapterError: It cannot be read back.
     """
-    if getattr(model, "hugging_face", False) and out.suffix == "":
-        from lampq.adapters.torch.writing import rehearse_folder
+    folder = _folder(model, out)
+    if folder is not None:
+        folder.rehearse(model, out)
 
-        rehearse_folder(cast("TorchModel", model), out)
+
+def _folder(model: Model, out: Path) -> ModelFolder | None:
+    """How the model is written as a folder, where `out` is one."""
+    folder = adapters.format_named(model.format).folder
+    return folder if folder is not None and folder.fits(model, out) else None
+
+
+def folder_marker(path: Path) -> str | None:
+    """What the folder of a model of any format has in it: of several formats, the one whose model is there."""
+    folders = [form.folder for form in adapters.MODEL_FORMATS.loaded.values() if form.folder is not None]
+    markers = [folder.marker for folder in folders]
+    return next((marker for marker in markers if (path / marker).is_file()), next(iter(markers), None))
 
 
 def size_bytes(path: Path) -> int:
@@ -126,23 +128,23 @@ def size_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def refuse_model_clashes(model: Model, out: Path, *others: Output, force: bool) -> None:
+def refuse_model_clashes(model: Model, out: Path, *beside: Output, force: bool) -> None:
     """`refuse_clashes` for a quantized model, whose name must say its format: Hugging Face models may be folders.
 
     Args:
         model: The model that is read.
         out: Where the quantized one goes.
-        others: What is written beside it.
+        beside: What is written beside it.
         force: Whether outputs may replace what is there.
 
     Raises:
         OutputExistsError: An output cannot be written, or is the model itself.
         AdapterError: The name says another format than the model's.
     """
-    folder = getattr(model, "hugging_face", False) and out.suffix == ""
-    endings = _ENDINGS.get(model.format, ())
-    if not folder and endings and out.suffix.lower() not in endings:
-        convert = ", or pass --to onnx" if model.format == "torch" else ""
-        raise AdapterError(f"{out}: this model is written as {endings[0]}; name such a file{convert}")
-    written = Output(path=out, marker=MARKER if folder else None)
-    refuse_clashes([written, *others], model_files(model.path), force=force)
+    form, folder = adapters.format_named(model.format), _folder(model, out)
+    endings = form.output_endings
+    if folder is None and endings and not ends(out, endings):
+        others = "".join(f", or pass --to {name}" for name in form.exports)
+        raise AdapterError(f"{out}: this model is written as {endings[0]}; name such a file{others}")
+    written = Output(path=out, marker=None if folder is None else folder.marker)
+    refuse_clashes([written, *beside], model_files(model.path), force=force)

@@ -72,15 +72,22 @@ def inspect(path: str | Path, outputs: Sequence[HeadChoice] = (), **read_options
             return _profile(Profile.read(Path(path)))
         return _plan(Plan.read(Path(path)))
     try:
-        return _model(judged(adapters.read(path, **read_options), outputs))
+        model = judged(adapters.read(path, **read_options), outputs)
+        stored = None if model.layers() else _quantized(path)
+        return _model(model) if stored is None else _stored(Path(path), stored)
     except AdapterError:
-        try:
-            stored = read_quantized(path)
-        except LampqError:
-            stored = None
+        stored = _quantized(path)
         if stored is None:
             raise
         return _stored(Path(path), stored)
+
+
+def _quantized(path: str | Path) -> Plan | None:
+    """What a file holds quantized, or None."""
+    try:
+        return read_quantized(path)
+    except LampqError:
+        return None
 
 
 def _model(model: Model) -> Listing:

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 
 import lampq
+from lampq.core.allocating.scores import score as score_named
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.pairs import measure_pairs
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.messages import listed
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.score import Score
 from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
@@ -62,9 +65,13 @@ def profile(
     measurement = Measurement.of(measurement, **choices)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
+    model = model if batch is None else with_examples(model, batch)
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
     (layers, kept), options = quantizable(model, measurement.selection), measurement.options
+    own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
+    if own and batch is None:
+        raise RecordError(f"mode {own[0].name} is measured on data; profile the model with --data")
     reference = None if batch is None else measure_reference(model, batch)
     ranges = (
         None
@@ -88,7 +95,7 @@ def profile(
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
-    return Profile(
+    profile = Profile(
         layers=layers,
         options=options,
         rest_bytes=rest_bytes(model, measurement, kept),
@@ -126,6 +133,25 @@ def profile(
             },
         },
     )
+    return profile if reference is None else _with_own_tables(profile, own, model, reference)
+
+
+def _with_own_tables(
+    profile: Profile, scores: Sequence[Score], model: Model, reference: Reference
+) -> Profile:
+    """The profile with the tables that scores measure themselves.
+
+    Raises:
+        RecordError: One gives back something else than a profile.
+    """
+    for score in scores:
+        if score.measure is not None:
+            profile = score.measure(model, profile, reference.inputs)
+        if not isinstance(profile, Profile):
+            raise RecordError(
+                f"mode {score.name}: `measure` gave {type(profile).__name__}; it gives the profile back"
+            )
+    return profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,9 +216,11 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
     layers = model.layers()
     if not layers:
         stored = len(model.stored_bits())
-        already = f"; {stored} are quantized already" if stored else ""
+        already = [f"{stored} are quantized already"] if stored else []
+        reasons = [*already, *sorted({reason for _, reason in model.skipped})]
+        why = f" ({listed(reasons, separator='; ')})" if reasons else ""
         raise AdapterError(
-            f"{model.path.name} has no float weights to quantize{already}: `lampq inspect` lists them"
+            f"{model.path.name} has no layer that can be quantized{why}; `lampq inspect` tells more"
         )
     return selection.split(layers)
 

@@ -7,20 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lampq.adapters import format_named
+from lampq.core.allocating.scores import score
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.measuring.reference import input_batch, measure_reference
+from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
-from lampq.core.values.errors import PlanError
+from lampq.core.values.errors import PlanError, RecordError
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.score import AUTO
+from lampq.core.values.tables import KINDS
 from lampq.verbs.apply import apply
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.feasible import check_budget
@@ -75,9 +79,11 @@ def quantize(
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
+    model = with_examples(model, batch)
     packed = stored_as(model, out)
     notes = unpacked_note(model, packed)
     model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)
+    measurement = _with_score(measurement, request)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
     model = with_rounding(model, measurement.rounding, measurement.block, batch)
@@ -100,15 +106,36 @@ def _chosen(
     return asked, Measurement.of(base, **_named(choices, Measurement.names()))
 
 
+def _with_score(measurement: Measurement, request: Request) -> Measurement:
+    """The measurement with the tables of the score that the plan is made by.
+
+    Raises:
+        RecordError: Nothing here measures them.
+    """
+    if request.mode == AUTO:
+        return measurement
+    chosen = score(request.mode)
+    unmeasured = next((name for name in chosen.needs if name not in KINDS), None)
+    if unmeasured is not None and chosen.measure is None:
+        raise RecordError(
+            f"mode {chosen.name} needs the table {unmeasured}, which quantizing does not measure; profile the model, "
+            f"add it with Profile.with_table, then plan and apply"
+        )
+    return dataclasses.replace(measurement, scores=(*measurement.scores, chosen))
+
+
 def _named(choices: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: choice for name, choice in choices.items() if name in names}
 
 
 def _refuse_blocks_with_inputs(model: Model, measurement: Measurement) -> None:
-    if measurement.block is not None and measurement.act_bits is not None and model.format == "onnx":
+    if measurement.block is None or measurement.act_bits is None:
+        return
+    form = format_named(model.format)
+    if not form.blocks_with_inputs:
         raise PlanError(
-            "in ONNX files blocks of weights go with float inputs: integer products want one scale per channel; "
-            "leave out --block or --act-bits"
+            f"in {form.label} files blocks of weights go with float inputs: integer products want one scale per "
+            "channel; leave out --block or --act-bits"
         )
 
 

@@ -89,7 +89,7 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
         narrower=tuple(narrower[index] for index in order),
         wider=tuple(wider[index] for index in order),
         pairs=_pairs(search, choice, order),
-        unit="relative weight error" if search.mode == "error" else "nats",
+        unit=search.score.unit,
         caveat=_caveat(plan, profile),
     )
 

@@ -79,7 +79,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
             "mode": search.mode,
             "interactions": search.interaction is not None,
             "judged outputs": summary(profile.heads) if len(profile.heads) > 1 else None,
-            "predicted KL" if search.mode != "error" else "relative weight error": search.predict(choice),
+            "predicted KL" if search.score.in_nats else search.score.unit: search.predict(choice),
             "limits the plan breaks": over,
             "note": None
             if (plan.rounding, plan.block) == (profile.rounding, profile.block)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lampq.adapters.data.named_arrays import takes
-from lampq.core.values.batch import Batch
+from lampq.core.values.batch import Batch, Group
 from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import FLOATING, InputSpec
@@ -46,10 +47,41 @@ def parse_constant(text: str) -> tuple[str, np.ndarray]:
     return name, np.array(numbers if len(numbers) > 1 else numbers[0])
 
 
-def constant_inputs(values: Mapping[str, Any], specs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
-    """What inputs are fixed to, each as one sample of its input's shape and type.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Constant:
+    """What an input is fixed to.
 
-    A number fills an input whose shape is known; as many numbers as a sample has take its shape.
+    Attributes:
+        spec: The input.
+        value: One sample in the input's type, or a number that fills the shape of the input beside it.
+        fills: Whether it is such a number: the length of a text, the size of an image is that of the others.
+    """
+
+    spec: InputSpec
+    value: np.ndarray
+    fills: bool = False
+
+    def beside(self, group: Group, samples: int) -> np.ndarray:
+        """The input for some samples, whose other inputs are given.
+
+        Raises:
+            AdapterError: It fills the shape of another input, and none has one that it may have.
+        """
+        if not self.fills:
+            return np.repeat(self.value[None], samples, axis=0)
+        shape = next((array.shape for array in group.values() if self.spec.accepts(array.shape)), None)
+        if shape is None:
+            raise AdapterError(
+                f"input {self.spec} has no length of its own and none of another input; "
+                f"give one sample as an .npy file"
+            )
+        return np.full(shape, self.value)
+
+
+def constant_inputs(values: Mapping[str, Any], specs: Sequence[InputSpec]) -> dict[str, Constant]:
+    """What inputs are fixed to, in their types.
+
+    A number fills its input; as many numbers as a sample has take its shape.
 
     Args:
         values: Numbers or arrays by name of the input.
@@ -62,17 +94,21 @@ def constant_inputs(values: Mapping[str, Any], specs: Sequence[InputSpec]) -> di
     unknown = next((name for name in values if name not in by_name), None)
     if unknown is not None:
         raise AdapterError(f"no input is called {unknown}; {takes(specs)}")
-    return {name: _sample(np.asarray(value), by_name[name]) for name, value in values.items()}
+    return {name: _constant(np.asarray(value), by_name[name]) for name, value in values.items()}
 
 
-def with_constants(batch: Batch, constants: Mapping[str, np.ndarray]) -> Batch:
-    """The samples, each with the constant inputs beside it."""
+def with_constants(batch: Batch, constants: Mapping[str, Constant]) -> Batch:
+    """The samples, each with the constant inputs beside it.
+
+    Raises:
+        AdapterError: See `Constant.beside`.
+    """
     if not constants:
         return batch
     sizes = zip(batch.groups, batch.sizes, strict=True)
     return Batch(
         [
-            {**group, **{name: np.repeat(value[None], size, axis=0) for name, value in constants.items()}}
+            {**group, **{name: constant.beside(group, size) for name, constant in constants.items()}}
             for group, size in sizes
         ]
     )
@@ -97,28 +133,36 @@ def _load(name: str, path: Path) -> np.ndarray:
     return array
 
 
-def _sample(value: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """A value in the shape and type of one sample."""
+def _constant(value: np.ndarray, spec: InputSpec) -> Constant:
+    if value.ndim == 0 and None in spec.shape[1:]:
+        return Constant(spec=spec, value=_typed(value, spec), fills=True)
+    return Constant(spec=spec, value=_typed(_shaped(value, spec), spec))
+
+
+def _shaped(value: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """A value in the shape of one sample."""
     dims = spec.shape[1:]
     known = tuple(dim for dim in dims if dim is not None)
     if spec.accepts((1, *value.shape)):
-        shaped = value
-    elif spec.accepts(value.shape) and len(value) == 1:
-        shaped = value[0]
-    elif value.ndim == 0 and len(known) == len(dims):
-        shaped = np.full(known, value)
-    elif len(known) == len(dims) and value.size == int(np.prod(known)):
-        shaped = value.reshape(known)
-    else:
-        raise AdapterError(
-            f"input {spec} cannot be fixed to an array of shape {value.shape}; "
-            f"give one sample, as an .npy file where it has several axes"
-        )
+        return value
+    if spec.accepts(value.shape) and len(value) == 1:
+        return value[0]
+    if value.ndim == 0:
+        return np.full(known, value)
+    if len(known) == len(dims) and value.size == int(np.prod(known)):
+        return value.reshape(known)
+    raise AdapterError(
+        f"input {spec} cannot be fixed to an array of shape {value.shape}; "
+        f"give one sample, as an .npy file where it has several axes"
+    )
+
+
+def _typed(value: np.ndarray, spec: InputSpec) -> np.ndarray:
     dtype = np.dtype(np.float32 if spec.dtype in FLOATING else spec.dtype)
     if value.dtype.kind not in "biuf" or dtype.kind not in "biuf":
         raise AdapterError(f"input {spec} cannot be fixed to {value.dtype}")
     with np.errstate(invalid="ignore", over="ignore"):
-        cast = shaped.astype(dtype)
-    if dtype.kind != "f" and not np.array_equal(cast, shaped):
-        raise AdapterError(f"input {spec} cannot be fixed to {shaped.ravel()[0]}: its type is another")
-    return np.ascontiguousarray(cast)
+        cast = value.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(cast, value):
+        raise AdapterError(f"input {spec} cannot be fixed to {value.ravel()[0]}: its type is another")
+    return np.ascontiguousarray(cast) if cast.ndim else cast

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lampq.adapters.data.constants import with_constants
+from lampq.adapters.data.constants import Constant, with_constants
 from lampq.adapters.data.labelled import Labelled, join
 from lampq.adapters.data.preprocess import Preprocess
 from lampq.core.values.batch import Batch
@@ -48,7 +48,7 @@ class Dataset:
         available: Samples the source has in all, or None where only a pass could tell.
         seed: Of the choice of samples, or None where all are used.
         reader: Reads them.
-        constants: Inputs that are the same for every sample, by name, each as one sample.
+        constants: Inputs that are the same for every sample, by name.
     """
 
     source: str
@@ -58,7 +58,7 @@ class Dataset:
     available: int | None
     seed: int | None
     reader: Reader
-    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[str, Constant] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of samples. A function is read through once to count them."""
@@ -133,7 +133,8 @@ class Dataset:
         }
 
     def _constants(self) -> dict[str, Any]:
-        return {
-            name: value.tolist() if value.size <= _SHOWN else f"{value.dtype}{list(value.shape)}"
-            for name, value in self.constants.items()
-        }
+        return {name: _shown(constant.value) for name, constant in self.constants.items()}
+
+
+def _shown(value: np.ndarray) -> Any:
+    return value.tolist() if value.size <= _SHOWN else f"{value.dtype}{list(value.shape)}"

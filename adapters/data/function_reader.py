@@ -12,7 +12,7 @@ import numpy as np
 from lampq.adapters.data.arrays import check_labels
 from lampq.adapters.data.function import last_line
 from lampq.adapters.data.labelled import Labelled, join, rebatch
-from lampq.adapters.data.named_arrays import LONE, array_reader, match_inputs, prepare_inputs, takes
+from lampq.adapters.data.named_arrays import LONE, array_reader, fed, match_inputs, prepare_inputs, takes
 from lampq.adapters.data.preprocess import Preprocess
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.input_spec import InputSpec
@@ -119,7 +119,7 @@ class FunctionReader:
     def _arrays(self, samples: Any) -> dict[str, np.ndarray]:
         if isinstance(samples, Mapping):
             return {str(name): self._array(array) for name, array in samples.items()}
-        if len(self.specs) > 1:
+        if len(fed(self.specs, [LONE])) > 1:
             raise AdapterError(
                 f"data {self.source}: yields a lone array; yield a dict of arrays by name: {takes(self.specs)}"
             )

@@ -33,7 +33,14 @@ def match_inputs(
         AdapterError: An input has no array, or an array no input.
     """
     check_names(list(arrays), specs, source)
-    return {spec.name: arrays[spec.name if spec.name in arrays else LONE] for spec in specs}
+    return {
+        spec.name: arrays[spec.name if spec.name in arrays else LONE] for spec in fed(specs, list(arrays))
+    }
+
+
+def fed(specs: Sequence[InputSpec], names: Sequence[str]) -> list[InputSpec]:
+    """The inputs that data with arrays of these names have to fill: without optional ones that they leave out."""
+    return [spec for spec in specs if not spec.optional or spec.name in names]
 
 
 def check_names(names: Sequence[str], specs: Sequence[InputSpec], source: str) -> None:
@@ -42,7 +49,7 @@ def check_names(names: Sequence[str], specs: Sequence[InputSpec], source: str) -
     Raises:
         AdapterError: An input has no array, or an array no input; lists the inputs.
     """
-    inputs = [spec.name for spec in specs]
+    inputs = [spec.name for spec in fed(specs, names)]
     known = [*inputs, LONE] if len(inputs) == 1 and inputs[0] not in names else inputs
     unknown = [name for name in names if name not in known]
     missing = [name for name in inputs if name not in names]
@@ -74,8 +81,9 @@ def prepare_inputs(
             what it masks.
     """
     ready, transforms, record = {}, {}, None
-    for spec in specs:
-        called = LONE if len(specs) == 1 else spec.name
+    filled = fed(specs, list(arrays))
+    for spec in filled:
+        called = LONE if len(filled) == 1 else spec.name
         array, transform, complete = prepare(arrays[spec.name], spec, preprocess, source, called)
         ready[spec.name] = array
         if transform is not None:

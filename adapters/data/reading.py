@@ -45,7 +45,6 @@ def read_data(
     preprocess: Preprocess | str | None = None,
     samples: int | None = None,
     seed: int = 0,
-    threads: int | None = None,
 ) -> Dataset:
     """Open a folder of images, an .npz file, a file of texts, or a function that yields batches.
 
@@ -67,7 +66,6 @@ def read_data(
         samples: Take this many: balanced over the classes (see `choose_samples`), or the first ones of a function,
             which decides its own order.
         seed: Of that choice.
-        threads: Decoder threads; None: one per core, at most 8. The result does not depend on it.
 
     Raises:
         AdapterError: The source is missing, empty or malformed, or does not fit the model's inputs.
@@ -82,7 +80,7 @@ def read_data(
         preprocess,
         samples=samples,
         seed=seed,
-        threads=threads,
+        threads=None,
         model=None if model is None else Path(model),
     )
     return _open(path, text, wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from lampq.adapters.data.arrays import check_labels
-from lampq.core.values.bounded import read_bytes
+from lampq.core.values.bounded import parse_json, read_bytes
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import listed, reason
 
 FIELDS = ("text", "sentence", "content")
 """What the field or column of a text is called, best first."""
 _LABEL = "label"
-_MOST_BYTES = 1 << 28
+_MOST_BYTES, _MOST_TEXTS = 1 << 28, 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +48,8 @@ def read_texts(path: Path) -> Texts:
         raise AdapterError(f"data {path}: cannot be read ({err.strerror or err})") from err
     except UnicodeDecodeError as err:
         raise AdapterError(f"data {path}: no UTF-8 text ({reason(err)})") from err
+    if content.count("\n") > _MOST_TEXTS:
+        raise AdapterError(f"data {path}: more than {_MOST_TEXTS:,} lines; take fewer texts")
     records = _READERS[path.suffix.lower()](content, path)
     if not records:
         raise AdapterError(f"data {path}: holds no texts")
@@ -78,8 +79,8 @@ def _json_lines(content: str, path: Path) -> Records:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as err:
+                row = parse_json(line)
+            except ValueError as err:
                 raise AdapterError(f"data {path}: line {number} is no JSON ({reason(err)})") from err
             if not isinstance(row, dict):
                 raise AdapterError(f"data {path}: line {number} is no JSON object with a text in it")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lampq.core.values.bounded import MOST_JSON_BYTES, read_bytes
 from lampq.core.values.errors import AdapterError, MissingExtraError, RecordError
 from lampq.core.values.files import read_json
 from lampq.core.values.messages import reason
@@ -120,7 +121,7 @@ def _load(path: Path) -> Any:
     except ImportError as err:
         raise MissingExtraError("tokenizers", "text") from err
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_buffer(read_bytes(path, MOST_JSON_BYTES))
     # The library raises bare exceptions.
     except Exception as err:
         raise AdapterError(f"{path}: no tokenizer that can be read ({reason(err)})") from err

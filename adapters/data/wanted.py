@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lampq.adapters.data.constants import constant_inputs
+from lampq.adapters.data.constants import Constant, constant_inputs
 from lampq.adapters.data.named_arrays import takes
 from lampq.adapters.data.preprocess import Preprocess
 from lampq.adapters.data.select import choose_samples
@@ -29,7 +29,7 @@ class Wanted:
         seed: Of that choice.
         threads: Worker threads.
         model: Where the model was read from, or None.
-        constants: Inputs that are fixed, by name, each as one sample.
+        constants: Inputs that are fixed, by name.
     """
 
     specs: Sequence[InputSpec]
@@ -38,7 +38,7 @@ class Wanted:
     seed: int
     threads: int
     model: Path | None
-    constants: Mapping[str, np.ndarray]
+    constants: Mapping[str, Constant]
 
     @classmethod
     def of(

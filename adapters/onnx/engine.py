@@ -16,6 +16,7 @@ from lampq.adapters.onnx.records import Records, stored_tensor
 from lampq.adapters.onnx.session import to_value
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import judged_of
 
 
 class Engine:
@@ -40,12 +41,7 @@ class Engine:
 
     def split(self, batch: Batch) -> list[batches.Chunk]:
         """Chunks of a checked batch, as many samples each as the graph takes or runs best with."""
-        if not self._opened.judged:
-            listed = ", ".join(spec.name for spec in self._opened.outputs) or "none"
-            raise AdapterError(
-                f"{self._opened.container.path} has no output that can be judged (outputs: {listed}); "
-                f"name an output or inner tensor with --output NAME=ROLE"
-            )
+        judged_of(self._opened.heads, str(self._opened.container.path))
         return [chunk for number, group in enumerate(batch.groups) for chunk in self._split(group, number)]
 
     def feeds(self, chunk: batches.Chunk) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.variant import Variant, Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
 from lampq.core.values.progress import Progress, quiet
@@ -76,7 +77,7 @@ def fisher_traces(
         graph = TorchGraph(model.variant)
     except UnsupportedOperatorError as err:
         raise NoGradientsError(f"{err} has no differentiable form here") from err
-    checked = batches.check(batch, opened.specs, str(opened.container.path))
+    checked = checked_inputs(batch, opened.specs, str(opened.container.path))
     # One gradient per sample: what samples share in a batch would be kept for each of them.
     chunks = [
         Batch([chunk.arrays])

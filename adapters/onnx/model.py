@@ -16,12 +16,13 @@ from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
 from lampq.adapters.padding import without_padding
+from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.head import HeadChoice
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
@@ -99,7 +100,7 @@ class OnnxModel:
         """Records of the quantizable weights in the order the model uses them, measured once.
 
         Raises:
-            AdapterError: The model has none, or one holds NaN or infinity.
+            AdapterError: One holds NaN or infinity.
         """
         stored = self._records.layers
         if not self._replaced:
@@ -211,7 +212,7 @@ class OnnxModel:
             AdapterError: The batch does not fit, or the runtime fails.
         """
         chunks = self._split(batch)
-        positions = self._records.usage(batches.sample_shapes(chunks[0].arrays)).positions
+        positions = [self._records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
         chain = self._engine.chain
         states = chain.start(map(self._engine.feeds, chunks))
         for site, number, index, array in chain.taps(states, chain.feeds(self._replaced)):
@@ -219,7 +220,7 @@ class OnnxModel:
             slot = site.uses[number].slot
             if slot.form == "linear":
                 array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
-            yield site.name, array, positions[site.name]
+            yield site.name, array, positions[index][site.name]
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width; None where there is no such form."""
@@ -294,7 +295,6 @@ class OnnxModel:
             self,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,
@@ -315,17 +315,12 @@ class OnnxModel:
 
         few = None
         if calibration is not None:
-            checked = batches.check(calibration, self.input_specs, str(self.path))
+            checked = checked_inputs(calibration, self.input_specs, str(self.path))
             few = checked.take(range(min(_CHECKED_SAMPLES, checked.samples)))
         return write(self, plan, path, batch=few).relative_error
 
     def _split(self, batch: BatchLike) -> list[batches.Chunk]:
-        return self._engine.split(batches.check(batch, self.input_specs, str(self.path)))
+        return self._engine.split(checked_inputs(batch, self.input_specs, str(self.path)))
 
     def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
-        shape = self._records.site(name).shape
-        if tuple(array.shape) != shape:
-            raise AdapterError(
-                f"{self.path}: layer {name} has shape {shape}, its new weight {tuple(array.shape)}"
-            )
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return fitting(array, self._records.site(name).shape, layer=name, whose=str(self.path))

@@ -13,6 +13,7 @@ from lampq.adapters.onnx import inputs, probe
 from lampq.adapters.onnx.batches import Shapes
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.sites import Site
+from lampq.adapters.replaced import named
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.layer import Layer
 
@@ -32,12 +33,7 @@ class Records:
 
     def site(self, name: str) -> Site:
         """The site of a layer."""
-        site = self._sites.get(name)
-        if site is None:
-            raise AdapterError(
-                f"{self._opened.container.path} has no layer {name!r}; `lampq inspect` lists them"
-            )
-        return site
+        return named(self._sites, name, whose=str(self._opened.container.path))
 
     def stored(self, name: str) -> np.ndarray:
         """The stored array of a layer, float32, read from the file."""
@@ -68,10 +64,6 @@ class Records:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Records of the stored weights."""
-        if not self._opened.sites:
-            reasons = sorted({left.reason for left in self._opened.left})
-            why = f" (left alone: {'; '.join(reasons)})" if reasons else ""
-            raise AdapterError(f"{self._opened.container.path} has no layer that can be quantized{why}")
         return tuple(
             self.measure(index, self.stored(site.name)) for index, site in enumerate(self._opened.sites)
         )

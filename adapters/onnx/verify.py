@@ -17,6 +17,7 @@ from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.trials import Arrays, run_file, run_graph
 from lampq.adapters.onnx.variant import Variant
 from lampq.core.values.batch import BatchLike
+from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import AdapterError
 
 # Weights alone differ by the order of sums. Rounded inputs may tip to the next code and drag others along.
@@ -148,7 +149,7 @@ def _feeds(variant: Variant, batch: BatchLike | None) -> Iterator[Arrays]:
     if batch is None:
         yield from inputs.noise(opened.flow, opened.all_specs, opened.constants)
         return
-    group = batches.check(batch, opened.specs, str(variant.path)).groups[0]
+    group = checked_inputs(batch, opened.specs, str(variant.path)).groups[0]
     samples = len(next(iter(group.values())))
     first = batches.split(group, opened.batch or min(samples, _MOST_SAMPLES), fixed=True)[0]
     yield {**first.arrays, **opened.fixed(first.size)}

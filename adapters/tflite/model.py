@@ -259,7 +259,6 @@ class TfliteModel:
             self._variant,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from lampq.adapters.padding import without_padding
+from lampq.adapters.replaced import fitting, named
 from lampq.adapters.tflite.batches import Chunk, Values
 from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
 from lampq.adapters.tflite.graph import Subgraph
@@ -19,7 +20,7 @@ from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import Weight
 from lampq.core.readouts.canonical import canonical
 from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import judged_of
 
 
 class Variant:
@@ -65,10 +66,7 @@ class Variant:
         Raises:
             AdapterError: No layer is so called.
         """
-        weight = self.opened.weights.get(name)
-        if weight is None:
-            raise AdapterError(f"{self.opened.path} has no layer {name}; `lampq inspect` lists the names")
-        return weight
+        return named(self.opened.weights, name, whose=str(self.opened.path))
 
     def values(self, name: str) -> np.ndarray:
         """The array of a layer, float32, in the shape of its record."""
@@ -79,13 +77,9 @@ class Variant:
         """An array for a layer.
 
         Raises:
-            AdapterError: It is of another shape.
+            AdapterError: It is of another shape, or no layer is so called.
         """
-        shape = self.named(name).shape
-        array = np.ascontiguousarray(array, dtype=np.float32)
-        if array.shape != shape:
-            raise AdapterError(f"layer {name} has shape {shape}, the array given for it {array.shape}")
-        return array
+        return fitting(array, self.named(name).shape, layer=name, whose=str(self.opened.path))
 
     def weights(self, more: Mapping[str, np.ndarray] | None = None) -> dict[Weight, np.ndarray]:
         """All replaced weights, and more."""
@@ -98,7 +92,7 @@ class Variant:
     def run(self, batch: BatchLike) -> Batch:
         """The judged outputs of a batch; see `lampq.core.measuring.model.Model.run`."""
         batches = self.opened.batches
-        self._require_judged()
+        judged_of(self.judgement.heads, str(self.opened.path))
         checked = batches.checked(batch)
         many = None if self.replaced else self.opened.resized(self.read)
         native = self._native()
@@ -124,7 +118,7 @@ class Variant:
         advanced when a candidate of a later layer arrives: candidates in model order cost about half the full
         runs. Any order is right.
         """
-        self._require_judged()
+        judged_of(self.judgement.heads, str(self.opened.path))
         batches, cuts = self.opened.batches, self.cuts
         chunks = batches.chunks(batches.checked(batch))
         _ = self.opened.session(self.tensors)
@@ -182,13 +176,6 @@ class Variant:
             _ = self.opened.session(self.tensors)
             self._session = self.opened.open(self.weights(), self.tensors)
         return self._session
-
-    def _require_judged(self) -> None:
-        if not self.read:
-            listed = "; ".join(f"{head.name}: {head.reason or head.role}" for head in self.judgement.heads)
-            raise AdapterError(
-                f"{self.opened.path} has no output to judge ({listed}); name one with --output"
-            )
 
 
 def _uses(subgraph: Subgraph, site: Site, source: np.ndarray) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lampq.core.values.errors import MissingExtraError
+from lampq.adapters.torch.format import TORCH
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +20,8 @@ def read(path: str | Path | torch.nn.Module, **options: Any) -> TorchModel:
         MissingExtraError: torch or safetensors is not installed.
         AdapterError: The model cannot be read.
     """
-    try:
+    with TORCH.importing():
         from lampq.adapters.torch.reading import read as read_torch
-    except ModuleNotFoundError as err:
-        raise _missing(err) from err
     return read_torch(path, **options)
 
 
@@ -34,13 +32,6 @@ def load_quantized(path: str | Path, model: Any = None, *, int8: bool = False) -
         MissingExtraError: torch or safetensors is not installed.
         AdapterError: The file is damaged, or the model is not given or does not fit.
     """
-    try:
+    with TORCH.importing():
         from lampq.adapters.torch.rebuild import load_quantized as load
-    except ModuleNotFoundError as err:
-        raise _missing(err) from err
     return load(path, model, int8=int8)
-
-
-def _missing(err: ModuleNotFoundError) -> Exception:
-    package = (err.name or "").partition(".")[0]
-    return MissingExtraError(package, "torch") if package in ("torch", "safetensors") else err

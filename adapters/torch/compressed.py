@@ -11,18 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lampq.adapters.torch import hugging_face
+from lampq.adapters.torch.variant import Varied
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.blocks import row_block, scale_count
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.layer import Layer
-
-if TYPE_CHECKING:
-    from lampq.adapters.torch.model import TorchModel
 
 _SCALE_BYTES, _SHAPE_BYTES, _WORD_BITS = 4, 16, 32
 # What a tensor's entry takes beside its name: {"dtype":"F32","shape":[1,2],"data_offsets":[3,4]}.
@@ -36,12 +34,12 @@ _COPIED = (
 )
 
 
-def fits(model: TorchModel, name: str) -> bool:
+def fits(model: Varied, name: str) -> bool:
     """Whether the form has a place for a layer's codes."""
     return why_not(model, name) is None
 
 
-def why_not(model: TorchModel, name: str) -> str | None:
+def why_not(model: Varied, name: str) -> str | None:
     """Why the form has no place for a layer's codes, or None where it has one."""
     parameter = model.parameters[name]
     path, _, last = parameter.rpartition(".")
@@ -53,7 +51,7 @@ def why_not(model: TorchModel, name: str) -> str | None:
     return "tied to another weight, which folders cannot pack" if owners > 1 else None
 
 
-def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
+def stored_bytes(model: Varied, layer: Layer, bits: int) -> int:
     """Bytes of a layer at a width: packed words, scales and shape; floats where it cannot be packed."""
     if not fits(model, layer.name):
         return 4 * layer.size
@@ -62,7 +60,7 @@ def stored_bytes(model: TorchModel, layer: Layer, bits: int) -> int:
     return layer.shape[0] * 4 * words + scales * _SCALE_BYTES + _SHAPE_BYTES
 
 
-def header_bytes(model: TorchModel, rest: Mapping[str, torch.Tensor]) -> int:
+def header_bytes(model: Varied, rest: Mapping[str, torch.Tensor]) -> int:
     """Bytes that the file spends on names and sizes, nearly: names on disk may differ from those in memory."""
     names = list(rest)
     for name, parameter in model.parameters.items():
@@ -73,7 +71,7 @@ def header_bytes(model: TorchModel, rest: Mapping[str, torch.Tensor]) -> int:
 
 
 def write(
-    model: TorchModel,
+    model: Varied,
     widths: Mapping[str, int],
     block: int | None,
     weights: Mapping[str, Quantized],
@@ -129,12 +127,22 @@ def write(
                 stored.data = torch.from_numpy(scale.reshape(rows, -1).copy())
         compressor = _import_compressor().from_pretrained_model(module)
         compressor.compress_model(module)
+        if model.dtype is not None:
+            _narrow(module, model.dtype)
         module.save_pretrained(directory)
         compressor.update_config(directory)
     for name in _COPIED:
         source = model.path / name
         if source.is_file():
             (directory / name).write_bytes(source.read_bytes())
+
+
+def _narrow(module: Any, dtype: torch.dtype) -> None:
+    """What is not quantized goes back to the type that it was read in; scales stay as exact as they are."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and not name.endswith("_scale"):
+            parameter.data = parameter.data.to(dtype)
+    module.config.dtype = dtype
 
 
 def read_back(directory: Path) -> dict[str, torch.Tensor]:
@@ -144,7 +152,7 @@ def read_back(directory: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def _layer_of(model: TorchModel, parameter: str) -> str:
+def _layer_of(model: Varied, parameter: str) -> str:
     return next(name for name, other in model.parameters.items() if other == parameter)
 
 

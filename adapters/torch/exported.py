@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch.program_archive import copy_program
+from lampq.adapters.torch.signature import Signature
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
 
@@ -23,12 +24,14 @@ class Exported:
 
     Attributes:
         module: It as a module.
-        input_shape: Shape of one sample, as exported.
+        signature: Its inputs, passed the way that they were exported.
+        shapes: Shape of one sample of each, as exported.
         batch: Samples per run where the export fixes them, or None.
     """
 
     module: torch.nn.Module
-    input_shape: tuple[int, ...]
+    signature: Signature
+    shapes: Mapping[str, tuple[int, ...]]
     batch: int | None
 
 
@@ -36,7 +39,7 @@ def load(path: Path) -> Exported:
     """Load a .pt2 file.
 
     Raises:
-        AdapterError: It is missing, damaged, would run code, or has not exactly one tensor as input.
+        AdapterError: It is missing, damaged, would run code, or takes other things than tensors.
     """
     if not path.is_file():
         raise AdapterError(f"{path}: no such file")
@@ -59,9 +62,18 @@ def load(path: Path) -> Exported:
         raise AdapterError(
             f"{path}: torch {torch.__version__} cannot load this program: {reason(err)}"
         ) from err
-    first, *rest = _input_shape(path, program)
-    batch = first if isinstance(first, int) else None
-    return Exported(module=module, input_shape=tuple(_size(path, dim) for dim in rest), batch=batch)
+    inputs = _inputs(path, program)
+    batches = {shape[0] for shape in inputs.values() if isinstance(shape[0], int)}
+    if len(batches) > 1:
+        raise AdapterError(f"{path}: its inputs have {sorted(batches)} samples; export it with samples first")
+    spec = program.call_spec.in_spec
+    keywords = tuple((spec.child(1) if hasattr(spec, "child") else spec.children_specs[1]).context or ())
+    return Exported(
+        module=module,
+        signature=Signature(names=tuple(inputs), required=tuple(inputs), keywords=frozenset(keywords)),
+        shapes={name: tuple(_size(path, dim) for dim in shape[1:]) for name, shape in inputs.items()},
+        batch=batches.pop() if batches else None,
+    )
 
 
 def _size(path: Path, dim: Any) -> int:
@@ -83,12 +95,18 @@ def _silently() -> Iterator[None]:
         logging.disable(before)
 
 
-def _input_shape(path: Path, program: Any) -> tuple[Any, ...]:
+def _inputs(path: Path, program: Any) -> dict[str, tuple[Any, ...]]:
+    """Shapes of the inputs by name, batch included; sizes that are free are no integers."""
     users = program.graph_signature.user_inputs
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in users]
-    values = [node.meta.get("val") for node in nodes]
-    if len(values) != 1 or not isinstance(values[0], torch.Tensor) or values[0].dim() < 1:
-        raise AdapterError(
-            f"{path}: takes {len(users)} inputs; export a program that takes one batch of samples"
-        )
-    return tuple(values[0].shape)
+    nodes = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    shapes = {}
+    for name in map(str, users):
+        value = nodes.get(name)
+        if not isinstance(value, torch.Tensor) or value.dim() < 1:
+            raise AdapterError(
+                f"{path}: takes {name} beside batches of samples; export it with tensors alone"
+            )
+        shapes[name] = tuple(value.shape)
+    if not shapes:
+        raise AdapterError(f"{path}: takes no inputs; export a program that takes a batch of samples")
+    return shapes

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
-from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
+from lampq.adapters.torch.variant import Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, RecordError
@@ -68,7 +68,7 @@ class FisherSums:
 
 
 def fisher_sums(
-    model: TorchModel,
+    model: Varied,
     batch: Batch,
     readout: Readout,
     *,
@@ -135,7 +135,7 @@ def fisher_sums(
 class _Collector:
     """Squares of one pass, kept on the device until the end: reading each would make a GPU wait."""
 
-    def __init__(self, model: TorchModel, diagonal: frozenset[str], activations: bool) -> None:
+    def __init__(self, model: Varied, diagonal: frozenset[str], activations: bool) -> None:
         self._model = model
         self._activations = activations
         self._diagonal = diagonal
@@ -175,6 +175,6 @@ class _Collector:
         return FisherSums(samples=count, weight=weight, activation=activation, diagonal=diagonal)
 
 
-def _has_input(model: TorchModel, name: str) -> bool:
+def _has_input(model: Varied, name: str) -> bool:
     """Whether a layer reads activations: a table that is looked up does not."""
     return any(use.form != "lookup" for use in model.uses(name))

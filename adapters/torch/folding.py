@@ -45,7 +45,7 @@ def scales(
     for name, group in uses.items():
         product = tape.operations[group[0].operation].writes[0]
         behind = readers.get(product, [])
-        if len(group) > 1 or len(behind) != 1 or product == tape.output:
+        if len(group) > 1 or len(behind) != 1 or product in tape.outputs.values():
             continue
         scale = _scale(tape, behind[0], weights) if behind[0].name in _NORMALIZATIONS else None
         if scale is not None and scale.size == weights[name].shape[group[0].channel_axis]:

@@ -70,6 +70,8 @@ def sample_gradients(uses: Sequence[Rows], shape: Sequence[int]) -> Iterator[tor
 def _as_stored(product: torch.Tensor, use: Use, shape: torch.Size) -> torch.Tensor:
     """(groups, samples, outputs, inputs) in the layout of the stored weight, samples first."""
     axis = use.channel_axis
+    if use.form == "transposed":
+        return product.transpose(0, 1).mT.reshape(-1, *shape[1:])
     if use.form == "conv" and axis == 0:
         return product.transpose(0, 1).reshape(shape)
     if use.form != "conv" and len(shape) == 3:

@@ -10,11 +10,12 @@ import torch
 from lampq.adapters.torch.rounding import Rounding, sites
 from lampq.adapters.torch.runtime import Runtime, Weights
 from lampq.core.quantizing.activation_range import BINS, Histogram
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 
 
 def histograms(
-    runtime: Runtime, weights: Weights, rounding: Rounding, batch: np.ndarray, *, products: bool
+    runtime: Runtime, weights: Weights, rounding: Rounding, batch: Batch, *, products: bool
 ) -> dict[str, Histogram]:
     """Histograms of every place where activations can be rounded, by name of the site (`Site.name`).
 
@@ -48,14 +49,13 @@ def histograms(
 
 
 def _activations(
-    runtime: Runtime, weights: Weights, rounding: Rounding, batch: np.ndarray, products: bool
+    runtime: Runtime, weights: Weights, rounding: Rounding, batch: Batch, products: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    for tensor, count in runtime.batches(batch):
-        # Samples that only fill up a fixed batch are copies of one that counts: they widen no range.
-        part = tensor[:count] if runtime.fixed_batch is None else tensor
-        recording = runtime.recording(part, weights, products=products or rounding.products)
+    # Samples that only fill up a fixed batch are copies of one that counts: they widen no range.
+    for chunk in runtime.chunks(batch):
+        recording = runtime.recording(chunk.inputs, weights, products=products or rounding.products)
         tape, call = recording.tape, rounding.call(recording)
-        values, at = tape.start(weights, part), 0
+        values, at = tape.start(weights, chunk.inputs), 0
         places = [site for site in sites(recording) if products or "@" not in site.name]
         for site in sorted(places, key=lambda site: site.operation):
             with torch.no_grad():

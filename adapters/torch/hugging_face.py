@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch.hugging_face_checks import check_config, check_model, read_config, weight_files
-from lampq.adapters.torch.runtime import Arguments
+from lampq.adapters.torch.inputs import find_example
+from lampq.adapters.torch.signature import Signature
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
 
-# Models that do not say their images' size take any; this much is left after five halvings, and some to spare.
-_ANY_SIZE = 64
+_HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,17 +29,15 @@ class Loaded:
 
     Attributes:
         module: The module.
-        input_shape: Shape of one image, or None for text.
-        arguments: How to call it, or None for the batch alone.
         files: The files of its weights.
         stored: Layer -> (weight bits, None) of weights that were stored quantized.
+        dtype: Type that its weights are stored in, where they are computed with in a wider one, or None.
     """
 
     module: torch.nn.Module
-    input_shape: tuple[int, ...] | None
-    arguments: Arguments | None
     files: tuple[Path, ...]
     stored: Mapping[str, tuple[int, int | None]]
+    dtype: torch.dtype | None = None
 
 
 def load(path: Path) -> Loaded:
@@ -70,7 +68,7 @@ def load(path: Path) -> Loaded:
             if config.get("quantization_config"):
                 # Packed weights become ordinary ones on the first run. (Asking for that on loading,
                 # dequantize=True, gives wrong values where widths are mixed, as of transformers 5.23.)
-                _run_once(module, config)
+                _run_once(module)
         except AdapterError:
             raise
         # The library raises whatever a damaged directory makes it stumble over.
@@ -79,10 +77,9 @@ def load(path: Path) -> Loaded:
     _check(path, report)
     return Loaded(
         module=module,
-        input_shape=_image_shape(config),
-        arguments=_arguments(module),
         files=weight_files(path),
         stored=_stored_bits(module, config.get("quantization_config") or {}),
+        dtype=_HALF.get(str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")),
     )
 
 
@@ -154,13 +151,14 @@ def _check_sizes(path: Path, cls: Any) -> None:
         check_model(path, cls(cls.config_class.from_pretrained(path, local_files_only=True)))
 
 
-def _run_once(module: Any, config: dict[str, Any]) -> None:
-    shape = _image_shape(config)
-    if shape is None and module.main_input_name == "pixel_values":
-        shape = (int(config.get("num_channels", 3)), _ANY_SIZE, _ANY_SIZE)
-    batch = torch.zeros(1, 2, dtype=torch.long) if shape is None else torch.zeros(1, *shape)
-    with torch.no_grad():
-        module(batch)
+def _run_once(module: Any) -> None:
+    signature = Signature.of(module)
+
+    def run(inputs: Mapping[str, torch.Tensor]) -> None:
+        args, kwargs = signature.arguments(inputs)
+        module(*args, **kwargs)
+
+    find_example(module, signature, run, {})
 
 
 def _check(path: Path, report: Any) -> None:
@@ -189,21 +187,3 @@ def _stored_bits(
             if any(re.match(pattern, name) for pattern in patterns):
                 found[name] = (int(bits), None)
     return found
-
-
-def _image_shape(config: dict[str, Any]) -> tuple[int, ...] | None:
-    config = {**config, **config.get("vision_config", {})}
-    size, channels = config.get("image_size"), config.get("num_channels", 3)
-    if size is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
-    return (int(channels), int(height), int(width))
-
-
-def _arguments(module: torch.nn.Module) -> Arguments | None:
-    """For text: leave padding out of attention."""
-    padding = getattr(module.config, "pad_token_id", None)
-    names = inspect.signature(module.forward).parameters
-    if padding is None or not {"input_ids", "attention_mask"} <= set(names):
-        return None
-    return lambda batch: ((), {"input_ids": batch, "attention_mask": (batch != padding).long()})

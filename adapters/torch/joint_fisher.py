@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients
-from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.rounding import rounded
+from lampq.adapters.torch.variant import Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
 from lampq.core.values.batch import Batch
@@ -28,7 +28,7 @@ Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | 
 
 
 def joint_fisher(
-    model: TorchModel,
+    model: Varied,
     batch: Batch,
     candidates: Candidates,
     readout: Readout,
@@ -67,7 +67,6 @@ def joint_fisher(
         place = slice(done, done + part.count)
         vectors = readout.directions(
             part.reference(readout),
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             samples=numbers[place],
@@ -88,7 +87,7 @@ class _Collector:
         scale: Factor of the gradients at hand.
     """
 
-    def __init__(self, model: TorchModel, candidates: Candidates) -> None:
+    def __init__(self, model: Varied, candidates: Candidates) -> None:
         self._rules = {name: rules for name, (_, rules) in candidates.items()}
         # Float weights last: their product with the float input is what all others differ from.
         self._weights = {}

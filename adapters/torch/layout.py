@@ -7,13 +7,14 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lampq.adapters.torch.tape import Operation, Tape, Values
+from lampq.adapters.torch.chunks import samples_of
+from lampq.adapters.torch.tape import Named, Operation, Tape, Values
 from lampq.adapters.torch.uses import Use
 
 
@@ -56,31 +57,37 @@ class Layout:
 def measure_layouts(
     tape: Tape,
     uses: Sequence[Use],
-    weights: Mapping[str, torch.Tensor],
-    one: torch.Tensor,
-    other: torch.Tensor,
-) -> tuple[list[Layout | None], torch.Tensor]:
+    weights: Named,
+    one: Named,
+    other: Named,
+) -> tuple[list[Layout | None], dict[str, torch.Tensor]]:
     """The layout of each use's rows; None where a sample's rows depend on other samples.
 
     Args:
         tape: Recorded on batches like these.
         uses: Found on that tape.
         weights: Parameters and buffers by name.
-        one: A batch.
-        other: Another, different in every sample.
+        one: Inputs.
+        other: Others, different in every sample.
 
     Returns:
-        The layouts, and the logits of `one`.
+        The layouts, and the outputs of `one`.
     """
-    base, logits = _activations(tape, uses, weights, one)
+    samples = samples_of(one)
+    base, outputs = _activations(tape, uses, weights, one)
     changed: list[list[torch.Tensor]] = [[] for _ in uses]
-    for sample in range(min(len(one), 2)):
-        mixed = one.clone()
-        mixed[sample] = other[sample]
+    for sample in range(min(samples, 2)):
+        mixed = {name: _replaced(tensor, other[name], sample) for name, tensor in one.items()}
         moved, _ = _activations(tape, uses, weights, mixed)
         for rows, a, b in zip(changed, base, moved, strict=True):
             rows.append(_differing_rows(a, b))
-    return [find_layout(rows, len(one)) for rows in changed], logits
+    return [find_layout(rows, samples) for rows in changed], outputs
+
+
+def _replaced(tensor: torch.Tensor, other: torch.Tensor, sample: int) -> torch.Tensor:
+    mixed = tensor.clone()
+    mixed[sample] = other[sample]
+    return mixed
 
 
 def find_layout(changed: Sequence[torch.Tensor], samples: int) -> Layout | None:
@@ -103,8 +110,8 @@ def find_layout(changed: Sequence[torch.Tensor], samples: int) -> Layout | None:
 
 
 def _activations(
-    tape: Tape, uses: Sequence[Use], weights: Mapping[str, torch.Tensor], batch: torch.Tensor
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+    tape: Tape, uses: Sequence[Use], weights: Named, inputs: Named
+) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
     at = {use.operation: use for use in uses}
     seen: dict[int, torch.Tensor] = {}
 
@@ -113,8 +120,8 @@ def _activations(
             seen[index] = at[index].units(values[operation.read_slot(at[index].data)])
         return operation.call(values, {})
 
-    values = tape.play(tape.start(weights, batch), call=call)
-    return [seen[use.operation] for use in uses], values[tape.output]
+    values = tape.play(tape.start(weights, inputs), call=call)
+    return [seen[use.operation] for use in uses], tape.results(values)
 
 
 def _differing_rows(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

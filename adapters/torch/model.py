@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lampq.adapters.kinds import infer_kind, override_kinds
-from lampq.adapters.torch import compressed, packed
+from lampq.adapters.replaced import fitting, named
+from lampq.adapters.torch import compressed, packed, writing
+from lampq.adapters.torch.chunks import join, real_rows
+from lampq.adapters.torch.fisher import fisher_sums
+from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
+from lampq.adapters.torch.joint_fisher import joint_fisher
+from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
+from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
 from lampq.core.measuring.setting import Setting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
@@ -27,8 +32,7 @@ from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.fingerprint import Fingerprint
-from lampq.core.values.head import CLASSES, Head, HeadChoice
+from lampq.core.values.head import Head, HeadChoice, judged_of
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
@@ -37,8 +41,8 @@ from lampq.core.values.progress import Progress, quiet
 if TYPE_CHECKING:
     from lampq.core.values.plan import Plan
 
-
-INPUT, OUTPUT = "input", "logits"
+# The range that takes most room in a header.
+_LONGEST = -1.2345678901234567e-100
 
 
 class TorchModel:
@@ -55,6 +59,7 @@ class TorchModel:
         files: The files that hold its weights.
         stored: Layer name -> (weight bits, activation bits) of weights that are stored quantized.
         hugging_face: Whether it comes from a Hugging Face directory and is written as one.
+        dtype: Type of its tensors on disk, where they are computed with in a wider one.
 
     Attributes:
         path: Where it was read from.
@@ -63,6 +68,7 @@ class TorchModel:
         grid: Grid its weights are quantized on.
         coding: How its weights become codes.
         hugging_face: Whether it is written as a Hugging Face directory.
+        dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
         rounding: Which activations are rounded.
@@ -80,10 +86,12 @@ class TorchModel:
         files: Sequence[Path] = (),
         stored: Mapping[str, tuple[int, int | None]] | None = None,
         hugging_face: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.path = path
         self.source = source
         self.hugging_face = hugging_face
+        self.dtype = dtype
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
         self.coding = Coding()
@@ -93,9 +101,15 @@ class TorchModel:
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
         self.rounding = NOTHING
-        self.heads = (Head(name=OUTPUT, role=CLASSES, reason="what a PyTorch model returns"),)
+        self._choices: tuple[HeadChoice, ...] = ()
+        self._heads: tuple[Head, ...] | None = None
         self._layers: tuple[Layer, ...] | None = None
         self._parameters: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return self.runtime.name
 
     @property
     def module(self) -> torch.nn.Module:
@@ -109,15 +123,25 @@ class TorchModel:
 
     @property
     def input_specs(self) -> tuple[InputSpec, ...]:
-        """Shape and type of the input; the batch is free unless the model fixes it."""
-        example = self.runtime.example
-        dtype = str(example.dtype).removeprefix("torch.")
-        shape = (self.runtime.fixed_batch, *self.runtime.sample_shape)
-        return (InputSpec(name=INPUT, shape=shape, dtype=dtype),)
+        """Names, shapes and types of the inputs, those that data may leave out last.
+
+        Inputs are of any shape where neither the user nor data nor trying has told it yet.
+        """
+        if not self.runtime.known:
+            signature = self.runtime.signature
+            names = signature.required or (signature.main,)
+            return tuple(InputSpec(name=name, shape=(), any_rank=True) for name in names)
+        specs = self.runtime.specs
+        return (*specs.inputs, *specs.optional)
+
+    @property
+    def example_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of a sample of each input, as the model has been used so far."""
+        return {name: tuple(tensor.shape[1:]) for name, tensor in self.runtime.example.items()}
 
     @property
     def input_spec(self) -> InputSpec:
-        """The only input.
+        """The only input that must be fed.
 
         Raises:
             AdapterError: There are several.
@@ -126,8 +150,21 @@ class TorchModel:
 
     @property
     def output_specs(self) -> tuple[OutputSpec, ...]:
-        """The logits."""
-        return (OutputSpec(name=OUTPUT, shape=None),)
+        """The outputs, and the inner tensors that are judged."""
+        return self.runtime.specs.outputs
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What the outputs mean, judged or not."""
+        if self._heads is None:
+            self.runtime = with_named(self.runtime, self._choices)
+            self._heads = heads_of(self.runtime, self._choices)
+        return self._heads
+
+    @property
+    def judged(self) -> tuple[Head, ...]:
+        """The heads that count."""
+        return tuple(head for head in self.heads if head.judged)
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -148,31 +185,7 @@ class TorchModel:
     def layers(self) -> tuple[Layer, ...]:
         """Records of the quantizable weights in the order the model uses them, measured once and cached."""
         if self._layers is None:
-            found = []
-            names = list(self.parameters)
-            if not names:
-                raise AdapterError(
-                    f"{self.runtime.name} has no weights to quantize; `lampq inspect` says why"
-                )
-            places = self.runtime.places
-            kinds = [
-                infer_kind(
-                    name, convolution=self.uses(name)[0].form == "conv", position=places.get(parameter)
-                )
-                for name, parameter in self.parameters.items()
-            ]
-            for name, kind in zip(names, override_kinds(names, kinds, self._kinds), strict=True):
-                uses = self.uses(name)
-                main = next((use for use in uses if use.form != "lookup"), uses[0])
-                shares = tuple(use.module for use in uses if use is not main)
-                axis = main.channel_axis
-                weight = self.weight(name)
-                layer = Layer.from_weight(name, weight, kind=kind, channel_axis=axis, shares=shares)
-                scale = self.runtime.foldable.get(self._parameter(name))
-                if scale is not None:
-                    layer = dataclasses.replace(layer, folded=Fingerprint.from_array(weight * scale))
-                found.append(layer)
-            self._layers = tuple(found)
+            self._layers = tuple(layer_records(self, self._kinds))
         return self._layers
 
     def weight(self, name: str) -> np.ndarray:
@@ -180,19 +193,48 @@ class TorchModel:
         return self.tensors[self._parameter(name)].detach().cpu().to(torch.float32, copy=True).numpy()
 
     def run(self, batch: BatchLike) -> Batch:
-        """Logits (samples, classes) float32 of a batch of preprocessed inputs, samples first."""
-        array = np.asarray(Batch.of(batch))
-        logits = [self._logits(tensor)[:count].float() for tensor, count in self.runtime.batches(array)]
-        return Batch.of(torch.cat(logits).cpu().numpy(), name=OUTPUT)
+        """The judged outputs of preprocessed inputs, canonical, float32, samples first."""
+        chunks = list(self.runtime.chunks(self._batch(batch)))
+        heads = judged_of(self.heads, self.name)
+        outputs = [
+            real_rows(
+                forward(self.runtime, self.tensors, self.rounding, chunk.inputs), chunk, heads, self.name
+            )
+            for chunk in chunks
+        ]
+        return join(outputs, [chunk.group for chunk in chunks], heads, self.name)
+
+    def with_examples(self, batch: BatchLike) -> TorchModel:
+        """The same model, known by data: which inputs it is fed, and of what shapes and types.
+
+        Raises:
+            AdapterError: The module does not take them.
+        """
+        other = copy.copy(self)
+        other.runtime = self.runtime.fitted(self._batch(batch))
+        if other.runtime is self.runtime:
+            return self
+        other._heads = other._parameters = other._layers = None
+        _ = other.heads
+        return other
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> TorchModel:
-        """The same model with its output judged another way."""
+        """The same model with some outputs judged another way; a name may be that of a submodule.
+
+        Raises:
+            AdapterError: No output or submodule is so called.
+            RecordError: The role cannot be.
+        """
         other = copy.copy(self)
-        for choice in choices:
-            if choice.name != OUTPUT:
-                raise AdapterError(f"{self.runtime.name} has no output {choice.name!r}; it has {OUTPUT}")
-            other.heads = (Head(name=OUTPUT, role=choice.role, weight=choice.weight),)
+        other._choices = (*self._choices, *choices)
+        other._heads = None
+        if other.runtime.known:
+            _ = other.heads
         return other
+
+    def _batch(self, batch: BatchLike) -> Batch:
+        """Inputs by name; a lone array is the main one."""
+        return Batch.of(batch, name=self.runtime.signature.main)
 
     def with_weights(self, weights: Mapping[str, np.ndarray | Setting]) -> TorchModel:
         """The same model with some layers replaced: new weights (arrays in the shape of the layer's record), or
@@ -253,8 +295,7 @@ class TorchModel:
             RecordError: They are not finite; names the place.
         """
         names = {parameter: name for name, parameter in self.parameters.items()}
-        array = np.asarray(Batch.of(batch))
-        found = histograms(self.runtime, self.tensors, self.rounding, array, products=products)
+        found = histograms(self.runtime, self.tensors, self.rounding, self._batch(batch), products=products)
         return {names.get(site, site): histogram for site, histogram in found.items()}
 
     def with_coding(self, coding: Coding) -> TorchModel:
@@ -267,38 +308,17 @@ class TorchModel:
         self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray | Setting]]
     ) -> Iterator[tuple[str, int, Batch]]:
         """Outputs with one layer replaced at a time; what comes before the layer is computed once."""
-        array = np.asarray(Batch.of(batch))
+        batch = self._batch(batch)
         parsed = (((name, option), self._change(name, value)) for name, option, value in candidates)
-        for (name, option), logits in sweep(self.runtime, self.tensors, array, parsed, self.rounding):
-            yield name, option, Batch.of(logits, name=OUTPUT)
+        swept = sweep(
+            self.runtime, self.tensors, batch, parsed, judged_of(self.heads, self.name), self.rounding
+        )
+        for (name, option), outputs in swept:
+            yield name, option, outputs
 
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
-        """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
-
-        A layer's input has its features last; that of a convolution is the image, channels second. It is what
-        the layer is given, before it is rounded itself.
-        """
-        layers = {parameter: name for name, parameter in self.parameters.items()}
-        for tensor, count in self.runtime.batches(np.asarray(Batch.of(batch))):
-            recording = self.runtime.recording(tensor, self.tensors, products=self.rounding.products)
-            call = self.rounding.call(recording)
-            tape, positions = recording.tape, dict.fromkeys(layers, 0.0)
-            for use, _ in recording.uses:
-                positions[use.weight] += use.multiplications / (
-                    len(tensor) * self.tensors[use.weight].numel()
-                )
-            values, at = tape.start(self.tensors, tensor), 0
-            for use, layout in recording.uses:
-                if use.form == "lookup":
-                    continue
-                # Up to one use at a time, so that the inputs of all layers need not fit in memory together.
-                with torch.no_grad():
-                    values = tape.play(values, begin=at, end=use.operation, call=call)
-                    at = use.operation
-                    units = use.units(values[tape.operations[at].read_slot(use.data)])
-                    if layout is not None:
-                        units = layout.first_samples(units, len(tensor), count)
-                yield layers[use.weight], units.float().cpu().numpy(), round(positions[use.weight])
+        """For every layer and mini-batch: its name, its input, and how often a sample uses each weight."""
+        return taps(self, self._batch(batch))
 
     def stored_bits(self) -> dict[str, tuple[int, int | None]]:
         """Widths of the weights that are stored quantized, and of their inputs, by name."""
@@ -313,12 +333,18 @@ class TorchModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
         rest = self.rest()
-        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(rest)
+        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(
+            rest, activations=activations
+        )
 
     def rest(self) -> dict[str, torch.Tensor]:
-        """The tensors that are stored with the model and are no layers."""
+        """The tensors that are stored with the model and are no layers, in the type that they are stored in."""
         kept = self.module.state_dict().keys() - set(self.parameters.values())
-        return {name: tensor for name, tensor in self.tensors.items() if name in kept}
+        return {name: self.as_stored(tensor) for name, tensor in self.tensors.items() if name in kept}
+
+    def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor in the type that it has on disk where it stays as it is."""
+        return tensor if self.dtype is None or not tensor.is_floating_point() else tensor.to(self.dtype)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""
@@ -339,13 +365,10 @@ class TorchModel:
         progress: Progress = quiet,
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        from lampq.adapters.torch.fisher import fisher_sums
-
         sums = fisher_sums(
             self,
             batch,
             readout,
-            labels="auto" if truth is None else "data",
             draws=draws,
             seed=seed,
             truth=truth,
@@ -368,8 +391,6 @@ class TorchModel:
         progress: Progress = quiet,
     ) -> dict[str, np.ndarray]:
         """Second-order damage of weights and inputs rounded together; see `lampq.adapters.torch.joint_fisher`."""
-        from lampq.adapters.torch.joint_fisher import joint_fisher
-
         return joint_fisher(
             self,
             batch,
@@ -382,18 +403,15 @@ class TorchModel:
             progress=progress,
         )
 
-    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
+    def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 
-        Ranges of inputs are in the plan, so calibration inputs are not looked at.
+        Returns the largest difference that was seen, relative to an output's largest entry. Ranges of inputs are in the
+        plan, so calibration inputs are not looked at.
         """
-        from lampq.adapters.torch.writing import write
+        return writing.write(self, plan, path)
 
-        write(self, plan, path)
-
-    def _header_bytes(self, rest: Mapping[str, torch.Tensor]) -> int:
-        from lampq.adapters.torch.writing import origin
-
+    def _header_bytes(self, rest: Mapping[str, torch.Tensor], *, activations: bool) -> int:
         if self.hugging_face:
             return compressed.header_bytes(self, rest)
         records = {
@@ -405,21 +423,16 @@ class TorchModel:
                 shape=layer.shape,
                 channel_axis=layer.channel_axis,
                 block=self.coding.block,
+                container="int8",
+                activation_bits=8 if activations else None,
+                activation_range=(_LONGEST, _LONGEST) if activations else None,
             )
             for layer in self.layers()
         }
-        return packed.header_bytes(records, origin(self), rest)
+        return packed.header_bytes(records, writing.origin(self), rest)
 
     def _parameter(self, name: str) -> str:
-        if name not in self.parameters:
-            raise AdapterError(f"{self.runtime.name} has no layer {name}; `lampq inspect` lists them")
-        return self.parameters[name]
-
-    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
-        if not self.rounding.rules:
-            return self.runtime.logits(self.tensors, batch)
-        with torch.no_grad():
-            return forward(self.runtime, self.tensors, self.rounding, batch)
+        return named(self.parameters, name, whose=self.name)
 
     def _change(self, name: str, value: np.ndarray | Setting) -> Change:
         if isinstance(value, Setting):
@@ -430,11 +443,8 @@ class TorchModel:
 
     def _tensor(self, name: str, array: np.ndarray) -> torch.Tensor:
         old = self.tensors[self._parameter(name)]
-        if tuple(array.shape) != tuple(old.shape):
-            raise AdapterError(
-                f"layer {name}: an array of shape {array.shape} for a weight of {tuple(old.shape)}"
-            )
-        return torch.from_numpy(np.ascontiguousarray(array)).to(old.device, old.dtype)
+        array = fitting(array, old.shape, layer=name, whose=self.name)
+        return torch.from_numpy(array).to(old.device, old.dtype)
 
 
 def layer_name(parameter: str) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.outputs import to_logits
-from lampq.adapters.torch.runtime import Arguments, plain_attention
+from lampq.adapters.torch.agreement import disagreement
+from lampq.adapters.torch.inputs import longer
+from lampq.adapters.torch.kernels import plain_attention
+from lampq.adapters.torch.outputs import flatten
+from lampq.adapters.torch.signature import Signature
+from lampq.adapters.torch.variant import Varied
 from lampq.core.values.errors import AdapterError, MissingExtraError
 from lampq.core.values.messages import reason
 from lampq.core.values.publishing import atomic_path
@@ -29,7 +34,7 @@ _OPSET = 17
 _WAYS = ("trace", "compile", "script")
 
 
-def export_onnx(model: TorchModel, path: Path) -> None:
+def export_onnx(model: Varied, path: Path) -> None:
     """Export a model, with the weights it has now, for any number of samples; and check what was written.
 
     Args:
@@ -45,83 +50,137 @@ def export_onnx(model: TorchModel, path: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError as err:
         raise MissingExtraError(str(err.name), "onnx") from err
-    path, runtime = Path(path), model.runtime
-    example = runtime.make_up_batch(runtime.fixed_batch or _SAMPLES, seed=2)
-    module = _plain(model, example)
+    path = Path(path)
+    subject = _subject(model)
     failures = []
-    for way in _WAYS:
-        try:
-            with atomic_path(path) as temporary:
-                _export(module, example, temporary, way=way, fixed=runtime.fixed_batch is not None)
-                _compare(model, temporary, onnxruntime)
-        # Exporters raise whatever they stumble over.
-        except Exception as err:
-            failures.append(reason(err))
-        else:
-            return
+    for tokens in (True, False) if subject.tokens else (False,):
+        for way in _WAYS:
+            try:
+                with atomic_path(path) as temporary:
+                    _export(subject, temporary, way=way, tokens=tokens)
+                    _compare(model, subject, temporary, onnxruntime, tokens=tokens)
+            # Exporters raise whatever they stumble over.
+            except Exception as err:
+                failures.append(reason(err))
+            else:
+                return
     raise AdapterError(
-        f"{runtime.name} cannot be exported to ONNX: {'; then: '.join(dict.fromkeys(failures))}"
+        f"{model.runtime.name} cannot be exported to ONNX: {'; then: '.join(dict.fromkeys(failures))}"
     )
 
 
-class _Logits(torch.nn.Module):
-    """A module called the way it wants to be, with its output reduced to logits."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Subject:
+    """What is exported.
 
-    def __init__(self, inner: torch.nn.Module, arguments: Arguments) -> None:
+    Attributes:
+        module: From positional tensors to tensors.
+        example: Inputs to trace it with, by name.
+        outputs: Names of its outputs.
+        fixed: Whether it takes one number of samples alone.
+        tokens: Inputs whose second axis, the tokens, may have any length.
+        wrapped: Whether the module takes its inputs as one list.
+    """
+
+    module: torch.nn.Module
+    example: Mapping[str, torch.Tensor]
+    outputs: tuple[str, ...]
+    fixed: bool
+    tokens: frozenset[str]
+    wrapped: bool
+
+    def axes(self, name: str, *, tokens: bool) -> dict[int, str]:
+        """Axes of an input that may have any length."""
+        batch = {} if self.fixed else {0: "samples"}
+        return batch | ({1: "tokens"} if tokens and name in self.tokens else {})
+
+
+class _Positional(torch.nn.Module):
+    """A module that is given its inputs in order, and returns its tensors in order."""
+
+    def __init__(
+        self, inner: torch.nn.Module, signature: Signature, inputs: Sequence[str], outputs: Sequence[str]
+    ) -> None:
         super().__init__()
+        # Exporters put everything back into the mode that the outermost module is in.
+        self.training = False
         self.inner = inner
-        self._arguments = arguments
+        self._signature, self._inputs, self._outputs = signature, tuple(inputs), tuple(outputs)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        args, kwargs = self._arguments(x)
-        return to_logits(self.inner(*args, **kwargs))
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        args, kwargs = self._signature.arguments(dict(zip(self._inputs, tensors, strict=True)))
+        members = flatten(self.inner(*args, **kwargs))
+        return tuple(members[name] for name in self._outputs)
 
 
-def _plain(model: TorchModel, example: torch.Tensor) -> torch.nn.Module:
-    """A module from batch to logits with the weights that the model has."""
-    module = model.module
-    if any(model.tensors[name] is not tensor for name, tensor in model.runtime.weights.items()):
+def _subject(model: Varied) -> _Subject:
+    """The module with the weights that the model has now, and inputs of the shapes of the data."""
+    runtime, module = model.runtime, model.module
+    if any(model.tensors[name] is not tensor for name, tensor in runtime.weights.items()):
         module = copy.deepcopy(module)
         module.load_state_dict(model.tensors, strict=False)
-    args, kwargs = model.runtime.arguments(example)
+    example = runtime.samples(runtime.fixed_batch or _SAMPLES, seed=2)
+    args, kwargs = runtime.signature.arguments(example)
     with torch.no_grad():
         output = module(*args, **kwargs)
     # Names in the file are those of the module where nothing needs to be wrapped around it.
-    bare = len(args) == 1 and not kwargs and isinstance(output, torch.Tensor) and output.dim() == 2
-    return module if bare else _Logits(module, model.runtime.arguments)
+    bare = len(args) == len(example) and not kwargs and isinstance(output, torch.Tensor)
+    outputs = tuple(flatten(output))
+    free = [spec.name for spec in model.input_specs if len(spec.shape or ()) == 2 and spec.shape[1] is None]
+    return _Subject(
+        module=module if bare else _Positional(module, runtime.signature, tuple(example), outputs),
+        example=example,
+        outputs=outputs,
+        fixed=runtime.fixed_batch is not None,
+        tokens=frozenset(free) & frozenset(example),
+        wrapped=not bare,
+    )
 
 
-def _export(module: torch.nn.Module, example: torch.Tensor, path: Path, *, way: str, fixed: bool) -> None:
-    options: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
+def _export(subject: _Subject, path: Path, *, way: str, tokens: bool) -> None:
+    inputs = tuple(subject.example.values())
+    options: dict[str, Any] = {"input_names": list(subject.example), "output_names": list(subject.outputs)}
+    axes = {name: subject.axes(name, tokens=tokens) for name in subject.example}
     with plain_attention(), _silence(), torch.no_grad():
         if way == "script":
-            axes = None if fixed else {"input": {0: "samples"}, "logits": {0: "samples"}}
-            options |= {"dynamic_axes": axes, "opset_version": _OPSET, "dynamo": False}
-            torch.onnx.export(module, (example,), path, **options)
+            batch = {} if subject.fixed else {0: "samples"}
+            named = axes | dict.fromkeys(subject.outputs, batch)
+            options |= {"dynamic_axes": named, "opset_version": _OPSET, "dynamo": False}
+            torch.onnx.export(subject.module, inputs, path, **options)
             return
-        shapes = None if fixed else ({0: torch.export.Dim("samples")},)
-        program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=way == "compile")
+        # How many tokens a model takes at most is its own business.
+        dims = {"samples": torch.export.Dim("samples"), "tokens": torch.export.Dim.AUTO}
+        each = tuple({axis: dims[name] for axis, name in free.items()} for free in axes.values())
+        shapes = (each,) if subject.wrapped else each
+        program = torch.export.export(
+            subject.module, inputs, dynamic_shapes=shapes if any(each) else None, strict=way == "compile"
+        )
         options |= {"external_data": False, "verbose": False, "dynamo": True}
-        torch.onnx.export(program, (example,), path, **options)
+        torch.onnx.export(program, inputs, path, **options)
 
 
-def _compare(model: TorchModel, path: Path, onnxruntime: Any) -> None:
-    """Logits of the export against those of the model, for another number of other samples than it was made with.
+def _compare(model: Varied, subject: _Subject, path: Path, onnxruntime: Any, *, tokens: bool) -> None:
+    """Outputs of the export against those of the model, for another number of other samples than it was made with.
 
     Raises:
         AdapterError: They differ.
     """
-    batch = model.runtime.make_up_batch(model.runtime.fixed_batch or 2 * _SAMPLES - 1, seed=3)
-    expected = model.runtime.logits(model.tensors, batch).float().cpu().numpy()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
         path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0
     )
-    found = session.run(None, {session.get_inputs()[0].name: batch.cpu().numpy()})[0]
-    error = abs(found - expected).max() / max(abs(expected).max(), 1e-12)
-    if not error <= _TOLERANCE:
-        raise AdapterError(f"the exported model is off by {error:.2g} of the logits' range")
+    runtime = model.runtime
+    inputs = runtime.samples(runtime.fixed_batch or 2 * _SAMPLES - 1, seed=3)
+    for batch in (inputs, *itertools.islice(longer(inputs), 1 if tokens else 0)):
+        with torch.no_grad():
+            expected = runtime.forward(model.tensors, batch)
+        wanted = {given.name for given in session.get_inputs()}
+        feeds = {name: tensor.cpu().numpy() for name, tensor in batch.items() if name in wanted}
+        given = dict(zip(subject.outputs, session.run(None, feeds), strict=True))
+        output, error = disagreement({name: expected[name] for name in subject.outputs}, given)
+        if not error <= _TOLERANCE:
+            raise AdapterError(f"the exported model is off by {error:.2g} of the range of {output}")
 
 
 @contextlib.contextmanager

@@ -11,34 +11,22 @@ import torch
 from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
 from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.runtime import Arguments, Runtime
+from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.signature import Signature
 from lampq.adapters.torch.state_dict import fill
 from lampq.core.values.errors import AdapterError
 
 _TIMM = "timm:"
-
-
-def accepts(source: str) -> bool:
-    """Whether a text names a PyTorch model.
-
-    >>> accepts("timm:vit_small_patch16_224"), accepts("nets/vit.py:build"), accepts("vit.onnx")
-    (True, True, False)
-    """
-    path = Path(source)
-    if source.startswith(_TIMM) or path.suffix in (".pt2", ".safetensors") or hugging_face.is_directory(path):
-        return True
-    place, colon, name = source.rpartition(":")
-    module = all(part.isidentifier() for part in place.split("."))
-    return bool(colon) and name.isidentifier() and (place.endswith(".py") or module)
+_Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 
 
 def read(
     source: str | Path | torch.nn.Module,
     *,
     weights: str | Path | None = None,
-    input_shape: tuple[int, ...] | None = None,
+    input_shape: _Shapes | None = None,
     kinds: Mapping[str, str] | None = None,
-    embeddings: bool = False,
+    embeddings: bool = True,
     device: str = "auto",
     autocast: torch.dtype | None = None,
     batch_size: int = 64,
@@ -50,7 +38,7 @@ def read(
             `timm:NAME`, a file of `write`, or a module.
         weights: Checkpoint for a factory or timm: .safetensors, .pth, .pt, .bin, an index of shards, a file
             of `write`, or a folder of these.
-        input_shape: Shape of one sample, where it cannot be found by trying.
+        input_shape: Shape of one sample, or of each input by name, where neither data nor trying tells it.
         kinds: Layer kinds to set, by pattern over layer names.
         embeddings: Whether embedding tables count as layers.
         device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
@@ -60,7 +48,8 @@ def read(
     Raises:
         AdapterError: The source cannot be read, or the weights do not fit.
     """
-    arguments: Arguments | None = None
+    signature: Signature | None = None
+    dtype: torch.dtype | None = None
     fixed: int | None = None
     files: tuple[Path, ...] = ()
     stored: Mapping[str, tuple[int, int | None]] = {}
@@ -74,13 +63,13 @@ def read(
             files, stored = _load_weights(module, Path(weights))
     elif hugging_face.is_directory(path):
         loaded = hugging_face.load(path)
-        module, arguments, files, stored = loaded.module, loaded.arguments, loaded.files, loaded.stored
-        input_shape = input_shape or loaded.input_shape
+        module, files, stored, dtype = loaded.module, loaded.files, loaded.stored, loaded.dtype
     elif path.is_dir():
         raise AdapterError(f"{path}: a folder without config.json is no Hugging Face model")
     elif path.suffix == ".pt2":
         program = exported.load(path)
-        module, files, input_shape, fixed = program.module, (path,), program.input_shape, program.batch
+        module, files, signature, fixed = program.module, (path,), program.signature, program.batch
+        input_shape = program.shapes
     elif path.suffix == ".safetensors":
         file = packed.read(path)
         module, files, stored = rebuild.load_quantized(path), (path,), packed.stored_bits(file.records)
@@ -95,7 +84,7 @@ def read(
         module,
         name=text,
         input_shape=input_shape,
-        arguments=arguments,
+        signature=signature,
         fixed_batch=fixed,
         device=device,
         autocast=autocast,
@@ -110,6 +99,7 @@ def read(
         files=files,
         stored=stored,
         hugging_face=hugging_face.is_directory(path),
+        dtype=dtype,
     )
 
 
@@ -130,8 +120,8 @@ def _state(path: Path) -> tuple[State, Mapping[str, tuple[int, int | None]]]:
 
 
 def _timm(
-    text: str, weights: str | Path | None, input_shape: tuple[int, ...] | None
-) -> tuple[torch.nn.Module, tuple[Path, ...], Mapping[str, tuple[int, int | None]], tuple[int, ...] | None]:
+    text: str, weights: str | Path | None, input_shape: _Shapes | None
+) -> tuple[torch.nn.Module, tuple[Path, ...], Mapping[str, tuple[int, int | None]], _Shapes]:
     if weights is None:
         raise AdapterError(f"{text} needs --weights: nothing is downloaded")
     name = text.removeprefix(_TIMM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lampq.adapters.torch.tape import Operation, Tape, Values, tensors
+from lampq.adapters.torch.tape import Named, Operation, Tape, Values, tensors
 
-Forward = Callable[[Mapping[str, torch.Tensor], torch.Tensor], torch.Tensor]
-"""Named weights and a batch in, logits out."""
+Forward = Callable[[Named, Named], Mapping[str, torch.Tensor]]
+"""Weights and inputs in, outputs out, all by name."""
 
 # Operators whose result is a Python number, so that Python code may branch on data.
 _READS_VALUES = frozenset({"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::nonzero"})
@@ -22,29 +22,29 @@ _READS_VALUES = frozenset({"aten::_local_scalar_dense", "aten::equal", "aten::is
 
 def record(
     forward: Forward,
-    weights: Mapping[str, torch.Tensor],
-    batch: torch.Tensor,
+    weights: Named,
+    inputs: Named,
     *,
     module: torch.nn.Module | None = None,
-) -> tuple[Tape, torch.Tensor]:
+) -> tuple[Tape, dict[str, torch.Tensor]]:
     """Run a forward pass and write it down.
 
     Args:
         forward: The pass.
         weights: Parameters and buffers by name; a tensor under two names counts under the first.
-        batch: The input.
+        inputs: The inputs by name.
         module: Its submodules name the places of operators.
 
     Returns:
-        The tape and the logits.
+        The tape and the outputs.
     """
-    with _places(module) as place, _Recorder(weights, batch, place) as recorder:
-        output = forward(weights, batch)
-    return recorder.finish(output), output.detach()
+    with _places(module) as place, _Recorder(weights, inputs, place) as recorder:
+        outputs = forward(weights, inputs)
+    return recorder.finish(outputs), {name: tensor.detach() for name, tensor in outputs.items()}
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor, place: list[str]) -> None:
+    def __init__(self, weights: Named, inputs: Named, place: list[str]) -> None:
         super().__init__()
         # Keyed by identity and weak: tensors of the pass are freed as they would be without a recorder.
         self._slots: Any = WeakIdKeyDictionary()
@@ -53,7 +53,11 @@ class _Recorder(TorchDispatchMode):
         for name, tensor in weights.items():
             if tensor not in self._slots:
                 self._names[self._new(tensor)] = name
-        self._input = self._new(batch)
+        # A tensor that is given twice is read under its first name.
+        self._inputs: dict[str, int] = {}
+        for name, tensor in inputs.items():
+            if tensor not in self._slots:
+                self._inputs[name] = self._new(tensor)
         self._operations: list[Operation] = []
         self._constants: Values = {}
         self._place = place
@@ -84,18 +88,20 @@ class _Recorder(TorchDispatchMode):
                 writes=writes,
                 shape=tuple(made[0].shape) if made else (),
                 module=place,
+                dtype=made[0].dtype if made else None,
+                floats=tuple(tensor.is_floating_point() for tensor in made),
             )
         )
         return result
 
-    def finish(self, output: torch.Tensor) -> Tape:
+    def finish(self, outputs: Mapping[str, torch.Tensor]) -> Tape:
         """The tape, once the pass is over."""
-        end = self._slot(output)
-        operations = _without_dead(self._operations, end)
-        read = {slot for operation in operations for _, slot in operation.reads} | {end}
+        ends = {name: self._slot(tensor) for name, tensor in outputs.items()}
+        operations = _without_dead(self._operations, ends.values())
+        read = {slot for operation in operations for _, slot in operation.reads} | set(ends.values())
         weights = {name: slot for slot, name in self._names.items() if slot in read}
         constants = {slot: tensor for slot, tensor in self._constants.items() if slot in read}
-        return Tape(operations, weights, constants, self._input, end, self._obstacle, self._random)
+        return Tape(operations, weights, constants, self._inputs, ends, self._obstacle, self._random)
 
     def _new(self, tensor: torch.Tensor) -> int:
         slot = self._count
@@ -122,9 +128,9 @@ def _draws_random_numbers(
     return (named | dict(kwargs)).get("dropout_p") != 0.0
 
 
-def _without_dead(operations: Sequence[Operation], output: int) -> list[Operation]:
-    """The operators that the result depends on."""
-    needed = {output}
+def _without_dead(operations: Sequence[Operation], outputs: Iterable[int]) -> list[Operation]:
+    """The operators that the results depend on."""
+    needed = set(outputs)
     kept: list[Operation] = []
     for operation in reversed(operations):
         # What an operator overwrites may be read through another view: such operators stay.

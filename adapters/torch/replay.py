@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from lampq.adapters.torch.canonical import canonical
+from lampq.adapters.torch.chunks import Chunk
 from lampq.adapters.torch.gradients import Rows
 from lampq.adapters.torch.layout import Layout
-from lampq.adapters.torch.model import INPUT, OUTPUT, TorchModel
+from lampq.adapters.torch.outputs import sample_rows
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Operation, Values, tensors
 from lampq.adapters.torch.uses import Use
+from lampq.adapters.torch.variant import Varied
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 
@@ -33,30 +36,34 @@ class Pass:
 
     Args:
         model: The model.
-        batch: The batch on the device.
-        count: Its first samples that count; the others fill up a fixed batch.
+        chunk: The batch on the device.
         activations: Whether gradients of layers' inputs are wanted.
 
     Attributes:
         count: Samples that count.
-        logits: Shape (samples, classes).
+        outputs: The judged outputs by name, canonical, samples first.
         scale: Factor that all gradients carry.
     """
 
-    def __init__(self, model: TorchModel, batch: torch.Tensor, count: int, activations: bool) -> None:
+    def __init__(self, model: Varied, chunk: Chunk, activations: bool) -> None:
         runtime = model.runtime
-        self.count = count
-        self._size = len(batch)
-        self._inputs = Batch.of(batch[:count].cpu().numpy(), name=INPUT)
+        self.count = chunk.count
+        self._size = chunk.size
+        self._inputs = Batch([_arrays(chunk.inputs, chunk.count)])
         self._names = {parameter: name for name, parameter in model.parameters.items()}
-        recording = runtime.recording(batch, model.tensors, grad=True)
+        recording = runtime.recording(chunk.inputs, model.tensors, grad=True)
         self._uses = Counter(use.weight for use, _ in recording.uses)
         self._pending: dict[str, list[Rows]] = {}
         self._on_weight: WeightGradients | None = None
         self._on_activation: ActivationGradient | None = None
         with torch.enable_grad():
-            self.logits = self._play(model, recording, batch, activations)
-        self.scale = _HALF_SCALE if torch.float16 in (self.logits.dtype, runtime.autocast) else 1.0
+            raw = self._play(model, recording, chunk, activations)
+            self.outputs = {
+                head.name: canonical(head, sample_rows(raw[head.name], self._size, head.name, runtime.name))
+                for head in model.judged
+            }
+        types = {runtime.autocast, *(raw[head.name].dtype for head in model.judged)}
+        self.scale = _HALF_SCALE if torch.float16 in types else 1.0
 
     def backward(
         self,
@@ -64,10 +71,10 @@ class Pass:
         on_weight: WeightGradients,
         on_activation: ActivationGradient | None = None,
     ) -> None:
-        """Send vectors back from the logits.
+        """Send vectors back from the outputs.
 
         Args:
-            vectors: Directions of the first `count` samples' outputs.
+            vectors: Directions of the first `count` samples' outputs, by name.
             on_weight: Told of every layer, once per vector.
             on_activation: Told of every use of a layer, once per vector.
         """
@@ -83,20 +90,29 @@ class Pass:
 
     def reference(self, readout: Readout) -> Batch:
         """The outputs of the samples that count, as arrays."""
-        logits = self.logits[: self.count].detach().double().cpu().numpy()
-        return readout.reference(Batch.of(logits, name=OUTPUT), self._inputs)
+        outputs = {name: tensor.detach().double() for name, tensor in self.outputs.items()}
+        return readout.reference(Batch([_arrays(outputs, self.count)]), self._inputs)
 
     def _send(self, vector: Batch, *, keep: bool) -> None:
-        direction = torch.from_numpy(np.array(vector[OUTPUT])).to(self.logits.device)
-        padded = functional.pad(direction * self.scale, (0, 0, 0, self._size - self.count))
-        torch.autograd.backward([self.logits], [padded.to(self.logits)], retain_graph=keep)
-        # A use that the logits do not depend on gets no gradient: the others of its weight are all there is.
+        group = vector.groups[0]
+        # What no weight moves has no gradient to send.
+        moving = {name: self.outputs[name] for name in group if self.outputs[name].requires_grad}
+        if moving:
+            directions = [self._padded(group[name], tensor) for name, tensor in moving.items()]
+            torch.autograd.backward(list(moving.values()), directions, retain_graph=keep)
+        # A use that the outputs do not depend on gets no gradient: the others of its weight are all there is.
         for name in list(self._pending):
             self._report(name)
 
+    def _padded(self, direction: np.ndarray, output: torch.Tensor) -> torch.Tensor:
+        """A direction of the samples that count; those that fill up a batch get none."""
+        padded = torch.zeros(output.shape, dtype=torch.float64, device=output.device)
+        padded[: self.count] = torch.from_numpy(np.array(direction)).to(output.device) * self.scale
+        return padded.to(output.dtype)
+
     def _play(
-        self, model: TorchModel, recording: Recording, batch: torch.Tensor, activations: bool
-    ) -> torch.Tensor:
+        self, model: Varied, recording: Recording, chunk: Chunk, activations: bool
+    ) -> dict[str, torch.Tensor]:
         at = {use.operation: (use, layout) for use, layout in recording.uses}
 
         def call(index: int, operation: Operation, values: Values) -> Any:
@@ -120,7 +136,7 @@ class Pass:
             return result
 
         tape = recording.tape
-        return tape.play(tape.start(model.tensors, batch), call=call)[tape.output]
+        return tape.run(model.tensors, chunk.inputs, call)
 
     def _tell_activation(self, use: Use, grad: torch.Tensor) -> None:
         if self._on_activation is not None:
@@ -156,7 +172,7 @@ class Pass:
             self._on_weight(self._names[weight], group)
 
 
-def passes(model: TorchModel, batch: Batch, *, batch_size: int, activations: bool) -> Iterator[Pass]:
+def passes(model: Varied, batch: Batch, *, batch_size: int, activations: bool) -> Iterator[Pass]:
     """A data set in passes.
 
     Args:
@@ -166,8 +182,16 @@ def passes(model: TorchModel, batch: Batch, *, batch_size: int, activations: boo
         activations: Whether gradients of layers' inputs are wanted.
     """
     size = 1 if model.runtime.samples_mix else batch_size
-    for tensor, count in model.runtime.batches(np.asarray(batch), size):
-        yield Pass(model, tensor, count, activations)
+    for chunk in model.runtime.chunks(batch, size):
+        yield Pass(model, chunk, activations)
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor], count: int) -> dict[str, np.ndarray]:
+    """The first samples as arrays."""
+    return {
+        name: (tensor.float() if tensor.dtype is torch.bfloat16 else tensor)[:count].cpu().numpy()
+        for name, tensor in tensors.items()
+    }
 
 
 def _leaf(tensor: torch.Tensor) -> torch.Tensor:

@@ -88,7 +88,7 @@ def sites(recording: Recording) -> Iterator[Site]:
     """Every place of a tape where an activation can be rounded: inputs of layers, then factors of products."""
     for use, _ in recording.uses:
         if use.form != "lookup":
-            axis = 0 if use.form == "conv" else -2 if use.turned else -1
+            axis = 0 if use.convolution is not None else -2 if use.turned else -1
             yield Site(name=use.weight, operation=use.operation, leaf=use.data, axis=axis)
     tape = recording.tape
     softmax = _behind_softmax(tape)

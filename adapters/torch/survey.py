@@ -13,6 +13,9 @@ from lampq.adapters.torch.tape import Operation, Tape, tensors
 from lampq.adapters.torch.uses import Box, Use
 from lampq.core.values.layer import worth_quantizing
 
+# A smaller table is not worth a lookup of its own.
+SMALLEST_TABLE = 4096
+_CONSTANT = "multiplies a constant"
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
 
@@ -32,7 +35,7 @@ class Survey:
     products: tuple[tuple[int, tuple[int, int]], ...]
 
 
-def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool = False) -> Survey:
+def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool = True) -> Survey:
     """Find every use of every weight on a tape.
 
     Args:
@@ -45,22 +48,28 @@ def survey(tape: Tape, weights: Mapping[str, torch.Tensor], *, embeddings: bool 
 
 def places_of(tape: Tape, uses: Sequence[Use]) -> dict[str, str]:
     """Kinds that show in a weight's place: `patch_embed` reads the input itself, `head` gives the output."""
-    kinds = {}
-    result = tape.output
+    kinds: dict[str, str] = {}
+    for result in tape.outputs.values():
+        kinds.update(_head(tape, uses, result))
+    for use in uses:
+        if use.form == "conv" and tape.operations[use.operation].slot(use.data) in tape.inputs.values():
+            kinds[use.weight] = "patch_embed"
+    return kinds
+
+
+def _head(tape: Tape, uses: Sequence[Use], result: int) -> dict[str, str]:
+    """The weight of the last product before an output, if nothing comes in between."""
     for operation in reversed(tape.operations):
         if result not in operation.writes:
             continue
         product = next((use for use in uses if tape.operations[use.operation] is operation), None)
         if product is not None:
-            kinds[product.weight] = "head"
+            return {product.weight: "head"}
         # A bias may be added after the product.
-        if product is not None or not (operation.rearranges or operation.name == "aten::add"):
+        if not operation.reads or not (operation.rearranges or operation.name == "aten::add"):
             break
         result = operation.reads[0][1]
-    for use in uses:
-        if use.form == "conv" and tape.operations[use.operation].slot(use.data) == tape.input:
-            kinds[use.weight] = "patch_embed"
-    return kinds
+    return {}
 
 
 class _Surveyor:
@@ -73,16 +82,21 @@ class _Surveyor:
             for name, slot in tape.weights.items()
             if weights[name].dim() >= 2 and weights[name].is_floating_point()
         }
-        self._active = {tape.input}
+        self._active = set(tape.inputs.values())
         self._uses: dict[str, list[Use]] = {}
         self._reasons: dict[str, str] = {}
         self._products: list[tuple[int, tuple[int, int]]] = []
+        # Slot -> shape of the first result of its operator.
+        self._shapes: dict[int, tuple[int, ...]] = {}
 
     def survey(self, embeddings: bool) -> Survey:
         for index, operation in enumerate(self._tape.operations):
             self._visit(index, operation)
         for name, uses in self._uses.items():
             reason = self._objection(name, uses, embeddings)
+            if self._reasons.get(name) == _CONSTANT:
+                # Beside products with activations: the zeros that a recurrence starts from.
+                del self._reasons[name]
             if reason is not None:
                 self._reasons.setdefault(name, reason)
         for name, weight in self._weights.items():
@@ -98,6 +112,7 @@ class _Surveyor:
 
     def _visit(self, index: int, operation: Operation) -> None:
         traced = [(leaf, *self._traced[slot]) for leaf, slot in operation.reads if slot in self._traced]
+        self._shapes.update(dict.fromkeys(operation.writes[:1], operation.shape))
         if any(slot in self._active for _, slot in operation.reads):
             self._active.update(operation.writes)
         factors = _PRODUCTS.get(operation.name)
@@ -142,7 +157,7 @@ class _Surveyor:
             turned = leaf == left
             data = right if turned else left
             if operation.slot(data) not in self._active:
-                return "multiplies a constant"
+                return _CONSTANT
             axis = _only_axis(indices, -2 if turned else -1)
             batched = indices[0].dim() == 3
             shared = batched and (indices[0].shape[0] == 1 or not _varying(indices, 0))
@@ -182,23 +197,27 @@ class _Surveyor:
     ) -> Use | str:
         args, _ = operation.arguments(operation.leaves)
         stride, padding, dilation, transposed, _, groups = args[3:9]
-        if transposed:
-            return "a transposed convolution"
         if operation.slot(0) not in self._active:
-            return "multiplies a constant"
-        axis = _only_axis(indices, 0)
-        if axis is None:
+            return _CONSTANT
+        # Stored as (inputs, outputs of a group, ...): only one group, or one channel a group, has an axis of outputs.
+        axis = _only_axis(indices, 1 if transposed and groups == 1 else 0)
+        if axis is None or (transposed and groups > 1 and indices[0].shape[:2] != (groups, 1)):
             return "its output channels have no axis of their own"
         kernel = tuple(indices[0].shape[2:])
         spread = [tuple(v) * len(kernel) if len(v) == 1 else tuple(v) for v in (stride, padding, dilation)]
+        per_output = math.prod(indices[0].shape[1:])
+        outputs = math.prod(operation.shape)
+        if transposed:
+            pixels = math.prod(self._shapes.get(operation.slot(0) or 0, ())[2:]) or 1
+            outputs, per_output = operation.shape[0] * pixels, indices[0].numel()
         return Use(
             **common,
-            form="conv",
+            form="transposed" if transposed else "conv",
             data=0,
             turned=False,
             shared=False,
             channel_axis=axis,
-            multiplications=math.prod(operation.shape) * math.prod(indices[0].shape[1:]),
+            multiplications=outputs * per_output,
             convolution=(spread[0], spread[1], spread[2], int(groups), kernel),
         )
 
@@ -206,8 +225,11 @@ class _Surveyor:
         """Why a weight with these uses is left alone, or None."""
         if not worth_quantizing(self._weights[name].shape):
             return f"only {self._weights[name].numel()} weights"
-        if all(use.form == "lookup" for use in uses) and not embeddings:
-            return "an embedding table; ask for it with embeddings=True"
+        if all(use.form == "lookup" for use in uses):
+            if not embeddings:
+                return "an embedding table; ask for it with embeddings=True"
+            if self._weights[name].numel() < SMALLEST_TABLE:
+                return f"an embedding table of only {self._weights[name].numel()} weights"
         if len({use.channel_axis for use in uses if use.form != "lookup"}) > 1:
             return "used with its rows and with its columns as channels"
         boxes = list({use.box for use in uses})

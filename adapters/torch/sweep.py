@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
 import torch
 
+from lampq.adapters.torch.chunks import Chunk, join, real_rows
 from lampq.adapters.torch.rounding import NOTHING, Rounding
 from lampq.adapters.torch.runtime import Recording, Runtime, Weights
-from lampq.adapters.torch.tape import Values
+from lampq.adapters.torch.tape import Named, Values
 from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch
+from lampq.core.values.head import Head
 
 Key = TypeVar("Key")
 
@@ -42,16 +44,14 @@ class Prefix:
         recording: The tape.
         weights: The unchanged weights.
         rounding: The unchanged rounding of activations.
-        batch: The mini-batch.
+        inputs: The mini-batch.
     """
 
-    def __init__(
-        self, recording: Recording, weights: Weights, rounding: Rounding, batch: torch.Tensor
-    ) -> None:
+    def __init__(self, recording: Recording, weights: Weights, rounding: Rounding, inputs: Named) -> None:
         self._recording = recording
         self._tape = recording.tape
         self._call = rounding.call(recording)
-        self._start = self._tape.start(weights, batch)
+        self._start = self._tape.start(weights, inputs)
         self._cuts = self._tape.cuts()
         self._values: Values = self._start
         self._at = 0
@@ -70,13 +70,13 @@ class Prefix:
         """Back to the input; frees what was kept."""
         self._values, self._at = self._start, 0
 
-    def finish(self, change: Change, rounding: Rounding | None = None) -> torch.Tensor:
-        """Logits with the change; `rounding` where that changes too."""
+    def finish(self, change: Change, rounding: Rounding | None = None) -> dict[str, torch.Tensor]:
+        """Outputs with the change; `rounding` where that changes too."""
         call = self._call if rounding is None else rounding.call(self._recording)
         values = self._values
         if change.tensor is not None:
             values = {**values, self._tape.weights[change.weight]: change.tensor}
-        return self._tape.play(values, begin=self._at, call=call)[self._tape.output]
+        return self._tape.results(self._tape.play(values, begin=self._at, call=call))
 
     def kept_bytes(self) -> int:
         """Memory of the activations kept."""
@@ -85,49 +85,57 @@ class Prefix:
         return sum(storages.values())
 
 
-def forward(runtime: Runtime, weights: Weights, rounding: Rounding, batch: torch.Tensor) -> torch.Tensor:
-    """Logits of a batch with activations rounded."""
+def forward(runtime: Runtime, weights: Weights, rounding: Rounding, inputs: Named) -> dict[str, torch.Tensor]:
+    """Outputs with activations rounded, without gradients."""
     if not rounding.rules:
-        return runtime.forward(weights, batch)
-    recording = runtime.recording(batch, weights, products=rounding.products)
-    return recording.tape.run(weights, batch, rounding.call(recording))
+        return runtime.outputs(weights, inputs)
+    recording = runtime.recording(inputs, weights, products=rounding.products)
+    with torch.no_grad():
+        return recording.tape.run(weights, inputs, rounding.call(recording))
 
 
 def sweep(
     runtime: Runtime,
     weights: Weights,
-    batch: np.ndarray,
+    batch: Batch,
     candidates: Iterable[tuple[Key, Change]],
+    heads: Sequence[Head],
     rounding: Rounding = NOTHING,
-) -> Iterator[tuple[Key, np.ndarray]]:
-    """Logits with one layer changed at a time: (key, logits), float32, shape (samples, classes).
+) -> Iterator[tuple[Key, Batch]]:
+    """Canonical outputs with one layer changed at a time: (key, outputs).
 
     Args:
         runtime: The model.
         weights: Its weights.
         batch: Inputs, samples first.
         candidates: (key, change); in the order of the forward pass nothing is computed twice.
+        heads: What is judged.
         rounding: Of the activations, changes apart.
     """
-    minibatches = list(runtime.batches(batch))
-    prefixes: list[Prefix | None] = [None] * len(minibatches)
+    chunks = list(runtime.chunks(batch))
+    groups = [chunk.group for chunk in chunks]
+    prefixes: list[Prefix | None] = [None] * len(chunks)
     for key, change in candidates:
-        logits, budget = [], _STATE_BYTES
+        outputs, budget = [], _STATE_BYTES
         changed = rounding.changed(change.rules) if change.rules else rounding
-        with torch.no_grad():
-            for index, (tensor, count) in enumerate(minibatches):
-                prefix = prefixes[index]
-                if runtime.obstacle is None and prefix is None:
-                    recording = runtime.recording(tensor, products=rounding.products)
-                    prefix = prefixes[index] = Prefix(recording, weights, rounding, tensor)
-                if prefix is None:
-                    own = weights if change.tensor is None else {**weights, change.weight: change.tensor}
-                    result = forward(runtime, own, changed, tensor)
-                else:
+        for index, chunk in enumerate(chunks):
+            prefix = prefixes[index]
+            if runtime.obstacle is None and prefix is None:
+                prefix = prefixes[index] = _prefix(runtime, weights, rounding, chunk)
+            if prefix is None:
+                own = weights if change.tensor is None else {**weights, change.weight: change.tensor}
+                result = forward(runtime, own, changed, chunk.inputs)
+            else:
+                with torch.no_grad():
                     prefix.advance(change.weight)
                     result = prefix.finish(change, changed if changed is not rounding else None)
-                    budget -= prefix.kept_bytes()
-                    if budget < 0:
-                        prefix.rewind()
-                logits.append(result[:count].float())
-        yield key, torch.cat(logits).cpu().numpy()
+                budget -= prefix.kept_bytes()
+                if budget < 0:
+                    prefix.rewind()
+            outputs.append(real_rows(result, chunk, heads, runtime.name))
+        yield key, join(outputs, groups, heads, runtime.name)
+
+
+def _prefix(runtime: Runtime, weights: Weights, rounding: Rounding, chunk: Chunk) -> Prefix:
+    recording = runtime.recording(chunk.inputs, products=rounding.products)
+    return Prefix(recording, weights, rounding, chunk.inputs)

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Values = dict[int, torch.Tensor]
 """Tensors by slot: a slot is the number of a tensor on the tape."""
+Named = Mapping[str, torch.Tensor]
+"""Tensors by name: weights, inputs or outputs."""
 
 # Operators that only rearrange or cast; views are recognised by their schema.
 _COPIES = frozenset(
@@ -39,6 +41,8 @@ class Operation:
         reads: Index among the leaves -> slot.
         writes: Slots of its tensor results, in order.
         shape: Shape of the first of them.
+        dtype: Its type, or None where there is none.
+        floats: Which results are floating point.
         module: Path of the module that was running.
     """
 
@@ -49,6 +53,8 @@ class Operation:
     writes: tuple[int, ...]
     shape: tuple[int, ...]
     module: str
+    dtype: torch.dtype | None = None
+    floats: tuple[bool, ...] = ()
 
     @property
     def name(self) -> str:
@@ -108,8 +114,8 @@ class Tape:
         operations: The operators in the order they ran, those without any effect on the result left out.
         weights: Name -> slot of every parameter and buffer that was read.
         constants: Slot -> tensor made outside the recorded operators.
-        input: Slot of the batch.
-        output: Slot of the logits.
+        inputs: Name -> slot of every input, samples first.
+        outputs: Name -> slot of every output.
         obstacle: The operator that makes the tape stand for its own batch only, or None.
         random: An operator that draws random numbers, or None.
     """
@@ -119,23 +125,23 @@ class Tape:
         operations: Sequence[Operation],
         weights: Mapping[str, int],
         constants: Values,
-        input: int,
-        output: int,
+        inputs: Mapping[str, int],
+        outputs: Mapping[str, int],
         obstacle: str | None = None,
         random: str | None = None,
     ) -> None:
         self.operations = tuple(operations)
         self.weights = dict(weights)
         self.constants = dict(constants)
-        self.input = input
-        self.output = output
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
         self.obstacle = obstacle
         self.random = random
         self._last_use: dict[int, int] = {}
         for index, operation in enumerate(self.operations):
             for _, slot in operation.reads:
                 self._last_use[slot] = index
-        self._last_use[output] = len(self.operations)
+        self._last_use.update(dict.fromkeys(self.outputs.values(), len(self.operations)))
         self._permanent = frozenset((*self.weights.values(), *self.constants))
         self._dropped: list[tuple[int, ...]] = [
             tuple(
@@ -146,11 +152,11 @@ class Tape:
             for index, operation in enumerate(self.operations)
         ]
 
-    def start(self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor) -> Values:
+    def start(self, weights: Named, inputs: Named) -> Values:
         """Values before the first operator."""
         values = dict(self.constants)
         values.update((slot, weights[name]) for name, slot in self.weights.items())
-        values[self.input] = batch
+        values.update((slot, inputs[name]) for name, slot in self.inputs.items())
         return values
 
     def play(
@@ -182,11 +188,34 @@ class Tape:
                 values.pop(slot, None)
         return values
 
-    def run(
-        self, weights: Mapping[str, torch.Tensor], batch: torch.Tensor, call: Call | None = None
-    ) -> torch.Tensor:
-        """The logits of a batch of the recorded shape."""
-        return self.play(self.start(weights, batch), call=call)[self.output]
+    def run(self, weights: Named, inputs: Named, call: Call | None = None) -> dict[str, torch.Tensor]:
+        """The outputs of inputs of the recorded shapes."""
+        return self.results(self.play(self.start(weights, inputs), call=call))
+
+    def results(self, values: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The outputs among the values after the last operator, by name."""
+        return {name: values[slot] for name, slot in self.outputs.items()}
+
+    def with_outputs(self, more: Mapping[str, int]) -> Tape:
+        """The same tape with further tensors among its outputs: name -> slot."""
+        return Tape(
+            self.operations,
+            self.weights,
+            self.constants,
+            self.inputs,
+            {**self.outputs, **more},
+            self.obstacle,
+            self.random,
+        )
+
+    def floating(self, weights: Named, inputs: Named) -> dict[int, bool]:
+        """Slot -> whether it holds floating point."""
+        kinds = {slot: tensor.is_floating_point() for slot, tensor in self.constants.items()}
+        kinds.update((slot, weights[name].is_floating_point()) for name, slot in self.weights.items())
+        kinds.update((slot, inputs[name].is_floating_point()) for name, slot in self.inputs.items())
+        for operation in self.operations:
+            kinds.update(zip(operation.writes, operation.floats, strict=True))
+        return kinds
 
     def first_use(self, weight: str) -> int:
         """Index of the first operator that reads a weight."""

@@ -25,7 +25,7 @@ class Use:
     Attributes:
         weight: Name of the parameter.
         operation: Index of the operator on its tape.
-        form: `linear`, `conv` or `lookup`.
+        form: `linear`, `conv`, `transposed` (a transposed convolution) or `lookup`.
         data: Index of the activation among the operator's leaves.
         factor: Index of the weight among them.
         turned: The weight is the left factor, so that rows lie along the last axis.
@@ -62,17 +62,26 @@ class Use:
 
     def inputs(self, activation: torch.Tensor) -> torch.Tensor:
         """X, shape (groups, rows, inputs)."""
+        if self.form == "transposed":
+            return self._pixels(activation)
         if self.convolution is not None:
             return _patches(activation, *self.convolution)
         return self._rows(activation)
 
     def outputs(self, result: torch.Tensor) -> torch.Tensor:
         """Y, or its gradient, from the operator's result, shape (groups, rows, outputs)."""
+        if self.form == "transposed" and self.convolution is not None:
+            # Each pixel is spread over a patch of the result: the transpose of taking patches.
+            return _patches(result, *self.convolution)
         if self.convolution is not None:
-            groups = self.convolution[3]
-            split = result.reshape(result.shape[0], groups, result.shape[1] // groups, -1)
-            return split.permute(1, 0, 3, 2).flatten(1, 2)
+            return self._pixels(result)
         return self._rows(result)
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels of images as rows, shape (groups, images * positions, channels of the group)."""
+        groups = 1 if self.convolution is None else self.convolution[3]
+        split = images.reshape(images.shape[0], groups, images.shape[1] // groups, -1)
+        return split.permute(1, 0, 3, 2).flatten(1, 2)
 
     def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.turned:

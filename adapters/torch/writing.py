@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from lampq.adapters.torch import compressed, packed
-from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch import agreement, compressed, packed
 from lampq.adapters.torch.packed import Record
+from lampq.adapters.torch.variant import Varied
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values import staging
-from lampq.core.values.errors import AdapterError
+from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_folder, atomic_path
 
@@ -25,18 +24,22 @@ from lampq.core.values.publishing import atomic_folder, atomic_path
 _TOLERANCE = 1e-4
 
 
-def write(model: TorchModel, plan: Plan, path: Path) -> None:
+def write(model: Varied, plan: Plan, path: Path) -> float:
     """Write `model` quantized by `plan`: packed safetensors, or a Hugging Face directory for a model from
     one.
 
-    The file is read back and run; its logits must be those of the model with rounded weights.
+    The file is read back and run; its outputs must be those of the model with rounded weights.
 
     Args:
         model: The float model.
         plan: Widths, with the model's own layer names; layers it leaves out stay float.
         path: A .safetensors file, or a directory that does not exist.
 
+    Returns:
+        The largest difference of an output, relative to its largest entry.
+
     Raises:
+        PlanError: The plan names a layer that the model has not.
         AdapterError: The path names another format, or what was written computes something else.
     """
     path = Path(path)
@@ -44,6 +47,9 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     if not directory and path.suffix != ".safetensors":
         kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
         raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
+    unknown = [layer.name for layer in plan.layers if layer.name not in model.parameters]
+    if unknown:
+        raise PlanError(f"the plan is for another model: {model.path.name} has no layer {unknown[0]}")
     model = coded_for(model, plan)
     if directory:
         # Rounding what is stored as floats would cost accuracy and save nothing.
@@ -57,19 +63,22 @@ def write(model: TorchModel, plan: Plan, path: Path) -> None:
     expected = model.with_weights(values)
     if directory:
         with atomic_folder(path) as temporary:
-            _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
-        return
+            return _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
     records = {
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
     }
     by_parameter = {model.parameters[name]: quantized for name, quantized in weights.items()}
-    rest = {n: t for n, t in model.tensors.items() if n in model.module.state_dict() and n not in records}
+    rest = {
+        name: model.as_stored(tensor)
+        for name, tensor in model.tensors.items()
+        if name in model.module.state_dict() and name not in records
+    }
     with atomic_path(path) as temporary:
         packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
-        _compare(model, expected, packed.read(temporary).state(), path)
+        return _compare(model, expected, packed.read(temporary).state(), path)
 
 
-def rehearse_folder(model: TorchModel, path: Path) -> None:
+def rehearse_folder(model: Varied, path: Path) -> None:
     """Write and read back a folder with nothing measured, so that what cannot be written fails at once.
 
     Args:
@@ -93,18 +102,18 @@ def rehearse_folder(model: TorchModel, path: Path) -> None:
 
 
 def _write_folder(
-    model: TorchModel,
-    expected: TorchModel,
+    model: Varied,
+    expected: Varied,
     widths: Mapping[str, int],
     block: int | None,
     weights: Mapping[str, Quantized],
     temporary: Path,
     path: Path,
-) -> None:
-    """Write into `temporary` what will be at `path`, and compare its logits with the expected ones."""
+) -> float:
+    """Write into `temporary` what will be at `path`, and compare its outputs with the expected ones."""
     try:
         compressed.write(model, widths, block, weights, temporary)
-        _compare(model, expected, compressed.read_back(temporary), path)
+        return _compare(model, expected, compressed.read_back(temporary), path)
     except AdapterError as err:
         cause = str(err).replace(str(temporary), str(path)).removeprefix(f"{path}: ")
         raise AdapterError(
@@ -112,7 +121,7 @@ def _write_folder(
         ) from err
 
 
-def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
+def quantize_layers(model: Varied, plan: Plan) -> dict[str, Quantized]:
     """Codes and scales of every layer of a plan, on the model's grid."""
     found = {}
     for name, layer in _named(plan):
@@ -120,7 +129,7 @@ def quantize_layers(model: TorchModel, plan: Plan) -> dict[str, Quantized]:
     return found
 
 
-def origin(model: TorchModel) -> dict[str, Any]:
+def origin(model: Varied) -> dict[str, Any]:
     """What a packed file says of where its model came from: enough to build it again, and no path."""
     config: Any = getattr(model.module, "config", None)
     if hasattr(config, "to_diff_dict"):
@@ -143,11 +152,11 @@ def _named(plan: Plan) -> Iterator[tuple[str, PlanLayer]]:
     return ((layer.name, layer) for layer in plan.layers)
 
 
-def _axis(model: TorchModel, name: str) -> int:
+def _axis(model: Varied, name: str) -> int:
     return next(layer.channel_axis for layer in model.layers() if layer.name == name)
 
 
-def _record(model: TorchModel, layer: PlanLayer, plan: Plan, quantized: Quantized) -> Record:
+def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -> Record:
     return Record(
         layer=layer.name,
         bits=layer.weight_bits,
@@ -162,8 +171,8 @@ def _record(model: TorchModel, layer: PlanLayer, plan: Plan, quantized: Quantize
     )
 
 
-def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Logits of what was written against those of the model with rounded weights, on made-up samples."""
+def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], path: Path) -> float:
+    """All outputs of what was written against those of the model with rounded weights, on a few samples."""
     example = model.runtime.example
     written = {
         name: state[name].to(tensor) if name in state else tensor for name, tensor in model.tensors.items()
@@ -173,11 +182,11 @@ def _compare(model: TorchModel, expected: TorchModel, state: dict[str, torch.Ten
         raise AdapterError(
             f"{path}: the weight {missing[0]} is missing from what was written; nothing was kept"
         )
-    found = model.runtime.logits(written, example).float().cpu().numpy()
-    wanted = model.runtime.logits(expected.tensors, example).float().cpu().numpy()
-    error = float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-12))
+    found = agreement.arrays(model.runtime.outputs(written, example))
+    output, error = agreement.disagreement(model.runtime.outputs(expected.tensors, example), found)
     if not error <= _TOLERANCE:
         raise AdapterError(
-            f"{path}: what was written does not compute what it should: logits are off by {error:.2g} "
-            f"of their range; nothing was kept"
+            f"{path}: what was written does not compute what it should: {output} is off by {error:.2g} "
+            f"of its range; nothing was kept"
         )
+    return error

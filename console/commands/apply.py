@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import clashes, flags, given, tables
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply
@@ -46,7 +47,9 @@ def run(args: Namespace) -> None:
     plan = Plan.read(args.plan)
     if args.rounding:
         plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
-    with converted(given.read_model(args), args.to) as model:
+    source = given.read_model(args)
+    inputs = given.read_dataset(args, source).inputs() if args.data else None
+    with converted(source if inputs is None else with_examples(source, inputs), args.to) as model:
         applied = apply(
             model,
             plan,
@@ -54,7 +57,7 @@ def run(args: Namespace) -> None:
             partial=args.partial,
             widest=args.widest,
             by_name=args.by_name,
-            batch=given.read_dataset(args, model).inputs() if args.data else None,
+            batch=inputs,
             force=args.force,
         )
     facts = {"bytes": applied.size_bytes, "notes": list(applied.notes)}

@@ -22,6 +22,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.data(sub, required=False, refusable=True)
     flags.no_size(sub)
     flags.measure(sub)
+    flags.scores(sub)
     flags.selection(sub)
     flags.shard(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lampq.console import clashes, flags, given, render
 from lampq.console.progress import progress_bar
+from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
@@ -42,14 +43,16 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     request = given.request(args)
+    source = given.read_model(args)
+    data = given.read_dataset(args, source)
+    inputs = data.inputs()
     with (
-        converted(given.read_model(args), args.to) as model,
+        converted(with_examples(source, inputs), args.to) as model,
         progress_bar(enabled=not args.quiet) as progress,
     ):
-        data = given.read_dataset(args, model)
         result = quantize(
             model,
-            data.inputs(),
+            inputs,
             args.out,
             request,
             given.measurement(args, data),

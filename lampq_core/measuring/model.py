@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Model(Protocol):
 
     Attributes:
         path: Where it was read from.
-        format: "onnx", "torch" or "tflite".
+        format: Name of its format (`adapters.formats`): "onnx", "torch", "tflite" or another's.
         grid: The grid its weights are quantized on: "auto", "mid_rise" or "mid_tread" (see core.quantizing.quantizer).
         coding: Blocks and rounding of its weights (see core.quantizing.coding).
     """
@@ -162,6 +162,14 @@ class RoundingModel(Model, Protocol):
         """
 
 
+@runtime_checkable
+class _RoundsInputs(Protocol):
+    """What tells a `RoundingModel` from others; to look for all of it would read the model."""
+
+    def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
+        """See `RoundingModel`."""
+
+
 def rounds_activations(model: Model) -> TypeGuard[RoundingModel]:
     """Whether a model is a `RoundingModel`."""
-    return hasattr(model, "calibrate")
+    return isinstance(model, _RoundsInputs)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.errors import AdapterError
-from lampq.core.values.head import Head
+from lampq.core.values.head import Head, judged_of
 
 # A sweep holds about four copies of the outputs of a slice.
 _SLICE_BYTES = 1 << 26
@@ -66,8 +66,18 @@ class Reference:
 
 def input_batch(model: Model, batch: BatchLike) -> Batch:
     """Inputs by name, whatever form they come in: a lone array is the model's only input."""
-    specs = model.input_specs
+    specs = [spec for spec in model.input_specs if not spec.optional]
     return Batch.of(batch, name=specs[0].name if len(specs) == 1 else "x")
+
+
+def with_examples(model: Model, batch: BatchLike) -> Model:
+    """The model as the data make it known, where its format leaves shapes and inputs to them (PyTorch modules).
+
+    Raises:
+        AdapterError: It does not take them.
+    """
+    learn = getattr(model, "with_examples", None)
+    return model if learn is None else cast("Model", learn(batch))
 
 
 def measure_reference(model: Model, batch: BatchLike) -> Reference:
@@ -111,10 +121,4 @@ def judged_heads(model: Model) -> tuple[Head, ...]:
     Raises:
         AdapterError: There is none.
     """
-    heads = tuple(head for head in model.heads if head.judged)
-    if not heads:
-        reasons = "; ".join(f"{head.name}: {head.reason}" for head in model.heads) or "it has none"
-        raise AdapterError(
-            f"{model.path.name} has no output to judge ({reasons}); name one with --output NAME=ROLE"
-        )
-    return heads
+    return judged_of(model.heads, model.path.name)

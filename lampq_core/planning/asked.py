@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
-from lampq.core.values.modes import AUTO, MODES, SUPERPOSITION
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.score import AUTO, Score
 
 
 def asked(plan: Plan, profile: Profile | None = None) -> Request:
@@ -22,18 +23,29 @@ def asked(plan: Plan, profile: Profile | None = None) -> Request:
 
     Args:
         plan: The plan.
-        profile: What it is to be judged by. Where that does not know how layers act together, a plan of mode
-            superposition leaves the mode open.
+        profile: What it is to be judged by. Where that does not know how layers act together, the score of a
+            plan that did is left open.
+
+    Raises:
+        RecordError: The package of its score cannot be loaded.
     """
-    mode = plan.mode if plan.mode in MODES else AUTO
-    if mode == SUPERPOSITION and profile is not None and not profile.interacts:
-        mode = AUTO
     request = plan.request
     if request is None:
         request = Request(pins=_texts(plan.budget, "pins"), ties=_texts(plan.budget, "ties"))
     return dataclasses.replace(
-        request, mode=mode, budget=_budget(plan.budget), solver=AUTO, time_limit_s=None
+        request, mode=_mode(plan, profile), budget=_budget(plan.budget), solver=AUTO, time_limit_s=None
     )
+
+
+def _mode(plan: Plan, profile: Profile | None) -> str | Score:
+    """The score of a plan, or `auto`: it has none, or one that is not to be had here or with this profile."""
+    mode = AUTO if plan.request is None else plan.request.mode
+    if not isinstance(mode, Score) or mode.name != plan.mode:
+        mode = plan.mode
+        if mode not in SCORES:
+            return AUTO
+    interactions_lost = profile is not None and not profile.interacts and score(mode).uses_interactions
+    return AUTO if interactions_lost else mode
 
 
 def without_largest_kl(request: Request) -> Request:

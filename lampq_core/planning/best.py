@@ -11,25 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.allocating.allocation import uniform_choice
-from lampq.core.allocating.scores import lampq_scores
+from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
-from lampq.core.planning.lampq_mode import equal_widths, is_consecutive
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
-from lampq.core.searching.lampq_update import Updated, update
+from lampq.core.searching.lampq_update import Updated, is_consecutive, update
 from lampq.core.searching.recentre import Refined, refine
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
-from lampq.core.values.modes import LAMPQ, SUPERPOSITION
 from lampq.core.values.option import neighbours as near_options
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.score import AROUND, SWAPS
 from lampq.core.values.solution import Solution
 
 # Plans that look good enough to be measured.
@@ -69,8 +68,8 @@ def best_plan(
 ) -> Plan:
     """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
 
-    The best plans are measured, and so is the best uniform plan of the budget. In mode superposition the one that
-    measures least is then improved in rounds that measure around it, in mode lampq by the published update.
+    The best plans are measured, and so is the best uniform plan of the budget. The one that measures least is then
+    improved as its score has it: in rounds that measure around it, or by the published update.
 
     Args:
         model: The float model.
@@ -125,9 +124,9 @@ def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
         The choices, and a note where there are none though there might have been.
     """
     search = bench.search
-    if not bench.rounds_inputs or search.mode != SUPERPOSITION:
+    if not bench.rounds_inputs or not search.score.uses_interactions:
         return [], ()
-    request = dataclasses.replace(search.request, mode=SUPERPOSITION, solver="auto", time_limit_s=None)
+    request = dataclasses.replace(search.request, mode=search.score, solver="auto", time_limit_s=None)
     try:
         narrow = equal_widths(search.profile)
         if narrow is search.profile:
@@ -141,14 +140,14 @@ def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
 
 
 def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[str, ...]]:
-    """The published update of a choice in mode lampq, and a note where the profile does not allow it."""
+    """The published update of a choice where its score has it, and a note where the profile does not allow it."""
     search, profile, recipe = bench.search, bench.search.profile, bench.search.request.recipe
-    if search.mode != LAMPQ or search.request.rounds == 0:
+    if search.score.improved_by != SWAPS or search.request.rounds == 0:
         return None, ()
     widths = profile.weight_bits.tolist()
     if not is_consecutive(widths):
         left_out = (
-            f"the update of mode lampq was left out: it moves by single bits, and the profile has widths "
+            f"the update of mode {search.mode} was left out: it moves by single bits, and the profile has widths "
             f"{', '.join(map(str, widths))}"
         )
         return None, (left_out,) if recipe.most_swaps else ()
@@ -160,7 +159,7 @@ def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[s
         bench.reference.inputs,
         choice,
         table=recipe.table,
-        importance=lampq_scores(profile, recipe)[:, 0] if recipe.weighted else None,
+        importance=search.score.costs(profile, recipe)[:, 0] if recipe.weighted else None,
         most_swaps=recipe.most_swaps,
         rules=functools.partial(profile_rule, profile) if bench.rounds_inputs else None,
         reference=bench.reference,
@@ -170,7 +169,7 @@ def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[s
 
 
 def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
-    """The choice that measures least, the best uniform one among them, improved in rounds where damage interacts."""
+    """The choice that measures least, the best uniform one among them, improved in rounds where its score has them."""
     search, profile = bench.search, bench.search.profile
     uniform = uniform_choice(profile, search.problem)
     return refine(
@@ -180,7 +179,7 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
         search.problem,
         bench.reference.inputs,
         choices if uniform is None else [*choices, uniform],
-        rounds=search.request.rounds if search.mode == SUPERPOSITION else 0,
+        rounds=search.request.rounds if search.score.improved_by == AROUND else 0,
         near=near_options(profile.options),
         quantizer=functools.partial(profile_setting, bench.model, profile) if bench.rounds_inputs else None,
         seed=search.request.seed,

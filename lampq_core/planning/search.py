@@ -10,11 +10,11 @@ import numpy as np
 
 from lampq.core.allocating.allocation import build_plan, uniform_choice
 from lampq.core.allocating.limits import BYTES
-from lampq.core.allocating.scores import automatic_mode, predicted_damage
+from lampq.core.allocating.predicted_damage import predicted_damage
+from lampq.core.allocating.scores import asked_score
 from lampq.core.allocating.smallest import limited
 from lampq.core.measuring.interaction import Interaction, profile_interaction
 from lampq.core.planning.feasible import feasible_problem
-from lampq.core.planning.lampq_mode import equal_widths
 from lampq.core.planning.neighbours import by_size, next_choices
 from lampq.core.planning.remarks import remarks
 from lampq.core.planning.smallest import smallest_limit
@@ -22,11 +22,11 @@ from lampq.core.planning.solve import Solve
 from lampq.core.searching.superposition import allocate
 from lampq.core.searching.why import next_changes, sentences
 from lampq.core.values.errors import BudgetError
-from lampq.core.values.modes import AUTO, ERROR, LAMPQ, SUPERPOSITION
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
+from lampq.core.values.score import Score
 from lampq.core.values.solution import Solution
 
 _BOUND_LIMIT_S = 3.0
@@ -50,21 +50,21 @@ class Search:
     """A request on a profile, made ready. L layers, J options.
 
     Attributes:
-        profile: Measurements of the model. Mode lampq has one width for weights and input of a layer: of several
-            input widths it sees the pairs of equal widths alone, and this is that part.
+        profile: Measurements of the model, as far as the score sees them.
         request: What is asked for.
-        mode: Score, never `auto`.
-        pins: All pins, those of the mode first.
-        cost: Damage of single layers, nats, shape (L, J); the start of the search in mode superposition.
+        score: What is minimized.
+        pins: All pins, those of the score first.
+        cost: Damage of single layers in the unit of the score, shape (L, J); where layers interact, the start of the
+            search.
         problem: Limits, ties, pins; a largest KL as bytes.
-        interaction: Damage of whole plans, in mode superposition.
+        interaction: Damage of whole plans, where the score uses it.
         notes: Remarks for the plan.
         solve: A solver.
     """
 
     profile: Profile
     request: Request
-    mode: str
+    score: Score
     pins: tuple[str, ...]
     cost: np.ndarray
     problem: Problem
@@ -79,27 +79,33 @@ class Search:
         Raises:
             BudgetError: No plan fits the budget; names the limits that clash and the nearest feasible values.
             PlanError: A pattern matches nothing.
-            RecordError: The profile lacks what the mode needs.
+            RecordError: The profile lacks what the score needs, or there is no such score.
         """
-        mode = automatic_mode(profile) if request.mode == AUTO else request.mode
-        if mode == LAMPQ:
-            profile = equal_widths(profile)
-        cost, repaired = predicted_damage(profile, "kl" if mode == SUPERPOSITION else mode, request.recipe)
+        score = asked_score(request.mode, profile)
+        profile = score.view(profile)
+        cost, repaired = predicted_damage(profile, score, request.recipe)
         # What cannot be met is refused before interactions are worked out.
-        problem, pins = feasible_problem(profile, cost, request, solve, mode=mode)
+        problem, pins = feasible_problem(
+            profile, cost, request, solve, default_pins=score.default_pins(profile)
+        )
         search = cls(
             profile=profile,
             request=request,
-            mode=mode,
+            score=score,
             pins=tuple(pins),
             cost=cost,
             problem=problem,
-            interaction=profile_interaction(profile) if mode == SUPERPOSITION else None,
-            notes=remarks(profile, mode, repaired, request.budget, problem),
+            interaction=profile_interaction(profile) if score.uses_interactions else None,
+            notes=remarks(profile, score, repaired, request.budget, problem),
             solve=solve,
         )
         max_kl = None if request.budget is None else request.budget.max_kl
         return search if max_kl is None else search.keeping(max_kl)
+
+    @property
+    def mode(self) -> str:
+        """The name of the score, never `auto`."""
+        return self.score.name
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -125,9 +131,9 @@ class Search:
             max_kl: Nats, > 0.
 
         Raises:
-            BudgetError: No plan keeps it, or the mode predicts no damage.
+            BudgetError: No plan keeps it, or the score predicts no damage.
         """
-        if self.mode == ERROR:
+        if not self.score.in_nats:
             raise BudgetError("a largest KL needs predictions in nats; profile the model with --data")
         resource = self.problem.resource_names.index(BYTES)
         # Many limits are tried: the fastest solver is good enough for all but the last.
@@ -183,7 +189,7 @@ class Search:
         """The plan of a solution, with what the best uniform plan within the same limits is predicted to lose."""
         notes = list(self.notes)
         uniform = uniform_choice(self.profile, self.problem)
-        predicts = self.mode != ERROR
+        predicts = self.score.in_nats
         if uniform is not None and predicts:
             width = self.profile.option_text(int(np.bincount(uniform).argmax()))
             notes.append(
@@ -209,7 +215,7 @@ class Search:
 
     def why(self, choice: np.ndarray) -> list[str]:
         """A sentence per layer: what the next options would cost and save. Empty where damage is not predicted."""
-        if self.mode == ERROR:
+        if not self.score.in_nats:
             return []
         budget, problem, most_damage = self.request.budget, self.problem, np.inf
         if budget is not None and budget.max_kl is not None:
@@ -230,9 +236,9 @@ class Search:
             choice: The plan, shape (L,).
 
         Returns:
-            The cheaper and the dearer plan; None where there is none, or where the mode predicts no damage.
+            The cheaper and the dearer plan; None where there is none, or where the score predicts no damage.
         """
-        if self.mode == ERROR:
+        if not self.score.in_nats:
             return None, None
         cheaper, dearer = next_choices(
             by_size(self.problem, self.profile.payload_bytes),

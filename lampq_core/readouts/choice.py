@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lampq.core.readouts.evidence import Evidence
 from lampq.core.readouts.vocabulary import NORMALIZING, SIGMOID, SOFTMAX
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import CLASSES, DIRECTION, IGNORE, PROBABILITIES, Head, HeadChoice
 from lampq.core.values.input_spec import FLOATING, InputSpec
 from lampq.core.values.output_spec import OutputSpec
@@ -48,6 +48,36 @@ def chosen_head(
         mask=evidence.mask() if last else None,
         weight=choice.weight,
     )
+
+
+def chosen_heads(
+    choices: Sequence[HeadChoice],
+    heads: Sequence[Head],
+    specs: Sequence[OutputSpec],
+    inputs: Sequence[InputSpec],
+    *,
+    whose: str,
+) -> tuple[Head, ...]:
+    """The heads of a model of which a user names some; for formats whose inner tensors cannot be judged.
+
+    Args:
+        choices: What the user says, the last word on an output being the one that counts.
+        heads: The heads so far.
+        specs: The outputs.
+        inputs: Inputs of the model.
+        whose: The model, for messages.
+
+    Raises:
+        AdapterError: No output is so called; lists them.
+        RecordError: An output cannot have its role.
+    """
+    described = {spec.name: spec for spec in specs}
+    by_name = {head.name: head for head in heads}
+    for choice in choices:
+        if choice.name not in described:
+            raise AdapterError(f"{whose} has no output {choice.name!r}; it has {', '.join(described)}")
+        by_name[choice.name] = chosen_head(choice, described[choice.name], inputs, by_name.get(choice.name))
+    return tuple(by_name.values())
 
 
 def _axis(role: str, evidence: Evidence) -> int:

@@ -48,7 +48,8 @@ def directions(
         heads: Judged heads.
         roles: Their roles.
         reference: Float outputs with masks.
-        labels: One of `LABELS`; `auto` is exact where that takes no more passes than `draws`, else probes.
+        labels: One of `LABELS`; `auto` is data where there is a truth, exact where that takes no more passes than
+            `draws`, else probes.
         draws: Random vectors per sample.
         seed: Seeds them.
         samples: Number of each sample in the whole data set, shape (S,): a sample draws the same vectors in
@@ -62,6 +63,8 @@ def directions(
         raise AdapterError(f"labels {labels!r} is none of {', '.join(LABELS)}")
     if len(samples) != reference.samples:
         raise AdapterError(f"{len(samples)} sample numbers for {reference.samples} samples")
+    if labels == "auto" and truth is not None:
+        labels = "data"
     if labels == "auto":
         labels = "exact" if lone_classes(heads, reference, most=draws + 1) else "probe"
     if labels == "probe":

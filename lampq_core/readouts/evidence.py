@@ -121,6 +121,13 @@ class Evidence:
         return any(not {"ids", "attention", "tokens"}.isdisjoint(words(spec.name)) for spec in self.inputs)
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether texts go in, by name, or by their numbers: whole ones, on one axis."""
+        return self.reads_text or any(
+            spec.dtype in ("int32", "int64") and len(spec.shape or ()) == 2 for spec in self.inputs
+        )
+
+    @property
     def _channels_last(self) -> bool:
         layouts = {spec.layout for spec in self.inputs if len(spec.shape) == 4}
         if layouts == {"NHWC"}:

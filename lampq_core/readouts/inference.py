@@ -27,6 +27,7 @@ from lampq.core.readouts.vocabulary import (
     NORMALIZING,
     NUMBER,
     NUMBER_MODEL,
+    PRODUCT,
     RECOGNIZER,
     SEGMENTER,
     SIGMOID,
@@ -271,6 +272,12 @@ def _recognizer(e: Evidence) -> Verdict | None:
     return None
 
 
+def _tagger(e: Evidence) -> Verdict | None:
+    if e.axes == 3 and not e.others and e.reads_tokens and e.spec.producer in PRODUCT:
+        return Verdict(role=CLASSES, axis=-1, reason="one row of logits per token")
+    return None
+
+
 def _classifier(e: Evidence) -> Verdict | None:
     if e.axes in (None, 2) and e.spec.producer in LINEAR:
         return Verdict(role=CLASSES, axis=e.last_axis, reason="one row of logits per sample")
@@ -297,6 +304,7 @@ RULES: tuple[Rule, ...] = (
     _model_of_numbers,
     _sizes_of_numbers,
     _recognizer,
+    _tagger,
     _classifier,
 )
 """In order; the first that answers decides."""

@@ -20,6 +20,8 @@ LINEAR = frozenset(
         *("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulNBits", "DequantizeLinear"),
     }
 )
+# Operators that end a layer of weights, with or without a bias.
+PRODUCT = frozenset({"Gemm", "MatMul", "FusedMatMul", "QLinearMatMul", "QGemm", "MatMulNBits"})
 # Operators that leave nothing below zero: no logits.
 DIRECT = frozenset({"Relu", "Exp", "Softplus", "Abs", "Sqrt", "Pow"})
 

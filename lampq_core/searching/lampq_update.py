@@ -51,6 +51,11 @@ class Updated:
     swaps: tuple[Swap, ...]
 
 
+def is_consecutive(widths: Sequence[int]) -> bool:
+    """Whether each width is one more than the one before, as the update by single bits needs."""
+    return list(widths) == list(range(widths[0], widths[-1] + 1))
+
+
 def update(
     model: Model,
     layers: Sequence[Layer],

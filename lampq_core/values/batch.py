@@ -96,6 +96,14 @@ class Batch:
             raise RecordError(f"a batch of {', '.join(self.names)} is no single array; name one")
         return np.array(self[self.names[0]], dtype=dtype, copy=copy)
 
+    def renamed(self, names: Mapping[str, str]) -> Batch:
+        """The same arrays, some under other names.
+
+        Args:
+            names: From the name an array has to the one it gets.
+        """
+        return Batch([{names.get(name, name): a for name, a in group.items()} for group in self._groups])
+
     def take(self, numbers: Sequence[int] | np.ndarray) -> Batch:
         """Some of the samples, by number, each group in the order in which its own are named.
 

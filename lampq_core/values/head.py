@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.messages import listed
 
 CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE = (
     "classes",
@@ -77,6 +78,21 @@ class Head:
             return cls(**{key: value for key, value in data.items() if key in known})
         except TypeError as err:
             raise RecordError(f"malformed output ({err})") from err
+
+
+def judged_of(heads: Sequence[Head], whose: str) -> tuple[Head, ...]:
+    """The heads that count, of which there must be one wherever a model is run.
+
+    Raises:
+        AdapterError: There is none; says why of each.
+    """
+    judged = tuple(head for head in heads if head.judged)
+    if not judged:
+        reasons = [f"{head.name}: {head.reason or head.role}" for head in heads] or ["it has none"]
+        raise AdapterError(
+            f"{whose} has no output to judge ({listed(reasons, separator='; ')}); name one with --output NAME=ROLE"
+        )
+    return judged
 
 
 def summary(heads: Sequence[Head]) -> dict[str, str]:

@@ -22,12 +22,14 @@ class InputSpec:
             samples, to be fixed rather than fed.
         dtype: NumPy name of the element type.
         any_rank: The model does not say how many axes there are; the shape is () then.
+        optional: Data may leave it out.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     any_rank: bool = False
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if any(dim is not None and dim < 1 for dim in self.shape):
@@ -79,11 +81,12 @@ class InputSpec:
 
 
 def only_input(specs: Sequence[InputSpec], whose: str) -> InputSpec:
-    """The input of a model that has one.
+    """The input of a model that must be fed one.
 
     Raises:
         AdapterError: It has several; lists them.
     """
-    if len(specs) != 1:
+    needed = [spec for spec in specs if not spec.optional]
+    if len(needed) != 1:
         raise AdapterError(f"{whose} takes {len(specs)} inputs: {', '.join(map(str, specs))}; name them all")
-    return specs[0]
+    return needed[0]

@@ -16,6 +16,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
 
 CONTAINERS = ("bitplane", "int8")
@@ -47,6 +48,7 @@ class Measurement:
         only: Patterns of the layers to quantize; where there are any, all others stay float.
         labels: Labels of the data, shape (samples,), or None.
         data_summary: Said of the data in the provenance.
+        scores: Scores, or names of scores, whose own tables are measured too.
     """
 
     bits: tuple[int, ...] = tuple(range(2, 9))
@@ -63,6 +65,7 @@ class Measurement:
     only: tuple[str, ...] = ()
     labels: np.ndarray | None = field(default=None, compare=False, repr=False)
     data_summary: Mapping[str, Any] = field(default_factory=dict)
+    scores: tuple[str | Score, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
@@ -73,6 +76,8 @@ class Measurement:
             named = getattr(self, patterns)
             object.__setattr__(self, patterns, (named,) if isinstance(named, str) else tuple(named))
         object.__setattr__(self, "data_summary", self.data_summary or {})
+        scores = [self.scores] if isinstance(self.scores, str | Score) else self.scores
+        object.__setattr__(self, "scores", tuple(scores))
         if not self.options:
             raise RecordError("no widths to measure; name at least one")
         check_block(self.block)

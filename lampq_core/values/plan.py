@@ -15,10 +15,8 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.history import Step, history_from_json, step_to_json
-from lampq.core.values.modes import LAMPQ
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
-from lampq.core.values.recipe import Recipe
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.selection import KeptLayer
@@ -91,7 +89,7 @@ class Plan:
 
     Attributes:
         layers: Decisions in model order.
-        mode: Score that made it: lampq, fisher, kl, superposition, error, or uniform.
+        mode: Name of the score that made it, or `uniform`.
         budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
         request: How it was asked for: all of the request but its limits, which are `budget`; None in plans that were
@@ -168,11 +166,6 @@ class Plan:
     def total_bytes(self) -> int:
         """Payload and everything else in the model."""
         return self.payload_bytes + self.rest_bytes
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """The choices of mode lampq that made it; None in other modes, and where they are not known."""
-        return self.request.recipe if self.request is not None and self.mode == LAMPQ else None
 
     @property
     def gap(self) -> float | None:

@@ -27,7 +27,16 @@ from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.selection import KeptLayer
 from lampq.core.values.shard import Shard
 from lampq.core.values.side_files import SideNames, publish_pair
-from lampq.core.values.tables import KINDS, LAYERS, OPTIONS, SAMPLES, Table, TableKind, known_tables
+from lampq.core.values.tables import (
+    KINDS,
+    LAYERS,
+    OPTIONS,
+    SAMPLES,
+    Table,
+    TableKind,
+    check_name,
+    known_tables,
+)
 
 _SCHEMAS = ("lampq.profile/2", "lampq.profile/1")
 # How often a profile that changes while it is read is read again.
@@ -151,6 +160,22 @@ class Profile:
         """
         others = {name: table for name, table in self.tables.items() if name not in arrays}
         return dataclasses.replace(self, tables=others | known_tables(**arrays))
+
+    def with_table(self, name: str, array: np.ndarray, kind: TableKind) -> Profile:
+        """The same with a table of one's own, such as what another score measures: written, read, merged as all are.
+
+        Args:
+            name: What it is called; letters, digits and underscores.
+            array: The numbers.
+            kind: Their axes and unit, and how parts of the data merge.
+
+        Raises:
+            RecordError: The name is that of a table of another kind, or the numbers do not fit the axes.
+        """
+        check_name(name, kind)
+        return dataclasses.replace(
+            self, tables={**self.tables, name: Table(array=np.asarray(array), kind=kind)}
+        )
 
     @property
     def available(self) -> np.ndarray:

@@ -39,6 +39,8 @@ def writing(path: Path) -> Iterator[None]:
     except LampqError:
         raise
     except OSError as err:
+        if isinstance(err, FileNotFoundError) and not Path(path).parent.is_dir():
+            raise OutputError(f"the folder {Path(path).parent} does not exist; create it first") from err
         if err.errno not in _FAILURES and isinstance(err.errno, int):
             raise
         raise OutputError(f"{path} cannot be written: {err.strerror or err}; nothing was changed") from err

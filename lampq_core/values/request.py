@@ -10,9 +10,9 @@ from typing import Any
 from lampq.core.values.budget import Budget, is_set
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import BudgetError, RecordError
-from lampq.core.values.modes import AUTO, MODES
 from lampq.core.values.patterns import parse_rule
 from lampq.core.values.recipe import PUBLISHED, Recipe
+from lampq.core.values.score import AUTO, Score, name_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class Request:
 
     Attributes:
         budget: Limits, or None.
-        mode: `superposition`, `kl`, `fisher`, `lampq`, `error`, or `auto`: the best that the profile allows.
+        mode: A score or the name of one, such as `superposition`, `kl`, `fisher`, `lampq` or `error`, which is looked
+            up where it is used; or `auto`: the best that the profile allows.
         pins: Fixed widths, `PATTERN=BITS`; a later one overrides an earlier one. Mode lampq pins patch_embed and head
             to 8 bits unless told otherwise.
         ties: Patterns of layers that take one width together.
@@ -34,7 +35,7 @@ class Request:
     """
 
     budget: Budget | None = None
-    mode: str = AUTO
+    mode: str | Score = AUTO
     pins: tuple[str, ...] = ()
     ties: tuple[str, ...] = ()
     seed: int = 0
@@ -53,8 +54,8 @@ class Request:
             object.__setattr__(self, name, int(getattr(self, name)))
         for text in self.pins:
             parse_rule(text, "pin")
-        if self.mode not in (AUTO, *MODES):
-            raise RecordError(f"mode {self.mode!r} is none of {', '.join((AUTO, *MODES))}")
+        if not isinstance(self.mode, str | Score):
+            raise RecordError(f"mode {self.mode!r} is neither a score nor the name of one")
         if self.seed < 0 or self.rounds < 0:
             raise RecordError(f"seed {self.seed}, rounds {self.rounds}: must be at least 0")
         if self.time_limit_s is not None and not 0 <= self.time_limit_s < math.inf:
@@ -102,7 +103,7 @@ class Request:
     def to_json(self) -> dict[str, Any]:
         """All but the budget as plain values; plans keep that in a field of its own."""
         return {
-            "mode": self.mode,
+            "mode": name_of(self.mode),
             "pins": list(self.pins),
             "ties": list(self.ties),
             "seed": self.seed,

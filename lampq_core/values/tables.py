@@ -6,6 +6,7 @@ along and are narrowed, merged, written and read by the same few loops.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,8 @@ class TableKind:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
-        return {"axes": list(self.axes), "merge": self.merge, "unit": self.unit, "dtype": self.dtype}
+        least = {} if self.least is None else {"least": self.least}
+        return {"axes": list(self.axes), "merge": self.merge, "unit": self.unit, "dtype": self.dtype, **least}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TableKind:
@@ -57,9 +59,34 @@ class TableKind:
         """
         try:
             axes = tuple(str(axis) for axis in data["axes"])
-            return cls(axes=axes, merge=str(data["merge"]), unit=str(data["unit"]), dtype=str(data["dtype"]))
-        except (KeyError, TypeError) as err:
+            return cls(
+                axes=axes,
+                merge=str(data["merge"]),
+                unit=str(data["unit"]),
+                dtype=str(data["dtype"]),
+                least=None if data.get("least") is None else float(data["least"]),
+            )
+        except (KeyError, TypeError, ValueError) as err:
             raise RecordError(f"malformed description of a table ({err})") from err
+
+
+# Names under which NumPy takes something else than an array.
+_TAKEN = ("file", "allow_pickle")
+
+
+def check_name(name: str, kind: TableKind) -> None:
+    """Refuse a table that cannot be told from those that lampq measures, or cannot be stored.
+
+    Raises:
+        RecordError: It is so.
+    """
+    if KINDS.get(name, kind) != kind:
+        raise RecordError(f"table {name!r} is measured by lampq and is of another kind; choose another name")
+    if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or name in _TAKEN:
+        raise RecordError(
+            f"table {name!r}: a name begins with a letter, has letters, digits and underscores, and is none of "
+            f"{', '.join(_TAKEN)}"
+        )
 
 
 # What "equal" means for numbers from different machines.

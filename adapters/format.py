@@ -1,0 +1,152 @@
+"""What lampq knows of a model format: how to tell its files, how to read them, and what it can and cannot hold.
+
+Records are made without the framework of their format, which is imported when a file of it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lampq.core.measuring.model import Model
+from lampq.core.values.errors import MissingExtraError, RecordError
+from lampq.core.values.stored import StoredWeight
+
+MODULES, NODES, OPERATORS = "modules", "nodes", "operators"
+"""What other tools call the layers of a model by (`lampq.conversions`)."""
+
+
+def _not_told(path: Path, head: bytes) -> bool:
+    return False
+
+
+def _no_code(source: str) -> bool:
+    return False
+
+
+def _no_advice(path: Path) -> str:
+    return ""
+
+
+def _nothing_stored(source: str | Path) -> Iterable[StoredWeight]:
+    return ()
+
+
+def _nothing_beside(path: Path) -> tuple[Path, ...]:
+    return ()
+
+
+def _weights_of_its_own(model: Model) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelFolder:
+    """How some models of a format are written as folders.
+
+    Attributes:
+        marker: What such a folder has in it.
+        fits: Whether a model is written as a folder under a path.
+        packed: The model with the layers alone that a folder can hold quantized; itself where it can hold all.
+        rehearse: Writes the folder on trial, before anything is measured.
+    """
+
+    marker: str
+    fits: Callable[[Model, Path], bool]
+    packed: Callable[[Model], Model]
+    rehearse: Callable[[Model, Path], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelFormat:
+    """A model format. A name, endings and `read` are enough for one whose models are files.
+
+    Attributes:
+        name: The `format` of its models.
+        read: Reads a file or other source; options are the format's own.
+        endings: Endings of the files it is read from, in small letters, `.onnx`.
+        written: Endings of the files it is written to, the usual first; None: as it is read.
+        title: What people call it; empty: its name.
+        extra: Extra of lampq that it needs.
+        packages: Modules of that extra and the packages they come from.
+        detect: Whether a file with another ending, by its first bytes, or a folder is of this format.
+        is_code: Whether a source that is no file names code that makes a model, which may be given weights.
+        takes_shapes: Whether a source may be given the shapes of its inputs, with the option `input_shape`.
+        advice: What keeps a file from being read by this format though it looks like one of it, for `PATH ADVICE`.
+        stored: The quantized weights that a source holds, whichever tool quantized it.
+        beside: Further files that belong to one.
+        reread: Reads what was written from a model; None: as any other file.
+        exports: Format -> writes a model in that format.
+        folder: How models are written as folders, or None: they are files.
+        addresses: What other tools call its layers by: `modules`, `nodes`, `operators`, or empty.
+        blocks_with_inputs: Whether weights that share a scale by blocks go with rounded inputs.
+        folds_norms: Whether converters to it fold normalizations into the weights behind, which changes them.
+        random_weights: Whether a model was made by code without weights to fill it.
+    """
+
+    name: str
+    read: Callable[..., Model]
+    endings: tuple[str, ...] = ()
+    written: tuple[str, ...] | None = None
+    title: str = ""
+    extra: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    detect: Callable[[Path, bytes], bool] = _not_told
+    is_code: Callable[[str], bool] = _no_code
+    takes_shapes: Callable[[str], bool] = _no_code
+    advice: Callable[[Path], str] = _no_advice
+    stored: Callable[[str | Path], Iterable[StoredWeight]] = _nothing_stored
+    beside: Callable[[Path], tuple[Path, ...]] = _nothing_beside
+    reread: Callable[[Model, Path], Model] | None = None
+    exports: Mapping[str, Callable[[Model, Path], None]] = field(default_factory=dict)
+    folder: ModelFolder | None = None
+    addresses: str = ""
+    blocks_with_inputs: bool = True
+    folds_norms: bool = False
+    random_weights: Callable[[Model], bool] = _weights_of_its_own
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise RecordError("a model format needs a name")
+        for ending in (*self.endings, *(self.written or ())):
+            if not ending.startswith(".") or ending != ending.lower() or len(ending) < 2:
+                raise RecordError(f"model format {self.name}: ending {ending!r}; write it as .onnx")
+        if self.addresses not in ("", MODULES, NODES, OPERATORS):
+            raise RecordError(f"model format {self.name}: no tool calls layers by {self.addresses!r}")
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return self.title or self.name
+
+    @property
+    def output_endings(self) -> tuple[str, ...]:
+        """Endings of the files it is written to, the usual first."""
+        return self.endings if self.written is None else self.written
+
+    def has_ending(self, path: Path) -> bool:
+        """Whether a path ends as files of this format do."""
+        return ends(path, self.endings)
+
+    @contextlib.contextmanager
+    def importing(self) -> Iterator[None]:
+        """Turns a missing package of the extra into the error that names it, as long as the block lasts.
+
+        Raises:
+            MissingExtraError: It is not installed.
+        """
+        try:
+            yield
+        except ModuleNotFoundError as err:
+            package = self.packages.get((err.name or "").partition(".")[0])
+            if package is None:
+                raise
+            raise MissingExtraError(package, self.extra) from err
+
+
+def ends(path: Path, endings: tuple[str, ...]) -> bool:
+    """Whether a path has one of these endings, in letters of any size, behind a name."""
+    name = path.name.lower()
+    return any(name.endswith(ending) and name != ending for ending in endings)

@@ -1,0 +1,46 @@
+"""How far two runs of a model are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+
+def disagreement(expected: Mapping[str, torch.Tensor], given: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """The floating point output that is furthest off, and by how much, relative to its largest entry.
+
+    Infinite and undefined entries must be the same in both; where they are not, or shapes differ, it is infinite.
+
+    Returns:
+        The name of the output, and the difference; "" and 0 where there is no such output.
+    """
+    worst, name = 0.0, ""
+    for key, tensor in expected.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        error = _relative(tensor.double().cpu().numpy(), np.asarray(given[key], dtype=np.float64))
+        if not name or not error <= worst:
+            worst, name = error, key
+    return name, worst
+
+
+def arrays(outputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Outputs as arrays, float64 where they are floating point."""
+    return {
+        name: (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
+        for name, tensor in outputs.items()
+    }
+
+
+def _relative(expected: np.ndarray, given: np.ndarray) -> float:
+    if expected.shape != given.shape:
+        return np.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], given[~finite], equal_nan=True):
+        return np.inf
+    one, other = expected[finite], given[finite]
+    if not one.size:
+        return 0.0
+    return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-12))

@@ -1,0 +1,112 @@
+"""What lampq knows of PyTorch models before PyTorch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lampq.adapters.format import MODULES, ModelFolder, ModelFormat, ends
+from lampq.core.values.stored import StoredWeight
+
+if TYPE_CHECKING:
+    from lampq.adapters.torch.model import TorchModel
+    from lampq.core.measuring.model import Model
+
+_TIMM = "timm:"
+_MARKER = "config.json"
+_WRITTEN = ".safetensors"
+# Files of weights, for which there is code elsewhere.
+_CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt")
+
+
+def _read(source: str | Path, **options: Any) -> Model:
+    from lampq.adapters import torch
+
+    return torch.read(source, **options)
+
+
+def _detect(path: Path, head: bytes) -> bool:
+    return (path / _MARKER).is_file()
+
+
+def _is_code(source: str) -> bool:
+    """Whether it is `timm:NAME`, `file.py:name` or `package.module:name`."""
+    module, colon, factory = source.rpartition(":")
+    return source.startswith(_TIMM) or (bool(colon) and factory.isidentifier() and len(module) > 1)
+
+
+def _takes_shapes(source: str) -> bool:
+    """Modules do; an exported program has the shapes it was exported with."""
+    return not ends(Path(source), (".pt2",))
+
+
+def _advice(path: Path) -> str:
+    if path.is_dir():
+        return f"is a folder without {_MARKER}; name a model file or a Hugging Face folder"
+    if ends(path, _CHECKPOINTS):
+        return "holds weights only; name a factory and pass the file as --weights"
+    return ""
+
+
+def _stored(source: str | Path) -> Iterable[StoredWeight]:
+    from lampq.adapters.torch.stored import stored
+
+    return stored(source)
+
+
+def _reread(model: Model, path: Path) -> Model:
+    """Files hold no code: a model that code made is made by it again. Folders and timm models name theirs."""
+    source = _torch(model).source
+    if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
+        return _read(source, weights=path, input_shape=_torch(model).example_shapes)
+    return _read(path)
+
+
+def _export_onnx(model: Model, path: Path) -> None:
+    from lampq.adapters.torch.onnx_export import export_onnx
+
+    export_onnx(_torch(model), path)
+
+
+def _fits_folder(model: Model, path: Path) -> bool:
+    return _torch(model).hugging_face and path.suffix == ""
+
+
+def _packed(model: Model) -> Model:
+    return cast("Model", _torch(model).for_folder())
+
+
+def _rehearse(model: Model, path: Path) -> None:
+    from lampq.adapters.torch.writing import rehearse_folder
+
+    rehearse_folder(_torch(model), path)
+
+
+def _random_weights(model: Model) -> bool:
+    return model.path.suffix == ".py"
+
+
+def _torch(model: Model) -> TorchModel:
+    return cast("TorchModel", model)
+
+
+TORCH = ModelFormat(
+    name="torch",
+    title="PyTorch",
+    endings=(".pt2", _WRITTEN),
+    written=(_WRITTEN,),
+    extra="torch",
+    packages={"torch": "torch", "safetensors": "safetensors"},
+    read=_read,
+    detect=_detect,
+    is_code=_is_code,
+    takes_shapes=_takes_shapes,
+    advice=_advice,
+    stored=_stored,
+    reread=_reread,
+    exports={"onnx": _export_onnx},
+    folder=ModelFolder(marker=_MARKER, fits=_fits_folder, packed=_packed, rehearse=_rehearse),
+    addresses=MODULES,
+    random_weights=_random_weights,
+)

@@ -1,0 +1,52 @@
+"""A PyTorch model as the other files of this folder see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+from lampq.adapters.torch.rounding import Rounding
+from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.uses import Use
+from lampq.core.measuring.model import Model
+from lampq.core.values.head import Head
+
+
+class Varied(Model, Protocol):
+    """A module with some weights replaced, and some inputs of layers rounded.
+
+    Attributes:
+        runtime: The module made runnable.
+        tensors: Parameters and buffers by name, replacements included.
+        rounding: Which activations are rounded.
+        source: The text it was read with.
+        hugging_face: Whether it is written as a Hugging Face directory.
+        dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
+    """
+
+    runtime: Runtime
+    tensors: dict[str, torch.Tensor]
+    rounding: Rounding
+    source: str
+    hugging_face: bool
+    dtype: torch.dtype | None
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module, with the weights it was read with."""
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Layer name -> parameter name, in the order the model uses them."""
+
+    @property
+    def judged(self) -> tuple[Head, ...]:
+        """The heads that count."""
+
+    def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor in the type that it has on disk where it stays as it is."""
+
+    def uses(self, name: str) -> tuple[Use, ...]:
+        """Where a layer's weight is used."""
