@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
+import pickle
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import report
@@ -136,7 +139,18 @@ def tried(subject: Subject, folder: Path) -> Line:
     )
 
 
-def _heads(described: Mapping[str, object]) -> dict[str, str]:
+def _line(subject: Subject, folder: Path, *, reuse: bool) -> Line:
+    """A model's row, or that of an earlier run."""
+    stored = folder / "line.pickle"
+    if not (reuse and stored.is_file()):
+        line = tried(subject, folder)
+        # The data are drawn anew each time.
+        bare = dataclasses.replace(subject, calibration={}, validation={})
+        stored.write_bytes(pickle.dumps(dataclasses.replace(line, subject=bare)))
+    return pickle.loads(stored.read_bytes())
+
+
+def _heads(described: Mapping[str, Any]) -> dict[str, str]:
     return {head["name"]: head["role"] for head in described["heads"]}
 
 
@@ -248,6 +262,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for packages, exports and files")
     parser.add_argument("--samples", type=int, default=24, help="to search on; as many others judge (24)")
     parser.add_argument("--only", default="", help="models whose name contains this; nothing is written then")
+    parser.add_argument(
+        "--reuse", action="store_true", help="take models that an earlier run has tried as they were"
+    )
     parser.add_argument("--name", default="any_model", help="of the result file")
     args = parser.parse_args()
     lines: list[Line] = []
@@ -256,7 +273,7 @@ def main() -> None:
         if args.only not in subject.name:
             continue
         try:
-            lines.append(tried(subject, args.cache / "files" / subject.path.stem))
+            lines.append(_line(subject, args.cache / "files" / subject.path.stem, reuse=args.reuse))
         except SystemExit as failure:
             failures.append(f"{subject.name}: {failure}")
             print(failures[-1], flush=True)

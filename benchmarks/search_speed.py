@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import report
@@ -31,6 +32,7 @@ from lampq.solvers import solve
 
 BITS = np.arange(2, 9)
 SEEDS = (0, 1, 2)
+Result = TypeVar("Result")
 
 
 def differences(
@@ -67,7 +69,7 @@ def problem_of(interaction: Interaction, seed: int, bits: np.ndarray = BITS, ave
     return Problem.build(interaction.own, size[:, None] * bits, int(average * size.sum()))
 
 
-def timed(action: Callable[[], object]) -> tuple[object, float]:
+def timed(action: Callable[[], Result]) -> tuple[Result, float]:
     """What an action gives, and its seconds."""
     began = time.perf_counter()
     result = action()

@@ -19,6 +19,7 @@ from lampq import adapters
 from lampq.adapters import torch as torch_adapter
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.measuring.measure import measure_plan
+from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.match import match
 from lampq.verbs.apply import fit_to
@@ -99,7 +100,7 @@ def main() -> None:
     )
 
 
-def _stored(model: object, name: str, bits: int) -> int:
+def _stored(model: Model, name: str, bits: int) -> int:
     layer = next(layer for layer in model.layers() if layer.name == name)
     return next(b for b in WIDTHS if b >= bits and model.payload_bytes(layer, b, "bitplane") is not None)
 

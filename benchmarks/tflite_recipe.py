@@ -20,6 +20,7 @@ from ai_edge_quantizer import quantizer
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import write_recipe
+from lampq.core.measuring.model import Model
 from lampq.core.values.plan import Plan, PlanLayer
 
 
@@ -68,7 +69,7 @@ def main() -> None:
     report.write("tflite_recipe", "Plans as ai-edge-quantizer recipes", body, packages=packages)
 
 
-def _plan(model: object) -> Plan:
+def _plan(model: Model) -> Plan:
     layers = []
     for index, layer in enumerate(model.layers()):
         wanted = (2, 4, 8)[index % 3]

@@ -16,8 +16,8 @@ import numpy as np
 import report
 
 import lampq
-from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
+from lampq.adapters.torch import read
 from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--profile", help="profile made by an earlier run; where there is none it is written")
     args = parser.parse_args()
 
-    model = adapters.read(args.model, weights=args.weights)
+    model = read(args.model, weights=args.weights)
     preprocess = Preprocess.preset("cifar10")
     common = {"input_specs": model.input_specs, "preprocess": preprocess}
     images = np.asarray(read_data(args.calib, samples=args.samples, seed=0, **common).inputs())

@@ -7,7 +7,7 @@ directions the same of the unit vectors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def _rows(output: np.ndarray, batch: int) -> np.ndarray:
     return output[None] if batch == 1 and len(output) != 1 else output
 
 
-def _onnx(path: Path):
+def _onnx(path: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -44,7 +44,7 @@ def _onnx(path: Path):
     return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
 
 
-def _tflite(path: Path):
+def _tflite(path: Path) -> Callable[[Arrays], dict[str, np.ndarray]]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -108,11 +108,11 @@ def _values(one: np.ndarray, other: np.ndarray, activated: bool, weight: np.ndar
 
 
 def _direction(one: np.ndarray, other: np.ndarray, activated: bool, weight: np.ndarray) -> np.ndarray:
-    units = [z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (one, other)]
-    return _values(*units, activated, weight)
+    one, other = (z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (one, other))
+    return _values(one, other, activated, weight)
 
 
-_ROLES: Mapping[str, object] = {
+_ROLES: Mapping[str, Callable[[np.ndarray, np.ndarray, bool, np.ndarray], np.ndarray]] = {
     "classes": _classes, "probabilities": _probabilities, "values": _values, "direction": _direction,
 }  # fmt: skip
 
