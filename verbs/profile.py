@@ -34,6 +34,7 @@ from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
 from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
+from lampq.verbs.overhead import file_overhead
 
 
 def profile(
@@ -107,10 +108,14 @@ def profile(
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
+    table = None if ranges is None else ranges.table
+    # Parts of the data must agree, and ranges that are read off the data differ from part to part.
+    alike = layers if shard is None or ranges is not None else tuple(map(_without_input, layers))
+    overhead = file_overhead(model, alike, kept, measurement, damage.steps, table)
     profile = Profile(
         layers=layers,
         options=options,
-        rest_bytes=rest_bytes(model, measurement, kept),
+        rest_bytes=overhead.rest_bytes,
         kept=kept,
         container=measurement.container,
         block=measurement.block,
@@ -118,12 +123,13 @@ def profile(
         tables=known_tables(
             weight_error=damage.weight_error,
             payload_bytes=payload,
+            **overhead.tables(),
             kl=damage.kl,
             changed=damage.changed,
             gram=damage.gram,
             gram_square=damage.gram_square,
             joint_fisher=sense.joint.table,
-            activation_range=None if ranges is None else ranges.table,
+            activation_range=table,
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
         per_token=ranges is not None and ranges.per_token,
@@ -247,10 +253,8 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
     return selection.split(layers)
 
 
-def rest_bytes(model: Model, measurement: Measurement, kept: Sequence[KeptLayer]) -> int:
-    """Bytes of a quantized file, at most, beside the payload of the layers that are quantized."""
-    floats = sum(layer.float_bytes for layer in kept)
-    return model.rest_bytes(activations=measurement.act_bits is not None) + floats
+def _without_input(layer: Layer) -> Layer:
+    return dataclasses.replace(layer, activation=None)
 
 
 def _with_traces(layer: Layer, traces: Traces | None) -> Layer:

@@ -92,10 +92,26 @@ def quantize(
     profile = make_profile(model, batch, measurement, progress=progress)
     plan = best_plan(model, profile, batch, request, progress=progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
-    apply(model, plan, out, batch=batch, force=force)
+    applied = apply(model, plan, out, batch=batch, force=force)
+    plan = dataclasses.replace(
+        plan,
+        rest_bytes=applied.size_bytes - plan.payload_bytes,
+        notes=(*plan.notes, *_over(applied.size_bytes, request)),
+    )
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
     return _as_written(model, batch, plan, out)
+
+
+def _over(size_bytes: int, request: Request) -> tuple[str, ...]:
+    """A note where what was written takes more than was asked for, which only files of other libraries can."""
+    budget = request.limits
+    if budget.size_bytes is None or size_bytes <= budget.size_bytes:
+        return ()
+    return (
+        f"what was written takes {size_bytes:,} bytes, {size_bytes - budget.size_bytes:,} more than asked for: "
+        f"other libraries wrote more beside the weights than was expected; ask for as much less",
+    )
 
 
 def _chosen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,8 @@ from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.readouts.readout import Readout
+    from lampq.core.values.option import Option
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
@@ -235,33 +236,22 @@ class OnnxModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
         from lampq.adapters.onnx import size
-        from lampq.adapters.onnx.recipe import Recipe
 
-        names = [site.name for site in self.sites]
-        # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
-        # whatever the widths.
-        widest = Recipe(
-            bits=dict.fromkeys(names, 7),
-            container="bitplane",
-            block=self.coding.block,
-            activations={},
-            outputs={},
-        )
-        payload = sum(
-            size.layer_bytes(
-                math.prod(site.shape),
-                scale_count(site.shape, site.channel_axis, self.coding.block),
-                7,
-                "bitplane",
-            )
-            for site in self.sites
-        )
-        inputs = sum(
-            size.graph_bytes(site, 7, "bitplane", quantized_input=True)
-            - size.graph_bytes(site, 7, "bitplane", quantized_input=False)
-            for site in self.sites
-        )
-        return size.file_bytes(self, widest) - payload + inputs + size.SHARED_BYTES
+        return size.rest_bytes(self, activations=activations)
+
+    def overhead(
+        self,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        *,
+        steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales; see `lampq.core.measuring.model.Sized`."""
+        from lampq.adapters.onnx import size
+
+        return size.overhead(self, layers, options, container, steps=steps)
 
     def file_bytes(self) -> int:
         """Size of the file and its external data."""

@@ -31,12 +31,14 @@ class Roundings:
         weights: Dequantized, in the shape of the layer's record.
         rules: Of its input; None leaves it float.
         squared_error: ||W_hat - W||^2, float64, shape (W,).
+        steps: Distance of neighbouring integers, int64, shape (W,).
         place: Option -> its weight and rule, by index.
     """
 
     weights: tuple[np.ndarray, ...]
     rules: tuple[ActivationRule | None, ...]
     squared_error: np.ndarray
+    steps: np.ndarray
     place: dict[int, tuple[int, int]]
 
 
@@ -74,6 +76,7 @@ class Candidates:
             weights=tuple(from_rows(q.dequantized(), record.shape, record.channel_axis) for q in quantized),
             rules=tuple(self._rule(layer, bits) for bits in inputs),
             squared_error=np.array([float(q.squared_error.sum()) for q in quantized]),
+            steps=np.array([q.step for q in quantized], dtype=np.int64),
             place={
                 column: (
                     widths.index(self.options[column].weight_bits),

@@ -144,6 +144,7 @@ def measure_gradients(
     shape = (*candidates.table, *candidates.table)
     return Damage(
         weight_error=loader.error,
+        steps=loader.steps,
         kl=own,
         gram=None if gram is None else gram.reshape(shape),
         gram_square=None if square is None else square.reshape(shape),
@@ -159,6 +160,7 @@ class Loader:
 
     Attributes:
         error: ||W_hat - W||^2 of what was loaded, float64, shape (L, J).
+        steps: Distance of neighbouring integers, the same.
     """
 
     def __init__(self, candidates: Candidates, columns: Mapping[int, Sequence[int]]) -> None:
@@ -166,6 +168,7 @@ class Loader:
         self._groups = candidates.groups(columns)
         self._lone: dict[int, Roundings] | None = None
         self.error = np.zeros(candidates.table)
+        self.steps = np.zeros(candidates.table, dtype=np.int64)
 
     def __iter__(self) -> Iterator[dict[int, Roundings]]:
         """Layer -> its roundings, group by group."""
@@ -177,6 +180,7 @@ class Loader:
         for index, roundings in loaded.items():
             for column, (weight, _) in roundings.place.items():
                 self.error[index, column] = roundings.squared_error[weight]
+                self.steps[index, column] = roundings.steps[weight]
         if len(self._groups) == 1:
             self._lone = loaded
         return loaded

@@ -92,7 +92,7 @@ def measure_pairs(
     table = (len(layers), len(options))
     allowed = np.ones(table, dtype=bool) if available is None else available
     error, collector = np.zeros(table), Collector(float_model, table)
-    kl = collector.kl
+    kl, steps = collector.kl, np.zeros(table, dtype=np.int64)
     measured, deviation = np.zeros(table, dtype=bool), np.full(table, np.nan)
     search = _Order(options, tolerance)
     position = {layer.name: index for index, layer in enumerate(layers)}
@@ -116,7 +116,7 @@ def measure_pairs(
                 quantized = encode(bits)
                 weights[bits] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
                 same = [column for column in columns if options[column].weight_bits == bits]
-                error[index, same] = quantized.squared_error.sum()
+                error[index, same], steps[index, same] = quantized.squared_error.sum(), quantized.step
             for number, (weight_bits, input_bits) in enumerate(search.singles(columns), start=1):
                 activation = None if input_bits is None else rules(index, input_bits)
                 yield layer.name, -number, Setting(weight=weights[weight_bits], activation=activation)
@@ -146,7 +146,11 @@ def measure_pairs(
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
     return PairDamage(
-        damage=collector.damage(error), measured=measured, deviation=deviation, runs=runs, tolerance=tolerance
+        damage=collector.damage(error, steps),
+        measured=measured,
+        deviation=deviation,
+        runs=runs,
+        tolerance=tolerance,
     )
 
 
