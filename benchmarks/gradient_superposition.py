@@ -123,7 +123,8 @@ def main() -> None:
     model.layers()
     judge = Judge(model, val)
     parts = [
-        f"{len(model.layers())} layers, 7 widths, {calib.samples} calibration images, {val.samples} to judge by; one thread.",
+        f"{len(model.layers())} layers, 7 widths, {calib.samples} calibration images, {val.samples} to judge by; "
+        "one thread.",
         whole(model, calib, judge, args.rounds),
         "## Few images\n\nRandom draws of the calibration images, plans from gradients.",
         *(few(model, calib, count, judge, args.seeds) for count in (64, 130)),

@@ -48,7 +48,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
         model: The float model.
         activations: Whether inputs are quantized too.
     """
-    sites, block = model.sites, model.coding.block
+    sites, block = model.variant.opened.sites, model.coding.block
     grids = _placeholders(sites) if activations else {}
     recipe = Recipe(
         bits=dict.fromkeys((site.name for site in sites), 7),
@@ -131,7 +131,7 @@ def _column(
     split = save.tensor_bytes(rewritten.graph) > save.LARGEST_SINGLE_FILE
     entries = {key: _entries(account, split) for key, account in ledger.accounts.items()}
     places = _places(rewritten.graph.graph.initializers.values()) if split else 0
-    sites = {site.name: site for site in model.sites}
+    sites = {site.name: site for site in model.variant.opened.sites}
     payload = [_payload_bytes(sites[name], bits, container, model.coding.block) for name in names]
     return _Column(
         rest=total + places - sum(entries.values()) - len(varint(total)),
@@ -220,7 +220,7 @@ def _input_grids(model: Varied, layers: Sequence[Layer]) -> dict[str, Activation
     seen = {layer.name: layer.activation for layer in layers if layer.activation is not None}
     if not seen:
         names = set(_names(layers))
-        return _placeholders([site for site in model.sites if site.name in names])
+        return _placeholders([site for site in model.variant.opened.sites if site.name in names])
     return {
         name: ActivationGrid.from_range(float(inputs.min[0]), float(inputs.max[0]))
         for name, inputs in seen.items()
