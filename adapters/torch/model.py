@@ -340,10 +340,10 @@ class TorchModel:
         return sum(tensor.nbytes for tensor in self.runtime.weights.values())
 
     def rest_bytes(self, *, activations: bool = False) -> int:
-        """Bytes of a quantized file beside its payload: all other tensors, names and descriptions."""
+        """Bytes of a quantized file, at most, beside its payload: all other tensors, names and descriptions."""
         from lampq.adapters.torch import size
 
-        return size.rest_bytes(self)
+        return size.rest_bytes(self, activations=activations)
 
     def overhead(
         self,

@@ -56,12 +56,13 @@ def overhead(
     return Overhead(rest_bytes=header + 7 + _bytes(rest), overhead_bytes=own)
 
 
-def rest_bytes(model: Varied) -> int:
-    """Bytes beside codes and scales of all layers at eight bits, their inputs float."""
-    layers, option = model.layers(), Option(weight_bits=_WIDEST)
+def rest_bytes(model: Varied, *, activations: bool) -> int:
+    """Bytes, at most, beside codes and scales of all layers, whatever their widths, their inputs rounded or not."""
+    layers = model.layers()
+    option = Option(weight_bits=_WIDEST, activation_bits=_WIDEST if activations else None)
     if not layers:
         return _bytes(_rest(model, layers))
-    whole = overhead(model, layers, [option], "bitplane")
+    whole = overhead(model, layers, [option], "int8")
     parts = [array.sum() for array in (whole.overhead_bytes, whole.shared_bytes) if array is not None]
     return whole.rest_bytes + int(sum(parts))
 
