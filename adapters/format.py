@@ -50,12 +50,14 @@ class ModelFolder:
         marker: What such a folder has in it.
         fits: Whether a model is written as a folder under a path.
         packed: The model with the layers alone that a folder can hold quantized; itself where it can hold all.
+        filed: The model with its bytes counted as those of a file.
         rehearse: Writes the folder on trial, before anything is measured.
     """
 
     marker: str
     fits: Callable[[Model, Path], bool]
     packed: Callable[[Model], Model]
+    filed: Callable[[Model], Model]
     rehearse: Callable[[Model, Path], None]
 
 

@@ -69,15 +69,17 @@ def require(condition: bool, message: str) -> None:
         raise LawError(message)
 
 
-def require_equal(found: Batch, expected: Batch, tolerance: float, what: str) -> None:
+def require_equal(outputs: Batch, expected: Batch, tolerance: float, what: str) -> None:
     """Outputs must be those that are expected.
 
     Raises:
         LawError: They have other names, groups, shapes or numbers.
     """
-    require(found.names == expected.names, f"{what}: outputs {found.names}, not {expected.names}")
-    require(found.sizes == expected.sizes, f"{what}: groups of {found.sizes} samples, not {expected.sizes}")
-    for mine, theirs in zip(found.groups, expected.groups, strict=True):
+    require(outputs.names == expected.names, f"{what}: outputs {outputs.names}, not {expected.names}")
+    require(
+        outputs.sizes == expected.sizes, f"{what}: groups of {outputs.sizes} samples, not {expected.sizes}"
+    )
+    for mine, theirs in zip(outputs.groups, expected.groups, strict=True):
         for name in expected.names:
             one, other = mine[name], theirs[name]
             require(one.shape == other.shape, f"{what}: {name} has shape {one.shape}, not {other.shape}")

@@ -20,8 +20,12 @@ def a_sweep_gives_what_runs_give(case: Case) -> None:
         (name, option): model.with_weights({name: array}).run(case.batch)
         for name, option, array in candidates
     }
-    forth, back = candidates[::2], candidates[::-1]
-    for order, what in ((candidates, "in order"), (back, "backwards"), ([*forth, *forth], "twice over")):
+    orders = {
+        "in order": candidates,
+        "backwards": candidates[::-1],
+        "twice over": [*candidates[::2], *candidates[::2]],
+    }
+    for what, order in orders.items():
         asked = [(name, option) for name, option, _ in order]
         answers = []
         for name, option, outputs in model.sweep(case.batch, order):

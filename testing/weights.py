@@ -25,10 +25,10 @@ def a_weight_is_a_copy(case: Case) -> None:
             stored.shape == layer.shape,
             f"the weight of {layer.name} has shape {stored.shape}, not {layer.shape}",
         )
-        kept = stored.copy()
+        original = stored.copy()
         stored[...] = 0
         require(
-            np.array_equal(model.weight(layer.name), kept),
+            np.array_equal(model.weight(layer.name), original),
             f"changing the weight of {layer.name} changes the model",
         )
     require_equal(model.run(case.batch), before, case.tolerance, "after changing the weights handed out")

@@ -102,8 +102,8 @@ def test_size_budgets_hold_with_blocks(tmp_path):
     model = read_onnx(transformer(tmp_path / "m.onnx"))
     batch = batch_for(3, 6, 16)
     measured = profile(model, batch, block=BLOCK, fisher_draws=0)
-    smallest = measured.rest_bytes + int(measured.payload_bytes.min(axis=1).sum())
-    largest = measured.rest_bytes + int(measured.payload_bytes.max(axis=1).sum())
+    smallest = measured.total_bytes(measured.stored_bytes.argmin(axis=1))
+    largest = measured.total_bytes(measured.stored_bytes.argmax(axis=1))
     budget = (smallest + largest) // 2
     chosen = make_plan(measured, size_bytes=budget)
     assert apply(model, chosen, tmp_path / "q.onnx").size_bytes <= chosen.total_bytes <= budget

@@ -292,6 +292,13 @@ def test_bad_models(kind, message, tmp_path, capfd):
     assert [p for p in tmp_path.iterdir() if p.name != "bad.onnx"] == []
 
 
+def test_a_model_without_layers_can_be_looked_at(tmp_path, capfd):
+    code, stdout, _ = run(capfd, "inspect", bad_model("no layers", tmp_path), "--json")
+    listing = json.loads(stdout)
+    assert code == 0
+    assert (listing["layers"], listing["quantizable weights"]) == ([], 0)
+
+
 def corrupt_images(folder):
     folder.mkdir()
     (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")

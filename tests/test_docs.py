@@ -163,3 +163,11 @@ def test_every_example_is_listed_and_run_or_trains():
     }
     # Training takes a minute; tests/test_demo_assets.py looks at what it made.
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {*tested, "train_digits_vit"}
+
+
+def test_the_two_commands_of_the_readme_do_all_that_ci_does():
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["make demo", "make test"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"\n{command} " in readme for command in commands)

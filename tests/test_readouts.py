@@ -431,7 +431,9 @@ def test_drawn_vectors_come_from_these_random_numbers():
 
 def test_labels_of_the_data_give_the_gradient_of_the_cross_entropy():
     readout, batch = lone()
+    (automatic,) = readout.directions(batch, truth=np.array([0, 4, 2, 1]))
     (vector,) = readout.directions(batch, labels="data", truth=np.array([0, 4, 2, 1]))
+    np.testing.assert_array_equal(automatic["y"], vector["y"])
     p = np.stack([softmax(z) for z in batch["y"].astype(np.float64)])
     np.testing.assert_allclose(vector["y"], np.eye(5)[[0, 4, 2, 1]] - p, atol=1e-12)
 

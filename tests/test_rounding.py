@@ -8,8 +8,10 @@ from lampq.core.measuring.encoding import encoder, with_rounding
 from lampq.core.measuring.measure import measure_plan
 from lampq.core.measuring.moments import input_moments
 from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.lanes import Lanes, descend, pass_on, refit
+from lampq.core.quantizing.output_metric import OutputMetric
 from lampq.core.quantizing.quantizer import as_rows, quantize
-from lampq.core.quantizing.rounding import round_to_inputs
+from lampq.core.quantizing.rounding import InputRounding, round_to_inputs
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 
@@ -194,3 +196,118 @@ def test_too_large_moments_are_refused(monkeypatch):
 def test_blocks_that_do_not_divide_are_refused():
     with pytest.raises(RecordError, match="do not divide"):
         round_to_inputs(np.ones((2, 10), np.float32), 3, np.eye(10, dtype=np.float32), block=4)
+
+
+def moment_of(seed, columns):
+    inputs = inputs_of(seed, columns)
+    return (inputs.T @ inputs / len(inputs)).astype(np.float32)
+
+
+def test_several_widths_at_once_are_as_good_as_one_by_one():
+    rows = np.random.default_rng(11).normal(size=(40, 150)).astype(np.float32)
+    moment, widths = moment_of(12, 150), (5, 2, 8, 3)
+    for together, bits in zip(InputRounding(moment).quantize(rows, widths), widths, strict=True):
+        alone = round_to_inputs(rows, bits, moment)
+        assert (together.bits, together.grid) == (bits, alone.grid)
+        # Products of other shapes round differently, which may turn a code that is on the edge.
+        assert (together.codes != alone.codes).mean() < 0.01
+        np.testing.assert_allclose(together.squared_error.sum(), alone.squared_error.sum(), rtol=0.01)
+
+
+def test_rows_handled_in_parts_are_those_handled_together(monkeypatch):
+    rows = np.random.default_rng(13).normal(size=(30, 70)).astype(np.float32)
+    moment = moment_of(14, 70)
+    whole = round_to_inputs(rows, 3, moment)
+    monkeypatch.setattr("lampq.core.quantizing.rounding._SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("lampq.core.quantizing.rounding._FEWEST_LANES", 7)
+    parts = round_to_inputs(rows, 3, moment)
+    assert (whole.codes != parts.codes).mean() < 0.01
+    np.testing.assert_allclose(whole.scale, parts.scale, rtol=0.02)
+
+
+@pytest.mark.parametrize("columns", [1, 63, 200])
+def test_the_metric_is_a_factor_of_the_damped_moment(columns):
+    moment = moment_of(15, columns)
+    metric = OutputMetric.from_moment(moment)
+    damped = moment[np.ix_(metric.order, metric.order)] + metric.damping * np.eye(columns)
+    np.testing.assert_allclose(metric.moment, damped, rtol=1e-5)
+    assert (np.triu(metric.factor, 1) == 0).all()
+    np.testing.assert_allclose(
+        metric.factor.T @ (metric.pivots[:, None] * metric.factor), damped, rtol=1e-3, atol=1e-3
+    )
+    errors = np.random.default_rng(16).normal(size=(9, columns)).astype(np.float32)
+    exact = np.einsum("kn,nm,km->k", errors, damped - metric.damping * np.eye(columns), errors)
+    np.testing.assert_allclose(metric.exact(errors), exact, rtol=1e-3)
+    terms = metric.pivots[:, None] * (metric.factor @ errors.T)
+    np.testing.assert_allclose(metric.slope(terms), errors @ damped, rtol=1e-2, atol=1e-2)
+    np.testing.assert_array_equal(metric.may_not_exceed(errors, exact * 1.01), np.arange(9))
+    assert len(metric.may_not_exceed(errors, exact * 0.98)) == 0
+
+
+@pytest.mark.parametrize("block", [130, 26])
+def test_passes_know_the_error_that_they_leave(block):
+    """Energy and slope, kept up to date move by move, are those of the codes and scales at the end."""
+    rows = np.random.default_rng(17).normal(size=(20, 130)).astype(np.float32)
+    metric = OutputMetric.from_moment(moment_of(18, 130))
+    nearest = [quantize(rows.reshape(-1, block), bits) for bits in (2, 4)]
+    lanes = Lanes.from_nearest(metric, rows, nearest, narrow=False)
+    pull, everyone = lanes.weight[:20] @ metric.moment, np.arange(40)
+    slope = pass_on(lanes)
+    before = slope.energy.copy()
+    for _ in range(3):
+        descend(lanes, slope, everyone)
+        refit(lanes, slope, pull, everyone)
+    assert (slope.energy <= before).all()
+    assert slope.energy.sum() < 0.97 * before.sum()
+    errors = lanes.errors().astype(np.float64)
+    np.testing.assert_allclose(slope.values, errors @ metric.moment, rtol=1e-2, atol=2e-3)
+    np.testing.assert_allclose(
+        slope.energy, np.einsum("kn,nm,km->k", errors, metric.moment, errors), rtol=1e-3
+    )
+
+
+def test_descent_ends_where_no_single_code_improves():
+    rows = np.random.default_rng(19).normal(size=(6, 90)).astype(np.float32)
+    metric = OutputMetric.from_moment(moment_of(20, 90))
+    lanes = Lanes.from_nearest(metric, rows, [quantize(rows, 3)], narrow=False)
+    slope, active = pass_on(lanes), np.arange(6)
+    for _ in range(30):
+        active = descend(lanes, slope, active)
+    assert len(active) == 0
+    errors, moment = lanes.errors().astype(np.float64), metric.moment.astype(np.float64)
+    energy = np.einsum("kn,nm,km->k", errors, moment, errors)
+    for move in (-1, 1):
+        inside = (lanes.codes + move >= lanes.lowest) & (lanes.codes + move <= lanes.highest)
+        step = move * lanes.unit
+        after = energy[:, None] + 2 * step * (errors @ moment) + step**2 * np.diag(moment)
+        assert (after[inside] >= (0.999 * energy[:, None] * np.ones_like(after))[inside]).all()
+
+
+def test_widths_that_are_going_to_be_asked_for_are_coded_together(monkeypatch):
+    model = NumpyModel.random(3, width=24)
+    batch = np.random.default_rng(7).normal(size=(200, 24)).astype(np.float32)
+    model, name = with_rounding(model, "inputs", None, batch), model.layers()[0].name
+    calls, exact = [], InputRounding.quantize
+
+    def counted(self, rows, widths, **options):
+        calls.append(tuple(widths))
+        return exact(self, rows, widths, **options)
+
+    monkeypatch.setattr(InputRounding, "quantize", counted)
+    encode = encoder(model, name, 0, (2, 3, 4))
+    assert [encode(bits).bits for bits in (3, 2, 4, 3)] == [3, 2, 4, 3]
+    assert calls == [(3, 2, 4)]
+    # Others are coded when they are asked for, and nothing twice, by whomever.
+    assert encoder(model, name, 0, (2, 5))(5).bits == 5
+    assert encoder(model, name, 0)(4).bits == 4
+    assert calls == [(3, 2, 4), (5,)]
+
+
+def test_codes_that_are_not_kept_are_still_chosen_together(monkeypatch):
+    monkeypatch.setattr("lampq.core.quantizing.coding._KEPT_BYTES", 0)
+    model = NumpyModel.random(3, width=24)
+    batch = np.random.default_rng(7).normal(size=(200, 24)).astype(np.float32)
+    model, name = with_rounding(model, "inputs", None, batch), model.layers()[0].name
+    encode = encoder(model, name, 0, (2, 3))
+    assert encode(2) is encode(2)
+    assert encode(3) is encode(3)

@@ -137,5 +137,5 @@ def test_a_model_has_the_same_layers_in_every_format(tmp_path):
     for index, model in enumerate(opened):
         (layer,) = model.layers()
         assert layer.size == IN * 12
-        assert [reason for _, reason in model.skipped] == ["only 60 weights"]
+        assert [reason.split(" (")[0] for _, reason in model.skipped] == ["only 60 weights"]
         lampq.apply(model, plan, tmp_path / f"out{index}{('.onnx', '.tflite', '.safetensors')[index]}")

@@ -26,7 +26,7 @@ class Applied:
     """What was written. It stands for its path wherever one is wanted.
 
     Attributes:
-        plan: The plan with the names and shapes that its layers have in the model.
+        plan: The plan with the names and shapes that its layers have in the model, and the bytes of what was written.
         path: The file, or folder.
         size_bytes: Bytes of it.
         notes: What fitting the plan to the model gives reason to say.
@@ -82,10 +82,11 @@ def apply(
     refuse_model_clashes(model, out, force=force)
     model = with_rounding(model, plan.rounding, plan.block, batch)
     error = model.write(fitted, out, calibration=batch)
+    written = size_bytes(out)
     return Applied(
-        plan=fitted,
+        plan=dataclasses.replace(fitted, rest_bytes=max(written - fitted.payload_bytes, 0)),
         path=out,
-        size_bytes=size_bytes(out),
+        size_bytes=written,
         notes=fitted.notes[len(plan.notes) :],
         error=error,
     )
@@ -110,8 +111,11 @@ def fit_to(
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
             of a fused weight have different widths and `widest` is false.
     """
-    whole, stored = model, model if out is None else stored_as(model, out)
+    stored = model if out is None else stored_as(model, out)
     layers = model.layers()
+    if len(stored.layers()) == len(layers):
+        model = stored
+    whole = model
     known: tuple[PlanLayer | KeptLayer, ...] = (*plan.layers, *plan.kept)
     matching = match(known, layers, by_name=by_name)
     notes = plan.notes

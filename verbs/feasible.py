@@ -18,7 +18,8 @@ from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import known_tables
-from lampq.verbs.profile import quantizable, rest_bytes, stored_bytes
+from lampq.verbs.overhead import file_overhead
+from lampq.verbs.profile import quantizable, stored_bytes
 
 
 def check_budget(model: Model, batch: BatchLike, request: Request, measurement: Measurement) -> None:
@@ -52,11 +53,12 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
         layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
     payload = stored_bytes(model, layers, options, measurement.container)
+    overhead = file_overhead(model, layers, kept, measurement)
     return Profile(
         layers=layers,
         options=options,
-        tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload),
-        rest_bytes=rest_bytes(model, measurement, kept),
+        tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload, **overhead.tables()),
+        rest_bytes=overhead.rest_bytes,
         container=measurement.container,
         samples=samples,
     )

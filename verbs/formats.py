@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lampq import adapters
@@ -16,6 +16,7 @@ from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
 from lampq.core.values.messages import listed
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.side_files import SideNames
 
 FORMATS = tuple(dict.fromkeys(to for form in adapters.MODEL_FORMATS.loaded.values() for to in form.exports))
 """What models can be converted to."""
@@ -76,13 +77,17 @@ def read_written(model: Model, out: Path) -> Model:
 
 
 def stored_as(model: Model, out: Path) -> Model:
-    """The model with the layers alone that `out` can hold packed: a Hugging Face folder has no place for some.
+    """The model with the layers alone that `out` can hold packed, and their bytes there.
+
+    A Hugging Face folder has no place for some layers, and another form than a file.
 
     Raises:
         AdapterError: It has a place for none.
     """
-    folder = _folder(model, out)
-    return model if folder is None else folder.packed(model)
+    folder = adapters.format_named(model.format).folder
+    if folder is None:
+        return model
+    return folder.packed(model) if folder.fits(model, out) else folder.filed(model)
 
 
 def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
@@ -91,6 +96,8 @@ def unpacked_note(model: Model, stored: Model) -> tuple[str, ...]:
         return ()
     names = {layer.name for layer in stored.layers()}
     left = [layer for layer in model.layers() if layer.name not in names]
+    if not left:
+        return ()
     return (
         f"{len(left)} layers of {sum(layer.size for layer in left):,} weights stay float and are not counted, as "
         f"folders cannot pack them ({listed([layer.name for layer in left])}); a "
@@ -123,8 +130,13 @@ def folder_marker(path: Path) -> str | None:
 
 
 def size_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else (path,)
+    """Bytes of a file with the data beside it, or of all files in a folder."""
+    files: Iterable[Path]
+    if path.is_dir():
+        files = path.rglob("*")
+    else:
+        names = SideNames(stem=path.name, ending=".data")
+        files = (path, *(file for file in path.parent.iterdir() if names.digits(file.name)))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from lampq import solvers
+from lampq.core.planning.room import settled
 from lampq.core.planning.search import Search
 from lampq.core.values.budget import Budget
 from lampq.core.values.plan import Plan
@@ -28,7 +29,7 @@ def plan(profile: Profile, request: Request | Budget | None = None, **choices: A
     """
     request = Request.of(request, **choices)
     request = dataclasses.replace(request, budget=request.limits)
-    search = Search.of(profile, request, solvers.solve)
-    solution = search.best().solution
-    cheaper, dearer = search.neighbours(solution.chosen)
-    return dataclasses.replace(search.plan(solution), cheaper=cheaper, dearer=dearer)
+    wide = Search.of(profile, request, solvers.solve)
+    search, best = settled(wide)
+    cheaper, dearer = wide.neighbours(best.solution.chosen)
+    return dataclasses.replace(search.plan(best.solution), cheaper=cheaper, dearer=dearer)

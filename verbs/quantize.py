@@ -13,6 +13,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values import measure_kinds
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
@@ -21,6 +22,7 @@ from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.core.values.score import AUTO
@@ -90,10 +92,26 @@ def quantize(
     profile = make_profile(model, batch, measurement, progress=progress)
     plan = best_plan(model, profile, batch, request, progress=progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
-    apply(model, plan, out, batch=batch, force=force)
+    applied = apply(model, plan, out, batch=batch, force=force)
+    plan = dataclasses.replace(
+        plan,
+        rest_bytes=applied.size_bytes - plan.payload_bytes,
+        notes=(*plan.notes, *_over(applied.size_bytes, request)),
+    )
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
     return _as_written(model, batch, plan, out)
+
+
+def _over(size_bytes: int, request: Request) -> tuple[str, ...]:
+    """A note where what was written takes more than was asked for, which only files of other libraries can."""
+    budget = request.limits
+    if budget.size_bytes is None or size_bytes <= budget.size_bytes:
+        return ()
+    return (
+        f"what was written takes {size_bytes:,} bytes, {size_bytes - budget.size_bytes:,} more than asked for: "
+        f"other libraries wrote more beside the weights than was expected; ask for as much less",
+    )
 
 
 def _chosen(
@@ -103,7 +121,11 @@ def _chosen(
     refuse_unknown(choices, (*Request.names(), *Measurement.names()), "quantize")
     asked = Request.of(request, **_named(choices, Request.names()))
     base = measurement or Measurement(rounding=INPUTS, seed=asked.seed)
-    return asked, Measurement.of(base, **_named(choices, Measurement.names()))
+    measurement = Measurement.of(base, **_named(choices, Measurement.names()))
+    if measurement.measure == measure_kinds.AUTO and asked.recipe.type_scale != TYPE_SCALES[0]:
+        # Gradients do not tell which decisions change.
+        measurement = Measurement.of(measurement, measure=measure_kinds.DIFFERENCES)
+    return asked, measurement
 
 
 def _with_score(measurement: Measurement, request: Request) -> Measurement:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+import string
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from lampq.adapters.onnx.ledger import Ledger
+
+# Names of one length, so that the bytes of a layer do not depend on how many names the layers before it took.
+_NAME_LENGTH = 3
 
 
 class Emitter:
@@ -23,6 +30,7 @@ class Emitter:
         model: The same.
         graph: Its main graph.
         opset: Version of the default operator set.
+        ledger: For which layer everything was made.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -30,16 +38,15 @@ class Emitter:
         self.graph = model.graph
         self.opset = int(model.opset_imports[""])
         self._prologue: list[ir.Node] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self.ledger = Ledger()
+        self._shared: dict[Hashable, ir.Value] = {}
         self._taken = _names(model)
-        self._count = 0
+        self._fresh = _short_names()
 
     def initializer(self, array: np.ndarray, name: str | None = None) -> ir.Value:
         """A new initializer called `name`, or `name` and a number where that is taken."""
         name = self._short() if name is None else self._free(name)
-        value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(array, order="C"), name=name))
-        self.graph.register_initializer(value)
-        return value
+        return self._register(ir.Tensor(np.asarray(array, order="C"), name=name), name)
 
     def lazy(
         self, make: Callable[[], np.ndarray], dtype: ir.DataType, shape: Sequence[int], name: str
@@ -47,17 +54,26 @@ class Emitter:
         """A new initializer whose array is made when it is looked at, and not kept."""
         name = self._free(name)
         tensor = ir.LazyTensor(lambda: ir.Tensor(make(), name=name), dtype, ir.Shape(shape), name=name)
-        value = ir.Value(name=name, const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
+        return self._register(tensor, name)
 
     def constant(self, array: np.ndarray | np.generic) -> ir.Value:
         """A small initializer, one for all requests of the same content."""
         array = np.asarray(array)
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
-            self._constants[key] = self.initializer(array)
-        return self._constants[key]
+        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        return self.share(key, lambda: self.initializer(array))
+
+    def share(self, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
+        """What `make` gives, made once for all that ask for it by the same key.
+
+        Args:
+            key: Says all that it depends on, in values: the same in every graph that is made of a model.
+            make: Makes it.
+        """
+        self.ledger.current.shared.add(key)
+        if key not in self._shared:
+            with self.ledger.owned_by(key):
+                self._shared[key] = make()
+        return self._shared[key]
 
     def fold(self, op_type: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
         """A node of the prologue, which runtimes evaluate once at load; its only output."""
@@ -86,6 +102,7 @@ class Emitter:
         """A node in place of `old`, under its name and with its output's name; its only output."""
         node = ir.node(op_type, inputs, attributes, name=old.name, doc_string=old.doc_string)
         node.metadata_props.update(old.metadata_props)
+        self.ledger.current.nodes.append(node)
         read = [value for value in old.inputs if value is not None]
         ir.convenience.replace_nodes_and_values(self.graph, old, [old], [node], old.outputs, node.outputs)
         self.prune(read)
@@ -116,11 +133,17 @@ class Emitter:
     def _node(self, op_type: str, inputs: Sequence[ir.Value], attributes: dict[str, Any]) -> ir.Node:
         node = ir.node(op_type, inputs, attributes, name="")
         node.outputs[0].name = self._short()
+        self.ledger.current.nodes.append(node)
         return node
 
+    def _register(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        value = ir.Value(name=name, const_value=tensor)
+        self.graph.register_initializer(value)
+        self.ledger.current.initializers.append(value)
+        return value
+
     def _short(self) -> str:
-        while (name := f"q{self._count}") in self._taken:
-            self._count += 1
+        name = next(name for name in self._fresh if name not in self._taken)
         self._taken.add(name)
         return name
 
@@ -131,6 +154,14 @@ class Emitter:
             found = f"{name}.{number}"
         self._taken.add(found)
         return found
+
+
+def _short_names() -> Iterator[str]:
+    """aaa, aab, ...: a letter, then letters and digits."""
+    characters = string.ascii_letters + string.digits
+    for rest in itertools.count(_NAME_LENGTH - 1):
+        for letters in itertools.product(string.ascii_letters, *[characters] * rest):
+            yield "".join(letters)
 
 
 def _names(model: ir.Model) -> set[str]:

@@ -57,8 +57,6 @@ class IntegerLayers:
 
     def __init__(self, emitter: Emitter) -> None:
         self._emit = emitter
-        self._pairs: dict[tuple[ir.Value, ActivationGrid], ir.Value] = {}
-        self._negatives: dict[tuple[ir.Value, float], ir.Value] = {}
 
     def rewrite(
         self, weight: Weight, use: Use, activation: ActivationGrid, output: ActivationGrid | None
@@ -81,10 +79,12 @@ class IntegerLayers:
 
     def _quantized(self, value: ir.Value, grid: ActivationGrid, single: bool) -> ir.Value:
         """`value` behind QuantizeLinear and DequantizeLinear, once for all layers that read it alike."""
-        if (value, grid) not in self._pairs:
+
+        def make() -> ir.Value:
             source = value if single else self._emit.after(value, "Cast", [value], to=ir.DataType.FLOAT)
-            self._pairs[value, grid] = self._pair(source, grid)
-        return self._pairs[value, grid]
+            return self._pair(source, grid)
+
+        return self._emit.share(("input", value.name, grid), make)
 
     def _pair(self, value: ir.Value, grid: ActivationGrid) -> ir.Value:
         emit = self._emit
@@ -146,11 +146,13 @@ class IntegerLayers:
 
     def _negative(self, value: ir.Value, factor: float) -> ir.Value:
         """A constant times -`factor`, once for all that ask for it."""
-        if (value, factor) not in self._negatives:
+
+        def make() -> ir.Value:
             array = np.asarray(constant(value))
             negative = (array * array.dtype.type(-factor)).astype(array.dtype, copy=False)
-            self._negatives[value, factor] = self._emit.initializer(negative, f"{value.name}.negative")
-        return self._negatives[value, factor]
+            return self._emit.initializer(negative, f"{value.name}.negative")
+
+        return self._emit.share(("negative", value.name, factor), make)
 
     def _rewrite_conv(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
+from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.checked_inputs import checked_inputs
@@ -30,6 +30,8 @@ from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.readouts.readout import Readout
+    from lampq.core.values.option import Option
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
 _SCALE_BYTES = 4
@@ -234,33 +236,22 @@ class OnnxModel:
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside the payload: what stays, and the nodes that unpack the weights."""
         from lampq.adapters.onnx import size
-        from lampq.adapters.onnx.recipe import Recipe
 
-        names = [site.name for site in self.sites]
-        # Seven bits take the most nodes, three planes, and quantized inputs some more: a budget in bytes is kept
-        # whatever the widths.
-        widest = Recipe(
-            bits=dict.fromkeys(names, 7),
-            container="bitplane",
-            block=self.coding.block,
-            activations={},
-            outputs={},
-        )
-        payload = sum(
-            size.layer_bytes(
-                math.prod(site.shape),
-                scale_count(site.shape, site.channel_axis, self.coding.block),
-                7,
-                "bitplane",
-            )
-            for site in self.sites
-        )
-        inputs = sum(
-            size.graph_bytes(site, 7, "bitplane", quantized_input=True)
-            - size.graph_bytes(site, 7, "bitplane", quantized_input=False)
-            for site in self.sites
-        )
-        return size.file_bytes(self, widest) - payload + inputs + size.SHARED_BYTES
+        return size.rest_bytes(self, activations=activations)
+
+    def overhead(
+        self,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        *,
+        steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales; see `lampq.core.measuring.model.Sized`."""
+        from lampq.adapters.onnx import size
+
+        return size.overhead(self, layers, options, container, steps=steps)
 
     def file_bytes(self) -> int:
         """Size of the file and its external data."""
@@ -302,6 +293,33 @@ class OnnxModel:
             progress=progress,
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
+
+    def gradient_rows(
+        self,
+        batch: BatchLike,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        from lampq.adapters.onnx.gradients import gradient_rows
+
+        return gradient_rows(
+            self,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
+        )
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.

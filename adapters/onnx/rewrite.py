@@ -18,6 +18,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx import large
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
+from lampq.adapters.onnx.ledger import Ledger
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
@@ -52,9 +53,14 @@ class Rewriter:
             activation: Grid of its input, for the uses that are computed with integers.
         """
         pieces = large.cuts(site) if activation is None else []
-        if len(pieces) > 1:
-            self._in_parts(site, quantized, pieces)
-            return
+        with self._emit.ledger.owned_by(site.name):
+            if len(pieces) > 1:
+                self._in_parts(site, quantized, pieces)
+            else:
+                self._whole(site, quantized, activation)
+
+    def _whole(self, site: Site, quantized: Codes, activation: ActivationGrid | None) -> None:
+        """Store a weight in one."""
         chosen: dict[Use, ActivationGrid] = {}
         if activation is not None:
             chosen = {use: activation for use in site.uses if use in self._integer_uses}
@@ -81,6 +87,11 @@ class Rewriter:
             self._layers.rewrite(weight, use, grid, self._integer_uses[use])
         if others:
             self._as_float(site, stored, quantized.scale)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was made for which layer."""
+        return self._emit.ledger
 
     def finish(self) -> None:
         """Complete the graph. Call once, after the last site."""

@@ -20,6 +20,8 @@ LARGEST_SINGLE_FILE = 1_500_000_000
 
 # Smaller tensors stay in the model file, where tools want to see shapes and constants.
 _EXTERNAL_FROM = 1024
+# What names the place of such a tensor, at most: a file name of up to 255 bytes, an offset and a length.
+PLACE_BYTES = 330
 
 
 @contextlib.contextmanager
@@ -38,8 +40,7 @@ def staged(model: ir.Model, path: Path, *, single_file_bytes: int = LARGEST_SING
     Raises:
         OutputError: The disk is full, the folder read-only, and so on.
     """
-    for value in model.graph.initializers.values():
-        value.type = value.shape = None
+    drop_types(model)
     names = SideNames(stem=path.name, ending=".data")
     with writing(path), staging.temporary(path.parent, directory=True) as folder:
         file = folder / as_text(path.name)
@@ -64,6 +65,17 @@ def _save_pair(model: ir.Model, file: Path, names: SideNames) -> tuple[Path, str
     digest = sha256(data)
     file.write_bytes(file.read_bytes().replace(provisional.encode(), names.of(digest).encode()))
     return data.rename(file.with_name(names.of(digest))), digest
+
+
+def is_external(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor goes to the data file, where there is one."""
+    return tensor.nbytes >= _EXTERNAL_FROM
+
+
+def drop_types(model: ir.Model) -> None:
+    """Drop the records of the types of initializers."""
+    for value in model.graph.initializers.values():
+        value.type = value.shape = None
 
 
 def size_bytes(file: Path) -> int:

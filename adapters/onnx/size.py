@@ -1,35 +1,31 @@
-"""How large a quantized model will be, before it is written."""
+"""How large a quantized model will be, before it is written: nothing is quantized, only lengths count."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import large
+from lampq.adapters.onnx import save, stream
+from lampq.adapters.onnx.ledger import Account
+from lampq.adapters.onnx.outline import varint
 from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
-from lampq.adapters.onnx.write import build
+from lampq.adapters.onnx.write import Rewritten, build
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values import packing
+from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.blocks import scale_count
+from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option
+from lampq.core.values.overhead import Overhead
 
 _SCALE_BYTES = 4
-
-# Tables of all widths on both grids, and the head of the file's note of the plan.
-SHARED_BYTES = 3072
-
-# Nodes, shapes and lengths of: a layer of whole integers, one of packed codes, each plane, a quantized input.
-_WHOLE_BYTES, _PACKED_BYTES, _PLANE_BYTES, _INTEGER_BYTES = 130, 120, 115, 190
-
-# The table of one field on the other grid than the one that is assumed.
-_TABLE_BYTES = 140
-
-# A product with a part of a weight, and what names its part.
-_PART_BYTES = 250
-
-# Tensors from here on are counted without being written out.
-_LARGE_BYTES = 64
+_MID_RISE = 2
 
 
 def layer_bytes(count: int, scales: int, bits: int, container: str) -> int:
@@ -45,73 +41,198 @@ def layer_bytes(count: int, scales: int, bits: int, container: str) -> int:
     return codes + _SCALE_BYTES * scales
 
 
-def file_bytes(model: Varied, recipe: Recipe) -> int:
-    """Size of the file that `write` makes of a recipe, external data included; a few hundred bytes too high.
-
-    Nothing is quantized: the graph is made with codes of zero, of which only the lengths count.
-
-    Raises:
-        PlanError: The recipe names a layer that the model has not.
-        AdapterError: The model's operator set is too old and cannot be raised.
-    """
-    graph, _ = build(model, recipe, lambda site, bits: _blank(site, bits, recipe.block))
-    total = sum(_lift(value) for inner in graph.graphs() for value in inner.initializers.values())
-    packed = (
-        [bits for bits in set(recipe.bits.values()) if 1 < bits < 8] if recipe.container == "bitplane" else []
-    )
-    other_grids = _TABLE_BYTES * sum(len(packing.fields(bits)) for bits in packed)
-    return total + other_grids + ir.to_proto(graph).ByteSize()
-
-
-def graph_bytes(site: Site, bits: int, container: str, *, quantized_input: bool) -> int:
-    """Bytes, at most, that a quantized layer adds to the file beside `layer_bytes`: nodes, names, shapes.
-
-    With `SHARED_BYTES` once, a budget kept in these terms is kept by the file.
+def rest_bytes(model: Varied, *, activations: bool) -> int:
+    """Bytes of a file beside codes and scales when every weight has seven bits, which take the most nodes.
 
     Args:
-        site: The layer.
-        bits: 1 to 8.
-        container: `bitplane` or `int8`.
-        quantized_input: Whether its input is quantized too.
+        model: The float model.
+        activations: Whether inputs are quantized too.
     """
-    name = len(site.name.encode())
-    places = len(packing.fields(bits)) if container == "bitplane" and bits < 8 else 0
-    # A name stands where a tensor is defined, where it is read, and once in the file's note of the plan.
-    total = _WHOLE_BYTES + 5 * name + len(site.uses) * (_INTEGER_BYTES + 2 * name if quantized_input else 0)
-    if places:
-        total += _PACKED_BYTES - 2 * name + places * (_PLANE_BYTES + 2 * name)
-    parts = 1 if quantized_input else len(large.cuts(site))
-    if parts > 1:
-        total = parts * (total + _PART_BYTES)
-    # What the float weight took beside its data goes.
-    return total - len((site.weight.name or "").encode())
+    sites, block = model.variant.opened.sites, model.coding.block
+    grids = _placeholders(sites) if activations else {}
+    recipe = Recipe(
+        bits=dict.fromkeys((site.name for site in sites), 7),
+        container="bitplane",
+        block=block,
+        activations=grids,
+        outputs={},
+    )
+    payload = sum(_payload_bytes(site, 7, "bitplane", block) for site in sites)
+    return stream.file_bytes(_blank(model, recipe, {}).graph) - payload
 
 
-def _blank(site: Site, bits: int, block: int | None) -> Quantized:
-    """Codes of zero; on the mid-rise grid, as most weights of fewer than 8 bits."""
+def overhead(
+    model: Varied,
+    layers: Sequence[Layer],
+    options: Sequence[Option],
+    container: str,
+    *,
+    steps: np.ndarray | None = None,
+) -> Overhead:
+    """What a file holds beside codes and scales, to the byte.
+
+    The graph is made once for each option, blank, and everything new in it is put down to the layers that need it.
+    In a file of two parts the names of the places of tensors count as the longest there are.
+
+    Args:
+        model: The float model.
+        layers: The L layers that are quantized; their inputs' ranges count where inputs are quantized too.
+        options: J options; those of widths that cannot be stored get zeros.
+        container: `bitplane` or `int8`.
+        steps: Distance of neighbouring integers by layer and option, shape (L, J), which tells grids apart; None: 2.
+    """
+    grids = _input_grids(model, layers)
+    columns = []
+    for column, option in enumerate(options):
+        known = {} if steps is None else dict(zip(_names(layers), steps[:, column].tolist(), strict=True))
+        columns.append(_column(model, layers, option, container, grids, known))
+    return _divided(columns, len(layers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Column:
+    """A file with all layers at one option.
+
+    Attributes:
+        rest: Bytes that no layer is charged with.
+        total: Bytes in all.
+        own: Bytes of each layer for itself, beside its payload.
+        needs: Keys of what each layer shares.
+        shared: Bytes by key.
+    """
+
+    rest: int
+    total: int
+    own: list[int]
+    needs: list[set[Hashable]]
+    shared: dict[Hashable, int]
+
+
+def _column(
+    model: Varied,
+    layers: Sequence[Layer],
+    option: Option,
+    container: str,
+    grids: dict[str, ActivationGrid],
+    steps: dict[str, int],
+) -> _Column | None:
+    bits, names = option.weight_bits, _names(layers)
+    if not 2 <= bits <= 8:
+        return None
+    recipe = Recipe(
+        bits=dict.fromkeys(names, bits),
+        container=container,
+        block=model.coding.block,
+        activations={} if option.activation_bits is None else grids,
+        outputs={},
+    )
+    rewritten = _blank(model, recipe, steps)
+    ledger, total = rewritten.ledger, stream.file_bytes(rewritten.graph)
+    split = save.tensor_bytes(rewritten.graph) > save.LARGEST_SINGLE_FILE
+    entries = {key: _entries(account, split) for key, account in ledger.accounts.items()}
+    places = _places(rewritten.graph.graph.initializers.values()) if split else 0
+    sites = {site.name: site for site in model.variant.opened.sites}
+    payload = [_payload_bytes(sites[name], bits, container, model.coding.block) for name in names]
+    return _Column(
+        rest=total + places - sum(entries.values()) - len(varint(total)),
+        total=total,
+        own=[entries[name] - size for name, size in zip(names, payload, strict=True)],
+        needs=[ledger.needs(name) for name in names],
+        shared={key: size for key, size in entries.items() if key not in set(names)},
+    )
+
+
+def _divided(columns: Sequence[_Column | None], layers: int) -> Overhead:
+    """Files of single options as what any plan has, each layer by itself, and what layers share."""
+    made = [(index, column) for index, column in enumerate(columns) if column is not None]
+    own = np.zeros((layers, len(columns)), dtype=np.int64)
+    sizes: dict[Hashable, int] = {}
+    for index, column in made:
+        own[:, index] = column.own
+        sizes |= column.shared
+    masks: dict[bytes, tuple[np.ndarray, int]] = {}
+    for key, size in sizes.items():
+        mask = np.zeros(own.shape, dtype=np.int8)
+        for index, column in made:
+            mask[:, index] = [key in needs for needs in column.needs]
+        if mask.any(axis=1).sum() == 1:
+            own += size * mask.astype(np.int64)
+        else:
+            # What is always needed together counts as one.
+            text = mask.tobytes()
+            masks[text] = (mask, size + (masks[text][1] if text in masks else 0))
+    parts = list(masks.values())
+    return Overhead(
+        # The length of the whole stands in front of it.
+        rest_bytes=max((c.rest + len(varint(max(d.total for _, d in made))) for _, c in made), default=0),
+        overhead_bytes=own,
+        shared_bytes=np.array([size for _, size in parts], dtype=np.int64),
+        shares=np.stack([mask for mask, _ in parts], axis=-1)
+        if parts
+        else np.zeros((*own.shape, 0), np.int8),
+    )
+
+
+def _blank(model: Varied, recipe: Recipe, steps: dict[str, int]) -> Rewritten:
+    """The graph of a recipe with codes of zero, as it is written."""
+    rewritten = build(
+        model, recipe, lambda site, bits: _zeros(site, bits, recipe.block, steps.get(site.name, _MID_RISE))
+    )
+    save.drop_types(rewritten.graph)
+    return rewritten
+
+
+def _zeros(site: Site, bits: int, block: int | None, step: int) -> Quantized:
     rows = scale_count(site.shape, site.channel_axis, block)
-    count = int(np.prod(site.shape, dtype=np.int64))
+    count = math.prod(site.shape)
+    mid_rise = bits < 8 and step == _MID_RISE
     return Quantized(
         codes=np.zeros((rows, count // rows), dtype=np.uint8),
         scale=np.ones(rows, dtype=np.float32),
-        step=2 if bits < 8 else 1,
-        offset=(1 << bits) - 1 if bits < 8 else 128,
+        step=_MID_RISE if mid_rise else 1,
+        offset=(1 << bits) - 1 if mid_rise else 1 << (bits - 1),
         bits=bits,
         squared_error=np.zeros(rows),
     )
 
 
-def _lift(value: ir.Value) -> int:
-    """Empty an initializer; the bytes, at most, that this takes from the file."""
-    tensor = value.const_value
-    value.type = value.shape = None
-    if tensor is None or tensor.nbytes < _LARGE_BYTES:
-        return 0
-    shape = [int(d) for d in tensor.shape.numpy()]
-    value.const_value = ir.Tensor(np.zeros([0] * len(shape), tensor.dtype.numpy()), dtype=tensor.dtype)
-    # The lengths of the tensor, of its data and of every axis are numbers of seven bits a byte.
-    return tensor.nbytes + sum(_varint_bytes(d) - 1 for d in shape) + 2 * _varint_bytes(tensor.nbytes)
+def _entries(account: Account, split: bool) -> int:
+    """Bytes of what is left of all that was made for an owner."""
+    nodes = [node for node in account.nodes if node.graph is not None]
+    values = [value for value in account.initializers if value.is_initializer()]
+    places = _places(values) if split else 0
+    return sum(map(stream.node_bytes, nodes)) + sum(map(stream.entry_bytes, values)) + places
 
 
-def _varint_bytes(number: int) -> int:
-    return max(1, -(-int(number).bit_length() // 7))
+def _places(values: Iterable[ir.Value]) -> int:
+    """Bytes, at most, of what tells where tensors lie in a second file."""
+    tensors = [value.const_value for value in values]
+    return save.PLACE_BYTES * sum(tensor is not None and save.is_external(tensor) for tensor in tensors)
+
+
+def _payload_bytes(site: Site, bits: int, container: str, block: int | None) -> int:
+    scales = scale_count(site.shape, site.channel_axis, block)
+    return layer_bytes(math.prod(site.shape), scales, bits, container)
+
+
+def _input_grids(model: Varied, layers: Sequence[Layer]) -> dict[str, ActivationGrid]:
+    """Grids of the layers' inputs; of the like before anything was measured."""
+    seen = {layer.name: layer.activation for layer in layers if layer.activation is not None}
+    if not seen:
+        names = set(_names(layers))
+        return _placeholders([site for site in model.variant.opened.sites if site.name in names])
+    return {
+        name: ActivationGrid.from_range(float(inputs.min[0]), float(inputs.max[0]))
+        for name, inputs in seen.items()
+    }
+
+
+def _placeholders(sites: Sequence[Site]) -> dict[str, ActivationGrid]:
+    """Grids that only layers with the same input have in common."""
+    read = {site.name: site.uses[0].activation.name for site in sites if site.uses}
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(read.values()))}
+    return {name: ActivationGrid.from_range(-1.0, 1.0 + numbers[value]) for name, value in read.items()}
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
+    return [layer.name for layer in layers]

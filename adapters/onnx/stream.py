@@ -19,32 +19,56 @@ from lampq.adapters.onnx.outline import varint
 # Smaller tensors go through the library.
 _LARGE_BYTES = 1 << 16
 
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_GRAPH, _NODE, _INITIALIZER, _RAW_DATA = 7, 1, 5, 9
 
 
 def write(model: ir.Model, path: Path) -> None:
     """Write a model, weights included; the model is left as it was, but for the order of its initializers."""
+    proto, large = _without_large(model)
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    length = len(graph) + sum(map(entry_bytes, large))
+    with path.open("wb") as file:
+        file.write(proto.SerializeToString())
+        file.write(_field(_GRAPH, length))
+        file.write(graph)
+        for value in large:
+            head = _head(value)
+            file.write(_field(_INITIALIZER, len(head) + _bytes(value)) + head)
+            _copy(value, file)
+
+
+def file_bytes(model: ir.Model) -> int:
+    """Size of the file that `write` makes; large tensors are not looked at."""
+    proto, large = _without_large(model)
+    length = proto.graph.ByteSize() + sum(map(entry_bytes, large))
+    proto.ClearField("graph")
+    return proto.ByteSize() + len(_field(_GRAPH, length)) + length
+
+
+def entry_bytes(value: ir.Value) -> int:
+    """Bytes that an initializer takes in a file: data, name, shape, lengths."""
+    length = len(_head(value)) + _bytes(value)
+    return len(_field(_INITIALIZER, length)) + length
+
+
+def node_bytes(node: ir.Node) -> int:
+    """Bytes that a node takes in a file."""
+    length = ir.serde.serialize_node(node).ByteSize()
+    return len(_field(_NODE, length)) + length
+
+
+def _without_large(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
+    """The message of a model without its large initializers, and these."""
     initializers = model.graph.initializers
     large = {name: value for name, value in initializers.items() if _is_large(value)}
     for name in large:
         del initializers[name]
     try:
-        proto = ir.to_proto(model)
+        return ir.to_proto(model), list(large.values())
     finally:
         for value in large.values():
             model.graph.register_initializer(value)
-    graph = proto.graph.SerializeToString()
-    proto.ClearField("graph")
-    heads = [(value, _head(value)) for value in large.values()]
-    entries = [_field(_INITIALIZER, len(head) + _bytes(value)) + head for value, head in heads]
-    length = len(graph) + sum(len(e) + _bytes(v) for e, v in zip(entries, large.values(), strict=True))
-    with path.open("wb") as file:
-        file.write(proto.SerializeToString())
-        file.write(_field(_GRAPH, length))
-        file.write(graph)
-        for entry, value in zip(entries, large.values(), strict=True):
-            file.write(entry)
-            _copy(value, file)
 
 
 def _is_large(value: ir.Value) -> bool:

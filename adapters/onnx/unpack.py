@@ -38,8 +38,6 @@ class Unpacker:
     def __init__(self, emitter: Emitter) -> None:
         self._emit = emitter
         self._bitwise = emitter.opset >= _BITWISE_OPSET
-        self._digits: dict[int, ir.Value] = {}
-        self._tables: dict[tuple[int, int, int, int], ir.Value] = {}
 
     def add(
         self,
@@ -120,30 +118,34 @@ class Unpacker:
         has: those above the code, and on the mid-rise grid (step 2) the lowest, which makes the numbers odd.
         """
         fields = packing.fields(bits)
-        key = (bits, step, offset, index)
-        if key not in self._tables:
-            field, emit = fields[index], self._emit
-            factor = emit.constant(np.int32(step << field.low))
-            table = emit.fold("Mul", [self._digit_table(field.width), factor])
-            if index == 0:
-                table = emit.fold("Sub", [table, emit.constant(np.int32(offset))])
-            if self._bitwise or len(fields) == 1:
+        field, emit = fields[index], self._emit
+        factor, below = step << field.low, offset if index == 0 else 0
+        small = self._bitwise or len(fields) == 1
+
+        def make() -> ir.Value:
+            table = self._digit_table(field.width)
+            if factor != 1:
+                table = emit.fold("Mul", [table, emit.constant(np.int32(factor))])
+            if below:
+                table = emit.fold("Sub", [table, emit.constant(np.int32(below))])
+            if small:
                 table = emit.fold("Cast", [table], to=ir.DataType.INT8)
-            if len(axes) > 1:
-                table = emit.fold("Reshape", [table, self._sizes(256, *axes)])
-            self._tables[key] = table
-        return self._tables[key]
+            return emit.fold("Reshape", [table, self._sizes(256, *axes)]) if len(axes) > 1 else table
+
+        return emit.share(("table", field.width, factor, below, small, tuple(axes)), make)
 
     def _digit_table(self, width: int) -> ir.Value:
         """`packing.digit_table` as int32, computed from the 256 bytes."""
-        if width not in self._digits:
-            emit = self._emit
+        emit = self._emit
+
+        def make() -> ir.Value:
             every_byte = emit.constant(np.arange(256, dtype=np.uint8)[:, None])
             shifts = emit.constant(np.arange(0, 8, width, dtype=np.uint8))
             shifted = emit.fold("BitShift", [every_byte, shifts], direction="RIGHT")
             digits = emit.fold("Mod", [shifted, emit.constant(np.uint8(1 << width))])
-            self._digits[width] = emit.fold("Cast", [digits], to=ir.DataType.INT32)
-        return self._digits[width]
+            return emit.fold("Cast", [digits], to=ir.DataType.INT32)
+
+        return emit.share(("digits", width), make)
 
     def _sizes(self, *values: int) -> ir.Value:
         return self._emit.constant(np.array(values, dtype=np.int64))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.bits import PLAN_KEY
+from lampq.adapters.onnx.ledger import Ledger
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.rewrite import Rewriter
@@ -88,25 +89,35 @@ def write(
             shelved[site.name] = shelf.put(encoder(model, site.name, site.channel_axis)(bits))
             return shelved[site.name]
 
-        graph, integer_layers = build(model, recipe, quantized)
-        with save.staged(graph, path) as staged:
+        rewritten = build(model, recipe, quantized)
+        with save.staged(rewritten.graph, path) as staged:
             error = verify.check(model.variant, staged, recipe, shelved, batch)
             size = save.size_bytes(staged)
-    return Written(path=path, size_bytes=size, relative_error=error, integer_layers=integer_layers)
+    return Written(path=path, size_bytes=size, relative_error=error, integer_layers=rewritten.integer_layers)
 
 
-def build(
-    model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]
-) -> tuple[ir.Model, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rewritten:
+    """A quantized graph.
+
+    Attributes:
+        graph: The graph.
+        integer_layers: Layers that are computed with integers wherever they are used.
+        ledger: For which layer everything in it was made.
+    """
+
+    graph: ir.Model
+    integer_layers: tuple[str, ...]
+    ledger: Ledger
+
+
+def build(model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]) -> Rewritten:
     """The quantized graph.
 
     Args:
         model: The float model.
         recipe: What to do.
         quantized: Gives the weight of a site at a width.
-
-    Returns:
-        The graph, and the names of the layers that are computed with integers wherever they are used.
 
     Raises:
         PlanError: The recipe names a layer that the model has not.
@@ -127,7 +138,8 @@ def build(
     graph.metadata_props[PLAN_KEY] = _summary(recipe)
     if not recipe.keep_traces:
         _drop_traces(graph)
-    return graph, tuple(site.name for site in listed if all(use in chosen for use in site.uses))
+    integer_layers = tuple(site.name for site in listed if all(use in chosen for use in site.uses))
+    return Rewritten(graph=graph, integer_layers=integer_layers, ledger=rewriter.ledger)
 
 
 def _summary(recipe: Recipe) -> str:

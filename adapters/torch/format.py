@@ -77,6 +77,10 @@ def _packed(model: Model) -> Model:
     return cast("Model", _torch(model).for_folder())
 
 
+def _filed(model: Model) -> Model:
+    return cast("Model", _torch(model).for_file())
+
+
 def _rehearse(model: Model, path: Path) -> None:
     from lampq.adapters.torch.writing import rehearse_folder
 
@@ -106,7 +110,7 @@ TORCH = ModelFormat(
     stored=_stored,
     reread=_reread,
     exports={"onnx": _export_onnx},
-    folder=ModelFolder(marker=_MARKER, fits=_fits_folder, packed=_packed, rehearse=_rehearse),
+    folder=ModelFolder(marker=_MARKER, fits=_fits_folder, packed=_packed, filed=_filed, rehearse=_rehearse),
     addresses=MODULES,
     random_weights=_random_weights,
 )

@@ -14,6 +14,7 @@ from lampq.adapters.replaced import fitting, named
 from lampq.adapters.torch import compressed, packed, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.fisher import fisher_sums
+from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
@@ -39,10 +40,9 @@ from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.values.option import Option
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
-
-# The range that takes most room in a header.
-_LONGEST = -1.2345678901234567e-100
 
 
 class TorchModel:
@@ -67,7 +67,8 @@ class TorchModel:
         format: "torch".
         grid: Grid its weights are quantized on.
         coding: How its weights become codes.
-        hugging_face: Whether it is written as a Hugging Face directory.
+        hugging_face: Whether it can be written as a Hugging Face directory.
+        in_folder: Whether bytes are those of such a directory.
         dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
@@ -90,7 +91,7 @@ class TorchModel:
     ) -> None:
         self.path = path
         self.source = source
-        self.hugging_face = hugging_face
+        self.hugging_face = self.in_folder = hugging_face
         self.dtype = dtype
         # The form of Hugging Face directories has whole numbers alone.
         self.grid = "mid_tread" if hugging_face else "auto"
@@ -271,6 +272,14 @@ class TorchModel:
         other._parameters = other._layers = None
         return other
 
+    def for_file(self) -> TorchModel:
+        """The same model, whose bytes are those of a packed file."""
+        if not self.in_folder:
+            return self
+        other = copy.copy(self)
+        other.in_folder = False
+        return other
+
     def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
         """The same model with factors of attention rounded; `calibrate` names them.
 
@@ -331,16 +340,24 @@ class TorchModel:
         return sum(tensor.nbytes for tensor in self.runtime.weights.values())
 
     def rest_bytes(self, *, activations: bool = False) -> int:
-        """Bytes of a quantized file that no plan changes: all other tensors, names and descriptions."""
-        rest = self.rest()
-        return sum(tensor.nbytes for tensor in rest.values()) + self._header_bytes(
-            rest, activations=activations
-        )
+        """Bytes of a quantized file beside its payload: all other tensors, names and descriptions."""
+        from lampq.adapters.torch import size
 
-    def rest(self) -> dict[str, torch.Tensor]:
-        """The tensors that are stored with the model and are no layers, in the type that they are stored in."""
-        kept = self.module.state_dict().keys() - set(self.parameters.values())
-        return {name: self.as_stored(tensor) for name, tensor in self.tensors.items() if name in kept}
+        return size.rest_bytes(self)
+
+    def overhead(
+        self,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        *,
+        steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales, at most; see `lampq.core.measuring.model.Sized`."""
+        from lampq.adapters.torch import size
+
+        return size.overhead(self, layers, options, container, steps=steps, ranges=ranges)
 
     def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor in the type that it has on disk where it stays as it is."""
@@ -348,7 +365,7 @@ class TorchModel:
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width."""
-        if self.hugging_face:
+        if self.in_folder:
             return compressed.stored_bytes(self, layer, bits)
         scales = scale_count(layer.shape, layer.channel_axis, self.coding.block)
         return packed.payload_bytes(layer.size, scales, bits, container)
@@ -403,6 +420,31 @@ class TorchModel:
             progress=progress,
         )
 
+    def gradient_rows(
+        self,
+        batch: Batch,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        return gradient_rows(
+            self,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
+        )
+
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.
 
@@ -410,26 +452,6 @@ class TorchModel:
         plan, so calibration inputs are not looked at.
         """
         return writing.write(self, plan, path)
-
-    def _header_bytes(self, rest: Mapping[str, torch.Tensor], *, activations: bool) -> int:
-        if self.hugging_face:
-            return compressed.header_bytes(self, rest)
-        records = {
-            self.parameters[layer.name]: packed.Record(
-                layer=layer.name,
-                bits=8,
-                step=1,
-                offset=128,
-                shape=layer.shape,
-                channel_axis=layer.channel_axis,
-                block=self.coding.block,
-                container="int8",
-                activation_bits=8 if activations else None,
-                activation_range=(_LONGEST, _LONGEST) if activations else None,
-            )
-            for layer in self.layers()
-        }
-        return packed.header_bytes(records, writing.origin(self), rest)
 
     def _parameter(self, name: str) -> str:
         return named(self.parameters, name, whose=self.name)

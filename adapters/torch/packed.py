@@ -127,12 +127,19 @@ def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], 
 
 def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:
     """What the file says of itself."""
-    # What is as usual goes without saying: in a small model the header is a noticeable part of the file.
-    weights = {
-        name: {k: v for k, v in asdict(r).items() if v != _USUAL.get(k)} for name, r in records.items()
-    }
+    weights = {name: _entry(record) for name, record in records.items()}
     content = {"version": _VERSION, "origin": dict(origin), "weights": weights}
     return {"format": "pt", _KEY: json.dumps(content, separators=(",", ":"))}
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    # What is as usual goes without saying: in a small model the header is a noticeable part of the file.
+    return {k: v for k, v in asdict(record).items() if v != _USUAL.get(k)}
+
+
+def record_bytes(record: Record) -> int:
+    """Bytes that a record takes in a file, quoted as it is there, without its parameter's name."""
+    return len(json.dumps(json.dumps(_entry(record), separators=(",", ":")))) - 2
 
 
 def header_bytes(

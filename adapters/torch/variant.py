@@ -22,7 +22,8 @@ class Varied(Model, Protocol):
         tensors: Parameters and buffers by name, replacements included.
         rounding: Which activations are rounded.
         source: The text it was read with.
-        hugging_face: Whether it is written as a Hugging Face directory.
+        hugging_face: Whether it can be written as a Hugging Face directory.
+        in_folder: Whether bytes are those of such a directory.
         dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
     """
 
@@ -31,6 +32,7 @@ class Varied(Model, Protocol):
     rounding: Rounding
     source: str
     hugging_face: bool
+    in_folder: bool
     dtype: torch.dtype | None
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 
 from lampq.core.allocating.allowed import allowed_options, tied_layers
 from lampq.core.allocating.limits import BYTES, Limit, limits_of
+from lampq.core.allocating.shared import narrowest, needed_by, without_more
 from lampq.core.measuring.setting import input_range
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
@@ -44,19 +45,14 @@ def build_problem(
         PlanError: A pattern matches nothing, or pins a width that was not profiled.
     """
     allowed = allowed_options(profile, budget, pins=pins, ties=ties)
-    limits = limits_of(profile, budget, allowed)
-    if budget is None or not limits or (budget.max_kl is not None and budget.size_bytes is None):
-        limits.append(_no_limit(profile, allowed))
     single = allowed.sum(axis=1) == 1
-    free = Problem.build(
-        cost=np.where(allowed, cost, np.inf),
-        resources=np.stack([limit.use for limit in limits]),
-        limits=None,
-        resource_names=[limit.name for limit in limits],
-        layer_names=[layer.name for layer in profile.layers],
-        ties=[group for _, group in tied_layers(profile, ties)],
-        pins={layer: int(allowed[layer].argmax()) for layer in np.flatnonzero(single).tolist()},
-    )
+    free, limits = _unlimited(profile, cost, budget, allowed, ties)
+    if BYTES in free.resource_names and profile.shared_bytes(allowed):
+        resource = free.resource_names.index(BYTES)
+        if int(free.floors()[resource]) > limits[resource].most:
+            # What all options share leaves no room: those are left that need no more than the narrowest plan.
+            parts = needed_by(profile, narrowest(free, resource))
+            free, limits = _unlimited(profile, cost, budget, without_more(profile, allowed, parts), ties)
     held = int((single & (profile.available.sum(axis=1) > 1)).sum())
     for limit, floor in zip(limits, free.floors().tolist(), strict=True):
         if floor > limit.most:
@@ -66,6 +62,26 @@ def build_problem(
                 f"ask for more, profile narrower widths, or pin less"
             )
     return replace(free, limits=np.array([limit.most for limit in limits], dtype=np.int64))
+
+
+def _unlimited(
+    profile: Profile, cost: np.ndarray, budget: Budget | None, allowed: np.ndarray, ties: Sequence[str]
+) -> tuple[Problem, list[Limit]]:
+    """The problem before its limits, and these."""
+    limits = limits_of(profile, budget, allowed)
+    if budget is None or not limits or (budget.max_kl is not None and budget.size_bytes is None):
+        limits.append(_no_limit(profile, allowed))
+    single = allowed.sum(axis=1) == 1
+    problem = Problem.build(
+        cost=np.where(allowed, cost, np.inf),
+        resources=np.stack([limit.use for limit in limits]),
+        limits=None,
+        resource_names=[limit.name for limit in limits],
+        layer_names=[layer.name for layer in profile.layers],
+        ties=[group for _, group in tied_layers(profile, ties)],
+        pins={layer: int(allowed[layer].argmax()) for layer in np.flatnonzero(single).tolist()},
+    )
+    return problem, limits
 
 
 def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
@@ -135,12 +151,12 @@ def build_plan(
         container=profile.container,
         block=profile.block,
         rounding=profile.rounding,
-        rest_bytes=profile.rest_bytes,
+        rest_bytes=profile.rest_of(np.asarray(choice)),
         kept=profile.kept,
         provenance=profile.provenance,
     )
 
 
 def _no_limit(profile: Profile, allowed: np.ndarray) -> Limit:
-    use = np.where(allowed, profile.payload_bytes, 0)
+    use = np.where(allowed, profile.stored_bytes, 0)
     return Limit(name=BYTES, use=use, most=int(use.max(axis=1).sum()), asked="", show=str)

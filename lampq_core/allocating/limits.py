@@ -86,13 +86,14 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.size_bytes is not None:
+        rest = profile.rest_bytes + profile.shared_bytes(allowed)
         limits.append(
             Limit(
                 name=BYTES,
-                use=profile.payload_bytes,
-                most=budget.size_bytes - profile.rest_bytes,
+                use=profile.stored_bytes,
+                most=budget.size_bytes - rest,
                 asked=f"size {budget.size_bytes:,} bytes",
-                show=lambda amount: f"{amount + profile.rest_bytes:,} bytes",
+                show=lambda amount: f"{amount + rest:,} bytes",
             )
         )
     if budget.max_bops is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
+
+import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
@@ -21,13 +23,17 @@ from lampq.core.values.rounding_kinds import INPUTS, NEAREST, ROUNDINGS
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quantized]:
+def encoder(
+    model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
+) -> Callable[[int], Quantized]:
     """A function from a width to the codes and scales of a layer, by the model's grid and coding.
 
     Args:
         model: The float model.
         name: A layer.
         channel_axis: Its axis of output channels.
+        widths: Those that are going to be asked for: rounding to inputs is cheaper for several at once. Others may be
+            asked for all the same.
     """
     coding = model.coding
     weight = model.weight(name)
@@ -35,17 +41,47 @@ def encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quant
     if moment is None:
         rows = as_rows(weight, channel_axis, coding.block)
         return lambda bits: quantize(rows, bits, grid=model.grid)
-    whole, block = as_rows(weight, channel_axis), row_block(weight.shape, channel_axis, coding.block)
-    rounding = InputRounding(moment)
-    digest = hashlib.blake2b(whole.data, digest_size=16).hexdigest()
+    return _InputEncoder(model, name, weight, channel_axis, moment, widths)
 
-    def encode(bits: int) -> Quantized:
-        def choose() -> Quantized:
-            return rounding.quantize(whole, bits, grid=model.grid, block=block)
 
-        return coding.kept.get((name, digest, bits, block), choose)
+class _InputEncoder:
+    """Codes of a layer rounded to its inputs; what was chosen before is not chosen again."""
 
-    return encode
+    def __init__(
+        self,
+        model: Model,
+        name: str,
+        weight: np.ndarray,
+        channel_axis: int,
+        moment: np.ndarray,
+        widths: Sequence[int],
+    ) -> None:
+        self._grid, self._kept = model.grid, model.coding.kept
+        self._block = row_block(weight.shape, channel_axis, model.coding.block)
+        self._rows = as_rows(weight, channel_axis)
+        self._moment = moment
+        self._widths = widths
+        self._key = (name, hashlib.blake2b(self._rows.data, digest_size=16).hexdigest(), self._block)
+        self._ready: dict[int, Quantized] = {}
+
+    def __call__(self, bits: int) -> Quantized:
+        known = self._known(bits)
+        return self._chosen(bits) if known is None else known
+
+    def _known(self, bits: int) -> Quantized | None:
+        return self._ready.get(bits) or self._kept.get((*self._key, bits))
+
+    def _chosen(self, bits: int) -> Quantized:
+        """The codes of a width, chosen together with those of all others that are wanted and not known."""
+        wanted = [
+            bits,
+            *(width for width in dict.fromkeys(self._widths) if width != bits and self._known(width) is None),
+        ]
+        chosen = InputRounding(self._moment).quantize(self._rows, wanted, grid=self._grid, block=self._block)
+        for width, quantized in zip(wanted, chosen, strict=True):
+            if not self._kept.put((*self._key, width), quantized):
+                self._ready[width] = quantized
+        return chosen[0]
 
 
 def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: BatchLike | None) -> AnyModel:

@@ -35,16 +35,22 @@ class Damage:
 
     Attributes:
         weight_error: ||W_hat - W||^2, float64, shape (L, J).
-        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data.
+        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data. Measured, or to second
+            order where gradients tell it (`core.measuring.gradient_rows`).
         changed: Share of the decisions that change, float64, shape (L, J), or None where outputs decide nothing.
         gram: Inner products of the outputs' differences (`core.measuring.interaction`), float64, shape (L, J, L, J),
             or None where there is no room for it.
+        gram_square: Mean over samples of their squares (`core.measuring.gram_sums`), the same shape, or None.
+        steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J);
+            0 where nothing was measured.
     """
 
     weight_error: np.ndarray
+    steps: np.ndarray
     kl: np.ndarray | None = None
     changed: np.ndarray | None = None
     gram: np.ndarray | None = None
+    gram_square: np.ndarray | None = None
 
 
 def measure_weight_error(
@@ -52,12 +58,14 @@ def measure_weight_error(
 ) -> Damage:
     """Squared quantization error of every layer at every width; needs no data."""
     error = np.zeros((len(layers), len(widths)))
+    steps = np.zeros(error.shape, dtype=np.int64)
     for index, layer in enumerate(layers):
-        encode = encoder(model, layer.name, layer.channel_axis)
+        encode = encoder(model, layer.name, layer.channel_axis, widths)
         for column, bits in enumerate(widths):
-            error[index, column] = encode(bits).squared_error.sum()
+            quantized = encode(bits)
+            error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
         progress("quantization errors", index + 1, len(layers))
-    return Damage(weight_error=error)
+    return Damage(weight_error=error, steps=steps)
 
 
 def measure_damage(
@@ -86,17 +94,16 @@ def measure_damage(
     """
     reference = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(widths))
-    error = np.zeros(table)
+    error, steps = np.zeros(table), np.zeros(table, dtype=np.int64)
     position = {layer.name: index for index, layer in enumerate(layers)}
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
-            encode = encoder(model, layer.name, layer.channel_axis)
-            for column, bits in enumerate(widths):
-                if available is not None and not available[index, column]:
-                    continue
-                quantized = encode(bits)
-                error[index, column] = quantized.squared_error.sum()
+            columns = [c for c in range(len(widths)) if available is None or available[index, c]]
+            encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
+            for column in columns:
+                quantized = encode(widths[column])
+                error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
     slices = reference.slices()
@@ -109,7 +116,7 @@ def measure_damage(
             collector.add(position[name], column, outputs)
             done += 1
             progress("measuring layers", done, total)
-        parts.append((share, collector.damage(error)))
+        parts.append((share, collector.damage(error, steps)))
     return averaged(parts)
 
 
@@ -123,9 +130,7 @@ def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
 
     if len(parts) == 1:
         return parts[0][1]
-    return Damage(
-        weight_error=parts[0][1].weight_error, kl=mean("kl"), changed=mean("changed"), gram=mean("gram")
-    )
+    return dataclasses.replace(parts[0][1], kl=mean("kl"), changed=mean("changed"), gram=mean("gram"))
 
 
 class Collector:
@@ -163,10 +168,11 @@ class Collector:
         if self._builder is not None:
             self._builder.add(layer, option, outputs.minus(self._reference.outputs))
 
-    def damage(self, weight_error: np.ndarray) -> Damage:
+    def damage(self, weight_error: np.ndarray, steps: np.ndarray) -> Damage:
         """All of it."""
         return Damage(
             weight_error=weight_error,
+            steps=steps,
             kl=self.kl,
             changed=self._changed if self._decided else None,
             gram=None if self._builder is None else self._builder.build().gram,
@@ -186,7 +192,8 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike)
         except RecordError as err:
             raise RecordError(f"the input of layer {name}: {err}") from err
         if name in found:
-            statistics = found[name][0].merge(statistics)
+            # Samples of several shapes have positions of their own: those of the largest count.
+            statistics, positions = found[name][0].merge(statistics), max(positions, found[name][1])
         found[name] = (statistics, positions)
     return tuple(
         dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from lampq.core.values.head import Head, HeadChoice
     from lampq.core.values.input_spec import InputSpec
     from lampq.core.values.layer import Layer
+    from lampq.core.values.option import Option
     from lampq.core.values.output_spec import OutputSpec
+    from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
 
@@ -135,6 +137,37 @@ class Model(Protocol):
 
         Calibration inputs, samples first, are for formats that fix the ranges of outputs as well.
         """
+
+
+class Sized(Model, Protocol):
+    """A model whose file takes more than codes and scales for a layer, by its width: nodes, names, tables."""
+
+    def overhead(
+        self,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        *,
+        steps: np.ndarray | None = None,
+        ranges: np.ndarray | None = None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales.
+
+        Args:
+            layers: The L layers that are quantized, the others stay as they are; with the statistics of their inputs
+                where these are quantized.
+            options: J options.
+            container: How codes are stored.
+            steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J);
+                None where it is not known.
+            ranges: Ends of the grids of the layers' inputs, shape (L, J, 2), where others than those of their
+                statistics are stored; None where there are none.
+        """
+
+
+def is_sized(model: Model) -> TypeGuard[Sized]:
+    """Whether a model is `Sized`; of others `rest_bytes` and `payload_bytes` say all."""
+    return hasattr(model, "overhead")
 
 
 class RoundingModel(Model, Protocol):

@@ -9,26 +9,22 @@ pairs above it are taken from the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
+from lampq.core.measuring.candidates import WidthRules
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.measure import Collector, Damage
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
-from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet
-
-WidthRules: TypeAlias = Callable[[int, int], ActivationRule | None]
-"""How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
 
 # Below this many nats a difference of two damages is rounding of the logits.
 _NOISE = 1e-6
@@ -96,7 +92,7 @@ def measure_pairs(
     table = (len(layers), len(options))
     allowed = np.ones(table, dtype=bool) if available is None else available
     error, collector = np.zeros(table), Collector(float_model, table)
-    kl = collector.kl
+    kl, steps = collector.kl, np.zeros(table, dtype=np.int64)
     measured, deviation = np.zeros(table, dtype=bool), np.full(table, np.nan)
     search = _Order(options, tolerance)
     position = {layer.name: index for index, layer in enumerate(layers)}
@@ -113,13 +109,14 @@ def measure_pairs(
         for index, layer in enumerate(layers):
             held.clear()
             columns = np.flatnonzero(allowed[index]).tolist()
-            encode = encoder(model, layer.name, layer.channel_axis)
+            widths = sorted({options[column].weight_bits for column in columns})
+            encode = encoder(model, layer.name, layer.channel_axis, widths)
             weights: dict[int | None, np.ndarray | None] = {None: None}
-            for bits in sorted({options[column].weight_bits for column in columns}):
+            for bits in widths:
                 quantized = encode(bits)
                 weights[bits] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
                 same = [column for column in columns if options[column].weight_bits == bits]
-                error[index, same] = quantized.squared_error.sum()
+                error[index, same], steps[index, same] = quantized.squared_error.sum(), quantized.step
             for number, (weight_bits, input_bits) in enumerate(search.singles(columns), start=1):
                 activation = None if input_bits is None else rules(index, input_bits)
                 yield layer.name, -number, Setting(weight=weights[weight_bits], activation=activation)
@@ -149,7 +146,11 @@ def measure_pairs(
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
     return PairDamage(
-        damage=collector.damage(error), measured=measured, deviation=deviation, runs=runs, tolerance=tolerance
+        damage=collector.damage(error, steps),
+        measured=measured,
+        deviation=deviation,
+        runs=runs,
+        tolerance=tolerance,
     )
 
 

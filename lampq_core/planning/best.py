@@ -16,6 +16,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.planning.room import settled
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
 from lampq.core.searching.lampq_update import Updated, is_consecutive, update
@@ -92,7 +93,8 @@ def best_plan(
     model = with_rounding(model, profile.rounding, profile.block, batch)
     reference = measure_reference(model, batch) if reference is None else reference
     _check_same_data(profile, reference)
-    search = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
+    wide = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
+    search, best = settled(wide, keep=_TRIES)
     bench = _Bench(
         search=search,
         model=model,
@@ -100,14 +102,13 @@ def best_plan(
         rounds_inputs=rounds_activations(model) and search.profile.options[0].activation_bits is not None,
         progress=progress,
     )
-    best = search.best(keep=_TRIES)
     equal, notes = _equal_choices(bench)
     choices = [*best.choices, *equal]
     updated, update_notes = _updated(bench, choices[0])
     if updated is not None:
         choices = [updated.choice]
     refined = _refined(bench, choices)
-    plan = _told(search, best.solution, refined)
+    plan = _told(search, wide, best.solution, refined)
     return dataclasses.replace(
         plan,
         history=(*(() if updated is None else updated.swaps), *refined.rounds),
@@ -188,8 +189,8 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
     )
 
 
-def _told(search: Search, first: Solution, refined: Refined) -> Plan:
-    """The plan of what was measured, with what is expected of it and of its neighbours.
+def _told(search: Search, wide: Search, first: Solution, refined: Refined) -> Plan:
+    """The plan of what was measured, with what is expected of it and of its neighbours, which may take any options.
 
     A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     """
@@ -200,7 +201,7 @@ def _told(search: Search, first: Solution, refined: Refined) -> Plan:
         first, choice=refined.choice, objective=expected, bound=-np.inf if recentred else first.bound
     )
     plan = dataclasses.replace(search.plan(solution), measured_kl=refined.kl)
-    cheaper, dearer = search.neighbours(refined.choice)
+    cheaper, dearer = wide.neighbours(refined.choice)
     return beside(plan, cheaper, dearer, scale=expected / predicted if predicted > 0 else 1.0)
 
 

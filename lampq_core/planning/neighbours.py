@@ -31,20 +31,20 @@ _STEPS = (0, 1, 3, 7, 15)
 _SEARCH_LIMIT_S, _SOLVE_LIMIT_S = 0.2, 2.0
 
 
-def by_size(problem: Problem, payload_bytes: np.ndarray) -> Problem:
+def by_size(problem: Problem, stored_bytes: np.ndarray) -> Problem:
     """The problem with the size as its first resource, without a limit, and all limits but those on bits and bytes.
 
     Size is what the budget limits: weight bits where only their average is limited, else bytes.
 
     Args:
         problem: L layers, J options.
-        payload_bytes: Stored bytes of every option, shape (L, J).
+        stored_bytes: Stored bytes of every option, shape (L, J).
     """
     names = problem.resource_names
     if BITS in names and BYTES not in names:
         use = problem.resources[names.index(BITS)]
     else:
-        use = np.where(np.isfinite(problem.cost), payload_bytes, 0)
+        use = np.where(np.isfinite(problem.cost), stored_bytes, 0)
     others = [index for index, name in enumerate(names) if name not in (BITS, BYTES)]
     return dataclasses.replace(
         problem,

@@ -222,7 +222,8 @@ class Search:
             # The bytes of the search serve the largest KL; what was asked for is what counts.
             most_damage, resource = budget.max_kl, problem.resource_names.index(BYTES)
             most = int(problem.resources[resource].max(axis=1).sum())
-            limit = most if budget.size_bytes is None else budget.size_bytes - self.profile.rest_bytes
+            rest = self.profile.rest_bytes + self.profile.shared_bytes(np.isfinite(problem.cost))
+            limit = most if budget.size_bytes is None else budget.size_bytes - rest
             problem = limited(problem, limit, resource)
         changes = next_changes(self.profile, problem, choice, self.interaction, most_damage=most_damage)
         return sentences(self.profile, changes)
@@ -241,7 +242,7 @@ class Search:
         if not self.score.in_nats:
             return None, None
         cheaper, dearer = next_choices(
-            by_size(self.problem, self.profile.payload_bytes),
+            by_size(self.problem, self.profile.stored_bytes),
             choice,
             interaction=self.interaction,
             solve=self.solve,

@@ -25,7 +25,7 @@ _SOLVE_LIMIT_S = 2.0
 
 AXES: dict[str, Callable[[Profile], np.ndarray]] = {
     "bits": weight_bits,
-    "bytes": lambda profile: profile.payload_bytes,
+    "bytes": lambda profile: profile.stored_bytes,
     "bops": bit_operations,
 }
 """What can be swept, and how much of it each option takes, int64, shape (L, J)."""

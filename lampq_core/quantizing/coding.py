@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,15 +43,17 @@ class _Kept:
     """Results by key, until they take too much memory."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], Quantized] = {}
+        self._results: dict[tuple[object, ...], Quantized] = {}
         self._bytes = 0
 
-    def get(self, key: tuple[object, ...], make: Callable[[], Quantized]) -> Quantized:
-        """The result of a key, made where it is not known."""
-        found = self._found.get(key)
-        if found is None:
-            found = make()
-            if self._bytes + found.codes.nbytes <= _KEPT_BYTES:
-                self._found[key] = found
-                self._bytes += found.codes.nbytes
-        return found
+    def get(self, key: tuple[object, ...]) -> Quantized | None:
+        """The result of a key, where it is known."""
+        return self._results.get(key)
+
+    def put(self, key: tuple[object, ...], result: Quantized) -> bool:
+        """Keep a result; false where there is no room for it."""
+        if self._bytes + result.codes.nbytes > _KEPT_BYTES:
+            return False
+        self._results[key] = result
+        self._bytes += result.codes.nbytes
+        return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,8 +17,13 @@ GRIDS = ("mid_rise", "mid_tread")
 NARROW = "narrow"
 
 # A block of rows this large stays in a core's cache through all passes of the search.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
+# Fewer blocks are done before threads have started.
+_FEWEST_FOR_THREADS = 4
 _CANDIDATES = 12
+# Every third is tried first, then the neighbours of the best. All twelve take 1.7 times as long for errors that are
+# 0.03 % less on the weights of a ViT, 0.14 % at 4 bits.
+_COARSE = slice(1, _CANDIDATES, 2)
 _REFINEMENTS = 3
 
 
@@ -81,8 +86,9 @@ def from_rows(rows: np.ndarray, shape: tuple[int, ...], channel_axis: int) -> np
 def quantize(rows: np.ndarray, bits: int, *, grid: str = "auto", threads: int | None = None) -> Quantized:
     """Quantize each row to `bits` bits with the scale of least squared error.
 
-    A geometric series of clip points is tried for all rows at once; at each, the scale is the least-squares fit
-    to the codes that the clip point gives, which can only lower the error. The best is then refined by
+    A geometric series of clip points is tried for all rows at once, coarsely, then finely around the best; at each,
+    the scale is the least-squares fit to the codes that the clip point gives, which can only lower the error. The
+    best is then refined by
     alternating codes and scale (Lloyd's iteration under the constraint of equal steps).
 
     Args:
@@ -125,7 +131,7 @@ def _quantize_on(
 
     workers = threads or os.cpu_count() or 1
     blocks = list(_blocks(rows.shape))
-    if workers == 1 or len(blocks) == 1:
+    if workers == 1 or len(blocks) < _FEWEST_FOR_THREADS:
         for block in blocks:
             work(block)
     else:
@@ -155,7 +161,8 @@ def _clip_points(rows: np.ndarray, start_range: float) -> np.ndarray:
     # A row of zeros has no range; any positive one represents it as well as another.
     largest = np.maximum(largest, np.float32(1e-30))
     low = np.clip(0.6 * start_range * spread, 0.2 * largest, 0.7 * largest)
-    return np.geomspace(low, largest, _CANDIDATES).astype(np.float32)
+    ratio = (largest / low) ** np.float32(1 / (_CANDIDATES - 1))
+    return low * ratio ** np.arange(_CANDIDATES, dtype=np.float32)[:, None]
 
 
 def _search_mid_rise(
@@ -170,16 +177,17 @@ def _search_mid_rise(
     def fit(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.multiply(magnitude, (1 / cell)[:, None], out=buffer)
         np.floor(buffer, out=buffer)
-        np.minimum(buffer, top, out=buffer)
+        # Twice as fast as the minimum.
+        buffer.clip(0, top, out=buffer)
         np.add(buffer, np.float32(0.5), out=buffer)
         return _least_squares(magnitude, buffer, power)
 
     cell = _best_fit(fit, _clip_points(rows, start_range) / (top + 1))
     np.multiply(magnitude, (1 / cell)[:, None], out=buffer)
-    np.minimum(np.floor(buffer, out=buffer), top, out=buffer)
-    half = top + 1
-    codes = np.where(np.signbit(rows), top - buffer, half + buffer).astype(np.uint8)
+    np.floor(buffer, out=buffer).clip(0, top, out=buffer)
     np.add(buffer, np.float32(0.5), out=buffer)
+    # Half the distance to zero in steps, on the side of the weight.
+    codes = (np.copysign(buffer, rows) + (top + np.float32(0.5))).astype(np.uint8)
     np.multiply(buffer, cell[:, None], out=buffer)
     np.subtract(buffer, magnitude, out=buffer)
     return codes, cell / 2, np.einsum("ij,ij->i", buffer, buffer, dtype=np.float64)
@@ -204,7 +212,7 @@ def _search_mid_tread(
     def fit(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.multiply(rows, (1 / scale)[:, None], out=buffer)
         np.rint(buffer, out=buffer)
-        np.clip(buffer, low, half - 1, out=buffer)
+        buffer.clip(low, half - 1, out=buffer)
         return _least_squares(rows, buffer, power)
 
     # The largest code is half - 1, so the clip point of the larger side lies half a step beyond it.
@@ -225,17 +233,25 @@ def _least_squares(
     return cross / square, power - cross * cross / square
 
 
-def _best_fit(fit, starts: np.ndarray) -> np.ndarray:
-    """The scale of least error, shape (C,): the best start, then refined while it improves."""
+def _best_fit(fit: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], starts: np.ndarray) -> np.ndarray:
+    """The scale of least error, shape (C,): the best of starts (K, C), then refined while it improves."""
     tiny = np.float32(1e-38)
     best_scale = starts[-1].copy()
     best_error = np.full(starts.shape[1], np.inf, dtype=np.float32)
-    for start in starts:
+    place, rows = np.full(starts.shape[1], len(starts) - 1), np.arange(starts.shape[1])
+
+    def attempt(start: np.ndarray) -> np.ndarray:
         scale, error = fit(start)
         better = (error < best_error) & (scale > tiny)
-        best_scale[better], best_error[better] = scale[better], error[better]
+        np.copyto(best_scale, scale, where=better)
+        np.copyto(best_error, error, where=better)
+        return better
+
+    for index in range(len(starts))[_COARSE]:
+        np.copyto(place, index, where=attempt(starts[index]))
+    for near in (place - 1, np.minimum(place + 1, len(starts) - 1)):
+        attempt(starts[near, rows])
     for _ in range(_REFINEMENTS):
-        scale, error = fit(best_scale)
-        better = (error < best_error) & (scale > tiny)
-        best_scale[better], best_error[better] = scale[better], error[better]
+        if not attempt(best_scale).any():
+            break
     return best_scale

@@ -60,7 +60,7 @@ def next_changes(
         explanation, predicted = explain(interaction, problem, choice), float(interaction.predict(choice))
     groups = problem.reduced().groups
     layers = np.arange(len(choice))
-    stored = profile.payload_bytes - profile.payload_bytes[layers, choice][:, None]
+    stored = profile.stored_bytes - profile.stored_bytes[layers, choice][:, None]
     bits = profile.sizes[:, None] * (profile.weight_bits[None, :] - profile.weight_bits[choice][:, None])
     stored, bits = _over_groups(stored, groups), _over_groups(bits, groups)
     known = np.isfinite(explanation.damage)

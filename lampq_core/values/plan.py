@@ -98,7 +98,7 @@ class Plan:
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
-        rest_bytes: Bytes of the model that the plan does not touch.
+        rest_bytes: Bytes of the model beside codes and scales: what stays as it is, and what describes the codes.
         kept: Layers that stay float because the user said so; `rest_bytes` has them.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
         bound: Lower bound of the same prediction over all plans in the budget, nats, or None.

@@ -52,9 +52,10 @@ class Profile:
     Attributes:
         layers: L records in the order the model uses them.
         options: J choices, the same for every layer, increasing in weight bits.
-        rest_bytes: Bytes of the model that no plan changes.
+        rest_bytes: Bytes of the model that no plan changes. What a plan adds beside codes and scales is in tables.
         tables: Arrays by name (`core.values.tables`). `weight_error` (||W_hat - W||^2) and `payload_bytes` (codes and
             scales; -1 where the format cannot store the layer that way, which rules the option out) are always there.
+            `overhead_bytes`, `shared_bytes` and `shares` are those of `core.values.overhead`.
         container: How codes are stored: `bitplane` (exactly b bits) or `int8`.
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
@@ -101,9 +102,12 @@ class Profile:
                 raise RecordError(f"profile: {name} is missing")
         tables = {name: table.checked(name, lengths, names) for name, table in self.tables.items()}
         object.__setattr__(self, "tables", tables)
-        if (self.payload_bytes > LARGEST_COUNT).any():
-            place = names[int(np.argwhere(self.payload_bytes > LARGEST_COUNT)[0, 0])]
-            raise RecordError(f"profile: payload_bytes is impossibly large at layer {place}; it is damaged")
+        for name in ("payload_bytes", "overhead_bytes"):
+            array = self.array(name)
+            if array is not None and (array > LARGEST_COUNT).any():
+                place = names[int(np.argwhere(array > LARGEST_COUNT)[0, 0])]
+                raise RecordError(f"profile: {name} is impossibly large at layer {place}; it is damaged")
+        self._check_shared()
         if not self.available.any(axis=1).all():
             stuck = names[int(np.argmin(self.available.any(axis=1)))]
             raise RecordError(f"profile: none of the widths can be stored for layer {stuck}; profile others")
@@ -112,6 +116,19 @@ class Profile:
             raise RecordError("profile: an activation_range ends before it begins")
         if "logit_delta" in tables and "logits" not in tables:
             raise RecordError("profile: logit differences need the logits they differ from")
+
+    def _check_shared(self) -> None:
+        sizes, shares = self.array("shared_bytes"), self.array("shares")
+        if (sizes is None) != (shares is None):
+            raise RecordError("profile: shared_bytes and shares go together")
+        if sizes is None or shares is None:
+            return
+        if shares.shape[2] != len(sizes):
+            raise RecordError(
+                f"profile: shares tells of {shares.shape[2]} parts, shared_bytes of {len(sizes)}"
+            )
+        if (sizes > LARGEST_COUNT).any():
+            raise RecordError("profile: shared_bytes is impossibly large; it is damaged")
 
     def array(self, name: str) -> np.ndarray | None:
         """The numbers of a table, or None where the profile has no such table."""
@@ -127,6 +144,23 @@ class Profile:
     def payload_bytes(self) -> np.ndarray:
         """Stored bytes (codes and scales) per layer and option, int64, shape (L, J); -1 where there is no such form."""
         return self.tables["payload_bytes"].array
+
+    @property
+    def stored_bytes(self) -> np.ndarray:
+        """Bytes that an option of a layer takes for itself, payload and overhead, int64, shape (L, J); -1 where there
+        is no such form.
+        """
+        overhead = self.array("overhead_bytes")
+        return self.payload_bytes if overhead is None else self.payload_bytes + overhead * self.available
+
+    def shared_bytes(self, allowed: np.ndarray) -> int:
+        """Bytes of what layers share, of all that some allowed option needs: once each.
+
+        Args:
+            allowed: Bool, shape (L, J).
+        """
+        sizes, shares = self.array("shared_bytes"), self.array("shares")
+        return 0 if sizes is None or shares is None else int(sizes @ shares[allowed].any(axis=0))
 
     @property
     def kl(self) -> np.ndarray | None:
@@ -201,7 +235,18 @@ class Profile:
 
     def total_bytes(self, choice: np.ndarray) -> int:
         """Bytes of the whole model under a plan, option indices of shape (L,)."""
-        return self.rest_bytes + int(self.payload_bytes[np.arange(len(choice)), choice].sum())
+        return self.payload_of(choice) + self.rest_of(choice)
+
+    def payload_of(self, choice: np.ndarray) -> int:
+        """Bytes of codes and scales under a plan, option indices of shape (L,)."""
+        return int(self.payload_bytes[np.arange(len(choice)), choice].sum())
+
+    def rest_of(self, choice: np.ndarray) -> int:
+        """Bytes of the model under a plan, option indices of shape (L,), beside codes and scales."""
+        chosen = np.zeros(self.payload_bytes.shape, dtype=bool)
+        chosen[np.arange(len(choice)), choice] = True
+        own = int(self.stored_bytes[chosen].sum()) - self.payload_of(choice)
+        return self.rest_bytes + own + self.shared_bytes(chosen)
 
     def average_bits(self, choice: np.ndarray) -> float:
         """Weight width of a plan, option indices of shape (L,), averaged over all weights."""

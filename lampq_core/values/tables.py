@@ -96,11 +96,15 @@ _CELLS = (LAYERS, OPTIONS)
 KINDS: Mapping[str, TableKind] = {
     "weight_error": TableKind(axes=_CELLS, merge=SAME, unit="squared weight", least=0),
     "payload_bytes": TableKind(axes=_CELLS, merge=SAME, unit="bytes", dtype="int64", least=-1),
+    "overhead_bytes": TableKind(axes=_CELLS, merge=SAME, unit="bytes", dtype="int64", least=0),
+    "shared_bytes": TableKind(axes=("parts",), merge=SAME, unit="bytes", dtype="int64", least=0),
+    "shares": TableKind(axes=(*_CELLS, "parts"), merge=SAME, unit="uses", dtype="int8", least=0),
     "kl": TableKind(axes=_CELLS, merge=MEAN, unit="nats", least=0),
     "changed": TableKind(axes=_CELLS, merge=MEAN, unit="share of decisions", least=0),
     "joint_fisher": TableKind(axes=_CELLS, merge=MEAN, unit="nats", least=0),
     "activation_range": TableKind(axes=(*_CELLS, "ends"), merge=SAME, unit="activation"),
     "gram": TableKind(axes=(*_CELLS, *_CELLS), merge=MEAN, unit="nats"),
+    "gram_square": TableKind(axes=(*_CELLS, *_CELLS), merge=MEAN, unit="squared nats", least=0),
     "signature": TableKind(axes=(SAMPLES, "rows"), merge=JOIN, unit="output", dtype="float32"),
     # Profiles of version 1 hold the differences themselves.
     "logits": TableKind(axes=(SAMPLES, "classes"), merge=JOIN, unit="logit", dtype="float32"),
@@ -174,6 +178,10 @@ def known_tables(**arrays: np.ndarray | None) -> dict[str, Table]:
     }
 
 
+def _agree(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=_ROUNDING)
+
+
 def merge_tables(name: str, parts: Sequence[Table], share: np.ndarray, order: np.ndarray | slice) -> Table:
     """One table of parts of the data.
 
@@ -190,7 +198,7 @@ def merge_tables(name: str, parts: Sequence[Table], share: np.ndarray, order: np
     if any(part.kind != first.kind for part in parts[1:]):
         raise RecordError(f"profiles to merge hold different things as {name}")
     if first.kind.merge == SAME:
-        if not all(np.allclose(part.array, first.array, rtol=_ROUNDING) for part in parts[1:]):
+        if not all(_agree(part.array, first.array) for part in parts[1:]):
             raise RecordError(f"profiles to merge differ in {name}; profile shards of the same data instead")
         return first
     if first.kind.merge == MEAN:
