@@ -25,6 +25,7 @@ from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.interaction import profile_interaction
 from lampq.core.measuring.measure import measure_plan, quantized_weights
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
@@ -91,7 +92,9 @@ def scores(profile: Profile, variant: Variant) -> np.ndarray:
     return cost
 
 
-def plan_of(model: Model, profile: Profile, calib: np.ndarray, budget: str, variant: Variant) -> np.ndarray:
+def plan_of(
+    model: Model, profile: Profile, reference: Reference, budget: str, variant: Variant
+) -> np.ndarray:
     """The options that a variant chooses, shape (L,)."""
     problem = build_problem(profile, scores(profile, variant), Budget(average_bits=budget))
     choice = solvers.solve(problem).choice
@@ -106,10 +109,10 @@ def plan_of(model: Model, profile: Profile, calib: np.ndarray, budget: str, vari
             profile.layers,
             widths,
             problem,
-            calib,
+            reference.inputs,
             choice,
             table=variant.update,
-            reference=profile.logits,
+            reference=reference,
         ).choice
     if variant.rounds:
         refined = refine(
@@ -117,10 +120,10 @@ def plan_of(model: Model, profile: Profile, calib: np.ndarray, budget: str, vari
             profile.layers,
             widths,
             problem,
-            calib,
+            reference.inputs,
             tried,
             rounds=variant.rounds,
-            reference=profile.logits,
+            reference=reference,
         )
         choice = refined.choice
     return choice
@@ -137,21 +140,21 @@ def main() -> None:
 
     setting = cifar10.read(args)
     model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
-    reference = model.run(inputs)
+    truth, reference = np.asarray(model.run(inputs)), measure_reference(model, calib)
     profile = lampq.profile(model, calib)
     budgets = args.budgets.split(",")
     lines = []
     for variant in VARIANTS:
         figures: list[str] = []
         for budget in budgets:
-            choice = plan_of(model, profile, calib, budget, variant)
+            choice = plan_of(model, profile, reference, budget, variant)
             widths = {
                 layer.name: int(bits)
                 for layer, bits in zip(profile.layers, profile.weight_bits[choice], strict=True)
             }
-            on_calib = measure_plan(model, widths, calib, profile.logits)
-            logits = model.with_weights(quantized_weights(model, widths)).run(inputs)
-            kl = float(kl_divergence(reference, logits).mean())
+            on_calib = measure_plan(model, widths, calib, reference)
+            logits = np.asarray(model.with_weights(quantized_weights(model, widths)).run(inputs))
+            kl = float(kl_divergence(truth, logits).mean())
             top1 = float((logits.argmax(axis=1) == labels).mean())
             figures += [f"{on_calib:.4f}", f"{kl:.4f}", f"{100 * top1:.2f}"]
         lines.append(
@@ -170,7 +173,7 @@ def main() -> None:
         columns += [f"{budget} bits: calibration KL", "validation KL", "top-1 (%)"]
     body = (
         f"{len(profile.layers)} layers, {len(calib)} calibration and {len(inputs)} validation images; float top-1 "
-        f"{100 * float((reference.argmax(axis=1) == labels).mean()):.2f} %.\n\n{report.table(columns, lines)}"
+        f"{100 * float((truth.argmax(axis=1) == labels).mean()):.2f} %.\n\n{report.table(columns, lines)}"
     )
     report.write(
         "ablation", "Ablation of allocation on a CIFAR-10 ViT", body, packages=("numpy", "onnxruntime")

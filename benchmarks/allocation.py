@@ -25,6 +25,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.interaction import Interaction, profile_interaction
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.budget import Budget
@@ -54,7 +55,7 @@ class Case:
 
     model: Model
     profile: Profile
-    calib: np.ndarray
+    reference: Reference
     val: np.ndarray
     labels: np.ndarray
     val_logits: np.ndarray
@@ -68,9 +69,9 @@ class Case:
         bits = self.profile.weight_bits[choice].tolist()
         widths = {layer.name: width for layer, width in zip(self.profile.layers, bits, strict=True)}
         model = self.model.with_weights(quantized_weights(self.model, widths))
-        on_val = model.run(self.val)
+        on_val = np.asarray(model.run(self.val))
         return (
-            float(kl_divergence(self.profile.logits, model.run(self.calib)).mean()),
+            self.reference.damage(model.run(self.reference.inputs)),
             float(kl_divergence(self.val_logits, on_val).mean()),
             float((on_val.argmax(axis=1) == self.labels).mean()),
         )
@@ -104,11 +105,11 @@ def rows_of(case: Case, budget: str) -> list[tuple[str, ...]]:
         profile.layers,
         profile.weight_bits.tolist(),
         problem,
-        case.calib,
+        case.reference.inputs,
         [*allocation.choices, uniform],
         rounds=case.rounds,
         tries=case.tries,
-        reference=profile.logits,
+        reference=case.reference,
     )
     predicted = refined.predicted
     if np.isnan(predicted):
@@ -152,7 +153,7 @@ def main() -> None:
 
     setting = cifar10.read(args)
     model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
-    val_logits = model.run(inputs)
+    val_logits = np.asarray(model.run(inputs))
     body = (
         f"{len(calib)} calibration and {len(inputs)} validation images; float top-1 "
         f"{100 * float((val_logits.argmax(axis=1) == labels).mean()):.2f} %.\n\n"
@@ -167,7 +168,7 @@ def main() -> None:
         case = Case(
             model=coded,
             profile=profile,
-            calib=calib,
+            reference=measure_reference(coded, calib),
             val=inputs,
             labels=labels,
             val_logits=val_logits,

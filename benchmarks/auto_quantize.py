@@ -48,7 +48,7 @@ class Court:
     def __init__(self, subject: Subject, model: TorchModel) -> None:
         self.subject, self.model = subject, model
         self._inputs, self._labels = subject.validation
-        self._reference = model.run(self._inputs)
+        self._reference = np.asarray(model.run(self._inputs))
         self._known: dict[tuple[str, tuple[int, ...]], Verdict] = {}
         self.weights = {
             name: quantizers.quantized_weights(name, model, WIDTHS) for name in (COMMON, MAX, MSE)
@@ -61,7 +61,7 @@ class Court:
         key = (judge, tuple(found.widths[name] for name in names))
         if key not in self._known:
             chosen = {name: self.weights[judge][name, found.widths[name]] for name in names}
-            logits = self.model.with_weights(chosen).run(self._inputs)
+            logits = np.asarray(self.model.with_weights(chosen).run(self._inputs))
             self._known[key] = Verdict(top1=self._accuracy(logits), kl=kl_divergence(self._reference, logits))
         return self._known[key]
 

@@ -15,6 +15,7 @@ import itertools
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from lampq.adapters import torch as torch_adapter
 from lampq.adapters.torch.onnx_export import export_onnx
 from lampq.conversions.imports import given_plan
 from lampq.conversions.target import Target
+from lampq.core.measuring.model import Model
 from lampq.core.values.fingerprint import Fingerprint, distances, to_table
 from lampq.core.values.match import match
 from lampq.verbs.apply import fit_to
@@ -73,7 +75,7 @@ def main() -> None:
     report.write("matching", "Matching layers across files", "\n".join(body), packages=packages)
 
 
-def carried(models: dict[str, object]) -> str:
+def carried(models: Mapping[str, Model]) -> str:
     rows = []
     rng = np.random.default_rng(0)
     for (name, source), (other, target) in itertools.permutations(models.items(), 2):
@@ -116,7 +118,7 @@ def _groups(layers):
     return {layer.name: (lambda rng, layer=layer: width(layer, rng)) for layer in layers}
 
 
-def transformers_vit() -> dict[str, object]:
+def transformers_vit() -> dict[str, Model]:
     import transformers
 
     folder = Path(tempfile.mkdtemp())

@@ -26,11 +26,13 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.profile import Profile
+from lampq.core.values.tables import known_tables
 
 WIDTH = 4096
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 PARTS = ("qkv", "proj", "fc1", "fc2")
-SAMPLES, CLASSES = 64, 10
+# Rank of the interactions.
+RANK = 640
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Case:
         make: Makes the input in a folder, in a process of its own.
         size: Argument of `make`.
         command: Words after `lampq`.
-        files: Files whose bytes are the size of the input.
+        files: Files (`*` is any text) whose bytes are the size of the input.
     """
 
     name: str
@@ -110,20 +112,22 @@ def write_profile(folder: Path, layers: int, *, interactions: bool = True) -> No
                 f"blocks.{index // 4}.{PARTS[index % 4]}", weight, kind=PARTS[index % 4], channel_axis=0
             )
         )
-    difference = None
+    gram = None
     if interactions:
-        difference = rng.standard_normal((*table, SAMPLES, CLASSES), dtype=np.float32)
-        difference *= np.sqrt(damage)[:, :, None, None].astype(np.float32)
+        moved = rng.standard_normal((damage.size, RANK), dtype=np.float32)
+        moved *= np.sqrt(damage / RANK).reshape(-1, 1).astype(np.float32)
+        gram = (moved @ moved.T).astype(np.float64).reshape(*table, *table)
     profile = Profile(
         layers=tuple(records),
         options=tuple(Option(weight_bits=bits) for bits in WIDTHS),
-        weight_error=damage,
-        payload_bytes=np.array([[256 * bits // 8 + 64 for bits in WIDTHS]] * layers),
+        tables=known_tables(
+            weight_error=damage,
+            payload_bytes=np.array([[256 * bits // 8 + 64 for bits in WIDTHS]] * layers),
+            kl=damage,
+            gram=gram,
+        ),
         rest_bytes=1000,
-        kl=damage,
-        logits=rng.standard_normal((SAMPLES, CLASSES), dtype=np.float32),
-        logit_delta=difference,
-        samples=SAMPLES,
+        samples=64,
     )
     profile.write(folder / "profile.json")
 
@@ -141,7 +145,7 @@ APPLY = ("apply", "model.onnx", "plan.json", "-o", "out.onnx")
 PLAN = ("plan", "profile.json", "--avg-bits", "4", "-o", "plan.json")
 REPORT = ("report", "plan.json", "--profile", "profile.json", "-o", "out.html")
 ONNX = ("model.onnx", "model.onnx.data")
-ARRAYS = ("profile.json", "profile.npz")
+ARRAYS = ("profile.json", "profile.*.npz")
 CASES = (
     Case(name="apply, 1.6 GB ONNX", make=write_onnx, size=24, command=APPLY, files=ONNX),
     Case(name="apply, 2.4 GB ONNX", make=write_onnx, size=36, command=APPLY, files=ONNX),
@@ -163,7 +167,7 @@ def measured(case: Case) -> list[str]:
         writer.join()
         if writer.exitcode:
             raise SystemExit(f"{case.name}: the input could not be made")
-        size = sum((folder / file).stat().st_size for file in case.files)
+        size = sum(file.stat().st_size for name in case.files for file in folder.glob(name))
         before = {entry.name for entry in folder.iterdir()}
         began = time.perf_counter()
         command = [sys.executable, "-m", "lampq.cli", *case.command, "--quiet"]

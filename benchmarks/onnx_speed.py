@@ -110,20 +110,23 @@ def main() -> None:
 
 
 def make_plan(model: OnnxModel, widths, activation_bits, container, ranges) -> Plan:
-    layers = [
-        PlanLayer(
-            name=layer.name,
-            kind=layer.kind,
-            fingerprint=layer.fingerprint,
-            shape=layer.shape,
-            size=layer.size,
-            weight_bits=widths[index % len(widths)],
-            payload_bytes=0,
-            activation_bits=activation_bits,
-            activation_range=(float(ranges[layer.name].min[0]), float(ranges[layer.name].max[0])),
+    layers = []
+    for index, layer in enumerate(model.layers()):
+        # An embedding that is added has no input.
+        seen = ranges[layer.name]
+        layers.append(
+            PlanLayer(
+                name=layer.name,
+                kind=layer.kind,
+                fingerprint=layer.fingerprint,
+                shape=layer.shape,
+                size=layer.size,
+                weight_bits=widths[index % len(widths)],
+                payload_bytes=0,
+                activation_bits=None if seen is None else activation_bits,
+                activation_range=None if seen is None else (float(seen.min[0]), float(seen.max[0])),
+            )
         )
-        for index, layer in enumerate(model.layers())
-    ]
     return Plan(layers=tuple(layers), mode="uniform", budget={}, container=container, rest_bytes=0)
 
 

@@ -16,38 +16,50 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import report
 
 from lampq.core.measuring.interaction import Interaction, InteractionBuilder
+from lampq.core.readouts.readout import Readout
 from lampq.core.searching.relaxation import lower_bound
 from lampq.core.searching.search import search
+from lampq.core.values.batch import Batch
+from lampq.core.values.head import CLASSES, Head
 from lampq.core.values.problem import Problem
 from lampq.solvers import solve
 
 BITS = np.arange(2, 9)
 SEEDS = (0, 1, 2)
+Result = TypeVar("Result")
 
 
 def differences(
     layers: int, options: int, samples: int, classes: int, seed: int
-) -> tuple[np.ndarray, Iterator[tuple[int, int, np.ndarray]]]:
+) -> tuple[Batch, Iterator[tuple[int, int, Batch]]]:
     """Float logits, and the differences one by one."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(samples, classes), scale=2.5).astype(np.float32)
     common = rng.normal(size=(8, samples, classes)).astype(np.float32)
 
-    def one_by_one() -> Iterator[tuple[int, int, np.ndarray]]:
+    def one_by_one() -> Iterator[tuple[int, int, Batch]]:
         for layer in range(layers):
             share = rng.normal(size=8, scale=0.3).astype(np.float32)
             base = np.tensordot(share, common, 1) + 0.6 * rng.normal(size=logits.shape).astype(np.float32)
             size = 0.1 * np.exp(rng.normal())
             for option in range(options):
                 noise = rng.normal(size=logits.shape).astype(np.float32)
-                yield layer, option, np.float32(size * 0.5**option) * (base + 0.8 * noise)
+                difference = np.float32(size * 0.5**option) * (base + 0.8 * noise)
+                yield layer, option, Batch.of(difference, name="logits")
 
-    return logits, one_by_one()
+    return Batch.of(logits, name="logits"), one_by_one()
+
+
+def builder_of(logits: Batch, layers: int, options: int) -> InteractionBuilder:
+    """A builder of classes."""
+    readout = Readout.fit((Head(name="logits", role=CLASSES),), logits, None)
+    return InteractionBuilder(readout, logits, layers=layers, options=options)
 
 
 def problem_of(interaction: Interaction, seed: int, bits: np.ndarray = BITS, average: float = 3.0) -> Problem:
@@ -57,7 +69,7 @@ def problem_of(interaction: Interaction, seed: int, bits: np.ndarray = BITS, ave
     return Problem.build(interaction.own, size[:, None] * bits, int(average * size.sum()))
 
 
-def timed(action: Callable[[], object]) -> tuple[object, float]:
+def timed(action: Callable[[], Result]) -> tuple[Result, float]:
     """What an action gives, and its seconds."""
     began = time.perf_counter()
     result = action()
@@ -67,7 +79,7 @@ def timed(action: Callable[[], object]) -> tuple[object, float]:
 def large(layers: int, classes: int, seed: int) -> None:
     """One problem in a process of its own, so that its peak memory is its own; prints a line of the table."""
     logits, stream = differences(layers, 7, 256, classes, seed)
-    builder = InteractionBuilder(logits, layers=layers, options=7)
+    builder = builder_of(logits, layers, 7)
     building = 0.0
     for layer, option, difference in stream:
         building += timed(lambda i=layer, j=option, d=difference: builder.add(i, j, d))[1]
@@ -99,7 +111,7 @@ def exhausted(layers: int, options: int, seeds: int) -> tuple[str, ...]:
     hits, excess, gaps = 0, [], []
     for seed in range(seeds):
         logits, stream = differences(layers, options, 64, 10, seed)
-        builder = InteractionBuilder(logits, layers=layers, options=options)
+        builder = builder_of(logits, layers, options)
         for layer, option, difference in stream:
             builder.add(layer, option, difference)
         interaction = builder.build()
@@ -126,7 +138,7 @@ def medium(seed: int, rounds: int) -> tuple[str, ...]:
     stored = list(stream)
 
     def build() -> Interaction:
-        builder = InteractionBuilder(logits, layers=50, options=7)
+        builder = builder_of(logits, 50, 7)
         for layer, option, difference in stored:
             builder.add(layer, option, difference)
         return builder.build()

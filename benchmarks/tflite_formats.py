@@ -19,6 +19,8 @@ from lampq import adapters
 from lampq.adapters import torch as torch_adapter
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.measuring.measure import measure_plan
+from lampq.core.measuring.model import Model
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.match import match
 from lampq.verbs.apply import fit_to
 
@@ -48,6 +50,7 @@ def main() -> None:
     profiles = {n: lampq.profile(m, inputs, bits=WIDTHS, fisher_draws=0) for n, m in models.items()}
     plans = {n: lampq.plan(p, average_bits=args.average_bits, mode="kl") for n, p in profiles.items()}
     target = models["TFLite"]
+    reference = measure_reference(target, inputs)
     rows = []
     for name, model in models.items():
         found = match(profiles[name].layers, profiles["TFLite"].layers)
@@ -64,7 +67,7 @@ def main() -> None:
         same = sum(widths[key] == base[key] for key in base)
         # A convolution's 2 bits become the 4 of its container.
         stored = {key: _stored(target, key, bits) for key, bits in widths.items()}
-        damage = measure_plan(target, stored, inputs, profiles["TFLite"].logits)
+        damage = measure_plan(target, stored, inputs, reference)
         rows.append(
             (
                 name,
@@ -97,7 +100,7 @@ def main() -> None:
     )
 
 
-def _stored(model: object, name: str, bits: int) -> int:
+def _stored(model: Model, name: str, bits: int) -> int:
     layer = next(layer for layer in model.layers() if layer.name == name)
     return next(b for b in WIDTHS if b >= bits and model.payload_bytes(layer, b, "bitplane") is not None)
 

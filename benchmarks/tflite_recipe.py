@@ -20,6 +20,7 @@ from ai_edge_quantizer import quantizer
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import write_recipe
+from lampq.core.measuring.model import Model
 from lampq.core.values.plan import Plan, PlanLayer
 
 
@@ -47,10 +48,9 @@ def main() -> None:
             same = sum(stored.get(layer.name) == layer.weight_bits for layer in plan.layers)
             shape = (8, *(d or 1 for d in model.input_spec.shape[1:]))
             batch = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-            expected = model.run(batch)
-            errors = [
-                np.linalg.norm(m.run(batch) - expected) / np.linalg.norm(expected) for m in (theirs, ours)
-            ]
+            expected = np.asarray(model.run(batch))
+            outputs = [np.asarray(m.run(batch)) for m in (theirs, ours)]
+            errors = [np.linalg.norm(y - expected) / np.linalg.norm(expected) for y in outputs]
             rows.append(
                 (
                     *(
@@ -69,7 +69,7 @@ def main() -> None:
     report.write("tflite_recipe", "Plans as ai-edge-quantizer recipes", body, packages=packages)
 
 
-def _plan(model: object) -> Plan:
+def _plan(model: Model) -> Plan:
     layers = []
     for index, layer in enumerate(model.layers()):
         wanted = (2, 4, 8)[index % 3]

@@ -22,6 +22,7 @@ from torch import nn
 
 from lampq.adapters.torch import read
 from lampq.adapters.torch.fisher import fisher_sums
+from lampq.core.measuring.reference import measure_reference
 
 BATCH, SAMPLES = 8, 16
 KINDS = ("base", "plain", "fisher", "fisher without activations")
@@ -61,7 +62,8 @@ def task(kind: str, module: nn.Module, batch: np.ndarray):
     model = read(module, input_shape=(3, 224, 224))
     options = {"batch_size": BATCH, "draws": 1, "activations": "without" not in kind}
     model.layers()
-    return lambda: fisher_sums(model, batch, **options)
+    reference = measure_reference(model, batch)
+    return lambda: fisher_sums(model, reference.inputs, reference.readout, **options)
 
 
 def own_peak_kib() -> int:

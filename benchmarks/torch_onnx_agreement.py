@@ -22,6 +22,7 @@ import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
 from lampq.adapters.torch.onnx_export import export_onnx
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
 from lampq.core.values.match import match
 
@@ -88,7 +89,7 @@ def scores(models: dict[str, lampq.core.measuring.model.Model], batch: np.ndarra
         ("forward passes, ONNX Runtime", export, "forward", 1),
     ):
         began = time.process_time()
-        found = measure_traces(model, batch, kind=kind, draws=2)
+        found = measure_traces(model, measure_reference(model, batch), kind=kind, draws=2)
         seconds[label] = time.process_time() - began
         if found.kind != kind:
             raise SystemExit(f"{label}: {found.note}")

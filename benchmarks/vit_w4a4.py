@@ -16,11 +16,12 @@ import numpy as np
 import report
 
 import lampq
-from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
+from lampq.adapters.torch import read
 from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.allocating.limits import bit_operations, input_elements
 from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
 from lampq.verbs.best_plan import best_plan
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--profile", help="profile made by an earlier run; where there is none it is written")
     args = parser.parse_args()
 
-    model = adapters.read(args.model, weights=args.weights)
+    model = read(args.model, weights=args.weights)
     preprocess = Preprocess.preset("cifar10")
     common = {"input_specs": model.input_specs, "preprocess": preprocess}
     images = np.asarray(read_data(args.calib, samples=args.samples, seed=0, **common).inputs())
@@ -81,7 +82,7 @@ def main() -> None:
     seconds = time.process_time() - began
     seen = model.calibrate(images, products=True)
     factors = [name for name in seen if "@" in name]
-    truth, reference = model.run(inputs), model.run(images)
+    truth, reference = np.asarray(model.run(inputs)), measure_reference(model, images)
     elements, weights = input_elements(profile), profile.sizes
     operations = bit_operations(profile)
     top1 = 100 * (truth.argmax(1) == labels).mean()
@@ -102,13 +103,13 @@ def main() -> None:
             ]
             bops = operations[np.arange(len(weights)), chosen].sum()
             judged = lampq.fake_quantize(rounded, plan)
-            found = judged.run(inputs)
+            found = np.asarray(judged.run(inputs))
             rows.append(
                 (
                     f"{bits}/{bits} {name}",
                     *(f"{value:.3f}" for value in average),
                     f"{bops:.3e}",
-                    f"{kl_divergence(reference, judged.run(images)).mean():.4f}",
+                    f"{reference.damage(judged.run(images)):.4f}",
                     f"{kl_divergence(truth, found).mean():.4f}",
                     f"{100 * (found.argmax(1) == labels).mean():.2f}",
                     f"{spent:.0f}",

@@ -12,6 +12,7 @@ from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.head import ROLES
+from lampq.core.values.measure_kinds import MEASURES
 from lampq.core.values.measurement import CONTAINERS
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
@@ -170,6 +171,13 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
         type=int,
         metavar="N",
         help="one scale per N weights of a row, such as 32, 64 or 128 (default: per output channel)",
+    )
+    group.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default=MEASURES[0],
+        help="what widths do to the outputs: from a few backward passes (gradients), or by quantizing one layer at a "
+        "time (differences) (auto: gradients where the model has them and a few differences agree)",
     )
     group.add_argument(
         "--fisher",

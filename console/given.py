@@ -120,6 +120,7 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         container=args.container,
         block=args.block,
         rounding=args.rounding,
+        measure=args.measure,
         fisher=args.fisher,
         fisher_draws=args.fisher_draws,
         seed=args.seed,

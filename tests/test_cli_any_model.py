@@ -97,7 +97,7 @@ def test_eval_and_inspect_show_every_output(model, capfd):
         (["--data", "both.npz", "--output", "logits"], "not of the form NAME=ROLE[:WEIGHT]"),
         (["--data", "both.npz", "--output", "logits=boxes"], "role 'boxes' is none of"),
         (["--data", "both.npz", "--output", "logits=classes:0"], "weight 0.0 is not above 0"),
-        (["--data", "both.npz", "--output", "boxes=values"], "no output is called boxes; there are logits"),
+        (["--data", "both.npz", "--output", "boxes=values"], "has no output 'boxes'; it has logits"),
         (["--data", "both.npz", "--output", "count=values"], "holds int64"),
         (["--data", "both.npz", "--keep", "tail"], "pattern 'tail' matches no layer"),
         (["--data", "both.npz", "--only", "head", "--keep", "head"], "all 5 layers are kept float"),

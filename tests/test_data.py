@@ -97,10 +97,12 @@ def test_no_more_than_three_batches_are_read_at_once(tmp_path):
 
 
 def test_a_reader_left_early_stops_its_threads(classes):
+    before = set(threading.enumerate())
     batches = read_data(classes, input_spec=TINY).batches(1)
     next(batches)
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lampq-data")]
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("lampq-data")]
 
 
 def test_the_first_bad_sample_is_reported_whatever_finishes_first():

@@ -33,14 +33,16 @@ from lampq.verbs.quantize import quantize
 @pytest.fixture(scope="module")
 def measured():
     model, batch = read_named("packed")
-    return model, batch, profile(model, batch, bits=(2, 3, 4, 8), act_bits=(2, 4, 8), fisher_draws=1)
+    choices = {"act_bits": (2, 4, 8), "fisher_draws": 1, "measure": "differences"}
+    return model, batch, profile(model, batch, bits=(2, 3, 4, 8), **choices)
 
 
 def test_a_profile_of_pairs_holds_what_settings_do(measured):
     model, batch, found = measured
     assert [option.to_text() for option in found.options[:4]] == ["w2a2", "w2a4", "w2a8", "w3a2"]
     reference = np.asarray(model.run(batch))
-    exact = profile(model, batch, bits=(2, 4), act_bits=(2, 8), tolerance=0, fisher_draws=0)
+    choices = {"tolerance": 0, "fisher_draws": 0, "measure": "differences"}
+    exact = profile(model, batch, bits=(2, 4), act_bits=(2, 8), **choices)
     assert exact.provenance["activations"]["summed"] == 0
     for i, layer in enumerate(exact.layers):
         for j in range(len(exact.options)):
@@ -136,7 +138,8 @@ def test_the_additive_optimum_of_pairs_is_that_of_trying_all(measured):
 @pytest.mark.parametrize("mode", ["superposition", "lampq", "kl"])
 def test_the_best_plan_is_measured_with_its_inputs_rounded(measured, mode):
     model, batch, _ = measured
-    found = profile(model, batch, bits=(2, 3, 4), act_bits=(2, 3, 4), fisher_draws=1)
+    choices = {"fisher_draws": 1, "measure": "differences"}
+    found = profile(model, batch, bits=(2, 3, 4), act_bits=(2, 3, 4), **choices)
     budget = Budget(average_bits=3, average_input_bits=3)
     result = best_plan(model, found, batch, budget, mode=mode, rounds=1)
     expected = kl_divergence(model.run(batch), fake_quantize(model, result).run(batch)).mean()
@@ -264,6 +267,7 @@ def test_the_command_line(tmp_path, capfd):
     model = f"{tmp_path}/net.py:build"
     profiled, planned = str(tmp_path / "p.json"), str(tmp_path / "plan.json")
     flags = ["--bits", "2,4,8", "--act-bits", "2,4,8", "--act-range", "percentile", "--fisher-draws", "1"]
+    flags += ["--measure", "differences"]
     assert main(["profile", model, *common, *flags, "-o", profiled]) == 0
     limits = ["--avg-bits", "4", "--avg-act-bits", "4"]
     recipe = ["--mode", "lampq", "--type-scale", "accuracy", "--gamma", "3", "--beta", "4", "--probes", "1"]

@@ -36,6 +36,7 @@ def test_choices_change_what_is_given():
         ({"act_range": "best"}, "activation range 'best' is none of minmax, percentile, mse, token"),
         ({"container": "zip"}, "container 'zip' is none of bitplane, int8"),
         ({"rounding": "up"}, "rounding 'up' is none of nearest, inputs"),
+        ({"measure": "guess"}, "measure 'guess' is none of auto, gradients, differences"),
         ({"fisher": "false"}, "Fisher traces 'false' is none of true, empirical, forward"),
         ({"block": 3}, "block 3"),
         ({"tolerance": -0.1}, "tolerance -0.1"),

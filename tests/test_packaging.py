@@ -1,6 +1,9 @@
 """What ships, what loads, and which way imports point."""
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -166,3 +169,23 @@ def test_types_agree_across_the_whole_package(wheel, tmp_path):
     ]
     run = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="NumPy is pinned, and with it its types, from 3.11 on")
+def test_benchmarks_use_what_the_package_has(wheel, tmp_path):
+    """They run by hand, months apart; their types may be loose, but what they name and call must be there."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    scripts = tmp_path / "benchmarks"
+    shutil.copytree(ROOT / "benchmarks", scripts)
+    names = sorted(str(path.relative_to(scripts)) for path in scripts.rglob("*.py"))
+    check = [
+        *(sys.executable, "-m", "mypy", "--check-untyped-defs", "--explicit-package-bases", *names),
+        *("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")),
+    ]
+    paths = os.pathsep.join(map(str, (tmp_path, scripts, ROOT / "tests")))
+    run = subprocess.run(
+        check, cwd=scripts, capture_output=True, text=True, env={**os.environ, "MYPYPATH": paths}
+    )
+    assert run.returncode in (0, 1), run.stdout + run.stderr
+    gone = re.compile(r"^(?!/).*\[(attr-defined|call-arg|name-defined|import-not-found)\]$", re.M)
+    assert not gone.search(run.stdout), "\n".join(match[0] for match in gone.finditer(run.stdout))

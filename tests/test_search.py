@@ -10,6 +10,7 @@ from test_best_plan import measured_model
 
 from lampq import solvers
 from lampq.core.allocating.limits import BYTES
+from lampq.core.allocating.scores import score
 from lampq.core.planning.search import Search
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
@@ -105,7 +106,7 @@ def test_plans_of_equal_widths_that_cannot_be_tried_are_told():
     uneven = [i for i, o in enumerate(profile.options) if o.weight_bits != o.activation_bits]
     profile = dataclasses.replace(profile.narrowed(uneven))
     search = Search.of(profile, Request.of(average_bits=4, mode="kl"), solvers.solve)
-    search = dataclasses.replace(search, mode="superposition")
+    search = dataclasses.replace(search, score=score("superposition"))
     bench = _Bench(search=search, model=None, reference=None, rounds_inputs=True, progress=None)
     choices, notes = _equal_choices(bench)
     assert choices == []

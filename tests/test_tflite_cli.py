@@ -45,8 +45,8 @@ def test_profile_plan_apply_eval_and_inspect(work, tmp_path, capfd):
     assert code == 0
     assert 0 < json.loads(said)["kl"] < 1
     code, said, _ = run(capfd, "inspect", out, "--json")
-    stored = json.loads(said)["stored widths"]
-    assert (code, stored) == (0, {layer.name: layer.weight_bits for layer in plan.layers})
+    stored = {layer["name"]: layer["weight bits"] for layer in json.loads(said)["layers"]}
+    assert (code, stored) == (0, plan.widths)
 
 
 def test_fixed_int8_activations_need_data_and_take_it(work, tmp_path, capfd):

@@ -96,7 +96,7 @@ def test_shards_average_to_the_whole():
 
 def test_a_profile_of_pairs_has_it():
     model, batch = read_named("packed")
-    found = profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=3)
+    found = profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=3, measure="differences")
     direct = joint_of(model, batch, candidates_of(model, batch, (2, 8), (3, 8)), draws=3)
     for index, layer in enumerate(found.layers):
         np.testing.assert_allclose(found.joint_fisher[index], direct[layer.name].ravel(), rtol=1e-5)

@@ -295,7 +295,7 @@ def test_every_tensor_of_an_output_has_a_name(output, names):
 
 def test_inputs_that_do_not_fit_say_what_the_model_objects_to():
     model = read(MODELS["packed"][0](), input_shape=(3, 8, 8))
-    with pytest.raises(AdapterError, match=r"shape \(5, 4, 8, 8\).*channels"):
+    with pytest.raises(AdapterError, match=r"shape x \(5, 4, 8, 8\).*channels"):
         model.run(make_batch((4, 8, 8)))
     with pytest.raises(AdapterError, match="does not take samples of shape 3x2x2"):
         read(MODELS["packed"][0](), input_shape=(3, 2, 2)).layers()

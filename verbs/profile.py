@@ -12,14 +12,15 @@ import numpy as np
 
 import lampq
 from lampq.core.allocating.scores import score as score_named
+from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.measure import Damage, measure_activations, measure_damage, measure_weight_error
+from lampq.core.measuring.measure import measure_activations, measure_weight_error
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
@@ -31,6 +32,7 @@ from lampq.core.values.score import Score
 from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
+from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
 
@@ -46,9 +48,10 @@ def profile(
 ) -> Profile:
     """Measure all that allocation needs.
 
-    With data, every layer is quantized alone at every width and the change of the outputs kept (damage, and how the
-    changes of layers act together where that fits in memory), activations get their statistics, and Fisher traces
-    come from gradients where the model has them. Without data there are weight statistics and errors only.
+    With data, what every width of every layer does to the outputs is told by a few backward passes, or else by
+    quantizing one layer at a time (damage, and how the changes of layers act together where that fits in memory),
+    activations get their statistics, and Fisher traces come from gradients where the model has them. Without data
+    there are weight statistics and errors only.
 
     Args:
         model: A readable model (`lampq.read`).
@@ -79,7 +82,7 @@ def profile(
         if reference is None
         else input_ranges(model, layers, options, reference.inputs, measurement.act_range)
     )
-    numbers = None
+    numbers, whole = None, reference
     if shard is not None:
         if reference is None:
             raise RecordError(f"shard {shard} of no data: profile with --data, or without a shard")
@@ -88,12 +91,21 @@ def profile(
     payload = stored_bytes(model, layers, options, measurement.container)
     if reference is None:
         damage = measure_weight_error(model, layers, [o.weight_bits for o in options], progress=progress)
-        sense = _Sensitivity()
-        inputs: dict[str, Any] = {}
+        sense, told = _Sensitivity(), {}
     else:
-        damage, inputs = _measure(model, layers, reference, measurement, payload >= 0, ranges, progress)
+        candidates = Candidates(
+            model=model,
+            layers=layers,
+            options=options,
+            available=payload >= 0,
+            rules=None if ranges is None else ranges.rule,
+        )
+        measured = measured_damage(
+            candidates, measurement, reference, whole or reference, numbers, progress=progress
+        )
+        damage, told = measured.damage, _told(measured, ranges)
         layers = measure_activations(model, layers, reference.inputs)
-        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, progress)
+        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, progress)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
     table = None if ranges is None else ranges.table
@@ -115,6 +127,7 @@ def profile(
             kl=damage.kl,
             changed=damage.changed,
             gram=damage.gram,
+            gram_square=damage.gram_square,
             joint_fisher=sense.joint.table,
             activation_range=table,
             signature=None if reference is None else reference.readout.signature(reference.outputs),
@@ -131,7 +144,7 @@ def profile(
             "seed": measurement.seed,
             **({"outputs": summary(heads)} if len(heads) > 1 else {}),
             **sense.provenance(measurement),
-            **({"activations": inputs} if inputs else {}),
+            **told,
             "versions": {
                 "lampq": lampq.__version__,
                 "numpy": np.__version__,
@@ -160,6 +173,12 @@ def _with_own_tables(
     return profile
 
 
+def _told(measured: MeasuredDamage, ranges: InputRanges | None) -> dict[str, Any]:
+    """What the provenance says of how damage was measured, and of rounded inputs."""
+    inputs = {} if ranges is None else {"activations": {"range": ranges.method, **measured.pairs}}
+    return {"measure": measured.kind, "measured": dict(measured.details), **inputs}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Sensitivity:
     """Fisher information, as far as it was asked for and could be measured."""
@@ -184,9 +203,10 @@ def _sensitivity(
     measurement: Measurement,
     ranges: InputRanges | None,
     numbers: np.ndarray | None,
+    joint: np.ndarray | None,
     progress: Progress,
 ) -> _Sensitivity:
-    """Traces of all layers, and the joint score where inputs are rounded."""
+    """Traces of all layers, and the joint score where inputs are rounded; `joint` is it, where it is known."""
     if not measurement.fisher_draws:
         return _Sensitivity()
     traces = measure_traces(
@@ -201,8 +221,10 @@ def _sensitivity(
     )
     if ranges is None:
         return _Sensitivity(traces=traces)
-    joint = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
-    return _Sensitivity(traces=traces, joint=joint)
+    if joint is not None and measurement.fisher != EMPIRICAL:
+        return _Sensitivity(traces=traces, joint=JointFisher(table=joint))
+    score = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
+    return _Sensitivity(traces=traces, joint=score)
 
 
 def _of_samples(measurement: Measurement, numbers: np.ndarray) -> Measurement:
@@ -229,43 +251,6 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
             f"{model.path.name} has no layer that can be quantized{why}; `lampq inspect` tells more"
         )
     return selection.split(layers)
-
-
-def _measure(
-    model: Model,
-    layers: Sequence[Layer],
-    reference: Reference,
-    measurement: Measurement,
-    available: np.ndarray,
-    ranges: InputRanges | None,
-    progress: Progress,
-) -> tuple[Damage, dict[str, Any]]:
-    """Damage of single layers, and what the provenance says of rounded inputs."""
-    options = measurement.options
-    if ranges is None:
-        widths = [option.weight_bits for option in options]
-        damage = measure_damage(
-            model,
-            layers,
-            widths,
-            reference.inputs,
-            available=available,
-            reference=reference,
-            progress=progress,
-        )
-        return damage, {}
-    pairs = measure_pairs(
-        model,
-        layers,
-        options,
-        reference.inputs,
-        ranges.rule,
-        available=available,
-        reference=reference,
-        tolerance=measurement.tolerance,
-        progress=progress,
-    )
-    return pairs.damage, {"range": ranges.method, **pairs.summary()}
 
 
 def _without_input(layer: Layer) -> Layer:

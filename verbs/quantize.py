@@ -13,6 +13,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
 from lampq.core.quantizing.coding import Coding
+from lampq.core.values import measure_kinds
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
@@ -21,6 +22,7 @@ from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.core.values.score import AUTO
@@ -119,7 +121,11 @@ def _chosen(
     refuse_unknown(choices, (*Request.names(), *Measurement.names()), "quantize")
     asked = Request.of(request, **_named(choices, Request.names()))
     base = measurement or Measurement(rounding=INPUTS, seed=asked.seed)
-    return asked, Measurement.of(base, **_named(choices, Measurement.names()))
+    measurement = Measurement.of(base, **_named(choices, Measurement.names()))
+    if measurement.measure == measure_kinds.AUTO and asked.recipe.type_scale != TYPE_SCALES[0]:
+        # Gradients do not tell which decisions change.
+        measurement = Measurement.of(measurement, measure=measure_kinds.DIFFERENCES)
+    return asked, measurement
 
 
 def _with_score(measurement: Measurement, request: Request) -> Measurement:

@@ -1,4 +1,4 @@
-"""Exact Fisher traces of an ONNX model: its graph is run in PyTorch, where gradients exist.
+"""Exact gradients of an ONNX model: its graph is run in PyTorch, where gradients exist.
 
 The interpreter is believed only after its outputs agree with the runtime's.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.variant import Variant, Varied
 from lampq.core.readouts.readout import Readout
+from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import NoGradientsError
@@ -62,16 +63,70 @@ def fisher_traces(
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
         AdapterError: The batch does not fit, or gradients are not finite.
     """
+    graph, chunks, count = _agreeing(model, batch)
+    from lampq.adapters.torch.leaf_traces import leaf_traces
+
+    return leaf_traces(
+        graph,
+        graph.weights,
+        chunks,
+        readout,
+        np.arange(count) if samples is None else samples,
+        labels=labels,
+        draws=draws,
+        seed=seed,
+        truth=truth,
+        progress=progress,
+    )
+
+
+def gradient_rows(
+    model: Varied,
+    batch: BatchLike,
+    candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+    readout: Readout,
+    *,
+    labels: str = "principal",
+    draws: int = 3,
+    seed: int = 0,
+    samples: np.ndarray | None = None,
+    progress: Progress = quiet,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`.
+
+    Raises:
+        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
+        AdapterError: The batch does not fit.
+    """
+    graph, chunks, count = _agreeing(model, batch)
+    from lampq.adapters.torch.leaf_rows import leaf_rows
+
+    return leaf_rows(
+        graph,
+        graph.weights,
+        chunks,
+        candidates,
+        readout,
+        np.arange(count) if samples is None else samples,
+        labels=labels,
+        draws=draws,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _agreeing(model: Varied, batch: BatchLike) -> tuple[TorchGraph, list[Batch], int]:
+    """The graph in PyTorch, which agrees with the runtime on the first of the batches it takes; these; the samples.
+
+    Raises:
+        NoGradientsError: There is none; says why.
+        AdapterError: The batch does not fit.
+    """
     opened, records = model.variant.opened, model.variant.records
     reason = obstacle(opened.flow)
     if reason:
         raise NoGradientsError(reason)
-    from lampq.adapters.torch.leaf_traces import (
-        AGREEMENT,
-        UnsupportedOperatorError,
-        disagreement,
-        leaf_traces,
-    )
+    from lampq.adapters.torch.leaf_traces import AGREEMENT, UnsupportedOperatorError, disagreement
 
     try:
         graph = TorchGraph(model.variant)
@@ -96,18 +151,7 @@ def fisher_traces(
     )
     if reason:
         raise NoGradientsError(reason)
-    return leaf_traces(
-        graph,
-        graph.weights,
-        chunks,
-        readout,
-        np.arange(checked.samples) if samples is None else samples,
-        labels=labels,
-        draws=draws,
-        seed=seed,
-        truth=truth,
-        progress=progress,
-    )
+    return graph, chunks, checked.samples
 
 
 def obstacle(flow: Flow) -> str:

@@ -19,6 +19,7 @@ from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
+from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.checked_inputs import checked_inputs
@@ -292,6 +293,33 @@ class OnnxModel:
             progress=progress,
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
+
+    def gradient_rows(
+        self,
+        batch: BatchLike,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        from lampq.adapters.onnx.gradients import gradient_rows
+
+        return gradient_rows(
+            self,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
+        )
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.

@@ -1,4 +1,4 @@
-"""Exact Fisher traces of a TFLite model: its graph is run in PyTorch, where gradients exist.
+"""Exact gradients of a TFLite model: its graph is run in PyTorch, where gradients exist.
 
 The interpreter is believed only after its outputs agree with the runtime's.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lampq.adapters.tflite.torch_call import Call
     from lampq.core.readouts.readout import Readout
+    from lampq.core.values.activation_grid import ActivationRule
 
 
 def fisher_traces(
@@ -55,23 +56,15 @@ def fisher_traces(
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
         AdapterError: The batch does not fit, or gradients are not finite.
     """
-    reason = obstacle(variant)
-    if reason:
-        raise NoGradientsError(reason)
-    from lampq.adapters.torch.leaf_traces import disagreement, leaf_traces
+    graph, pieces, count = _agreeing(variant, batch)
+    from lampq.adapters.torch.leaf_traces import leaf_traces
 
-    graph = TorchGraph(variant)
-    checked = variant.opened.batches.checked(batch)
-    pieces = _pieces(checked, variant.opened.interface.native_batch)
-    reason = disagreement(graph, pieces[0], variant.run(pieces[0]))
-    if reason:
-        raise NoGradientsError(reason)
     traces = leaf_traces(
         graph,
         graph.weights,
         pieces,
         readout,
-        np.arange(checked.samples) if samples is None else samples,
+        np.arange(count) if samples is None else samples,
         labels=labels,
         draws=draws,
         seed=seed,
@@ -80,6 +73,62 @@ def fisher_traces(
     )
     # Weights that no judged output depends on have no part in them.
     return {**dict.fromkeys(variant.opened.weights, 0.0), **traces}
+
+
+def gradient_rows(
+    variant: Variant,
+    batch: BatchLike,
+    candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+    readout: Readout,
+    *,
+    labels: str = "principal",
+    draws: int = 3,
+    seed: int = 0,
+    samples: np.ndarray | None = None,
+    progress: Progress = quiet,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`.
+
+    Raises:
+        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
+        AdapterError: The batch does not fit.
+    """
+    graph, pieces, count = _agreeing(variant, batch)
+    from lampq.adapters.torch.leaf_rows import leaf_rows
+
+    return leaf_rows(
+        graph,
+        graph.weights,
+        pieces,
+        candidates,
+        readout,
+        np.arange(count) if samples is None else samples,
+        labels=labels,
+        draws=draws,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _agreeing(variant: Variant, batch: BatchLike) -> tuple[TorchGraph, list[Batch], int]:
+    """The graph in PyTorch, which agrees with the runtime on the first of the batches it takes; these; the samples.
+
+    Raises:
+        NoGradientsError: There is none; says why.
+        AdapterError: The batch does not fit.
+    """
+    reason = obstacle(variant)
+    if reason:
+        raise NoGradientsError(reason)
+    from lampq.adapters.torch.leaf_traces import disagreement
+
+    graph = TorchGraph(variant)
+    checked = variant.opened.batches.checked(batch)
+    pieces = _pieces(checked, variant.opened.interface.native_batch)
+    reason = disagreement(graph, pieces[0], variant.run(pieces[0]))
+    if reason:
+        raise NoGradientsError(reason)
+    return graph, pieces, checked.samples
 
 
 def _pieces(batch: Batch, size: int) -> list[Batch]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.gradients import fisher_traces
+from lampq.adapters.tflite.gradients import fisher_traces, gradient_rows
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.heads import chosen
 from lampq.adapters.tflite.variant import Variant
@@ -28,6 +28,7 @@ from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from lampq.core.readouts.readout import Readout
+    from lampq.core.values.activation_grid import ActivationRule
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import HeadChoice
     from lampq.core.values.plan import Plan
@@ -266,6 +267,31 @@ class TfliteModel:
             progress=progress,
         )
         return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
+
+    def gradient_rows(
+        self,
+        batch: BatchLike,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        return gradient_rows(
+            self._variant,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
+            progress=progress,
+        )
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.

@@ -14,6 +14,7 @@ from lampq.adapters.replaced import fitting, named
 from lampq.adapters.torch import compressed, packed, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.fisher import fisher_sums
+from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
@@ -416,6 +417,31 @@ class TorchModel:
             draws=draws,
             seed=seed,
             samples=None if samples is None else samples.tolist(),
+            progress=progress,
+        )
+
+    def gradient_rows(
+        self,
+        batch: Batch,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str = "principal",
+        draws: int = 3,
+        seed: int = 0,
+        samples: np.ndarray | None = None,
+        progress: Progress = quiet,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
+        return gradient_rows(
+            self,
+            batch,
+            candidates,
+            readout,
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=samples,
             progress=progress,
         )
 

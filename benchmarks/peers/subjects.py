@@ -121,7 +121,7 @@ def digits() -> Subject:
     return Subject(
         name="ViT of the demo (digits)",
         module=module,
-        difference=float(np.abs(_logits(module, inputs) - stored.run(inputs)).max()),
+        difference=float(np.abs(_logits(module, inputs) - np.asarray(stored.run(inputs))).max()),
         calibration=(inputs, labels),
         validation=demo_data.validation(),
     )

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.measuring.shrinking import shrunk
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
@@ -293,12 +294,15 @@ def build_interaction(readout: Readout, target: Batch, differences: Sequence[Seq
 def profile_interaction(profile: Profile) -> Interaction:
     """The interaction that a profile holds, or, of version 1, that its logit differences make.
 
+    Where the profile knows how its interactions scatter over samples, they are lessened by as much as they are chance.
+
     Raises:
         RecordError: It holds neither.
     """
     gram = profile.array("gram")
+    square = profile.array("gram_square")
     if gram is not None:
-        return interaction_of(gram)
+        return interaction_of(gram if square is None else shrunk(gram, square, profile.samples))
     logits, delta = profile.array("logits"), profile.array("logit_delta")
     if logits is None or delta is None:
         raise RecordError(

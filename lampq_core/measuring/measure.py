@@ -35,10 +35,12 @@ class Damage:
 
     Attributes:
         weight_error: ||W_hat - W||^2, float64, shape (L, J).
-        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data.
+        kl: Mean nats of quantizing one layer alone, float64, shape (L, J), or None without data. Measured, or to second
+            order where gradients tell it (`core.measuring.gradient_rows`).
         changed: Share of the decisions that change, float64, shape (L, J), or None where outputs decide nothing.
         gram: Inner products of the outputs' differences (`core.measuring.interaction`), float64, shape (L, J, L, J),
             or None where there is no room for it.
+        gram_square: Mean over samples of their squares (`core.measuring.gram_sums`), the same shape, or None.
         steps: Distance of neighbouring integers (`core.quantizing.quantizer.Quantized.step`), int64, shape (L, J);
             0 where nothing was measured.
     """
@@ -48,6 +50,7 @@ class Damage:
     kl: np.ndarray | None = None
     changed: np.ndarray | None = None
     gram: np.ndarray | None = None
+    gram_square: np.ndarray | None = None
 
 
 def measure_weight_error(

@@ -9,26 +9,22 @@ pairs above it are taken from the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
+from lampq.core.measuring.candidates import WidthRules
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.measure import Collector, Damage
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
-from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet
-
-WidthRules: TypeAlias = Callable[[int, int], ActivationRule | None]
-"""How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
 
 # Below this many nats a difference of two damages is rounding of the logits.
 _NOISE = 1e-6

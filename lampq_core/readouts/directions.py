@@ -8,6 +8,8 @@ tr(F) = E ||J^T v||^2, so one backward pass per vector is all it takes. What dif
 A lone head of classes with one position, M = diag(p) - p p^T, has more:
 
 - `exact`: the classes - 1 columns of a triangular square root; no scatter at all.
+- `principal`: the directions that carry most of M, and one random one for the rest (`principal.py`): hardly any
+  scatter from three passes, however many classes there are. `exact` where that is no dearer; `probe` for other heads.
 - `sampled`: v = e_y - p with y drawn from p, as the definition has it. A sure prediction is nearly always
   drawn and nearly never the one that counts, so a few draws scatter widely.
 - `data`: v = e_y - p with y the label of the data: the empirical Fisher information.
@@ -20,6 +22,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lampq.core.readouts.parts import mask_of
+from lampq.core.readouts.principal import principal
 from lampq.core.readouts.role import Role
 from lampq.core.readouts.rows import from_rows, to_rows
 from lampq.core.readouts.softmax import log_softmax
@@ -28,7 +31,7 @@ from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import CLASSES, Head
 
-LABELS = ("auto", "exact", "probe", "sampled", "data")
+LABELS = ("auto", "exact", "principal", "probe", "sampled", "data")
 
 
 def directions(
@@ -67,6 +70,8 @@ def directions(
         labels = "data"
     if labels == "auto":
         labels = "exact" if lone_classes(heads, reference, most=draws + 1) else "probe"
+    if labels == "principal":
+        labels = _affordable(heads, reference, draws)
     if labels == "probe":
         return _probes(heads, roles, reference, draws, _generators(seed, samples))
     if not lone_classes(heads, reference):
@@ -78,12 +83,22 @@ def directions(
     )
     if labels == "exact":
         vectors: Iterator[np.ndarray] = SquareRoot(log_p).columns()
+    elif labels == "principal":
+        signs = _signs(_generators(seed, samples), log_p.shape[1:])
+        vectors = principal(log_p, draws - 1, signs)
     elif labels == "sampled":
         vectors = _sampled(np.exp(log_p), draws, _generators(seed, samples))
     else:
         p = np.exp(log_p)
         vectors = iter([_one_hot(_checked(truth, p.shape), p) - p])
     return (_shaped(heads[0], reference, vector) for vector in vectors)
+
+
+def _affordable(heads: Sequence[Head], reference: Batch, draws: int) -> str:
+    """The labels of least scatter that `draws` passes can have."""
+    if draws < 2 or not lone_classes(heads, reference):
+        return "probe"
+    return "exact" if lone_classes(heads, reference, most=draws + 1) else "principal"
 
 
 def lone_classes(heads: Sequence[Head], reference: Batch, *, most: int | None = None) -> bool:

@@ -160,6 +160,10 @@ class Readout:
             truth=truth,
         )
 
+    def is_lone_classes(self, reference: Batch) -> bool:
+        """Whether one class of the whole sample is all that is judged: then few directions hold all (`principal`)."""
+        return lone_classes(self.heads, reference)
+
     def check_labels(self, reference: Batch) -> None:
         """See that labels of the data say what the outputs should be: a class for each sample, and nothing else.
 

@@ -13,6 +13,7 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
+from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
@@ -40,6 +41,9 @@ class Measurement:
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs on the
             calibration inputs, which costs time and loses several times less at low widths. Applying the plan
             then needs those inputs too.
+        measure: Where damage and interactions come from: `gradients`, all layers and options from a few backward
+            passes; `differences`, one layer quantized at a time; or `auto`, gradients where the model has them and
+            they agree with a few differences. Differences alone tell how many decisions change.
         fisher: `true`, with labels drawn from the predictions (from forward passes where the model has no
             gradients), `empirical`, with `labels`, or `forward`.
         fisher_draws: Draws per sample, or perturbations per layer with forward passes; 0 skips the traces.
@@ -58,6 +62,7 @@ class Measurement:
     container: str = CONTAINERS[0]
     block: int | None = None
     rounding: str = NEAREST
+    measure: str = AUTO
     fisher: str = TRUE
     fisher_draws: int = 2
     seed: int = 0
@@ -84,6 +89,7 @@ class Measurement:
         for what, name, names in (
             ("container", self.container, CONTAINERS),
             ("rounding", self.rounding, ROUNDINGS),
+            ("measure", self.measure, MEASURES),
             ("Fisher traces", self.fisher, KINDS),
             ("activation range", self.act_range, (None, *RANGES)),
         ):

@@ -15,7 +15,7 @@ from lampq.core.values.shard import original_order
 from lampq.core.values.tables import merge_tables
 
 # What shards of one measurement have in common.
-_SAME = ("digest", "data", "seed", "fisher", "fisher_draws")
+_SAME = ("digest", "data", "seed", "measure", "fisher", "fisher_draws")
 
 
 def merge(profiles: Sequence[Profile]) -> Profile:

@@ -104,6 +104,7 @@ KINDS: Mapping[str, TableKind] = {
     "joint_fisher": TableKind(axes=_CELLS, merge=MEAN, unit="nats", least=0),
     "activation_range": TableKind(axes=(*_CELLS, "ends"), merge=SAME, unit="activation"),
     "gram": TableKind(axes=(*_CELLS, *_CELLS), merge=MEAN, unit="nats"),
+    "gram_square": TableKind(axes=(*_CELLS, *_CELLS), merge=MEAN, unit="squared nats", least=0),
     "signature": TableKind(axes=(SAMPLES, "rows"), merge=JOIN, unit="output", dtype="float32"),
     # Profiles of version 1 hold the differences themselves.
     "logits": TableKind(axes=(SAMPLES, "classes"), merge=JOIN, unit="logit", dtype="float32"),

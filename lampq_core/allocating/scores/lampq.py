@@ -60,7 +60,10 @@ def _probe_damage(profile: Profile, option: int, recipe: Recipe) -> np.ndarray:
         return changed[:, option]
     logits, delta = profile.array("logits"), profile.array("logit_delta")
     if logits is None or delta is None:
-        raise RecordError("a type scale by accuracy needs outputs that decide something, such as classes")
+        raise RecordError(
+            "a type scale by accuracy needs outputs that decide something, such as classes, and a profile made with "
+            "--measure differences"
+        )
     return ((logits + delta[:, option]).argmax(axis=2) != logits.argmax(axis=1)).mean(axis=1)
 
 

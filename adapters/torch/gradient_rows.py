@@ -1,0 +1,173 @@
+"""First-order changes of the outputs when single layers are quantized, all options from one backward pass.
+
+Layer i at an option gives W_hat X_hat where it gave W X. With G the gradient of v^T z at the layer's output, v^T z
+moves by <G^T X_hat, W_hat> - <G^T X, W> to first order. The weight gradient G^T X_hat of a single sample is one
+product, whatever the number of weight widths; each width is an inner product with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lampq.adapters.torch.gradients import Rows, sample_gradients
+from lampq.adapters.torch.replay import Pass, passes
+from lampq.adapters.torch.rounding import rounded
+from lampq.adapters.torch.variant import Varied
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
+from lampq.core.values.batch import Batch
+from lampq.core.values.progress import Progress, quiet
+
+Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
+"""Layer -> its weights, dequantized, at W widths, and the rules of its input at A widths; None leaves it float."""
+
+
+def gradient_rows(
+    model: Varied,
+    batch: Batch,
+    candidates: Candidates,
+    readout: Readout,
+    *,
+    labels: str = "auto",
+    draws: int = 4,
+    seed: int = 0,
+    samples: Sequence[int] | np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    batch_size: int = 16,
+    progress: Progress = quiet,
+) -> Iterator[dict[str, np.ndarray]]:
+    """How far each option moves the outputs along each direction, to first order, a few samples at a time.
+
+    Args:
+        model: The float model.
+        batch: Inputs, samples first.
+        candidates: What to round to.
+        readout: What the outputs mean.
+        labels: Which directions, see `Readout.directions`, as the next four.
+        draws: Backward passes per batch where directions are drawn.
+        seed: Seeds the draws.
+        samples: Number of each sample in the whole data set, where the batch is a shard of it.
+        truth: Labels of the data.
+        batch_size: Samples per pass.
+        progress: Told after every batch.
+
+    Yields:
+        Layer -> changes of v^T z, float32, shape (samples, directions, W, A), for the samples in order.
+
+    Raises:
+        AdapterError: A weight lies in a way that has no per-sample gradients here.
+    """
+    numbers = np.arange(batch.samples) if samples is None else np.asarray(samples)
+    moves = {name: _Moves.of(model, name, *candidates[name]) for name in candidates}
+    done = 0
+    for part in passes(model, batch, batch_size=batch_size, activations=False):
+        place = slice(done, done + part.count)
+        vectors = readout.directions(
+            part.reference(readout),
+            labels=labels,
+            draws=draws,
+            seed=seed,
+            samples=numbers[place],
+            truth=None if truth is None else np.asarray(truth)[place],
+        )
+        yield _rows_of(part, vectors, moves)
+        done += part.count
+        progress("gradients", done, batch.samples)
+
+
+def _rows_of(part: Pass, vectors: Iterable[Batch], moves: Mapping[str, _Moves]) -> dict[str, np.ndarray]:
+    """Rows of the samples of one pass, by layer."""
+    directions = 0
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in moves}
+
+    def counted() -> Iterator[Batch]:
+        nonlocal directions
+        for vector in vectors:
+            directions += 1
+            yield vector
+
+    def add(name: str, uses: list[Rows]) -> None:
+        if name in moves:
+            rows[name].append(moves[name].changes(uses)[: part.count])
+
+    part.backward(counted(), add)
+    return {
+        name: torch.stack(rows[name], 1).div_(part.scale).float().cpu().numpy()
+        if rows[name]
+        # The outputs do not depend on this layer.
+        else np.zeros((part.count, directions, *move.table), dtype=np.float32)
+        for name, move in moves.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Moves:
+    """What a layer can be rounded to: W weights, A rules.
+
+    Attributes:
+        errors: W_hat - W, one after the other, float32, shape (W, size); with the float weight W behind them where
+            some rule rounds the input.
+        rules: Of the input.
+        shape: Of the weight.
+    """
+
+    errors: torch.Tensor
+    rules: tuple[ActivationRule | None, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: Varied,
+        name: str,
+        weights: Sequence[np.ndarray],
+        rules: Sequence[ActivationRule | None],
+    ) -> _Moves:
+        weight = model.weight(name)
+        rows = [np.subtract(rounded, weight, dtype=np.float32).ravel() for rounded in weights]
+        if any(rule is not None for rule in rules):
+            rows.append(weight.ravel())
+        device = model.tensors[model.parameters[name]].device
+        errors = torch.from_numpy(np.stack(rows)).to(device)
+        return cls(errors=errors, rules=tuple(rules), shape=weight.shape)
+
+    @property
+    def table(self) -> tuple[int, int]:
+        """Numbers of weights and rules."""
+        return len(self.errors) - any(rule is not None for rule in self.rules), len(self.rules)
+
+    def changes(self, uses: list[Rows]) -> torch.Tensor:
+        """<G^T X_hat, W_hat> - <G^T X, W> of every sample, float64, shape (samples, W, A)."""
+        count = self.table[0]
+        plain = self._products(uses)
+        columns = []
+        for rule in self.rules:
+            if rule is None:
+                columns.append(plain[:, :count])
+                continue
+            products = self._products([_rounded(rows, rule) for rows in uses])
+            columns.append(products[:, :count] + (products[:, count:] - plain[:, count:]))
+        return torch.stack(columns, -1)
+
+    def _products(self, uses: list[Rows]) -> torch.Tensor:
+        """<G^T X, error> of every sample, float64, shape (samples, errors)."""
+        parts = sample_gradients(uses, self.shape)
+        return torch.cat([(part.flatten(1) @ self.errors.T).double() for part in parts])
+
+
+def _rounded(rows: Rows, rule: ActivationRule) -> Rows:
+    """The same use with its input rounded; the tokens of a linear layer are its rows, those of a convolution images."""
+    if rows.use.form == "lookup":
+        return rows
+    inputs = rows.inputs.float()
+    if isinstance(rule, ActivationGrid) or rows.use.form == "linear":
+        return dataclasses.replace(rows, inputs=rounded(rule, inputs, -1))
+    by_image = inputs.transpose(0, 1)
+    flat = by_image.reshape(len(by_image), -1)
+    return dataclasses.replace(
+        rows, inputs=rounded(rule, flat, -1).reshape(by_image.shape).transpose(0, 1).contiguous()
+    )

