@@ -50,9 +50,9 @@ class Line:
         heads: Name -> role, as lampq infers them.
         nats: (bits, plan) -> output -> nats on the validation samples; plans are `uniform`, `mixed`, `quantize`.
         bytes: The same -> bytes of the file.
-        limits: Bits -> bytes of the uniform plan, which the others were given as `--size`.
         cosine: Mean cosine of the outputs of the file of `quantize` with those of the float model.
         seconds: Of all verbs.
+        limits: Bits -> bytes of the uniform plan, which the others were given as `--size`.
     """
 
     subject: Subject
@@ -60,9 +60,9 @@ class Line:
     heads: Mapping[str, str]
     nats: Mapping[tuple[int, str], Mapping[str, float]]
     bytes: Mapping[tuple[int, str], int]
-    limits: Mapping[int, int]
     cosine: float
     seconds: Mapping[str, float]
+    limits: Mapping[int, int]
 
 
 class Verbs:
