@@ -52,6 +52,7 @@ class Line:
         bytes: The same -> bytes of the file.
         cosine: Mean cosine of the outputs of the file of `quantize` with those of the float model.
         seconds: Of all verbs.
+        limits: Bits -> bytes of the uniform plan, which the others were given as `--size`.
     """
 
     subject: Subject
@@ -61,6 +62,7 @@ class Line:
     bytes: Mapping[tuple[int, str], int]
     cosine: float
     seconds: Mapping[str, float]
+    limits: Mapping[int, int]
 
 
 class Verbs:
@@ -104,20 +106,20 @@ def tried(subject: Subject, folder: Path) -> Line:
     )
     verbs("profile", model, *data, *bits, *flags, "-o", profile, "--force")
     written: dict[tuple[int, str], Path] = {}
+    limits: dict[int, int] = {}
     for budget in (budget for budget in BUDGETS if budget in subject.widths):
-        sizes = {}
         for name in ("uniform", "mixed"):
             uniform = ("--avg-bits", budget, "--mode", "kl", "--pin", f"*={budget}")
-            limits = uniform if name == "uniform" else ("--size", sizes["uniform"])
-            verbs("plan", profile, *limits, "-o", plan, "--force")
-            sizes[name] = lampq.Plan.read(plan).total_bytes
+            asked = uniform if name == "uniform" else ("--size", limits[budget])
+            verbs("plan", profile, *asked, "-o", plan, "--force")
+            limits.setdefault(budget, lampq.Plan.read(plan).total_bytes)
             written[budget, name] = folder / f"{name}-{budget}{suffix}"
             verbs("apply", model, plan, "-o", written[budget, name], "--force")
         if budget == BUDGETS[-1]:
             written[budget, "quantize"] = folder / f"quantize-{budget}{suffix}"
             verbs(
                 "quantize", model, *data, *bits, *flags, "--rounding", "nearest", "--rounds", 1,
-                "--size", sizes["uniform"], "-o", written[budget, "quantize"], "--plan-out", plan, "--force",
+                "--size", limits[budget], "-o", written[budget, "quantize"], "--plan-out", plan, "--force",
             )  # fmt: skip
     verbs(
         "eval", written[BUDGETS[-1], "quantize"], "--data", folder / "val.npz", "--reference", model, *flags
@@ -134,6 +136,7 @@ def tried(subject: Subject, folder: Path) -> Line:
         heads=_heads(described),
         nats={key: judge.nats(subject, expected, outputs) for key, outputs in actual.items()},
         bytes={key: file.stat().st_size for key, file in written.items()},
+        limits=limits,
         cosine=judge.cosine(subject, expected, actual[BUDGETS[-1], "quantize"]),
         seconds=verbs.seconds,
     )
@@ -221,15 +224,15 @@ def verdict(lines: Sequence[Line]) -> str:
     worse = [name for name, gain in gains.items() if gain > 1]
     clearly = sum(gain < CLEARLY for gain in gains.values())
     larger = [
-        f"{line.subject.name} at {width} bits by {size - line.bytes[width, 'uniform']:,}"
+        f"{line.subject.name} at {width} bits by {size - line.limits[width]:,} bytes"
         for line in lines
         for (width, _), size in line.bytes.items()
-        if size > line.bytes[width, "uniform"]
+        if size > line.limits[width]
     ]
     return (
         f"At {bits} bits `quantize` has less than {CLEARLY:.0%} of the nats of uniform widths in {clearly} of "
-        f"{len(lines)} models; worse: {', '.join(worse) or 'none'}. Files larger than the uniform one: "
-        f"{', '.join(larger) or 'none'}."
+        f"{len(lines)} models; worse: {', '.join(worse) or 'none'}. Files larger than the bytes of the uniform "
+        f"plan: {', '.join(larger) or 'none'}."
     )
 
 
@@ -247,7 +250,9 @@ def refusal(path: Path) -> str:
     """The line that a file without float weights gets."""
     printed = io.StringIO()
     with contextlib.redirect_stderr(printed):
-        code = command_line(["inspect", str(path), "--requantize"])
+        code = command_line(
+            ["profile", str(path), "--no-data", "--requantize", "-o", str(path.with_suffix(".json"))]
+        )
     text = printed.getvalue().strip()
     if code != 2 or "\n" in text:
         raise SystemExit(f"{path.name}: expected a refusal in one line, not {code}: {text}")
@@ -280,19 +285,39 @@ def main() -> None:
             continue
         print(*_row(lines[-1]), sep=" | ", flush=True)
         print("  ", {verb: round(seconds, 1) for verb, seconds in lines[-1].seconds.items()}, flush=True)
-    if args.only:
-        return
-    size, peak = detector.profile_peak(args.cache / "files" / "detector", 16)
-    body = "\n\n".join((
-        _PREFACE.format(samples=args.samples), table(lines), verdict(lines),
-        "Failed: " + ("; ".join(failures) or "none."), "## Outputs one by one", by_output(lines),
-        "## What stays float", rests(lines),
-        "## Refused", f"`{refusal(real.quantized_already(args.cache / 'unpacked'))}`",
-        "## Memory", f"`profile` of a detector with {detector.OUTPUTS:,} outputs a sample ({size / 1e6:.1f} MB, 16 "
-        f"samples of 512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB.",
-    ))  # fmt: skip
+    if not args.only:
+        memory = detector.profile_peak(args.cache / "files" / "detector", 16)
+        finish(lines, failures, args.samples, args.cache, args.name, memory=memory)
+
+
+def finish(
+    lines: Sequence[Line],
+    failures: Sequence[str],
+    samples: int,
+    cache: Path,
+    name: str,
+    *,
+    memory: tuple[int, int],
+) -> None:
+    """Write the result file."""
+    size, peak = memory
+    sections = (
+        _PREFACE.format(samples=samples),
+        table(lines),
+        verdict(lines),
+        f"Failed: {'; '.join(failures) or 'none'}.",
+        "## Outputs one by one",
+        by_output(lines),
+        "## What stays float",
+        rests(lines),
+        "## Refused",
+        f"`{refusal(real.quantized_already(cache / 'unpacked'))}`",
+        "## Memory",
+        f"`profile` of a detector with {detector.OUTPUTS:,} outputs a sample ({size / 1e6:.1f} MB, 16 samples of "
+        f"512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB.",
+    )
     versions = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch", "transformers")
-    report.write(args.name, "Models of any kind", body, packages=versions)
+    report.write(name, "Models of any kind", "\n\n".join(sections), packages=versions)
 
 
 _PREFACE = """\
