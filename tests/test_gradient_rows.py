@@ -183,7 +183,7 @@ def test_a_kind_that_is_asked_for_and_cannot_be_is_refused():
     model.gradient_rows = none
     with pytest.raises(NoGradientsError, match=r"Magic .*; take --measure differences"):
         lampq.profile(model, batch, bits=(2, 8), fisher_draws=0, measure="gradients")
-    profile = lampq.profile(model, batch, bits=(2, 8), fisher_draws=0)
+    profile = lampq.profile(model, batch, bits=(2, 8), fisher_draws=0, measure="auto")
     assert profile.provenance["measure"] == "differences"
     assert "Magic" in profile.provenance["measured"]["note"]
 
@@ -232,6 +232,8 @@ def test_a_model_whose_gradients_are_mostly_wrong_is_measured_by_differences():
 
 def test_a_gradient_that_jumps_over_a_layer_is_caught():
     module, batch = deceived()
-    profile = lampq.profile(read(module, input_shape=(10,)), batch, bits=(4, 6, 8), fisher_draws=0)
+    profile = lampq.profile(
+        read(module, input_shape=(10,)), batch, bits=(4, 6, 8), fisher_draws=0, measure="auto"
+    )
     told = profile.provenance["measured"]
     assert profile.provenance["measure"] == "differences" or "b" in told["check"]["measured_instead"]

@@ -14,11 +14,13 @@ from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
-from lampq.core.values.match import left_over, match, same_names
+from lampq.core.values.match import Matching, left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.selection import KeptLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
+
+_TABLE = "embedding"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ def fit_to(
             f"{_random_hint(model)}"
             f"{f'; {namesakes} have the same name and size: pass --by-name if they are the same' if namesakes else ''}"
         )
-    if not matching.complete and not partial:
+    if not matching.complete and not partial and not _tables_alone(matching, known, layers):
         raise PlanError(
             f"the plan does not fit {model.path.name}: "
             f"{left_over(matching, known, layers, sides=('the plan', 'the model'))}; "
@@ -230,6 +232,14 @@ def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer
 def _union(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
     lows, highs = zip(*ranges, strict=True)
     return min(lows), max(highs)
+
+
+def _tables_alone(
+    matching: Matching, known: Sequence[PlanLayer | KeptLayer], layers: Sequence[Layer]
+) -> bool:
+    """Whether all that is left over are tables: formats differ in which of those that are added count as layers."""
+    left = [*(known[i] for i in matching.only_left), *(layers[j] for j in matching.only_right)]
+    return all(not isinstance(layer, KeptLayer) and layer.kind == _TABLE for layer in left)
 
 
 def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> PlanLayer:
