@@ -92,7 +92,8 @@ def quantize(
     profile = make_profile(model, batch, measurement, progress=progress)
     plan = best_plan(model, profile, batch, request, progress=progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
-    applied = apply(model, plan, out, batch=batch, force=force)
+    # As `apply` will write it from the plan alone.
+    applied = apply(model.with_coding(model.coding.anew()), plan, out, batch=batch, force=force)
     plan = dataclasses.replace(
         plan,
         rest_bytes=applied.size_bytes - plan.payload_bytes,

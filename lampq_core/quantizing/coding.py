@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class Coding:
 
     def __post_init__(self) -> None:
         check_block(self.block)
+
+    def anew(self) -> Coding:
+        """The same without codes chosen so far: widths coded side by side may round otherwise than one alone."""
+        return replace(self, kept=_Kept())
 
     @property
     def rounding(self) -> str:
