@@ -3,7 +3,9 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from onnx_graphs import Graph, make_plan
 
 import lampq
 from lampq.cli import main
@@ -46,3 +48,21 @@ def test_the_command_matches_once(plan, tmp_path, capfd, monkeypatch):
     assert said["bytes"] == (tmp_path / "q.onnx").stat().st_size
     assert said["average_bits"] == pytest.approx(plan.average_bits)
     assert len(matched) == 1
+
+
+def _with_a_table(path):
+    g = Graph()
+    added = g.node("Add", ["x", g.weight("table", 64, 64)])
+    product = g.node("MatMul", [added, g.weight("fc.weight", 64, 4)])
+    g.node("Reshape", [product, g.tensor("flat", (0, -1), np.int64)])
+    return lampq.read(g.save(path, ["n", 64, 64]))
+
+
+def test_a_table_that_the_plan_does_not_count_stays_float_and_is_named(tmp_path):
+    model = _with_a_table(tmp_path / "float.onnx")
+    table, fc = (layer.name for layer in model.layers())
+    applied = lampq.apply(model, make_plan(model, {fc: 4}), tmp_path / "q.onnx")
+    assert [layer.name for layer in applied.plan.layers] == [fc]
+    assert any("stay as they are" in note and table in note for note in applied.notes)
+    with pytest.raises(lampq.PlanError, match=f"1 layers of the model have no match .{fc}"):
+        lampq.apply(model, make_plan(model, {table: 4}), tmp_path / "none.onnx")

@@ -11,6 +11,7 @@ from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
 from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.errors import PlanError
 
 
 @pytest.mark.parametrize("batch_axis", ["n", 2])
@@ -58,6 +59,26 @@ def test_inputs_take_any_width(tmp_path, activation_bits):
     expected = values @ rounded(model, 4)["fc"] + bias
     np.testing.assert_allclose(run(written.path, batch), expected, rtol=1e-4, atol=1e-5)
     assert "MatMulIntegerToFloat" in optimized_ops(written.path, tmp_path)
+
+
+def test_tables_have_no_input_to_round(tmp_path):
+    g = Graph()
+    added = g.node("Add", ["x", g.weight("table", 64, 64)])
+    product = g.node("MatMul", [added, g.weight("fc.weight", 64, 4)])
+    g.node("Reshape", [product, g.tensor("flat", (0, -1), np.int64)])
+    model = read(g.save(tmp_path / "float.onnx", ["n", 64, 64]))
+    table, fc = (layer.name for layer in model.layers())
+    plan = make_plan(model, 4, {table: 8, fc: 8}, ranges={table: None, fc: (-3.0, 3.0)})
+    written = write(model, plan, tmp_path / "q.onnx")
+    assert written.integer_layers == (fc,)
+    batch = batch_for(5, 64, 64)
+    stored = rounded(model, 4)
+    inputs = ActivationGrid.from_range(-3.0, 3.0, 8).apply(batch + stored[table])
+    expected = (inputs @ stored[fc]).reshape(5, -1)
+    np.testing.assert_allclose(run(written.path, batch), expected, rtol=1e-3, atol=1e-3)
+    unknown = make_plan(model, 4, {table: 8, fc: 8}, ranges={table: None, fc: None})
+    with pytest.raises(PlanError, match=f"layer {fc}: the plan quantizes its input but holds no range"):
+        write(model, unknown, tmp_path / "q.onnx")
 
 
 def test_layers_that_read_one_tensor_share_its_quantization(tmp_path):

@@ -144,6 +144,12 @@ def fit_to(
             f"{left_over(matching, known, layers, sides=('the plan', 'the model'))}; "
             f"pass --partial to apply the rest"
         )
+    if not matching.complete and not partial:
+        left = [*(known[i].name for i in matching.only_left), *(layers[j].name for j in matching.only_right)]
+        notes = (
+            *notes,
+            f"tables that only the plan or only the model counts stay as they are: {listed(left)}",
+        )
     model = model.with_coding(dataclasses.replace(model.coding, block=plan.block))
     decisions: dict[int, PlanLayer] = {}
     for matched in matching.matches:
@@ -170,7 +176,7 @@ def fit_to(
 def _folds_norms(model: Model, plan: Plan) -> bool:
     """Whether a converter may have changed weights, on either side."""
     names = (model.format, str(plan.provenance.get("format", "")))
-    return any(format_named(name).folds_norms for name in names)
+    return any(format_named(name).folds_norms for name in names if name)
 
 
 def _random_hint(model: Model) -> str:

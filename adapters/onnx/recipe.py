@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from lampq.core.values.activation_grid import ActivationGrid
@@ -36,16 +36,26 @@ class Recipe:
         plan: Plan,
         output_ranges: Mapping[str, tuple[float, float]] | None = None,
         *,
+        without_input: Collection[str] = (),
         keep_traces: bool = False,
     ) -> Recipe:
         """The recipe of a plan.
+
+        Args:
+            plan: The plan.
+            output_ranges: Smallest and largest output of convolutions by layer name.
+            without_input: Layers that have no input to round, whatever width the plan gives it: tables that are
+                looked up or added, and recurrent ones.
+            keep_traces: Keep what exporters note at every node.
 
         Raises:
             PlanError: It gives an input a width but no range, or blocks where there are input widths.
         """
         ranges = output_ranges or {}
         activations = {
-            layer.name: _input_grid(layer) for layer in plan.layers if layer.activation_bits is not None
+            layer.name: _input_grid(layer)
+            for layer in plan.layers
+            if layer.activation_bits is not None and layer.name not in without_input
         }
         if plan.block is not None and activations:
             raise PlanError(

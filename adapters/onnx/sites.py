@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.flow import FLOATS, Flow
-from lampq.adapters.onnx.weights import RECURRENT, SMALLEST_TABLE, Slot, elsewhere, match, places
+from lampq.adapters.onnx.weights import RECURRENT, SMALLEST_TABLE, TAPPED, Slot, elsewhere, match, places
 from lampq.core.values.layer import SMALLEST, worth_quantizing
 
 # Beyond, a constant is no weight but a mask, or a number that stands for infinity.
@@ -83,6 +83,11 @@ class Site:
     def form(self) -> str:
         """The form of its first use, see `weights.Slot`."""
         return self.uses[0].slot.form
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether any use multiplies an input that can be rounded: no table that is looked up or added has one."""
+        return any(use.slot.form in TAPPED for use in self.uses)
 
     @property
     def shares(self) -> tuple[str, ...]:

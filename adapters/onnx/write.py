@@ -81,7 +81,12 @@ def write(
     path = Path(path)
     refuse_clashes([Output(path=path)], model_files(model.path), force=force)
     model = coded_for(model, plan)
-    recipe = Recipe.from_plan(plan, output_ranges, keep_traces=keep_traces)
+    recipe = Recipe.from_plan(
+        plan,
+        output_ranges,
+        without_input={site.name for site in model.variant.opened.sites if not site.reads_input},
+        keep_traces=keep_traces,
+    )
     shelved: dict[str, Shelved] = {}
     with Shelf(path.parent) as shelf:
 
