@@ -123,6 +123,18 @@ def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], 
     """Write the file, not atomically: give it a temporary path."""
     safetensors = _safetensors()
     safetensors.save_file(tensors, path, metadata=metadata(records, origin))
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put what a file says of itself in order, in place: the library writes it in another one each time."""
+    with path.open("r+b") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        handle.seek(8)
+        handle.write(text.ljust(size))
 
 
 def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:

@@ -218,9 +218,8 @@ class Plan:
         Raises:
             PlanError: A field is missing, impossible, or contradicts another.
         """
-        if data.get("schema") != _SCHEMA:
-            raise PlanError(f"schema is {data.get('schema')!r}, expected {_SCHEMA!r}")
         try:
+            schema.check_version(data.get("schema"), _SCHEMA)
             schema.check(data, "plan")
             plan = cls(
                 layers=tuple(_layer_from_json(layer) for layer in data["layers"]),

@@ -334,11 +334,8 @@ class Profile:
 
     @classmethod
     def _from_json(cls, data: Mapping[str, Any], path: Path) -> Profile:
-        if data.get("schema") not in _SCHEMAS:
-            raise RecordError(
-                f"profile {path}: schema is {data.get('schema')!r}, expected {' or '.join(_SCHEMAS)}"
-            )
         try:
+            schema.check_version(data.get("schema"), *_SCHEMAS)
             schema.check(data, "profile")
             arrays_path = path.parent / Path(str(data["arrays"]["file"])).name
             arrays = _read_arrays(arrays_path, str(data["arrays"]["sha256"]))

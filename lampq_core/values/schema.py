@@ -53,6 +53,30 @@ def check(data: Any, name: str) -> None:
         raise RecordError(f"malformed: {problem}")
 
 
+def check_version(stated: Any, *known: str) -> None:
+    """Hold the version that a file states against those that are read.
+
+    Args:
+        stated: Its `schema`.
+        *known: What that may be, `name/number` each.
+
+    Raises:
+        RecordError: It is none of them.
+
+    >>> check_version("lampq.plan/9", "lampq.plan/1")
+    Traceback (most recent call last):
+        ...
+    lampq.core.values.errors.RecordError: schema is 'lampq.plan/9', of a later lampq than this one; update lampq
+    """
+    if stated in known:
+        return
+    name, _, number = str(stated).rpartition("/")
+    newest = max(int(version.rpartition("/")[2]) for version in known)
+    if name == known[0].rpartition("/")[0] and number.isdecimal() and int(number) > newest:
+        raise RecordError(f"schema is {stated!r}, of a later lampq than this one; update lampq")
+    raise RecordError(f"schema is {stated!r}, expected {' or '.join(map(repr, known))}")
+
+
 @cache
 def _text(name: str) -> str:
     if name not in NAMES:
