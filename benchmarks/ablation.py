@@ -39,7 +39,8 @@ class Variant:
 
     Attributes:
         scale: Type scale: "-", "nats" (measured) or "mean 1" (traces divided by their type's mean).
-        error: Error term: "4^-B", "dW" (measured) or "KL" (measured damage in place of any score).
+        error: Error term: "4^-B", "dW" (measured) or "KL" (measured damage in place of any score); or one of `OTHERS`,
+            scores of other papers as they are.
         update: "-" or a table of errors.
         interactions: Whether layers interact.
         rounds: Rounds of re-centring.
@@ -52,6 +53,7 @@ class Variant:
     rounds: int = 0
 
 
+OTHERS = ("relevance", "mixed")
 VARIANTS = (
     Variant(),
     Variant(scale="mean 1"),
@@ -68,11 +70,15 @@ VARIANTS = (
     Variant(error="KL", interactions=True),
     Variant(error="KL", interactions=True, update="measured"),
     Variant(error="KL", interactions=True, rounds=3),
+    Variant(error="relevance"),
+    Variant(error="mixed"),
 )
 
 
 def scores(profile: Profile, variant: Variant) -> np.ndarray:
     """Cost of every option, shape (L, J)."""
+    if variant.error in OTHERS:
+        return predicted_damage(profile, variant.error)[0]
     if variant.error == "KL":
         return predicted_damage(profile, "kl")[0]
     fisher = predicted_damage(profile, "fisher")[0]
@@ -136,15 +142,18 @@ def main() -> None:
     )
     cifar10.add_arguments(parser, "--onnx")
     parser.add_argument("--budgets", default="2.25,2.5,3")
+    parser.add_argument("--errors", help="the rows of these error terms alone, told and not written")
     args = parser.parse_args()
 
     setting = cifar10.read(args)
     model, calib, inputs, labels = setting.model, setting.calib, setting.val, setting.labels
     truth, reference = np.asarray(model.run(inputs)), measure_reference(model, calib)
-    profile = lampq.profile(model, calib)
+    profile = lampq.profile(model, calib, scores=OTHERS)
     budgets = args.budgets.split(",")
     lines = []
     for variant in VARIANTS:
+        if args.errors and variant.error not in args.errors.split(","):
+            continue
         figures: list[str] = []
         for budget in budgets:
             choice = plan_of(model, profile, reference, budget, variant)
@@ -168,6 +177,8 @@ def main() -> None:
             )
         )
         print(*lines[-1], sep=" | ", flush=True)
+    if args.errors:
+        return
     columns = ["type scale", "error term", "update", "interactions", "rounds"]
     for budget in budgets:
         columns += [f"{budget} bits: calibration KL", "validation KL", "top-1 (%)"]

@@ -115,6 +115,19 @@ def gradient_rows(
     )
 
 
+def relevance(model: Varied, batch: BatchLike, progress: Progress = quiet) -> dict[str, float]:
+    """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`.
+
+    Raises:
+        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
+        AdapterError: The batch does not fit, or relevance has no rule for an operator.
+    """
+    graph, chunks, count = _agreeing(model, batch)
+    from lampq.adapters.torch.relevance import graph_relevance
+
+    return graph_relevance(graph, graph.weights, chunks, model.variant.opened.judged, count, progress)
+
+
 def _agreeing(model: Varied, batch: BatchLike) -> tuple[TorchGraph, list[Batch], int]:
     """The graph in PyTorch, which agrees with the runtime on the first of the batches it takes; these; the samples.
 

@@ -321,6 +321,12 @@ class OnnxModel:
             progress=progress,
         )
 
+    def relevance(self, batch: BatchLike, *, progress: Progress = quiet) -> dict[str, float]:
+        """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
+        from lampq.adapters.onnx.gradients import relevance
+
+        return relevance(self, batch, progress)
+
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.gradients import fisher_traces, gradient_rows
+from lampq.adapters.tflite.gradients import fisher_traces, gradient_rows, relevance
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.heads import chosen
 from lampq.adapters.tflite.variant import Variant
@@ -292,6 +292,10 @@ class TfliteModel:
             samples=samples,
             progress=progress,
         )
+
+    def relevance(self, batch: BatchLike, *, progress: Progress = quiet) -> dict[str, float]:
+        """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
+        return relevance(self._variant, batch, progress)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.

@@ -19,6 +19,7 @@ from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.adapters.torch.records import layer_records
+from lampq.adapters.torch.relevance import module_relevance
 from lampq.adapters.torch.rounding import NOTHING, sites
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
@@ -444,6 +445,10 @@ class TorchModel:
             samples=samples,
             progress=progress,
         )
+
+    def relevance(self, batch: Batch, *, progress: Progress = quiet) -> dict[str, float]:
+        """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
+        return module_relevance(self, self._batch(batch), progress)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.

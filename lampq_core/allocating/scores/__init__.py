@@ -6,6 +6,8 @@ from lampq.core.allocating.scores.error import ERROR
 from lampq.core.allocating.scores.fisher import FISHER
 from lampq.core.allocating.scores.kl import KL
 from lampq.core.allocating.scores.lampq import LAMPQ
+from lampq.core.allocating.scores.mixed import MIXED
+from lampq.core.allocating.scores.relevance import RELEVANCE_SCORE
 from lampq.core.allocating.scores.superposition import SUPERPOSITION
 from lampq.core.values.errors import RecordError
 from lampq.core.values.profile import Profile
@@ -13,7 +15,10 @@ from lampq.core.values.registry import Registry
 from lampq.core.values.score import AUTO, Score
 
 SCORES = Registry(
-    (SUPERPOSITION, LAMPQ, FISHER, KL, ERROR), what="mode", group="lampq.scores", error=RecordError
+    (SUPERPOSITION, LAMPQ, FISHER, KL, ERROR, RELEVANCE_SCORE, MIXED),
+    what="mode",
+    group="lampq.scores",
+    error=RecordError,
 )
 # What `auto` takes, the best first. Packages announce scores to be asked for, not to be taken unasked.
 _AUTOMATIC = (SUPERPOSITION, KL, FISHER, ERROR)
