@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from onnx_models import exported, module, normal
+from tflite_models import fixture, inputs_for
 from torch import nn
 from torch_models import make_batch, seeded
 
 import lampq
 from lampq.adapters.onnx import read as read_onnx
+from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import read
 from lampq.adapters.torch.relevance import graph_relevance, propagate
 from lampq.core.measuring.relevance import relative_output_error, with_relevance
@@ -98,6 +100,13 @@ def test_an_export_has_the_relevance_of_its_module():
     theirs = read_onnx(exported("vit", "dynamo")).relevance(batch)
     assert len(ours) == len(theirs)
     np.testing.assert_allclose(sorted(theirs.values()), sorted(ours.values()), rtol=1e-3)
+
+
+def test_tflite_models_have_it_too():
+    model = read_tflite(fixture("vit"))
+    relevance = model.relevance(inputs_for(model, 3))
+    assert set(relevance) == {layer.name for layer in model.layers()}
+    assert max(relevance.values()) == pytest.approx(1, rel=1e-4)
 
 
 def test_an_operator_without_a_rule_is_named():
