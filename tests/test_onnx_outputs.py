@@ -11,6 +11,7 @@ from onnx_graphs import make_plan, rounded
 from onnx_models import graph, mlp, normal, saved
 from onnx_runs import read
 
+import lampq
 from lampq.adapters.onnx.write import write
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.head import HeadChoice
@@ -247,3 +248,21 @@ def test_a_classifier_without_a_declared_shape_is_one(tmp_path):
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     (head,) = read(saved(proto, tmp_path)).heads
     assert (head.role, head.axis) == ("classes", -1)
+
+
+def test_plans_say_what_could_not_be_judged(tmp_path):
+    """A class that cannot be, and an output that never moves."""
+    nodes = [
+        node("Add", ["scores", "mask"], ["logits"]),
+        node("Mul", ["scores", "zero"], ["still"]),
+    ]
+    constants = {"mask": np.array([0, 0, 0, 0, 0, -np.inf], np.float32), "zero": np.zeros(1, np.float32)}
+    path = saved(_behind(nodes, {"logits": FLOAT, "still": FLOAT}, constants), tmp_path)
+    heads = [HeadChoice(name="logits", role="classes"), HeadChoice(name="still", role="values")]
+    model = read(path).with_heads(heads)
+    data = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
+    profile = lampq.profile(model, data, bits=(2, 8))
+    assert np.isfinite(profile.kl).all()
+    notes = " ".join(lampq.plan(profile, average_bits=8).notes)
+    assert "output still is constant" in notes
+    assert "20 of 120 values of output logits are infinite" in notes

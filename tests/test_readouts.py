@@ -482,6 +482,15 @@ def test_a_head_that_never_moves_is_left_out_with_a_note():
         Readout.fit(heads[:1], outputs, None)
 
 
+def test_infinite_logits_are_counted_in_a_note():
+    logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    heads = (Head(name="y", role="classes"),)
+    assert Readout.fit(heads, Batch.of({"y": logits}), None).notes == ()
+    logits[:, 3] = -np.inf
+    (note,) = Readout.fit(heads, Batch.of({"y": logits}), None).notes
+    assert note.startswith("3 of 12 values of output y are infinite in the float model")
+
+
 def test_a_head_that_is_no_number_is_left_out_with_a_note():
     values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     broken = values.copy()

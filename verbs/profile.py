@@ -143,6 +143,7 @@ def profile(
             "data": dict(measurement.data_summary),
             "seed": measurement.seed,
             **({"outputs": summary(heads)} if len(heads) > 1 else {}),
+            **({"notes": list(reference.readout.notes)} if reference and reference.readout.notes else {}),
             **sense.provenance(measurement),
             **told,
             "versions": {

@@ -17,7 +17,7 @@ from lampq.core.values.score import Score
 def remarks(
     profile: Profile, score: Score, repaired: Sequence[str], budget: Budget | None, problem: Problem
 ) -> tuple[str, ...]:
-    """Notes of a plan that come from its score and its limits, one sentence each.
+    """Notes of a plan that come from its measurements, its score and its limits, one sentence each.
 
     Args:
         profile: Measurements of the model.
@@ -30,4 +30,6 @@ def remarks(
     repair = "" if score.uses_interactions else ": running minimum taken"
     notes = [f"damage of {listed(repaired)} does not fall with every bit{repair}"] if repaired else []
     limits = limits_of(profile, budget, np.isfinite(problem.cost))
-    return (*notes, *score.notes(profile), *(limit.note for limit in limits if limit.note))
+    told = profile.provenance.get("notes")
+    measured = [str(note) for note in told] if isinstance(told, list) else []
+    return (*measured, *notes, *score.notes(profile), *(limit.note for limit in limits if limit.note))

@@ -58,6 +58,18 @@ def unusable(head: Head, array: np.ndarray) -> np.ndarray:
     return bad.reshape(len(array), -1).any(axis=1)
 
 
+def infinite_note(head: Head, reference: Batch) -> str:
+    """What the infinite values of a head's float outputs mean for its damage, a sentence; empty without any."""
+    arrays = [output_of(group, head) for group in reference.groups]
+    infinite = sum(int(np.isinf(array).sum()) for array in arrays)
+    if not infinite:
+        return ""
+    return (
+        f"{infinite:,} of {sum(array.size for array in arrays):,} values of output {head.name} are infinite in the "
+        f"float model, answers that are sure: its damage comes from the others, unless a plan moves these"
+    )
+
+
 def _fit_values(head: Head, parts: Parts) -> Role | str:
     spread = channel_spread([(to_rows(array, head.axis), mask) for array, mask in parts])
     return _CONSTANT if spread is None else Values(axis=head.axis, spread=spread)

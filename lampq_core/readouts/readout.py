@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.readouts.directions import directions, lone_classes
-from lampq.core.readouts.fitting import fit_role, unusable
+from lampq.core.readouts.fitting import fit_role, infinite_note, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
 from lampq.core.readouts.parts import check_samples, output_of, parts_of
 from lampq.core.readouts.role import Role
@@ -28,7 +28,7 @@ class Readout:
     Attributes:
         heads: Judged heads, in the order of the model's outputs.
         roles: Role of each head, fitted to the float outputs.
-        notes: What was left out, and why.
+        notes: What was left out or is infinite, and what that means.
     """
 
     heads: tuple[Head, ...]
@@ -57,10 +57,12 @@ class Readout:
         dropped = [f"output {head.name} is {role}" for head, role in fitted if isinstance(role, str)]
         if len(dropped) == len(judged):
             raise RecordError(f"{listed(dropped, separator='; ')}: no damage can be measured")
+        heads = tuple(head for head, role in fitted if not isinstance(role, str))
+        infinite = [note for note in (infinite_note(head, outputs) for head in heads) if note]
         return cls(
-            heads=tuple(head for head, role in fitted if not isinstance(role, str)),
+            heads=heads,
             roles=tuple(role for _, role in fitted if not isinstance(role, str)),
-            notes=tuple(f"{note}; it is not judged" for note in dropped),
+            notes=(*(f"{note}; it is not judged" for note in dropped), *infinite),
         )
 
     def reference(self, outputs: Batch, inputs: Batch | None) -> Batch:
