@@ -134,7 +134,10 @@ class Search:
             BudgetError: No plan keeps it, or the score predicts no damage.
         """
         if not self.score.in_nats:
-            raise BudgetError("a largest KL needs predictions in nats; profile the model with --data")
+            remedy = "profile the model with --data" if not self.profile.samples else "take another mode"
+            raise BudgetError(
+                f"a largest KL needs predictions in nats, which mode {self.score.name} has not; {remedy}"
+            )
         resource = self.problem.resource_names.index(BYTES)
         # Many limits are tried: the fastest solver is good enough for all but the last.
         quick = dataclasses.replace(
