@@ -13,8 +13,6 @@ from lampq.page.markup import count, name, percent, plain, safe, short
 
 # From this many layers on, bars are too thin for a number above and a tip each.
 _MANY = 160
-# Strips are as high as the widest layer, but no lower than this many bits.
-_LEAST_TOP = 4
 
 
 def bits_section(findings: Findings) -> str:
@@ -24,16 +22,24 @@ def bits_section(findings: Findings) -> str:
     widths = {kind: _bar_width([index for index, _ in members]) for kind, members in kinds}
     usual = median([width for width in widths.values() if width] or [1])
     span = max(members[-1][0] + (widths[kind] or usual) for kind, members in kinds)
-    top = max(_LEAST_TOP, *(layer.weight_bits for layer in layers))
+    top = findings.top
     strips = "".join(
-        _strip(kind, members, widths[kind] or usual, span, top, detailed=len(layers) <= _MANY)
+        _strip(
+            kind,
+            members,
+            widths[kind] or usual,
+            span,
+            top,
+            detailed=len(layers) <= _MANY,
+            inputs=findings.inputs_vary,
+        )
         for kind, members in kinds
     )
     body = (
         f'<div class="strips" role="group" aria-label="Width of the weights of each layer, by kind">{strips}</div>'
         f"{_legend(findings)}"
     )
-    return section("bits", "Bits per layer", _lead(findings), body)
+    return section("bits", "Bits per layer", _lead(findings), body, of_this_plan=True)
 
 
 def _lead(findings: Findings) -> str:
@@ -48,7 +54,14 @@ def _lead(findings: Findings) -> str:
 
 
 def _strip(
-    kind: str, members: list[tuple[int, PlanLayer]], width: float, span: float, top: int, *, detailed: bool
+    kind: str,
+    members: list[tuple[int, PlanLayer]],
+    width: float,
+    span: float,
+    top: int,
+    *,
+    detailed: bool,
+    inputs: bool,
 ) -> str:
     mean = _mean([layer for _, layer in members])
     title = f"{kind}: {count(len(members))} {_layers(len(members))}, {plain(mean)} bits on average"
@@ -77,9 +90,17 @@ def _strip(
             for bits in sorted({layer.weight_bits for _, layer in members})
         )
         words = ""
+    if inputs:
+        d = "".join(
+            f"M{index} {top - layer.activation_bits}h{width:g}"
+            for index, layer in members
+            if layer.activation_bits is not None
+        )
+        bars += f'<path class="inputs" d="{d}"/>'
     return (
         f'<div class="strip"><div class="strip-name"><b>{name(kind)}</b> <span>{plain(mean)} bits</span></div>'
-        f'<div class="bars"><svg viewBox="0 0 {span:g} {top}" preserveAspectRatio="none" role="img">'
+        f'<div class="bars" data-bar="{width:g}">'
+        f'<svg viewBox="0 0 {span:g} {top}" preserveAspectRatio="none" role="img">'
         f"<title>{safe(title)}</title>{bars}"
         f'<path class="axis" d="M0 {top}H{span:g}"/></svg><div aria-hidden="true">{words}</div></div></div>'
     )
@@ -97,7 +118,10 @@ def _legend(findings: Findings) -> str:
         f"{percent(weights[bits], findings.weights)} of weights</span></li>"
         for bits in sorted(number_of)
     )
-    return f'<ul class="legend" aria-label="Layers of each width">{chips}</ul>'
+    legend = f'<ul class="legend" aria-label="Layers of each width">{chips}</ul>'
+    if findings.inputs_vary:
+        legend += '<p class="key-of-inputs"><i></i> width of a layer’s input; none where it stays float</p>'
+    return legend
 
 
 def _bar_width(places: list[int]) -> float | None:

@@ -28,9 +28,9 @@ def bytes_section(findings: Findings) -> str:
     known = [row[5] for row in rows if row[5] is not None]
     damage = sum(known) if len(known) == len(rows) else 0.0
     segments = "".join(
-        f'<span class="b{round(bits)}" style="flex-grow:{stored}" '
+        f'<span class="b{round(bits)}" data-kind={place} style="flex-grow:{stored}" '
         f'title="{safe(kind)}: {count(stored)} bytes"><b>{safe(kind)}</b></span>'
-        for kind, _, _, bits, stored, _ in rows
+        for place, (kind, _, _, bits, stored, _) in enumerate(rows)
         if stored
     )
     if plan.rest_bytes:
@@ -43,14 +43,15 @@ def bytes_section(findings: Findings) -> str:
         f"{segments}</div>"
     )
     body = "".join(
-        f"<tr><th scope=row>{name(kind)}<td>{count(layers)}<td>{count(weights)}<td>{number(bits)}<td>{count(stored)}"
+        f"<tr data-kind={place}><th scope=row>{name(kind)}<td>{count(layers)}<td>{count(weights)}<td>{number(bits)}"
+        f"<td>{count(stored)}"
         f"<td>{_share(stored, plan.total_bytes, 'bytes')}"
         f"<td>{'–' if known == [] or loss is None else _share(loss, damage, 'loss')}"
-        for kind, layers, weights, bits, stored, loss in rows
+        for place, (kind, layers, weights, bits, stored, loss) in enumerate(rows)
     )
     if plan.rest_bytes:
         body += (
-            f"<tr><th scope=row>not quantized<td><td><td><td>{count(plan.rest_bytes)}"
+            f"<tr data-kind=rest><th scope=row>not quantized<td><td><td><td>{count(plan.rest_bytes)}"
             f"<td>{_share(plan.rest_bytes, plan.total_bytes, 'bytes')}<td>"
         )
     table = (
@@ -58,7 +59,9 @@ def bytes_section(findings: Findings) -> str:
         "<thead><tr><th scope=col>kind<th scope=col>layers<th scope=col>weights<th scope=col>bits"
         f"<th scope=col>bytes<th scope=col>of the bytes<th scope=col>of the damage<tbody>{body}</table></div>"
     )
-    return section("bytes", "Where the bytes go", _lead(findings, rows, damage), bar + table)
+    return section(
+        "bytes", "Where the bytes go", _lead(findings, rows, damage), bar + table, of_this_plan=True
+    )
 
 
 def _lead(findings: Findings, rows: list[tuple], damage: float) -> str:

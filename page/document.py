@@ -8,8 +8,10 @@ from importlib import resources
 
 from lampq.page.bits import bits_section
 from lampq.page.bytes import bytes_section
+from lampq.page.explorer import explorer
 from lampq.page.findings import Findings
 from lampq.page.header import footer, header, title
+from lampq.page.heads import heads_section
 from lampq.page.heat import heat_section
 from lampq.page.layers import layers_section
 from lampq.page.markup import safe
@@ -24,14 +26,17 @@ _RESERVE = 20_000
 
 def render(findings: Findings) -> str:
     """The page as HTML, below `MOST_BYTES` in UTF-8."""
-    style, script = _asset("style.css"), _asset("script.js")
+    style = _asset("style.css")
+    script = "\n".join(_asset(file) for file in ("script.js", "explore.js"))
     above = (
         header(findings)
         + "<main>"
+        + explorer(findings)
         + bits_section(findings)
         + tradeoff_section(findings)
         + bytes_section(findings)
         + rounds_section(findings)
+        + heads_section(findings)
         + heat_section(findings)
     )
     below = "</main>" + footer(findings)

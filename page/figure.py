@@ -81,12 +81,18 @@ class Plot:
             f'<div class="plot" style="--height:{height_px}px">'
             f'<div class="y-title">{safe(self.y_title)}</div>'
             f'<div class="y-labels" aria-hidden="true">{y_labels}</div>'
-            f'<div class="area"><svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img">'
+            f'<div class="area" data-x="{_ends(self.x)}" data-y="{_ends(self.y)}">'
+            f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" role="img">'
             f'<title>{safe(self.title)}</title><path class="grid" d="{grid}"/>'
             f'<path class="axis" d="M0 1000H1000{ticks}"/>{"".join(self._marks)}</svg>{"".join(self._words)}</div>'
             f'<div class="x-labels" aria-hidden="true">{x_labels}</div>'
             f'<div class="x-title">{safe(self.x_title)}</div></div>'
         )
+
+
+def _ends(axis: Axis) -> str:
+    """Both ends of an axis, for the script that moves a dot along it."""
+    return f"{float(axis.low)!r} {float(axis.high)!r}"
 
 
 def fold(summary: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -102,9 +108,18 @@ def fold(summary: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     )
 
 
-def section(identity: str, title: str, lead: str, body: str) -> str:
-    """A part of the page. `lead` and `body` are HTML."""
+def section(identity: str, title: str, lead: str, body: str, *, of_this_plan: bool = False) -> str:
+    """A part of the page.
+
+    Args:
+        identity: Its place in the page.
+        title: Heading.
+        lead: First sentences, HTML.
+        body: What follows, HTML.
+        of_this_plan: The sentences are of the page's own plan and of no other that the body may come to show.
+    """
+    style = "lead own" if of_this_plan else "lead"
     return (
         f'<section id="{identity}" aria-labelledby="{identity}-title"><h2 id="{identity}-title">{safe(title)}</h2>'
-        f'<p class="lead">{lead}</p>{body}</section>'
+        f'<p class="{style}">{lead}</p>{body}</section>'
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.core.values.head import Head
+from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan, PlanLayer
 
 _KINDS = 24
+# Bars are as high as the widest layer, but no lower than this many bits.
+_LEAST_TOP = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,49 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sweep:
+    """Every plan of the curve with its layers, and the plan of the page among them: P plans, L layers, J options.
+
+    Attributes:
+        options: What the entries of `choices` stand for.
+        choices: Option of each layer, layers in the plan's order, shape (P, L).
+        points: Size and damage of each plan, P entries, smallest first.
+        start: Index of the plan of the page.
+        payload_bytes: Bytes of codes and scales, shape (L, J).
+        damage: Damage of each layer alone in nats, infinite where it cannot have that option, shape (L, J); None
+            where the score is not in nats.
+        uniform: Width -> the option of every layer of the uniform plan, for the widths of `Surroundings.uniform`.
+        command: The command for a plan but for its budget and output, as a shell reads it.
+        operations: Bit operations of each plan where these are swept, P entries; None where average bits are.
+    """
+
+    options: tuple[Option, ...]
+    choices: np.ndarray
+    points: tuple[Point, ...]
+    start: int
+    payload_bytes: np.ndarray
+    damage: np.ndarray | None
+    uniform: dict[int, int]
+    command: str
+    operations: tuple[int, ...] | None = None
+
+    def thinned(self, most: int) -> Sweep:
+        """About `most` plans, evenly over the curve, the ends and the page's own among them."""
+        plans = len(self.points)
+        if plans <= most:
+            return self
+        spread = np.linspace(0, plans - 1, max(2, most)).round().astype(int).tolist()
+        rows = sorted({*spread, self.start})
+        return dataclasses.replace(
+            self,
+            choices=self.choices[rows],
+            points=tuple(self.points[row] for row in rows),
+            start=rows.index(self.start),
+            operations=None if self.operations is None else tuple(self.operations[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Surroundings:
     """What a profile adds to a plan of L layers.
 
@@ -59,6 +107,8 @@ class Surroundings:
             the two layers together add beyond their own. None where the profile kept no logit differences.
         unit: What the predictions count: nats, or without data a stand-in for them.
         caveat: Why the predictions of the profile are not those of the plan, or nothing.
+        sweep: The curve with its plans.
+        heads: The outputs that damage is judged by.
     """
 
     mode: str
@@ -70,8 +120,10 @@ class Surroundings:
     narrower: tuple[Step | None, ...]
     wider: tuple[Step | None, ...]
     pairs: np.ndarray | None
+    sweep: Sweep
     unit: str = "nats"
     caveat: str = ""
+    heads: tuple[Head, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,10 +133,30 @@ class Findings:
     Attributes:
         plan: The plan.
         around: What the profile adds, or None without one.
+        plan_file: Name of the plan's file, for commands.
     """
 
     plan: Plan
     around: Surroundings | None = None
+    plan_file: str = "plan.json"
+
+    @property
+    def options(self) -> set[tuple[int, int | None]]:
+        """Widths of weights and input that the page can show, in its plan or another of the curve."""
+        options = {(layer.weight_bits, layer.activation_bits) for layer in self.plan.layers}
+        if self.around is not None:
+            options |= {(option.weight_bits, option.activation_bits) for option in self.around.sweep.options}
+        return options
+
+    @property
+    def inputs_vary(self) -> bool:
+        """Whether inputs have different widths."""
+        return len({inputs for _, inputs in self.options}) > 1
+
+    @property
+    def top(self) -> int:
+        """Bits at the upper end of all bars."""
+        return max(_LEAST_TOP, *(max(weights, inputs or 0) for weights, inputs in self.options))
 
     @property
     def weights(self) -> int:

@@ -16,8 +16,9 @@ def header(findings: Findings) -> str:
     """Title, sentence and figures."""
     plan = findings.plan
     tiles = [
-        ("bits per weight", number(plan.average_bits), _asked(plan.budget)),
+        ("bits", "bits per weight", number(plan.average_bits), _asked(plan.budget)),
         (
+            "size",
             "size of the model",
             size(plan.total_bytes),
             f"{plain(findings.float_bytes / plan.total_bytes, 2)} times smaller than float32"
@@ -33,14 +34,15 @@ def header(findings: Findings) -> str:
             if plan.gap >= 0.0005
             else "proven to be the best"
         )
-        tiles.append(("predicted damage", f"{number(plan.predicted_kl)} <small>nats</small>", proof))
-    if plan.measured_kl is not None:
         tiles.append(
-            ("measured damage", f"{number(plan.measured_kl)} <small>nats</small>", "on the calibration data")
+            ("predicted", "predicted damage", f"{number(plan.predicted_kl)} <small>nats</small>", proof)
         )
+    if plan.measured_kl is not None:
+        damage = f"{number(plan.measured_kl)} <small>nats</small>"
+        tiles.append(("measured", "measured damage", damage, "on the calibration data"))
     figures = "".join(
-        f"<div><dt>{label}</dt><dd><b>{value}</b><span>{safe(note)}</span></dd></div>"
-        for label, value, note in tiles
+        f"<div id={name}-tile><dt>{label}</dt><dd><b>{value}</b><span>{safe(note)}</span></dd></div>"
+        for name, label, value, note in tiles
     )
     return (
         f'<header><p class="brand">{_LAMP}lampq</p><h1>{safe(title(findings))}</h1>'

@@ -43,6 +43,11 @@ def layers_section(findings: Findings, room: int) -> str:
             kept.append(index)
         shown = sorted(kept)
         note = f" Shown are the {count(len(kept))} layers of greatest damage; the plan file has all."
+    if findings.around:
+        note += (
+            " <span class=exploring hidden>Narrower, wider and why are of the plan of this report, "
+            "whichever the slider shows.</span>"
+        )
     columns = _columns(findings, sentences)
     head = "".join(
         f"<th scope=col{f' class={style}' if style else ''}>"
@@ -61,7 +66,7 @@ def layers_section(findings: Findings, room: int) -> str:
         f'{_controls(findings)}<div class="{window}" tabindex="0" role="region" aria-label="Layers">'
         f'<table id="layers-table" class="figures layers"><thead><tr>{head}<tbody>{body}</table></div>'
     )
-    return section("layers", "Why each layer", lead + safe(note), table)
+    return section("layers", "Why each layer", lead + note, table)
 
 
 def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
@@ -110,12 +115,12 @@ def _step(step: Step | None) -> str:
 
 
 def _has_inputs(findings: Findings) -> bool:
-    return any(layer.activation_bits is not None for layer in findings.plan.layers)
+    return any(inputs is not None for _, inputs in findings.options)
 
 
 def _controls(findings: Findings) -> str:
     kinds = [kind for kind, _ in findings.kinds()]
-    widths = sorted({layer.weight_bits for layer in findings.plan.layers})
+    widths = sorted({weights for weights, _ in findings.options})
     return (
         '<form class="controls" hidden><label>Find <input id="find" type="search" placeholder="part of a name" '
         f'autocomplete="off"></label>{_select("of-kind", "Kind", kinds, lambda kind: short(kind))}'

@@ -109,6 +109,8 @@ def _chart(findings: Findings, around: Surroundings) -> str:
     if measured:
         key += '<li><i class="key measured"></i>the same, measured</li>'
     key += '<li><i class="key uniform"></i>one width for all layers</li><li><i class="key knee"></i>knee</li>'
+    key += '<li class="exploring" hidden><i class="key now"></i>the plan shown now</li>'
+    key += '<li class="exploring" hidden><i class="key over"></i>what it is compared with</li>'
     return plot.render(360) + f'<ul class="legend">{key}</ul>'
 
 

@@ -99,3 +99,16 @@ def pair_profile(seed=0, weights=(2, 4, 8), inputs=(4, 8), kinds=("patch_embed",
         ),
         elements,
     )
+
+
+def tall_profile(blocks=250, seed=0):
+    """A profile of four layers a block, each block with damages of its own, and without interactions."""
+    few = make_profile(2, kinds=("qkv", "proj", "fc1", "fc2"), samples=2, classes=2)
+    layers = tuple(
+        dataclasses.replace(layer, name=f"model.vision_tower.encoder.layers.{block}.{layer.kind}.weight")
+        for block in range(blocks)
+        for layer in few.layers
+    )
+    tables = {name: np.tile(few.array(name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")}
+    tables["kl"] = tables["kl"] * np.random.default_rng(seed).uniform(0.1, 10, (len(layers), 1))
+    return dataclasses.replace(few, layers=layers, tables=known_tables(**tables))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from PIL import Image
-from records import make_profile
+from records import make_profile, tall_profile
 
 import lampq
 from lampq.cli import main
@@ -262,16 +262,7 @@ def test_the_policy_lets_no_other_script_run(browser, page, tmp_path):
 
 
 def test_a_thousand_layers_fit(browser, tmp_path):
-    few, blocks = make_profile(2, data=True, kinds=("qkv", "proj", "fc1", "fc2"), samples=2, classes=2), 250
-    layers = tuple(
-        dataclasses.replace(layer, name=f"model.vision_tower.encoder.layers.{block}.{layer.kind}.weight")
-        for block in range(blocks)
-        for layer in few.layers
-    )
-    rng = np.random.default_rng(0)
-    tables = {name: np.tile(few.array(name), (blocks, 1)) for name in ("weight_error", "payload_bytes", "kl")}
-    tables["kl"] = tables["kl"] * rng.uniform(0.1, 10, (len(layers), 1))
-    profile = dataclasses.replace(few, layers=layers, tables=known_tables(**tables))
+    profile = tall_profile()
     plan = lampq.plan(profile, average_bits=3.5)
     page = lampq.report(plan, tmp_path / "report.html", profile=profile)
     assert page.stat().st_size < MOST_BYTES
@@ -279,7 +270,8 @@ def test_a_thousand_layers_fit(browser, tmp_path):
     browser.open(page)
     assert browser.complaints() == []
     assert overflow(browser) == [0, []]
-    assert browser.evaluate("document.querySelectorAll('#layers-table tbody tr').length") == len(layers)
+    rows = browser.evaluate("document.querySelectorAll('#layers-table tbody tr').length")
+    assert rows == len(profile.layers)
 
 
 def test_thousands_of_layers_end_in_seconds(tmp_path):

@@ -21,11 +21,19 @@ from lampq.core.values.profile import Profile
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
+from lampq.verbs.explored import explored
 from lampq.verbs.placed import placed_choice, places
 
 
 def report(
-    plan: Plan, out: str | Path, *, profile: Profile | None = None, seed: int = 0, force: bool = False
+    plan: Plan,
+    out: str | Path,
+    *,
+    profile: Profile | None = None,
+    seed: int = 0,
+    force: bool = False,
+    plan_file: str = "plan.json",
+    profile_file: str = "profile.json",
 ) -> Path:
     """Write a plan as one self-contained HTML page, smaller than 500 kB, that loads nothing from anywhere.
 
@@ -36,6 +44,8 @@ def report(
             uniform plans, the interactions between layers, and what each layer's next widths would change.
         seed: Of the search behind the curve.
         force: Overwrite `out`.
+        plan_file: Name of the plan's file in the commands that the page shows.
+        profile_file: Name of the profile's.
 
     Raises:
         OutputExistsError: `out` exists and `force` is false.
@@ -43,12 +53,14 @@ def report(
     """
     out = Path(out)
     refuse_clashes([Output(path=out)], force=force)
-    around = None if profile is None else surroundings(plan, profile, seed=seed)
-    write_text(out, render(Findings(plan=plan, around=around)))
+    around = None if profile is None else surroundings(plan, profile, seed=seed, profile_file=profile_file)
+    write_text(out, render(Findings(plan=plan, around=around, plan_file=plan_file)))
     return out
 
 
-def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings:
+def surroundings(
+    plan: Plan, profile: Profile, *, seed: int = 0, profile_file: str = "profile.json"
+) -> Surroundings:
     """What a profile tells about a plan; arguments and errors as of `report`."""
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
@@ -72,6 +84,12 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
         )
 
     narrower, wider = _steps(search, choice)
+    here = point(choice)
+    uniform = {
+        bits: index
+        for index, bits in enumerate(profile.weight_bits.tolist())
+        if profile.options[index].activation_bits == inputs and profile.available[:, index].all()
+    }
     return Surroundings(
         mode=search.mode,
         samples=profile.samples,
@@ -80,15 +98,15 @@ def surroundings(plan: Plan, profile: Profile, *, seed: int = 0) -> Surroundings
             for p in points
         ),
         knee=next((index for index, p in enumerate(points) if p.knee), 0),
-        uniform={
-            bits: point(np.full(len(choice), index))
-            for index, bits in enumerate(profile.weight_bits.tolist())
-            if profile.options[index].activation_bits == inputs and profile.available[:, index].all()
-        },
-        here=point(choice),
+        uniform={bits: point(np.full(len(choice), index)) for bits, index in uniform.items()},
+        here=here,
         narrower=tuple(narrower[index] for index in order),
         wider=tuple(wider[index] for index in order),
         pairs=_pairs(search, choice, order),
+        sweep=explored(
+            search, points, (choice, here), order=order, uniform=uniform, profile_file=profile_file
+        ),
+        heads=profile.heads,
         unit=search.score.unit,
         caveat=_caveat(plan, profile),
     )

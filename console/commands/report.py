@@ -31,6 +31,7 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     plan = Plan.read(args.plan)
     profile = Profile.read(args.profile) if args.profile else None
-    report(plan, args.out, profile=profile, seed=args.seed, force=args.force)
+    names = {"plan_file": str(args.plan), "profile_file": str(args.profile or "profile.json")}
+    report(plan, args.out, profile=profile, seed=args.seed, force=args.force, **names)
     summary = {"bytes": args.out.stat().st_size, "layers": len(plan.layers), "profile": profile is not None}
     given.finish(args, lambda: {"out": str(args.out), **summary}, lambda: tables.facts("report", summary))
