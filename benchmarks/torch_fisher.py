@@ -23,6 +23,7 @@ from torch import nn
 from lampq.adapters.torch import read
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
 
 BATCH, SAMPLES = 8, 16
 KINDS = ("base", "plain", "fisher", "fisher without activations")
@@ -60,10 +61,10 @@ def task(kind: str, module: nn.Module, batch: np.ndarray):
     if kind == "plain":
         return lambda: plain(module, batch)
     model = read(module, input_shape=(3, 224, 224))
-    options = {"batch_size": BATCH, "draws": 1, "activations": "without" not in kind}
+    options = {"batch_size": BATCH, "activations": "without" not in kind}
     model.layers()
     reference = measure_reference(model, batch)
-    return lambda: fisher_sums(model, reference.inputs, reference.readout, **options)
+    return lambda: fisher_sums(model, reference.inputs, reference.readout, Draws(), **options)
 
 
 def own_peak_kib() -> int:

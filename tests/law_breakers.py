@@ -233,9 +233,9 @@ class WritesBeforeItLooks(NumpyModel):
 
 @breaks("fisher traces agree with small steps")
 class TracesTenTimesTooLarge(NumpyModel):
-    def fisher(self, batch, readout, *, draws, **_):
+    def fisher(self, batch, readout, draws, **_):
         reference = judged(self, batch, self.run(batch), "the model")
-        traces = forward_fisher(self, reference, draws=draws)
+        traces = forward_fisher(self, reference, draws=draws.count)
         return Traces(kind=TRUE, weight={name: 10 * trace for name, trace in traces.items()})
 
 

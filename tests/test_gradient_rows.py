@@ -13,16 +13,17 @@ from lampq.core.measuring import candidates as candidates_module
 from lampq.core.measuring import gradient_rows as rows_module
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.gradient_check import check_gradients
-from lampq.core.measuring.gradient_rows import Directions, Loader, measure_gradients, rows_of
+from lampq.core.measuring.gradient_rows import Loader, measure_gradients, rows_of
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.setting import rounded_weight
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.option import all_options
 from lampq.core.values.shard import Shard
 
-EXACT = Directions(draws=3, labels="exact")
+EXACT = Draws(count=3, labels="exact")
 
 
 def candidates_of(model, bits=(2, 4, 8), act_bits=None, rules=None):
@@ -35,7 +36,12 @@ def rows(model, batch, directions, candidates=None):
     candidates = candidates or candidates_of(model)
     reference = measure_reference(model, batch)
     loader = Loader(candidates, candidates.every())
-    return rows_of(candidates, reference, directions, np.arange(len(batch)), loader)
+    return rows_of(candidates, reference, directions, loader)
+
+
+def vectors_of(model, batch, directions):
+    reference = measure_reference(model, batch)
+    return list(reference.readout.directions(reference.outputs, directions))
 
 
 def assert_same_correlations(gram, expected):
@@ -50,9 +56,9 @@ def assert_same_correlations(gram, expected):
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_are_products_of_each_samples_own_gradient_with_each_widths_error(name):
     model, batch = read_named(name)
-    directions = Directions(draws=2, labels="probe", seed=3)
+    directions = Draws(count=2, labels="probe", seed=3)
     found = rows(model, batch, directions)
-    vectors = directions.vectors(measure_reference(model, batch), np.arange(len(batch)))
+    vectors = vectors_of(model, batch, directions)
     names = [model.parameters[layer.name] for layer in model.layers()]
     tensors = dict(model.tensors) | {key: model.tensors[key].detach().requires_grad_() for key in names}
     for sample in range(len(batch)):
@@ -89,9 +95,9 @@ def test_rounded_inputs_are_in_the_rows():
     batch = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
     grids = {bits: ActivationGrid.from_range(-3, 3, bits) for bits in (2, 4)}
     pairs = candidates_of(model, (2, 4), (2, 4), lambda layer, bits: grids[bits] if layer == 0 else None)
-    directions = Directions(draws=2, labels="probe")
+    directions = Draws(count=2, labels="probe")
     found = rows(model, batch, directions, pairs)
-    vectors = directions.vectors(measure_reference(model, batch), np.arange(6))
+    vectors = vectors_of(model, batch, directions)
     x = torch.from_numpy(batch)
     y = module[0](x).detach()
     for j, option in enumerate(pairs.options):

@@ -9,6 +9,7 @@ from lampq.core.measuring.gram_sums import GramSums
 from lampq.core.measuring.interaction import interaction_of, profile_interaction
 from lampq.core.measuring.shrinking import shrinkage, shrunk
 from lampq.core.readouts.directions import directions
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.principal import principal
 from lampq.core.readouts.readout import Readout
 from lampq.core.readouts.softmax import log_softmax
@@ -121,7 +122,7 @@ def test_principal_directions_scatter_less_than_probes():
     errors = {}
     for labels in ("principal", "probe"):
         total = np.zeros((50, 10, 10))
-        for vector in readout.directions(reference, labels=labels, draws=3, seed=1):
+        for vector in readout.directions(reference, Draws(labels=labels, count=3, seed=1)):
             v = np.asarray(vector)
             total += v[:, :, None] * v[:, None, :]
         errors[labels] = np.linalg.norm(total - metric(z))
@@ -132,9 +133,7 @@ def test_few_classes_are_exact_and_sure_predictions_do_no_harm():
     z = np.array([[0.0, 1.0, 2.0], [0.0, 900.0, -900.0]])
     reference = Batch.of(z, name="z")
     readout = Readout.fit((HEAD,), reference, None)
-    three = directions(
-        readout.heads, readout.roles, reference, labels="principal", draws=3, seed=0, samples=np.arange(2)
-    )
+    three = directions(readout.heads, readout.roles, reference, Draws(labels="principal", count=3, seed=0))
     total = sum(np.asarray(v)[:, :, None] * np.asarray(v)[:, None, :] for v in three)
     np.testing.assert_allclose(total, metric(z), atol=1e-12)
     for v in principal(log_softmax(np.array([[0.0, 900.0, -np.inf, 1.0]])), 2, np.ones((1, 4))):

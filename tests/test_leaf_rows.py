@@ -7,8 +7,9 @@ from tflite_models import fixture, inputs_for
 
 from lampq.adapters import onnx, tflite
 from lampq.core.measuring.candidates import Candidates
-from lampq.core.measuring.gradient_rows import Directions, Loader, rows_by_runs, rows_of
+from lampq.core.measuring.gradient_rows import Loader, rows_by_runs, rows_of
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.option import all_options
 
@@ -39,10 +40,10 @@ def candidates_of(model, bits, rules=None):
 def test_rows_are_what_quantizing_a_layer_does_along_each_direction(made):
     model, batch = made()
     reference = measure_reference(model, batch)
-    candidates, numbers = candidates_of(model, (8,)), np.arange(reference.inputs.samples)
-    directions = Directions(draws=3, seed=1)
-    found = rows_of(candidates, reference, directions, numbers, Loader(candidates, candidates.every()))
-    vectors = directions.vectors(reference, numbers)
+    candidates = candidates_of(model, (8,))
+    directions = Draws(labels="principal", count=3, seed=1)
+    found = rows_of(candidates, reference, directions, Loader(candidates, candidates.every()))
+    vectors = list(reference.readout.directions(reference.outputs, directions))
     for (layer, column), expected in rows_by_runs(candidates, reference, vectors, candidates.every()).items():
         size = np.sqrt(np.mean(expected**2))
         if size > 1e-4:
@@ -56,7 +57,7 @@ def test_rounded_inputs_are_refused_where_there_are_no_gradients_of_them(tmp_pat
         reference.inputs,
         {layer.name: ([model.weight(layer.name)], ["a rule"]) for layer in model.layers()},
         reference.readout,
-        samples=np.arange(4),
+        Draws(samples=np.arange(4)),
     )
     with pytest.raises(NoGradientsError, match="inputs that are rounded"):
         list(blocks)

@@ -11,12 +11,13 @@ from onnx_models import exported, graph, mlp, module, normal, saved
 from torch_models import fisher_of
 
 from lampq.adapters.onnx import read
-from lampq.adapters.onnx.gradients import TorchGraph, fisher_traces, obstacle
+from lampq.adapters.onnx.gradients import TorchGraph, obstacle
 from lampq.adapters.onnx.torch_ops import OPERATORS
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.runtime import Runtime
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
@@ -32,7 +33,7 @@ def traced(model, sample):
 
 
 def traces_of(model, batch, **options):
-    return fisher_traces(model, batch, fitted(model, batch), **options)
+    return model.fisher(batch, fitted(model, batch), Draws(**options)).weight
 
 
 def fitted(model, batch):
@@ -221,7 +222,7 @@ def test_gradients_reach_the_weights_of_every_head_through_every_input(tmp_path)
     model = model.with_heads([HeadChoice(name="left", role="classes")])
     batch = Batch.of({"a": normal(5, 16), "b": normal(5, 8)})
     reference = measure_reference(model, batch)
-    traces = model.fisher(batch, reference.readout, draws=400, seed=1).weight
+    traces = model.fisher(batch, reference.readout, Draws(count=400, seed=1)).weight
     logits = batch["a"].astype(np.float64) @ weights["w"]
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     left = ((batch["a"] ** 2).sum(1) * (p * (1 - p)).sum(1)).mean()
@@ -315,9 +316,9 @@ def test_float16_weights_and_probabilities_as_output(tmp_path):
 
 def test_samples_draw_the_same_in_any_shard(tmp_path):
     model, batch = read(saved(mlp(), tmp_path)), normal(5, 16)
-    whole = traces_of(model, batch, draws=1, labels="probe", seed=3)
+    whole = traces_of(model, batch, count=1, labels="probe", seed=3)
     parts = [
-        traces_of(model, batch[i::2], draws=1, labels="probe", seed=3, samples=np.arange(5)[i::2])
+        traces_of(model, batch[i::2], count=1, labels="probe", seed=3, samples=np.arange(5)[i::2])
         for i in range(2)
     ]
     for name, value in whole.items():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lampq.core.readouts.canonical import canonical
 from lampq.core.readouts.classes import Classes
 from lampq.core.readouts.direction import Direction
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.probabilities import Probabilities
 from lampq.core.readouts.readout import Readout
 from lampq.core.readouts.square_root import SquareRoot
@@ -306,7 +307,7 @@ def test_canonical_outputs_are_finite_at_the_ends():
 def test_canonical_outputs_are_the_same_in_pytorch(role, activated):
     import torch
 
-    from lampq.adapters.torch.canonical import canonical as in_torch
+    from lampq.adapters.autograd.canonical import canonical as in_torch
 
     head = Head(name="y", role=role, activated=activated)
     p = np.array([[0.0, 1e-30, 0.25, 0.75, 1.0]], dtype=np.float32)
@@ -376,7 +377,7 @@ def test_probes_of_all_heads_together_agree_with_the_embedding():
     readout = Readout.fit(heads, one, masks)
     reference = readout.reference(one, masks)
     draws, total = 600, 0.0
-    for vectors in readout.directions(reference, labels="probe", draws=draws, seed=0):
+    for vectors in readout.directions(reference, Draws(labels="probe", count=draws, seed=0)):
         for group, moved in zip(vectors.groups, step.groups, strict=True):
             along = sum(
                 (group[name] * moved[name]).reshape(len(moved[name]), -1).sum(axis=1) for name in group
@@ -394,23 +395,32 @@ def lone(samples=4, classes=5, seed=0):
 
 def test_exact_directions_add_up_to_the_metric():
     readout, batch = lone()
-    total = sum(v["y"][:, :, None] * v["y"][:, None, :] for v in readout.directions(batch, labels="exact"))
+    total = sum(
+        v["y"][:, :, None] * v["y"][:, None, :] for v in readout.directions(batch, Draws(labels="exact"))
+    )
     p = np.stack([softmax(z) for z in batch["y"].astype(np.float64)])
     np.testing.assert_allclose(total, np.eye(5) * p[:, None] - p[:, :, None] * p[:, None, :], atol=1e-14)
 
 
 def test_directions_are_as_many_as_asked_for_and_exact_where_that_is_no_more():
     readout, batch = lone()
-    assert [len(list(readout.directions(batch, draws=draws))) for draws in (1, 3, 4, 9)] == [1, 3, 4, 4]
+    assert [len(list(readout.directions(batch, Draws(count=draws)))) for draws in (1, 3, 4, 9)] == [
+        1,
+        3,
+        4,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("labels", ["probe", "sampled"])
 def test_a_sample_draws_the_same_vectors_in_any_batch(labels):
     readout, batch = lone()
-    whole = np.stack([v["y"] for v in readout.directions(batch, labels=labels, draws=3, seed=7)])
-    part = readout.directions(batch.take([2, 3]), labels=labels, draws=3, seed=7, samples=np.array([2, 3]))
+    whole = np.stack([v["y"] for v in readout.directions(batch, Draws(labels=labels, count=3, seed=7))])
+    part = readout.directions(
+        batch.take([2, 3]), Draws(labels=labels, count=3, seed=7, samples=np.array([2, 3]))
+    )
     np.testing.assert_allclose(np.stack([v["y"] for v in part]), whole[:, 2:])
-    other = next(readout.directions(batch, labels=labels, draws=3, seed=8))
+    other = next(readout.directions(batch, Draws(labels=labels, count=3, seed=8)))
     assert not np.allclose(other["y"], whole[0])
 
 
@@ -419,20 +429,20 @@ def test_drawn_vectors_come_from_these_random_numbers():
     readout, batch = lone()
     p = np.stack([softmax(z) for z in batch["y"].astype(np.float64)])
     uniform = np.stack([np.random.default_rng((5, n)).random((2,)) for n in range(4)])
-    for draw, vector in enumerate(readout.directions(batch, labels="sampled", draws=2, seed=5)):
+    for draw, vector in enumerate(readout.directions(batch, Draws(labels="sampled", count=2, seed=5))):
         chosen = [int(np.searchsorted(np.cumsum(row), u)) for row, u in zip(p, uniform[:, draw], strict=True)]
         np.testing.assert_allclose(vector["y"], (np.eye(5)[chosen] - p) / np.sqrt(2), atol=1e-12)
     signs = np.stack([np.random.default_rng((5, n)).random((2, 4)) for n in range(4)]) < 0.5
     root = SquareRoot(np.log(p))
-    for draw, vector in enumerate(readout.directions(batch, labels="probe", draws=2, seed=5)):
+    for draw, vector in enumerate(readout.directions(batch, Draws(labels="probe", count=2, seed=5))):
         expected = root.times(np.where(signs[:, draw], -1.0, 1.0)) / np.sqrt(2)
         np.testing.assert_allclose(vector["y"], expected, atol=1e-12)
 
 
 def test_labels_of_the_data_give_the_gradient_of_the_cross_entropy():
     readout, batch = lone()
-    (automatic,) = readout.directions(batch, truth=np.array([0, 4, 2, 1]))
-    (vector,) = readout.directions(batch, labels="data", truth=np.array([0, 4, 2, 1]))
+    (automatic,) = readout.directions(batch, Draws(truth=np.array([0, 4, 2, 1])))
+    (vector,) = readout.directions(batch, Draws(labels="data", truth=np.array([0, 4, 2, 1])))
     np.testing.assert_array_equal(automatic["y"], vector["y"])
     p = np.stack([softmax(z) for z in batch["y"].astype(np.float64)])
     np.testing.assert_allclose(vector["y"], np.eye(5)[[0, 4, 2, 1]] - p, atol=1e-12)
@@ -450,7 +460,7 @@ def test_labels_of_the_data_give_the_gradient_of_the_cross_entropy():
 def test_labels_that_do_not_fit_are_refused(labels, truth, message):
     readout, batch = lone()
     with pytest.raises(AdapterError, match=message):
-        readout.directions(batch, labels=labels, truth=truth)
+        readout.directions(batch, Draws(labels=labels, truth=truth))
 
 
 @pytest.mark.parametrize("labels", ["exact", "sampled", "data"])
@@ -458,15 +468,19 @@ def test_outputs_that_are_no_lone_classes_have_probes_alone(labels):
     heads, one, _, masks = joint()
     readout = Readout.fit(heads, one, masks)
     with pytest.raises(AdapterError, match="take 'probe'"):
-        readout.directions(readout.reference(one, masks), labels=labels, truth=np.zeros(5, dtype=int))
-    assert len(list(readout.directions(readout.reference(one, masks), draws=2))) == 2
+        readout.directions(readout.reference(one, masks), Draws(labels=labels, truth=np.zeros(5, dtype=int)))
+    assert len(list(readout.directions(readout.reference(one, masks), Draws(count=2)))) == 2
 
 
 def test_weights_of_a_head_scale_its_directions():
     batch = lone()[1]
     one, four = (Readout.fit((Head(name="y", role="classes", weight=w),), batch, None) for w in (1, 4))
     for labels in ("exact", "probe"):
-        pairs = zip(one.directions(batch, labels=labels), four.directions(batch, labels=labels), strict=True)
+        pairs = zip(
+            one.directions(batch, Draws(labels=labels)),
+            four.directions(batch, Draws(labels=labels)),
+            strict=True,
+        )
         for single, double in pairs:
             np.testing.assert_allclose(2 * single["y"], double["y"])
 

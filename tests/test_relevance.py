@@ -120,14 +120,16 @@ def test_an_operator_without_a_rule_is_named():
 
 
 def test_a_graph_that_branches_on_values_is_refused():
-    weights = {"a": torch.ones(6, 3)}
+    class Graph:
+        weights = {"a": torch.ones(6, 3)}
 
-    def graph(given):
-        return {"y": (given["x"] if float(given["x"].sum()) > 1e9 else -given["x"]) @ weights["a"]}
+        def __call__(self, inputs):
+            x = inputs["x"]
+            return {"y": (x if float(x.sum()) > 1e9 else -x) @ self.weights["a"]}
 
     batch = Batch([{"x": normal(5, 6)}])
     with pytest.raises(AdapterError, match="decides by the values it computes"):
-        graph_relevance(graph, weights, [batch], [Head(name="y", role=CLASSES)], 5)
+        graph_relevance(Graph(), [batch], [Head(name="y", role=CLASSES)], 5)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.head import HeadChoice
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
@@ -47,7 +48,7 @@ def judged_as(model, role):
 
 def fisher_traces(model, batch, **options):
     reference = measure_reference(model, batch)
-    return gradients.fisher_traces(model._variant, reference.inputs, reference.readout, **options)
+    return model.fisher(reference.inputs, reference.readout, Draws(**options)).weight
 
 
 IMAGE, ROWS, CUBE = (1, 6, 5, 4), (1, 7), (1, 3, 4)

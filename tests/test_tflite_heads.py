@@ -7,6 +7,7 @@ from tflite_models import Builder, fixture, inputs_for, narrowest, plan_for, rel
 from lampq.adapters.tflite import noise, read
 from lampq.core.measuring.measure import measure_damage
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
@@ -111,7 +112,7 @@ def test_damage_and_gradients_of_two_outputs_agree(tmp_path):
     model = read(encoder(tmp_path / "m.tflite"))
     batch = Batch.of(texts(12, 4))
     reference = measure_reference(model, batch)
-    traces = model.fisher(reference.inputs, reference.readout, draws=40).weight
+    traces = model.fisher(reference.inputs, reference.readout, Draws(count=40)).weight
     for name in ("net.fc1", "net.fc2", "net.embed"):
         weight, total, rng, step = model.weight(name), 0.0, np.random.default_rng(1), 1e-2
         for _ in range(16):

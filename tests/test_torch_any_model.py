@@ -12,6 +12,7 @@ from lampq.adapters.torch.fisher import fisher_sums
 from lampq.adapters.torch.onnx_export import export_onnx
 from lampq.cli import main
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
@@ -160,14 +161,14 @@ def test_roles_inputs_and_places_of_outputs():
 def test_fisher_traces_of_several_outputs_and_every_kind_of_weight(name):
     model, module, data = known(name)
     reference = measure_reference(model, data)
-    sums = fisher_sums(model, reference.inputs, reference.readout, draws=2, batch_size=2)
+    sums = fisher_sums(model, reference.inputs, reference.readout, Draws(count=2), batch_size=2)
     parameters = {layer: module.get_parameter(p) for layer, p in model.parameters.items()}
     expected = dict.fromkeys(parameters, 0.0)
     # One sample, one direction, one gradient at a time.
     for n in range(reference.inputs.samples):
         one = reference.take([n])
         outputs = canonical_outputs(module, as_tensors(data, slice(n, n + 1)))
-        vectors = reference.readout.directions(one.outputs, draws=2, samples=np.array([n]))
+        vectors = reference.readout.directions(one.outputs, Draws(count=2, samples=np.array([n])))
         for vector in vectors:
             parts = [
                 (outputs[k].double() * torch.from_numpy(np.array(v))).sum()

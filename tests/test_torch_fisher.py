@@ -8,6 +8,7 @@ from lampq.adapters.torch import read
 from lampq.adapters.torch.fisher import FisherSums, fisher_sums
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, LampqError, RecordError
 
@@ -60,7 +61,7 @@ def test_empirical_traces_take_the_labels_of_the_data():
 def test_drawn_labels_converge_to_the_exact_traces(labels):
     model, batch = read_named("windows")
     exact = fisher_of(model, batch, labels="exact").traces()
-    found = fisher_of(model, batch, labels=labels, draws=300, seed=5).traces()
+    found = fisher_of(model, batch, labels=labels, count=300, seed=5).traces()
     for layer, trace in exact.items():
         assert found[layer] == pytest.approx(trace, rel=0.1)
 
@@ -68,8 +69,8 @@ def test_drawn_labels_converge_to_the_exact_traces(labels):
 def test_the_default_is_exact_where_classes_are_few():
     model, batch = read_named("windows")
     exact = fisher_of(model, batch, labels="exact").traces()
-    assert fisher_of(model, batch, draws=2).traces() == exact
-    assert fisher_of(model, batch, draws=1).traces() != exact
+    assert fisher_of(model, batch, count=2).traces() == exact
+    assert fisher_of(model, batch, count=1).traces() != exact
 
 
 def test_activation_traces_equal_gradients_of_each_layers_own_input():
@@ -210,7 +211,7 @@ def test_gradients_that_are_not_finite_name_the_layer():
     batch = batch.copy()
     batch[0, 0, 0, 0] = np.inf
     with pytest.raises(AdapterError, match="patch_embed"):
-        fisher_sums(model, Batch.of(batch, name="input"), reference.readout, labels="probe")
+        fisher_sums(model, Batch.of(batch, name="input"), reference.readout, Draws(labels="probe"))
 
 
 def test_progress_is_told_per_batch():

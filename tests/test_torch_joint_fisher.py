@@ -9,6 +9,7 @@ from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.activation_grid import TokenGrid
 from lampq.verbs.profile import profile
 
@@ -24,9 +25,11 @@ def candidates_of(model, batch, widths, inputs):
     }
 
 
-def joint_of(model, batch, candidates, **settings):
+def joint_of(model, batch, candidates, *, batch_size=16, **draws):
     reference = measure_reference(model, batch)
-    return joint_fisher(model, reference.inputs, candidates, reference.readout, **settings)
+    return joint_fisher(
+        model, reference.inputs, candidates, reference.readout, Draws(**draws), batch_size=batch_size
+    )
 
 
 class Net(nn.Module):
@@ -53,7 +56,7 @@ def test_it_is_the_squared_derivative_along_the_difference(token):
     if token:
         weights, _ = candidates["a"]
         candidates = {"a": (weights, [None, TokenGrid(bits=2), TokenGrid(bits=3)])}
-    found = joint_of(model, batch, candidates, draws=4, batch_size=4)
+    found = joint_of(model, batch, candidates, count=4, batch_size=4)
     weights, rules = candidates["a"]
     x = torch.from_numpy(batch)
     y = module.a(x).detach()
@@ -71,7 +74,7 @@ def test_it_is_the_measured_damage_where_the_error_is_small(name):
     """Every layout of weights, several uses, convolutions: at 8 bits second order is all there is."""
     model, batch = read_named(name)
     candidates = candidates_of(model, batch, (6, 8), (None, 8))
-    found = joint_of(model, batch, candidates, draws=50, batch_size=3)
+    found = joint_of(model, batch, candidates, count=50, batch_size=3)
     reference = np.asarray(model.run(batch), np.float64)
     for layer, (weights, rules) in candidates.items():
         for i, weight in enumerate(weights):
@@ -87,9 +90,9 @@ def test_it_is_the_measured_damage_where_the_error_is_small(name):
 def test_shards_average_to_the_whole():
     model, batch = read_named("packed")
     candidates = candidates_of(model, batch, (2,), (3,))
-    whole = joint_of(model, batch, candidates, draws=2, seed=3)
-    one = joint_of(model, batch[::2], candidates, draws=2, seed=3, samples=[0, 2, 4])
-    two = joint_of(model, batch[1::2], candidates, draws=2, seed=3, samples=[1, 3])
+    whole = joint_of(model, batch, candidates, count=2, seed=3)
+    one = joint_of(model, batch[::2], candidates, count=2, seed=3, samples=[0, 2, 4])
+    two = joint_of(model, batch[1::2], candidates, count=2, seed=3, samples=[1, 3])
     for layer, value in whole.items():
         np.testing.assert_allclose(0.6 * one[layer] + 0.4 * two[layer], value, rtol=1e-3)
 
@@ -97,7 +100,7 @@ def test_shards_average_to_the_whole():
 def test_a_profile_of_pairs_has_it():
     model, batch = read_named("packed")
     found = profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=3, measure="differences")
-    direct = joint_of(model, batch, candidates_of(model, batch, (2, 8), (3, 8)), draws=3)
+    direct = joint_of(model, batch, candidates_of(model, batch, (2, 8), (3, 8)), count=3)
     for index, layer in enumerate(found.layers):
         np.testing.assert_allclose(found.joint_fisher[index], direct[layer.name].ravel(), rtol=1e-5)
     assert profile(model, batch, bits=(2, 8), act_bits=(3, 8), fisher_draws=0).joint_fisher is None

@@ -17,7 +17,7 @@ def test_profiles_hold_the_traces_of_gradients_where_there_are_some():
     model, batch = read_named("packed")
     found = lampq.profile(model, batch, bits=(4,), fisher_draws=3)
     assert found.provenance["fisher"] == {"kind": "true", "note": ""}
-    expected = fisher_of(model, batch, draws=3)
+    expected = fisher_of(model, batch, count=3)
     for layer in found.layers:
         assert layer.fisher == pytest.approx(expected.traces()[layer.name], rel=1e-5)
         assert layer.activation_fisher == pytest.approx(expected.activation_traces()[layer.name], rel=1e-5)

@@ -7,6 +7,8 @@ from torch.nn import functional
 
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
+from lampq.core.values.progress import quiet
 
 # Tiny models: a second thread costs more than it gives.
 torch.set_num_threads(1)
@@ -146,10 +148,11 @@ def make_batch(shape, samples=5, seed=1):
     return rng.normal(size=(samples, *shape)).astype(np.float32)
 
 
-def fisher_of(model, batch, **settings):
+def fisher_of(model, batch, *, diagonal=(), batch_size=16, progress=quiet, **draws):
     """`fisher_sums` of a batch that its own outputs are judged by."""
     reference = measure_reference(model, batch)
-    return fisher_sums(model, reference.inputs, reference.readout, **settings)
+    settings = {"diagonal": diagonal, "batch_size": batch_size, "progress": progress}
+    return fisher_sums(model, reference.inputs, reference.readout, Draws(**draws), **settings)
 
 
 def read_named(name, **options):

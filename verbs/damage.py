@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.gradient_check import check_gradients
-from lampq.core.measuring.gradient_rows import Directions, measure_gradients
+from lampq.core.measuring.gradient_rows import directions_for, measure_gradients
 from lampq.core.measuring.measure import Damage, measure_damage
 from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.measure_kinds import DIFFERENCES, GRADIENTS
 from lampq.core.values.measurement import Measurement
@@ -67,9 +68,9 @@ def measured_damage(
     """
     details: Mapping[str, Any] = {}
     if measurement.measure != DIFFERENCES:
-        directions = Directions.of(whole, measurement.seed)
+        draws = replace(directions_for(whole, measurement.seed), samples=numbers)
         try:
-            return _by_gradients(candidates, directions, reference, whole, numbers, progress)
+            return _by_gradients(candidates, draws, reference, whole, progress)
         except AdapterError as err:
             if measurement.measure == GRADIENTS:
                 raise NoGradientsError(
@@ -83,21 +84,18 @@ def measured_damage(
 
 def _by_gradients(
     candidates: Candidates,
-    directions: Directions,
+    draws: Draws,
     reference: Reference,
     whole: Reference,
-    numbers: np.ndarray | None,
     progress: Progress,
 ) -> MeasuredDamage:
-    check = check_gradients(candidates, whole, directions, progress=progress)
+    check = check_gradients(candidates, whole, draws, progress=progress)
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))
-    damage = measure_gradients(
-        candidates, reference, directions, numbers=numbers, run=check.failing, progress=progress
-    )
+    damage = measure_gradients(candidates, reference, draws, run=check.failing, progress=progress)
     details = {
         "kl": "second order",
-        "directions": directions.draws,
+        "directions": draws.count,
         "check": check.summary(candidates.layers),
     }
     return MeasuredDamage(damage=damage, kind=GRADIENTS, details=details)

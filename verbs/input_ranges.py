@@ -10,6 +10,7 @@ import numpy as np
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
@@ -161,15 +162,18 @@ def measure_joint(
         )
         for index, layer in enumerate(layers)
     }
+    draws = Draws(
+        count=measurement.fisher_draws,
+        seed=measurement.seed,
+        samples=samples,
+        truth=measurement.labels if measurement.fisher == EMPIRICAL else None,
+    )
     try:
         scores = model.joint_fisher(
             reference.inputs,
             candidates,
             reference.readout,
-            truth=measurement.labels if measurement.fisher == EMPIRICAL else None,
-            draws=measurement.fisher_draws,
-            seed=measurement.seed,
-            samples=samples,
+            draws,
             progress=progress,
         )
     except AdapterError as err:

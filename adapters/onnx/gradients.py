@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +16,15 @@ import onnx_ir as ir
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.variant import Variant, Varied
-from lampq.core.readouts.readout import Readout
-from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
-from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch
 
+    from lampq.adapters.autograd.rebuilt import Rebuilt
     from lampq.adapters.onnx.torch_call import Call
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -34,112 +32,19 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _HALF_AGREEMENT = 2e-2
 
 
-def fisher_traces(
-    model: Varied,
-    batch: BatchLike,
-    readout: Readout,
-    *,
-    labels: str = "auto",
-    draws: int = 1,
-    seed: int = 0,
-    truth: np.ndarray | None = None,
-    samples: np.ndarray | None = None,
-    progress: Progress = quiet,
-) -> dict[str, float]:
-    """Trace of the Fisher information of every layer's weights, nats, averaged over samples.
-
-    Args:
-        model: The float model.
-        batch: Inputs by name, samples first.
-        readout: What the outputs mean.
-        labels: How labels are drawn, see `lampq.core.readouts.directions`.
-        draws: Backward passes per sample where they are drawn.
-        seed: Seeds the draws.
-        truth: Labels of the data, for labels `data`.
-        samples: Number of each sample in the whole data set; None counts from 0.
-        progress: Told after every batch.
+def rebuilt(model: Varied, batch: BatchLike) -> Rebuilt:
+    """The model in PyTorch, which agrees with the runtime on the first of the batches that it takes.
 
     Raises:
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit, or gradients are not finite.
-    """
-    graph, chunks, count = _agreeing(model, batch)
-    from lampq.adapters.torch.leaf_traces import leaf_traces
-
-    return leaf_traces(
-        graph,
-        graph.weights,
-        chunks,
-        readout,
-        np.arange(count) if samples is None else samples,
-        labels=labels,
-        draws=draws,
-        seed=seed,
-        truth=truth,
-        progress=progress,
-    )
-
-
-def gradient_rows(
-    model: Varied,
-    batch: BatchLike,
-    candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
-    readout: Readout,
-    *,
-    labels: str = "principal",
-    draws: int = 3,
-    seed: int = 0,
-    samples: np.ndarray | None = None,
-    progress: Progress = quiet,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`.
-
-    Raises:
-        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit.
-    """
-    graph, chunks, count = _agreeing(model, batch)
-    from lampq.adapters.torch.leaf_rows import leaf_rows
-
-    return leaf_rows(
-        graph,
-        graph.weights,
-        chunks,
-        candidates,
-        readout,
-        np.arange(count) if samples is None else samples,
-        labels=labels,
-        draws=draws,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def relevance(model: Varied, batch: BatchLike, progress: Progress = quiet) -> dict[str, float]:
-    """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`.
-
-    Raises:
-        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit, or relevance has no rule for an operator.
-    """
-    graph, chunks, count = _agreeing(model, batch)
-    from lampq.adapters.torch.relevance import graph_relevance
-
-    return graph_relevance(graph, graph.weights, chunks, model.variant.opened.judged, count, progress)
-
-
-def _agreeing(model: Varied, batch: BatchLike) -> tuple[TorchGraph, list[Batch], int]:
-    """The graph in PyTorch, which agrees with the runtime on the first of the batches it takes; these; the samples.
-
-    Raises:
-        NoGradientsError: There is none; says why.
         AdapterError: The batch does not fit.
     """
     opened, records = model.variant.opened, model.variant.records
     reason = obstacle(opened.flow)
     if reason:
         raise NoGradientsError(reason)
-    from lampq.adapters.torch.leaf_traces import AGREEMENT, UnsupportedOperatorError, disagreement
+    from lampq.adapters.autograd.graph import AGREEMENT, UnsupportedOperatorError, disagreement
+    from lampq.adapters.autograd.rebuilt import Rebuilt
 
     try:
         graph = TorchGraph(model.variant)
@@ -164,7 +69,8 @@ def _agreeing(model: Varied, batch: BatchLike) -> tuple[TorchGraph, list[Batch],
     )
     if reason:
         raise NoGradientsError(reason)
-    return graph, chunks, checked.samples
+    names = tuple(site.name for site in opened.sites)
+    return Rebuilt(graph=graph, chunks=chunks, samples=checked.samples, layers=names, heads=opened.judged)
 
 
 def obstacle(flow: Flow) -> str:
@@ -227,7 +133,7 @@ class TorchGraph:
         """
         import torch
 
-        from lampq.adapters.torch.canonical import canonical
+        from lampq.adapters.autograd.canonical import canonical
 
         samples = len(next(iter(inputs.values())))
         fixed_inputs = {n: torch.from_numpy(np.array(a)) for n, a in self._opened.fixed(samples).items()}
@@ -264,8 +170,8 @@ def _needed(flow: Flow) -> list[ir.Node]:
 def _tensor(stored: ir.TensorProtocol) -> torch.Tensor:
     import torch
 
+    from lampq.adapters.autograd.graph import UnsupportedOperatorError
     from lampq.adapters.onnx.torch_call import TYPES
-    from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
     kind = TYPES.get(stored.dtype.value)
     if kind is None:

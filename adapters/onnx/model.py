@@ -16,10 +16,9 @@ from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
 from lampq.adapters.padding import without_padding
 from lampq.adapters.replaced import fitting
-from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
-from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.checked_inputs import checked_inputs
@@ -29,6 +28,8 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.measuring.setting import RoundedLayers
+    from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
     from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
@@ -269,63 +270,32 @@ class OnnxModel:
         return Variant(opened=self._opened, records=self._records, replaced=self._replaced)
 
     def fisher(
-        self,
-        batch: BatchLike,
-        readout: Readout,
-        *,
-        truth: np.ndarray | None = None,
-        draws: int = 2,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
-        progress: Progress = quiet,
+        self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        from lampq.adapters.onnx.gradients import fisher_traces
+        from lampq.adapters.onnx.gradients import rebuilt
 
-        traces = fisher_traces(
-            self,
-            batch,
-            readout,
-            draws=draws,
-            seed=seed,
-            truth=truth,
-            samples=samples,
-            progress=progress,
-        )
-        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
+        return rebuilt(self, batch).fisher(readout, draws, progress=progress)
 
     def gradient_rows(
         self,
         batch: BatchLike,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        labels: str = "principal",
-        draws: int = 3,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
-        from lampq.adapters.onnx.gradients import gradient_rows
+        from lampq.adapters.onnx.gradients import rebuilt
 
-        return gradient_rows(
-            self,
-            batch,
-            candidates,
-            readout,
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=samples,
-            progress=progress,
-        )
+        return rebuilt(self, batch).rows(candidates, readout, draws, progress=progress)
 
     def relevance(self, batch: BatchLike, *, progress: Progress = quiet) -> dict[str, float]:
         """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
-        from lampq.adapters.onnx.gradients import relevance
+        from lampq.adapters.onnx.gradients import rebuilt
 
-        return relevance(self, batch, progress)
+        return rebuilt(self, batch).relevance(progress=progress)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by a plan as ONNX, then run and verify what was written.

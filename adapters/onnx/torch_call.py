@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 
 TYPES = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,

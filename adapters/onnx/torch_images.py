@@ -7,8 +7,8 @@ import math
 import torch
 from torch.nn import functional
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.onnx.torch_call import Call, Function
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 
 def _resize(call: Call) -> torch.Tensor:

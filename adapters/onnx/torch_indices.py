@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.onnx.torch_call import Call, Function
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 
 def _from_front(index: torch.Tensor, length: int) -> torch.Tensor:

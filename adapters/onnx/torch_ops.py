@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.onnx import torch_images, torch_indices, torch_recurrent
 from lampq.adapters.onnx.torch_call import TYPES, Call, Function
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Function:

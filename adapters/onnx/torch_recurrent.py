@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.onnx.torch_call import Call, Function
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 State = tuple[torch.Tensor, ...]
 Step = Callable[[torch.Tensor, State], State]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,125 +17,26 @@ from lampq.adapters.tflite.outputs import Output
 from lampq.adapters.tflite.variant import Variant
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import NoGradientsError
-from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
     import torch
 
+    from lampq.adapters.autograd.rebuilt import Rebuilt
     from lampq.adapters.tflite.torch_call import Call
-    from lampq.core.readouts.readout import Readout
-    from lampq.core.values.activation_grid import ActivationRule
 
 
-def fisher_traces(
-    variant: Variant,
-    batch: BatchLike,
-    readout: Readout,
-    *,
-    labels: str = "auto",
-    draws: int = 1,
-    seed: int = 0,
-    truth: np.ndarray | None = None,
-    samples: np.ndarray | None = None,
-    progress: Progress = quiet,
-) -> dict[str, float]:
-    """Trace of the Fisher information of every layer's weights, nats, averaged over samples.
-
-    Args:
-        variant: The float model.
-        batch: Inputs by name, samples first.
-        readout: What its outputs mean.
-        labels: How labels are drawn, see `lampq.core.readouts.directions`.
-        draws: Backward passes per sample where they are drawn.
-        seed: Seeds the draws.
-        truth: Labels of the data, for labels `data`.
-        samples: Number of each sample in the whole data set; None counts from 0.
-        progress: Told after every batch.
+def rebuilt(variant: Variant, batch: BatchLike) -> Rebuilt:
+    """The model in PyTorch, which agrees with the runtime on the first of the batches that it takes.
 
     Raises:
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit, or gradients are not finite.
-    """
-    graph, pieces, count = _agreeing(variant, batch)
-    from lampq.adapters.torch.leaf_traces import leaf_traces
-
-    traces = leaf_traces(
-        graph,
-        graph.weights,
-        pieces,
-        readout,
-        np.arange(count) if samples is None else samples,
-        labels=labels,
-        draws=draws,
-        seed=seed,
-        truth=truth,
-        progress=progress,
-    )
-    # Weights that no judged output depends on have no part in them.
-    return {**dict.fromkeys(variant.opened.weights, 0.0), **traces}
-
-
-def gradient_rows(
-    variant: Variant,
-    batch: BatchLike,
-    candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
-    readout: Readout,
-    *,
-    labels: str = "principal",
-    draws: int = 3,
-    seed: int = 0,
-    samples: np.ndarray | None = None,
-    progress: Progress = quiet,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`.
-
-    Raises:
-        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit.
-    """
-    graph, pieces, count = _agreeing(variant, batch)
-    from lampq.adapters.torch.leaf_rows import leaf_rows
-
-    return leaf_rows(
-        graph,
-        graph.weights,
-        pieces,
-        candidates,
-        readout,
-        np.arange(count) if samples is None else samples,
-        labels=labels,
-        draws=draws,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def relevance(variant: Variant, batch: BatchLike, progress: Progress = quiet) -> dict[str, float]:
-    """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`.
-
-    Raises:
-        NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit, or relevance has no rule for an operator.
-    """
-    graph, pieces, count = _agreeing(variant, batch)
-    from lampq.adapters.torch.relevance import graph_relevance
-
-    return graph_relevance(
-        graph, graph.weights, pieces, [head for _, head in variant.judgement.judged], count, progress
-    )
-
-
-def _agreeing(variant: Variant, batch: BatchLike) -> tuple[TorchGraph, list[Batch], int]:
-    """The graph in PyTorch, which agrees with the runtime on the first of the batches it takes; these; the samples.
-
-    Raises:
-        NoGradientsError: There is none; says why.
         AdapterError: The batch does not fit.
     """
     reason = obstacle(variant)
     if reason:
         raise NoGradientsError(reason)
-    from lampq.adapters.torch.leaf_traces import disagreement
+    from lampq.adapters.autograd.graph import disagreement
+    from lampq.adapters.autograd.rebuilt import Rebuilt
 
     graph = TorchGraph(variant)
     checked = variant.opened.batches.checked(batch)
@@ -143,7 +44,8 @@ def _agreeing(variant: Variant, batch: BatchLike) -> tuple[TorchGraph, list[Batc
     reason = disagreement(graph, pieces[0], variant.run(pieces[0]))
     if reason:
         raise NoGradientsError(reason)
-    return graph, pieces, checked.samples
+    names, heads = tuple(variant.opened.weights), tuple(head for _, head in variant.judgement.judged)
+    return Rebuilt(graph=graph, chunks=pieces, samples=checked.samples, layers=names, heads=heads)
 
 
 def _pieces(batch: Batch, size: int) -> list[Batch]:
@@ -204,18 +106,18 @@ class TorchGraph:
                 self._values.update(dict.fromkeys(readings, leaf))
         self._calls = self._prepared()
 
-    def __call__(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The judged outputs of at most a native batch by name, canonical, samples first.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
         """
-        from lampq.adapters.torch.canonical import canonical
+        from lampq.adapters.autograd.canonical import canonical
 
-        interface, count = self._variant.opened.interface, len(next(iter(batch.values())))
+        interface, count = self._variant.opened.interface, len(next(iter(inputs.values())))
         values = dict(self._values)
         for port in interface.inputs:
-            samples = batch[port.spec.name]
+            samples = inputs[port.spec.name]
             missing = interface.native_batch - count
             filled = samples if missing <= 0 else samples[[*range(count), *([count - 1] * missing)]]
             values[port.tensor] = filled[0] if port.whole else filled

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lampq.adapters.tflite import containers
-from lampq.adapters.tflite.gradients import fisher_traces, gradient_rows, relevance
+from lampq.adapters.tflite.gradients import rebuilt
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.heads import chosen
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Survey, Weight
 from lampq.adapters.tflite.write import rest_bytes, write
 from lampq.core.measuring.encoding import coded_for, encoder
-from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.errors import AdapterError
@@ -27,8 +27,9 @@ from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.core.measuring.setting import RoundedLayers
+    from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
-    from lampq.core.values.activation_grid import ActivationRule
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import HeadChoice
     from lampq.core.values.plan import Plan
@@ -245,57 +246,26 @@ class TfliteModel:
         return self._variant.taps(batch)
 
     def fisher(
-        self,
-        batch: BatchLike,
-        readout: Readout,
-        *,
-        truth: np.ndarray | None = None,
-        draws: int = 2,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
-        progress: Progress = quiet,
+        self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        traces = fisher_traces(
-            self._variant,
-            batch,
-            readout,
-            draws=draws,
-            seed=seed,
-            truth=truth,
-            samples=samples,
-            progress=progress,
-        )
-        return Traces(kind=TRUE if truth is None else EMPIRICAL, weight=traces)
+        return rebuilt(self._variant, batch).fisher(readout, draws, progress=progress)
 
     def gradient_rows(
         self,
         batch: BatchLike,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        labels: str = "principal",
-        draws: int = 3,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
-        return gradient_rows(
-            self._variant,
-            batch,
-            candidates,
-            readout,
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=samples,
-            progress=progress,
-        )
+        return rebuilt(self._variant, batch).rows(candidates, readout, draws, progress=progress)
 
     def relevance(self, batch: BatchLike, *, progress: Progress = quiet) -> dict[str, float]:
         """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
-        return relevance(self._variant, batch, progress)
+        return rebuilt(self._variant, batch).relevance(progress=progress)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> None:
         """Write the model quantized by a plan, run the file, compare it with the fake-quant reference.

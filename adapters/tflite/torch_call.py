@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.tflite.flatbuffer import Record
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 Tensors = Sequence[torch.Tensor | None]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.tflite import torch_spatial as spatial
 from lampq.adapters.tflite.torch_call import Call, Function, activated
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 
 def _elementwise(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Function:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from lampq.adapters.autograd.graph import UnsupportedOperatorError
 from lampq.adapters.tflite.torch_call import Call, activated
-from lampq.adapters.torch.leaf_traces import UnsupportedOperatorError
 
 
 def convolution(call: Call) -> torch.Tensor:

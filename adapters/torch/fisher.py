@@ -6,7 +6,7 @@ gradients of their own: what a plain backward pass spends on them pays for the p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -16,6 +16,7 @@ import torch
 from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.variant import Varied
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, RecordError
@@ -71,12 +72,8 @@ def fisher_sums(
     model: Varied,
     batch: Batch,
     readout: Readout,
+    draws: Draws,
     *,
-    labels: str = "auto",
-    draws: int = 1,
-    seed: int = 0,
-    truth: np.ndarray | None = None,
-    samples: Sequence[int] | None = None,
     activations: bool = True,
     diagonal: Collection[str] = (),
     batch_size: int = 16,
@@ -91,12 +88,7 @@ def fisher_sums(
         model: The model.
         batch: Inputs, samples first.
         readout: What the outputs mean.
-        labels: `auto`, `exact`, `probe`, `sampled` or `data`.
-        draws: Backward passes per batch, where labels are drawn.
-        seed: Seeds the draws.
-        truth: Labels of the data, for `data`.
-        samples: Number of each sample in the whole data set, where the batch is a shard of it; draws depend
-            on it.
+        draws: Directions to take gradients along.
         activations: Whether to measure the inputs of layers as well.
         diagonal: Layers to keep the whole diagonal of.
         batch_size: Samples per pass.
@@ -110,20 +102,10 @@ def fisher_sums(
         raise AdapterError(
             f"no layer {sorted(unknown)[0]} to take the diagonal of; `lampq inspect` lists them"
         )
-    numbers = np.arange(batch.samples) if samples is None else np.asarray(samples)
-    if numbers.shape != (batch.samples,):
-        raise AdapterError(f"{len(numbers)} sample numbers for {batch.samples} samples")
+    draws = draws.of(batch.samples)
     parts, done = [], 0
     for part in passes(model, batch, batch_size=batch_size, activations=activations):
-        place = slice(done, done + part.count)
-        vectors = readout.directions(
-            part.reference(readout),
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=numbers[place],
-            truth=None if truth is None else np.asarray(truth)[place],
-        )
+        vectors = readout.directions(part.reference(readout), draws.part(slice(done, done + part.count)))
         collector = _Collector(model, frozenset(diagonal), activations)
         part.backward(vectors, collector.add_weight, collector.add_activation)
         parts.append(collector.sums(part.count, part.scale))

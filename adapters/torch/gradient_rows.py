@@ -17,26 +17,21 @@ from lampq.adapters.torch.gradients import Rows, sample_gradients
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.rounding import rounded
 from lampq.adapters.torch.variant import Varied
+from lampq.core.measuring.setting import RoundedLayers
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
-Candidates = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
-"""Layer -> its weights, dequantized, at W widths, and the rules of its input at A widths; None leaves it float."""
-
 
 def gradient_rows(
     model: Varied,
     batch: Batch,
-    candidates: Candidates,
+    candidates: RoundedLayers,
     readout: Readout,
+    draws: Draws,
     *,
-    labels: str = "auto",
-    draws: int = 4,
-    seed: int = 0,
-    samples: Sequence[int] | np.ndarray | None = None,
-    truth: np.ndarray | None = None,
     batch_size: int = 16,
     progress: Progress = quiet,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -47,11 +42,7 @@ def gradient_rows(
         batch: Inputs, samples first.
         candidates: What to round to.
         readout: What the outputs mean.
-        labels: Which directions, see `Readout.directions`, as the next four.
-        draws: Backward passes per batch where directions are drawn.
-        seed: Seeds the draws.
-        samples: Number of each sample in the whole data set, where the batch is a shard of it.
-        truth: Labels of the data.
+        draws: Directions to take gradients along.
         batch_size: Samples per pass.
         progress: Told after every batch.
 
@@ -61,19 +52,11 @@ def gradient_rows(
     Raises:
         AdapterError: A weight lies in a way that has no per-sample gradients here.
     """
-    numbers = np.arange(batch.samples) if samples is None else np.asarray(samples)
+    draws = draws.of(batch.samples)
     moves = {name: _Moves.of(model, name, *candidates[name]) for name in candidates}
     done = 0
     for part in passes(model, batch, batch_size=batch_size, activations=False):
-        place = slice(done, done + part.count)
-        vectors = readout.directions(
-            part.reference(readout),
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=numbers[place],
-            truth=None if truth is None else np.asarray(truth)[place],
-        )
+        vectors = readout.directions(part.reference(readout), draws.part(slice(done, done + part.count)))
         yield _rows_of(part, vectors, moves)
         done += part.count
         progress("gradients", done, batch.samples)

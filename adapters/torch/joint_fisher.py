@@ -7,12 +7,12 @@ second order. The cross term of the two errors is in dY.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from lampq.adapters.torch.gradient_rows import Candidates, gradient_rows
+from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.adapters.torch.variant import Varied
+from lampq.core.measuring.setting import RoundedLayers
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
@@ -21,13 +21,10 @@ from lampq.core.values.progress import Progress, quiet
 def joint_fisher(
     model: Varied,
     batch: Batch,
-    candidates: Candidates,
+    candidates: RoundedLayers,
     readout: Readout,
+    draws: Draws,
     *,
-    truth: np.ndarray | None = None,
-    draws: int = 2,
-    seed: int = 0,
-    samples: Sequence[int] | None = None,
     batch_size: int = 16,
     progress: Progress = quiet,
 ) -> dict[str, np.ndarray]:
@@ -38,10 +35,7 @@ def joint_fisher(
         batch: Inputs, samples first.
         candidates: What to round to.
         readout: What the outputs mean.
-        truth: Labels of the data; None draws them from the predictions (`lampq.core.readouts`).
-        draws: Backward passes per batch where labels are drawn.
-        seed: Seeds the draws.
-        samples: Number of each sample in the whole data set, where the batch is a shard of it.
+        draws: Directions to take gradients along.
         batch_size: Samples per pass.
         progress: Told after every batch.
 
@@ -51,19 +45,7 @@ def joint_fisher(
     Raises:
         AdapterError: A weight lies in a way that has no per-sample gradients here.
     """
-    parts = gradient_rows(
-        model,
-        batch,
-        candidates,
-        readout,
-        labels="auto",
-        draws=draws,
-        seed=seed,
-        samples=samples,
-        truth=truth,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    parts = gradient_rows(model, batch, candidates, readout, draws, batch_size=batch_size, progress=progress)
     totals = {name: np.zeros((len(weights), len(rules))) for name, (weights, rules) in candidates.items()}
     for part in parts:
         for name, rows in part.items():

@@ -25,10 +25,11 @@ from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
-from lampq.core.measuring.setting import Setting
-from lampq.core.measuring.traces import EMPIRICAL, TRUE, Traces
+from lampq.core.measuring.setting import RoundedLayers, Setting
+from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
@@ -372,79 +373,35 @@ class TorchModel:
         return packed.payload_bytes(layer.size, scales, bits, container)
 
     def fisher(
-        self,
-        batch: Batch,
-        readout: Readout,
-        *,
-        truth: np.ndarray | None = None,
-        draws: int = 2,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
-        progress: Progress = quiet,
+        self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet
     ) -> Traces:
         """Fisher traces from gradients; see `lampq.core.measuring.traces.Differentiable`."""
-        sums = fisher_sums(
-            self,
-            batch,
-            readout,
-            draws=draws,
-            seed=seed,
-            truth=truth,
-            samples=None if samples is None else samples.tolist(),
-            progress=progress,
-        )
-        kind = TRUE if truth is None else EMPIRICAL
-        return Traces(kind=kind, weight=sums.traces(), activation=sums.activation_traces())
+        sums = fisher_sums(self, self._batch(batch), readout, draws, progress=progress)
+        return Traces(kind=draws.kind, weight=sums.traces(), activation=sums.activation_traces())
 
     def joint_fisher(
         self,
-        batch: Batch,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        batch: BatchLike,
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        truth: np.ndarray | None = None,
-        draws: int = 2,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> dict[str, np.ndarray]:
         """Second-order damage of weights and inputs rounded together; see `lampq.adapters.torch.joint_fisher`."""
-        return joint_fisher(
-            self,
-            batch,
-            candidates,
-            readout,
-            truth=truth,
-            draws=draws,
-            seed=seed,
-            samples=None if samples is None else samples.tolist(),
-            progress=progress,
-        )
+        return joint_fisher(self, self._batch(batch), candidates, readout, draws, progress=progress)
 
     def gradient_rows(
         self,
-        batch: Batch,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        batch: BatchLike,
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        labels: str = "principal",
-        draws: int = 3,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
         progress: Progress = quiet,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Changes of the outputs to first order; see `lampq.core.measuring.gradient_rows.GradientRows`."""
-        return gradient_rows(
-            self,
-            batch,
-            candidates,
-            readout,
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=samples,
-            progress=progress,
-        )
+        return gradient_rows(self, self._batch(batch), candidates, readout, draws, progress=progress)
 
     def relevance(self, batch: Batch, *, progress: Progress = quiet) -> dict[str, float]:
         """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lampq.adapters.torch.leaf_traces import Graph, tensors_of
+from lampq.adapters.autograd.graph import Graph, tensors_of
 from lampq.adapters.torch.recorder import record
 from lampq.adapters.torch.relevance_rules import send_back
 from lampq.adapters.torch.survey import survey
@@ -105,7 +105,6 @@ def module_relevance(model: Varied, batch: Batch, progress: Progress = quiet) ->
 
 def graph_relevance(
     graph: Graph,
-    leaves: Mapping[str, torch.Tensor],
     chunks: Iterable[Batch],
     heads: Iterable[Head],
     samples: int,
@@ -115,7 +114,6 @@ def graph_relevance(
 
     Args:
         graph: The model.
-        leaves: Its weights by name.
         chunks: The samples in the batches that the graph takes; the last may be filled up at its end.
         heads: The judged outputs.
         samples: How many there are.
@@ -124,7 +122,7 @@ def graph_relevance(
     Raises:
         AdapterError: There is no rule for an operator, or the graph decides by the values it computes.
     """
-    judged = {head.name: head for head in heads}
+    leaves, judged = graph.weights, {head.name: head for head in heads}
     totals, done = dict.fromkeys(leaves, 0.0), 0
     for chunk in chunks:
         inputs = tensors_of(chunk)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from lampq.adapters.torch.canonical import canonical
+from lampq.adapters.autograd.canonical import canonical
 from lampq.adapters.torch.chunks import Chunk
 from lampq.adapters.torch.gradients import Rows
 from lampq.adapters.torch.layout import Layout

@@ -7,14 +7,15 @@ gradients leave out, or gradients that are wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lampq.core.measuring.candidates import Candidates
-from lampq.core.measuring.gradient_rows import Directions, Loader, rows_by_runs, rows_of
+from lampq.core.measuring.gradient_rows import Loader, rows_by_runs, rows_of
 from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.layer import Layer
 from lampq.core.values.messages import listed
 from lampq.core.values.progress import Progress, quiet
@@ -78,7 +79,7 @@ class Check:
 def check_gradients(
     candidates: Candidates,
     reference: Reference,
-    directions: Directions,
+    draws: Draws,
     *,
     progress: Progress = quiet,
 ) -> Check:
@@ -87,7 +88,7 @@ def check_gradients(
     Args:
         candidates: What will be measured.
         reference: What the float model makes of the whole data set: shards make the same check.
-        directions: To take gradients in.
+        draws: Directions to take gradients in.
         progress: Told how far it is.
 
     Raises:
@@ -97,27 +98,28 @@ def check_gradients(
     numbers = np.unique(np.linspace(0, samples - 1, min(samples, _SAMPLES)).astype(np.int64))
     part = reference.take(numbers)
     some = _spread(candidates.layers)
-    check = _compare(candidates, part, directions, numbers, some, progress)
+    draws = replace(draws, samples=numbers)
+    check = _compare(candidates, part, draws, some, progress)
     if not check.failing or len(some) == len(candidates.layers):
         return check
-    return _compare(candidates, part, directions, numbers, range(len(candidates.layers)), progress)
+    return _compare(candidates, part, draws, range(len(candidates.layers)), progress)
 
 
 def _compare(
     candidates: Candidates,
     reference: Reference,
-    directions: Directions,
-    numbers: np.ndarray,
+    draws: Draws,
     layers: Iterable[int],
     progress: Progress,
 ) -> Check:
     columns = {index: _ends(candidates.columns(index)) for index in layers}
     step = _as_check(progress)
-    rows = rows_of(candidates, reference, directions, numbers, Loader(candidates, columns), step)
-    runs = rows_by_runs(candidates, reference, directions.vectors(reference, numbers), columns, step)
+    rows = rows_of(candidates, reference, draws, Loader(candidates, columns), step)
+    vectors = list(reference.readout.directions(reference.outputs, draws))
+    runs = rows_by_runs(candidates, reference, vectors, columns, step)
     ratios = {cell: _ratio(rows[:, :, cell[0], cell[1]], values) for cell, values in runs.items()}
     return Check(
-        samples=len(numbers),
+        samples=reference.inputs.samples,
         narrowest={index: ratios[index, some[0]] for index, some in columns.items()},
         middle={index: ratios[index, some[-1]] for index, some in columns.items()},
     )

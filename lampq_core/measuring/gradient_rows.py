@@ -8,7 +8,6 @@ direction, are the factor A of the interactions Q = A^T A / 2 (`interaction`); n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,8 +16,9 @@ from lampq.core.measuring.candidates import Candidates, Roundings
 from lampq.core.measuring.gram_sums import GramSums
 from lampq.core.measuring.measure import Damage
 from lampq.core.measuring.reference import Reference
+from lampq.core.measuring.setting import RoundedLayers
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.activation_grid import ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.progress import Progress, quiet
@@ -39,14 +39,11 @@ class GradientRows(Protocol):
     def gradient_rows(
         self,
         batch: Batch,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        labels: str,
-        draws: int,
-        seed: int,
-        samples: np.ndarray,
-        progress: Progress,
+        progress: Progress = quiet,
     ) -> Iterator[Mapping[str, np.ndarray]]:
         """First-order changes of v^T z when one layer is rounded, a few samples at a time.
 
@@ -54,10 +51,7 @@ class GradientRows(Protocol):
             batch: Inputs, samples first.
             candidates: Layer -> its weights at W widths and the rules of its input at A widths.
             readout: What the outputs mean.
-            labels: Which directions v, as the next three: see `Readout.directions`.
-            draws: Of them per sample.
-            seed: Seeds them.
-            samples: Number of each sample in the whole data set, shape (S,).
+            draws: Which directions v.
             progress: Told how far it is.
 
         Yields:
@@ -68,42 +62,18 @@ class GradientRows(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directions:
-    """Which directions gradients are taken in.
-
-    Attributes:
-        draws: Per sample.
-        seed: Seeds them.
-        labels: See `Readout.directions`.
-    """
-
-    draws: int
-    seed: int = 0
-    labels: str = "principal"
-
-    @classmethod
-    def of(cls, reference: Reference, seed: int) -> Directions:
-        """As many as a data set needs; shards take those of the whole."""
-        if reference.readout.is_lone_classes(reference.outputs):
-            return cls(draws=_PRINCIPAL, seed=seed)
-        return cls(draws=min(max(-(-_ROWS // reference.inputs.samples), _FEWEST), _MOST), seed=seed)
-
-    def vectors(self, reference: Reference, numbers: np.ndarray) -> list[Batch]:
-        """All directions of the samples; `numbers` are theirs in the whole data set."""
-        return list(
-            reference.readout.directions(
-                reference.outputs, labels=self.labels, draws=self.draws, seed=self.seed, samples=numbers
-            )
-        )
+def directions_for(reference: Reference, seed: int) -> Draws:
+    """Directions to take gradients in, as many as a data set needs; shards take those of the whole."""
+    count = min(max(-(-_ROWS // reference.inputs.samples), _FEWEST), _MOST)
+    lone = reference.readout.is_lone_classes(reference.outputs)
+    return Draws(labels="principal", count=_PRINCIPAL if lone else count, seed=seed)
 
 
 def measure_gradients(
     candidates: Candidates,
     reference: Reference,
-    directions: Directions,
+    draws: Draws,
     *,
-    numbers: np.ndarray | None = None,
     run: Sequence[int] = (),
     progress: Progress = quiet,
 ) -> Damage:
@@ -112,8 +82,7 @@ def measure_gradients(
     Args:
         candidates: What to measure; the model has `gradient_rows`.
         reference: What the float model makes of S samples.
-        directions: To take gradients in.
-        numbers: Number of each sample in the whole data set, shape (S,); None counts from 0.
+        draws: Directions to take gradients in.
         run: Layers (by index) whose gradients are not trusted: they are quantized and run instead, and what the
             outputs did is projected on the same directions, so that it fits the rows of the others.
         progress: Told how far it is.
@@ -122,30 +91,30 @@ def measure_gradients(
         NoGradientsError: The model has none; says why.
         AdapterError: Gradients are not finite; names the layer.
     """
-    numbers = np.arange(reference.inputs.samples) if numbers is None else numbers
+    draws = draws.of(reference.inputs.samples)
     layers, options = candidates.table
     sums, loader = GramSums(layers * options), Loader(candidates, candidates.every())
     instead = {index: candidates.columns(index) for index in run}
-    places = _slices(reference, layers * options, directions.draws)
+    places = _slices(reference, layers * options, draws.count)
     for done, place in enumerate(places):
-        part = reference.take(place)
+        part, own = reference.take(place), draws.part(place)
 
         def step(what: str, now: int, total: int, done: int = done) -> None:
             progress(what, done * total + now, len(places) * total)
 
-        rows = rows_of(candidates, part, directions, numbers[place], loader, step)
+        rows = rows_of(candidates, part, own, loader, step)
         if instead:
-            vectors = directions.vectors(part, numbers[place])
+            vectors = list(part.readout.directions(part.outputs, own))
             for (layer, column), moved in rows_by_runs(candidates, part, vectors, instead, progress).items():
                 rows[:, :, layer, column] = moved
         sums.add(rows.reshape(*rows.shape[:2], -1))
-    own = np.where(candidates.available, sums.own.reshape(candidates.table), 0.0)
+    kl = np.where(candidates.available, sums.own.reshape(candidates.table), 0.0)
     gram, square = sums.gram, sums.square
     shape = (*candidates.table, *candidates.table)
     return Damage(
         weight_error=loader.error,
         steps=loader.steps,
-        kl=own,
+        kl=kl,
         gram=None if gram is None else gram.reshape(shape),
         gram_square=None if square is None else square.reshape(shape),
     )
@@ -189,8 +158,7 @@ class Loader:
 def rows_of(
     candidates: Candidates,
     reference: Reference,
-    directions: Directions,
-    numbers: np.ndarray,
+    draws: Draws,
     loader: Loader,
     progress: Progress = quiet,
 ) -> np.ndarray:
@@ -211,10 +179,7 @@ def rows_of(
             reference.inputs,
             {names[index]: (one.weights, one.rules) for index, one in group.items()},
             reference.readout,
-            labels=directions.labels,
-            draws=directions.draws,
-            seed=directions.seed,
-            samples=numbers,
+            draws,
             progress=progress,
         )
         done = 0

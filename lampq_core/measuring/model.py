@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
+from lampq.core.values.progress import Progress, quiet
+
 if TYPE_CHECKING:
     from typing import Self
 
+    from lampq.core.measuring.setting import RoundedLayers
     from lampq.core.quantizing.activation_range import Histogram
     from lampq.core.quantizing.coding import Coding
+    from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
-    from lampq.core.values.activation_grid import ActivationRule
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import Head, HeadChoice
     from lampq.core.values.input_spec import InputSpec
@@ -179,14 +182,11 @@ class RoundingModel(Model, Protocol):
     def joint_fisher(
         self,
         batch: BatchLike,
-        candidates: Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]],
+        candidates: RoundedLayers,
         readout: Readout,
+        draws: Draws,
         *,
-        truth: np.ndarray | None,
-        draws: int,
-        seed: int,
-        samples: np.ndarray | None,
-        progress: Callable[[str, int, int], None],
+        progress: Progress = quiet,
     ) -> dict[str, np.ndarray]:
         """E_n[(sum g dY)^2] / 2 of every pair of weights and rule of a layer's input, nats, shape (W, A).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ class Setting:
 
     weight: np.ndarray | None = None
     activation: ActivationRule | None = None
+
+
+RoundedLayers = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
+"""Layer -> its weights, dequantized, at W widths, and the rules of its input at A widths; None leaves it float."""
 
 
 def rounded_weight(model: Model, layer: Layer, bits: int) -> np.ndarray:

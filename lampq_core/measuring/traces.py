@@ -11,8 +11,9 @@ import numpy as np
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.batch import Batch
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL, FORWARD, KINDS, TRUE
 from lampq.core.values.progress import Progress, quiet
@@ -40,26 +41,14 @@ class Differentiable(Protocol):
     """What a model has beside the protocol `Model` where gradients of its logits can be taken."""
 
     def fisher(
-        self,
-        batch: Batch,
-        readout: Readout,
-        *,
-        truth: np.ndarray | None,
-        draws: int,
-        seed: int,
-        samples: np.ndarray,
-        progress: Progress,
+        self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet
     ) -> Traces:
         """Traces from gradients.
 
         Args:
             batch: Inputs, samples first.
             readout: What the outputs mean.
-            truth: Labels of the data, shape (S,), or None: labels are drawn from the predictions.
-            draws: Backward passes per sample where labels are drawn.
-            seed: Seeds the draws.
-            samples: Number of each sample in the whole data set, shape (S,): a sample draws the same in
-                whatever shard it is.
+            draws: Directions to take gradients along.
             progress: Told how far it is.
 
         Raises:
@@ -109,19 +98,13 @@ def measure_traces(
         reference.readout.check_labels(reference.outputs)
     note = ""
     if kind != FORWARD:
-        numbers = np.arange(reference.inputs.samples) if samples is None else samples
+        directions = Draws(
+            count=draws, seed=seed, samples=samples, truth=truth if kind == EMPIRICAL else None
+        )
         try:
             if not isinstance(model, Differentiable):
                 raise NoGradientsError(f"{model.format} models have none here")
-            return model.fisher(
-                reference.inputs,
-                reference.readout,
-                truth=truth if kind == EMPIRICAL else None,
-                draws=draws,
-                seed=seed,
-                samples=numbers,
-                progress=progress,
-            )
+            return model.fisher(reference.inputs, reference.readout, directions, progress=progress)
         except NoGradientsError as err:
             if kind == EMPIRICAL:
                 raise NoGradientsError(

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.parts import mask_of
 from lampq.core.readouts.principal import principal
 from lampq.core.readouts.role import Role
@@ -31,19 +32,9 @@ from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import CLASSES, Head
 
-LABELS = ("auto", "exact", "principal", "probe", "sampled", "data")
-
 
 def directions(
-    heads: Sequence[Head],
-    roles: Sequence[Role],
-    reference: Batch,
-    *,
-    labels: str,
-    draws: int,
-    seed: int,
-    samples: np.ndarray,
-    truth: np.ndarray | None = None,
+    heads: Sequence[Head], roles: Sequence[Role], reference: Batch, draws: Draws
 ) -> Iterator[Batch]:
     """Vectors v per head, float64, scaled so that the sum of ||J^T v||^2 over them estimates tr(F) per sample.
 
@@ -51,29 +42,22 @@ def directions(
         heads: Judged heads.
         roles: Their roles.
         reference: Float outputs with masks.
-        labels: One of `LABELS`; `auto` is data where there is a truth, exact where that takes no more passes than
-            `draws`, else probes.
-        draws: Random vectors per sample.
-        seed: Seeds them.
-        samples: Number of each sample in the whole data set, shape (S,): a sample draws the same vectors in
-            whatever batch, shard or process it is.
-        truth: Labels of the data, shape (S,).
+        draws: Which, and how many.
 
     Raises:
-        AdapterError: The labels are unknown, missing, no classes of the model, or of no use for its outputs.
+        AdapterError: Labels are missing, no classes of the model, or of no use for its outputs; or there are numbers
+            of more or fewer samples.
     """
-    if labels not in LABELS:
-        raise AdapterError(f"labels {labels!r} is none of {', '.join(LABELS)}")
-    if len(samples) != reference.samples:
-        raise AdapterError(f"{len(samples)} sample numbers for {reference.samples} samples")
-    if labels == "auto" and truth is not None:
+    draws = draws.of(reference.samples)
+    labels, count = draws.labels, draws.count
+    if labels == "auto" and draws.truth is not None:
         labels = "data"
     if labels == "auto":
-        labels = "exact" if lone_classes(heads, reference, most=draws + 1) else "probe"
+        labels = "exact" if lone_classes(heads, reference, most=count + 1) else "probe"
     if labels == "principal":
-        labels = _affordable(heads, reference, draws)
+        labels = _affordable(heads, reference, count)
     if labels == "probe":
-        return _probes(heads, roles, reference, draws, _generators(seed, samples))
+        return _probes(heads, roles, reference, count, _generators(draws))
     if not lone_classes(heads, reference):
         raise AdapterError(
             f"labels {labels!r} need a model whose one output is classes of the whole sample; take 'probe'"
@@ -84,21 +68,20 @@ def directions(
     if labels == "exact":
         vectors: Iterator[np.ndarray] = SquareRoot(log_p).columns()
     elif labels == "principal":
-        signs = _signs(_generators(seed, samples), log_p.shape[1:])
-        vectors = principal(log_p, draws - 1, signs)
+        vectors = principal(log_p, count - 1, _signs(_generators(draws), log_p.shape[1:]))
     elif labels == "sampled":
-        vectors = _sampled(np.exp(log_p), draws, _generators(seed, samples))
+        vectors = _sampled(np.exp(log_p), count, _generators(draws))
     else:
         p = np.exp(log_p)
-        vectors = iter([_one_hot(_checked(truth, p.shape), p) - p])
+        vectors = iter([_one_hot(_checked(draws.truth, p.shape), p) - p])
     return (_shaped(heads[0], reference, vector) for vector in vectors)
 
 
-def _affordable(heads: Sequence[Head], reference: Batch, draws: int) -> str:
-    """The labels of least scatter that `draws` passes can have."""
-    if draws < 2 or not lone_classes(heads, reference):
+def _affordable(heads: Sequence[Head], reference: Batch, count: int) -> str:
+    """The labels of least scatter that `count` passes can have."""
+    if count < 2 or not lone_classes(heads, reference):
         return "probe"
-    return "exact" if lone_classes(heads, reference, most=draws + 1) else "principal"
+    return "exact" if lone_classes(heads, reference, most=count + 1) else "principal"
 
 
 def lone_classes(heads: Sequence[Head], reference: Batch, *, most: int | None = None) -> bool:
@@ -115,10 +98,10 @@ def _probes(
     heads: Sequence[Head],
     roles: Sequence[Role],
     reference: Batch,
-    draws: int,
+    count: int,
     generators: list[np.random.Generator],
 ) -> Iterator[Batch]:
-    for _ in range(draws):
+    for _ in range(count):
         groups, start = [], 0
         for group, size in zip(reference.groups, reference.sizes, strict=True):
             own = generators[start : start + size]
@@ -127,17 +110,17 @@ def _probes(
                 output = group[head.name]
                 signs = _signs(own, role.signs_shape(output.shape)[1:])
                 probe = role.probe(output, mask_of(group, head), signs)
-                vectors[head.name] = probe * (head.weight / draws) ** 0.5
+                vectors[head.name] = probe * (head.weight / count) ** 0.5
             groups.append(vectors)
             start += size
         yield Batch(groups)
 
 
-def _sampled(p: np.ndarray, draws: int, generators: list[np.random.Generator]) -> Iterator[np.ndarray]:
+def _sampled(p: np.ndarray, count: int, generators: list[np.random.Generator]) -> Iterator[np.ndarray]:
     edges = np.cumsum(p, axis=-1)
-    for _ in range(draws):
+    for _ in range(count):
         drawn = (edges < _uniform(generators, ())[:, None]).sum(axis=-1)
-        yield (_one_hot(np.minimum(drawn, p.shape[1] - 1), p) - p) / draws**0.5
+        yield (_one_hot(np.minimum(drawn, p.shape[1] - 1), p) - p) / count**0.5
 
 
 def _shaped(head: Head, reference: Batch, vector: np.ndarray) -> Batch:
@@ -171,9 +154,9 @@ def _one_hot(chosen: np.ndarray, p: np.ndarray) -> np.ndarray:
     return (np.arange(p.shape[1]) == chosen[:, None]).astype(np.float64)
 
 
-def _generators(seed: int, samples: np.ndarray) -> list[np.random.Generator]:
+def _generators(draws: Draws) -> list[np.random.Generator]:
     """Random numbers that depend on the seed and each sample's own number."""
-    return [np.random.default_rng((seed, int(number))) for number in samples]
+    return [np.random.default_rng((draws.seed, int(number))) for number in np.asarray(draws.samples)]
 
 
 def _signs(generators: Sequence[np.random.Generator], shape: tuple[int, ...]) -> np.ndarray:

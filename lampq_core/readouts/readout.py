@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.readouts.directions import directions, lone_classes
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.fitting import fit_role, infinite_note, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
 from lampq.core.readouts.parts import check_samples, output_of, parts_of
@@ -137,30 +138,12 @@ class Readout:
 
         return change
 
-    def directions(
-        self,
-        reference: Batch,
-        *,
-        labels: str = "auto",
-        draws: int = 1,
-        seed: int = 0,
-        samples: np.ndarray | None = None,
-        truth: np.ndarray | None = None,
-    ) -> Iterator[Batch]:
+    def directions(self, reference: Batch, draws: Draws) -> Iterator[Batch]:
         """Vectors v of all heads, float64: the sum of ||J^T v||^2 over them estimates tr(F) of each sample.
 
         See `core.readouts.directions`.
         """
-        return directions(
-            self.heads,
-            self.roles,
-            reference,
-            labels=labels,
-            draws=draws,
-            seed=seed,
-            samples=np.arange(reference.samples) if samples is None else np.asarray(samples),
-            truth=truth,
-        )
+        return directions(self.heads, self.roles, reference, draws)
 
     def is_lone_classes(self, reference: Batch) -> bool:
         """Whether one class of the whole sample is all that is judged: then few directions hold all (`principal`)."""
