@@ -90,6 +90,8 @@ def _smooth(
     norm = share.sum(axis=1, keepdims=True)
     share /= norm
     value = float(least.sum() - temperature * np.log(norm).sum() - multipliers @ capacities)
-    mean = np.einsum("rlj,lj->rl", weights, share)
-    second = np.einsum("rlj,slj,lj->rs", weights, weights, share, optimize=True) - mean @ mean.T
+    weighted = weights * share
+    mean = weighted.sum(axis=2)
+    # As one product of matrices: these arrays are small, and planning an `einsum` takes longer than they do.
+    second = weighted.reshape(len(weights), -1) @ weights.reshape(len(weights), -1).T - mean @ mean.T
     return value, mean.sum(axis=1) - capacities, second / temperature

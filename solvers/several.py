@@ -13,18 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.values.solution import Stop
-from lampq.solvers import breadth, lagrange
+from lampq.solvers import breadth, halves, lagrange
 from lampq.solvers.knapsack import minimise
 from lampq.solvers.minimum import ROUNDING, Minimum
 from lampq.solvers.repair import fits, improve, repair
 
 # The first ceiling lies above the bound by this fraction of the gap (of the bound, where no choice is known).
 _FIRST, _RISE = 1 / 16, 4.0
+# Partial choices that a half may list, in turns: each takes a few milliseconds or less, the last a tenth of a second.
+_LISTS = (1 << 8, 1 << 11, 1 << 14, 1 << 17)
 # Further multipliers belong to capacities moved up and down by these fractions of a resource's total.
 _MOVES = (0.001, 0.005, 0.02, 0.1)
-# States made in all, and before further multipliers are worth their price.
+# States made in all.
 WORK = 1 << 24
-_EASY = 1 << 15
 # Options dearer than a whole choice by this much are dropped before they spoil the precision of the rest.
 _COARSE = 1e3
 
@@ -124,7 +125,7 @@ def _relax(cost: np.ndarray, weights: np.ndarray, limits: np.ndarray) -> _Relaxe
 
 
 def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) -> Minimum:
-    """Raise the ceiling until the optimum is found below it, or time or work run out."""
+    """Longer and longer lists that meet in the middle; then a ceiling that rises until the optimum lies below it."""
     cost, base = relaxed.cost, relaxed.base
     choice, best = relaxed.choice, relaxed.best
     layers = np.arange(len(cost))
@@ -135,22 +136,32 @@ def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) 
     slack = relaxed.limits - relaxed.weights[:, layers, base].sum(axis=1)
     reduced = relaxed.reduced.copy()
     reduced[layers, base] = np.inf
-    pencil = (relaxed.multipliers * relaxed.unit)[None]
-    dual = base_cost - float(pencil[0] @ slack)
-    rise = _FIRST * (best - bound if choice is not None else max(bound, _FIRST))
+    multipliers = relaxed.multipliers * relaxed.unit
+    dual = base_cost - float(multipliers @ slack)
+    pencil = None
+    lists = [most for most in _LISTS if most <= work]
+    rise = 0.0
     while True:
         rounding = ROUNDING * min(best, relaxed.worst)
-        ceiling = min(bound + rise, best - rounding)
+        ceiling = best - rounding if lists else min(bound + rise, best - rounding)
         if choice is None and ceiling > relaxed.worst:
             ceiling = np.inf
-        found = breadth.search(
-            breadth.stages(dearer, heavier, reduced, slack, ceiling - dual),
-            pencil,
-            ceiling=ceiling - base_cost,
-            rounding=rounding,
-            work=min(work, _EASY) if len(pencil) == 1 else work,
-            deadline=deadline,
-        )
+        stages = breadth.stages(dearer, heavier, reduced, slack, ceiling - dual)
+        if lists:
+            found = halves.search(
+                stages, multipliers, ceiling=ceiling - base_cost, most=lists.pop(0), deadline=deadline
+            )
+        else:
+            # Better bounds are worth their price by now.
+            pencil = _pencil(relaxed) * relaxed.unit if pencil is None else pencil
+            found = breadth.search(
+                stages,
+                pencil,
+                ceiling=ceiling - base_cost,
+                rounding=rounding,
+                work=work,
+                deadline=deadline,
+            )
         work -= found.work
         if found.cells is not None:
             choice = base.copy()
@@ -161,13 +172,10 @@ def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) 
             # The best below the ceiling is the optimum; if there is none, what lay at the ceiling is.
             if found.cells is not None or ceiling >= best - rounding:
                 return Minimum(choice=choice, bound=best, stop=Stop.FINISHED)
-        elif found.stop is Stop.TIME_LIMIT or work <= 0 or (choice is not None and len(pencil) > 1):
+        elif found.stop is Stop.TIME_LIMIT or work <= 0 or (choice is not None and pencil is not None):
             return Minimum(choice=choice, bound=bound, stop=found.stop)
-        elif len(pencil) == 1:
-            # Not as easy as hoped for: better bounds are worth their price, and the ceiling stays.
-            pencil = _pencil(relaxed) * relaxed.unit
-            continue
-        rise *= _RISE
+        if not lists:
+            rise = rise * _RISE or _FIRST * (best - bound if choice is not None else max(bound, _FIRST))
 
 
 def _pencil(relaxed: _Relaxed) -> np.ndarray:

@@ -148,6 +148,13 @@ def test_all_solvers_agree_on_two_budgets(seed):
         check(problem, solve(problem, solver=solver), best.objective)
 
 
+@pytest.mark.parametrize(("layers", "seed"), [(50, 3), (200, 0), (200, 4), (200, 6)])
+def test_two_budgets_on_random_sizes_are_proven_with_little_work(layers, seed):
+    problem = two_budgets(layers, seed)
+    answer = exact.solve(problem, work=1 << 15)
+    check(problem, answer, solve(problem, solver="scipy").objective)
+
+
 def test_a_hundred_thousand_layers_have_a_certificate():
     problem = random_sizes(100_000, 0).problem()
     answer = solve(problem)
