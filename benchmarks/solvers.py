@@ -159,9 +159,7 @@ def main() -> None:
             "The whole size/damage curve with the choices of every point:",
             report.table(("layers", "sizes", "ms", "points", "which"), curves),
             "A million layers, 7 widths:",
-            report.table(
-                ("sizes", "seconds", "gap", "status", "MB before", "MB peak"), millions
-            ),
+            report.table(("sizes", "seconds", "gap", "status", "MB before", "MB peak"), millions),
             f"Seeds {', '.join(map(str, SEEDS))}; at most {args.rounds} rounds of each, one thread. "
             "Times are CPU times: other work on the machine hardly shows.",
         ]

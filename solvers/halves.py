@@ -79,7 +79,7 @@ class _Half:
         self.weight = np.zeros((resources, 1), dtype=np.int64)
         self.cost, self.reduced = np.zeros(1), np.zeros(1)
         self._parents: list[np.ndarray] = []
-        self._taken: list[np.ndarray] = []
+        self._added: list[np.ndarray] = []
 
     def extend(self, stages: Stages, stage: int, gap: float, most: int) -> float:
         """Add the options of a stage, or none of them, and return the gap below which all choices are listed still."""
@@ -94,12 +94,12 @@ class _Half:
         self.weight = self.weight[:, state] + np.where(which > 0, stages.weight[:, option], 0)
         self.cost = self.cost[state] + np.where(which > 0, stages.cost[option], 0.0)
         self._parents.append(state.astype(np.int32))
-        self._taken.append(option.astype(np.int32))
+        self._added.append(option.astype(np.int32))
         return gap
 
     def options(self, state: int) -> np.ndarray:
         """The options of a choice."""
-        return options_taken(self._parents, self._taken, (len(self._parents), state, -1, -1))
+        return options_taken(self._parents, self._added, (len(self._parents), state, -1, -1))
 
 
 class _Meeting:
