@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from lampq.core.values.score import Score as Score
     from lampq.core.values.solution import Solution as Solution
     from lampq.core.values.tables import TableKind as TableKind
+    from lampq.metrics.boxes import Boxes as Boxes
+    from lampq.metrics.metric import Metric as Metric
     from lampq.solvers import solve as solve
     from lampq.verbs.apply import Applied as Applied
     from lampq.verbs.apply import apply as apply
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from lampq.verbs.quantize import quantize as quantize
     from lampq.verbs.report import report as report
     from lampq.verbs.sweep import sweep as sweep
+    from lampq.verbs.task import Task as Task
     from lampq.verbs.why import why as why
 
 

@@ -9,6 +9,7 @@ from lampq.core.values.plan import Neighbour, Plan
 from lampq.verbs.demo import DemoRow
 from lampq.verbs.evaluate import Evaluation
 from lampq.verbs.inspect import Listing
+from lampq.verbs.task import MetricValue
 
 
 def listing(found: Listing) -> None:
@@ -71,6 +72,7 @@ def evaluation(name: str, result: Evaluation) -> None:
         {
             "samples": result.samples,
             "top-1": None if result.top1 is None else f"{result.top1:.2%}",
+            **{value.name: _metric(value) for value in result.metrics},
             "damage to the reference (nats)": result.kl,
             "same decisions as the reference": None
             if result.agreement is None
@@ -84,6 +86,11 @@ def evaluation(name: str, result: Evaluation) -> None:
         columns = ("output", "role", "nats", "same decisions", "cosine", "relative error")
         rows = [(h.name, h.role, h.kl, h.agreement, h.cosine, h.relative_error) for h in result.heads]
         table("outputs", columns, rows)
+
+
+def _metric(value: MetricValue) -> str:
+    own = "" if value.float_value is None else f" (float model: {value.float_value:.5g})"
+    return f"{value.value:.5g}{own}"
 
 
 def demo(rows: Sequence[DemoRow]) -> None:

@@ -17,6 +17,7 @@ PACKAGES = {
     "solvers": "solvers",
     "adapters": "adapters",
     "conversions": "conversions",
+    "metrics": "metrics",
     "page": "page",
     "verbs": "verbs",
     "console": "console",
@@ -28,9 +29,10 @@ ALLOWED = {
     "solvers": {"core"},
     "adapters": {"core"},
     "conversions": {"core", "adapters"},
+    "metrics": {"core", "adapters"},
     "page": {"core"},
-    "verbs": {"core", "solvers", "adapters", "conversions", "page"},
-    "console": {"core", "solvers", "adapters", "conversions", "verbs"},
+    "verbs": {"core", "solvers", "adapters", "conversions", "metrics", "page"},
+    "console": {"core", "solvers", "adapters", "conversions", "metrics", "verbs"},
     # Laws are of the protocol, whatever adapter there is.
     "testing": {"core"},
 }
@@ -54,6 +56,8 @@ FOREIGN = {
     "matplotlib",
     "safetensors",
     "flatbuffers",
+    "pycocotools",
+    "pyarrow",
 }
 
 

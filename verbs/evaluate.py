@@ -14,12 +14,14 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, input_batch, judged, with_examples
 from lampq.core.readouts.comparison import HeadComparison, changed_share, compare_heads
 from lampq.core.values.batch import Batch, BatchLike, join
+from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import CLASSES
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.verbs.fake_quantize import fake_quantize
 from lampq.verbs.formats import judged_alike
+from lampq.verbs.task import Answers, MetricValue, measured, pieces_of, split_choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,7 @@ class Evaluation:
         size_bytes: Bytes of the model's files.
         ms_per_sample: Wall-clock milliseconds per sample, the first run left out.
         heads: The judged outputs one by one; empty without a reference.
+        metrics: The metrics that were asked for.
         notes: Remarks a reader should see.
     """
 
@@ -46,12 +49,14 @@ class Evaluation:
     size_bytes: int
     ms_per_sample: float
     heads: tuple[HeadComparison, ...] = ()
+    metrics: tuple[MetricValue, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**values, "heads": [head.to_json() for head in self.heads], "notes": list(self.notes)}
+        lists = {name: [value.to_json() for value in values[name]] for name in ("heads", "metrics")}
+        return {**values, **lists, "notes": list(self.notes)}
 
 
 def evaluate(
@@ -64,6 +69,7 @@ def evaluate(
     calibration: BatchLike | None = None,
     batch_size: int = 64,
     progress: Progress = quiet,
+    **choices: Any,
 ) -> Evaluation:
     """Run a model over data.
 
@@ -77,13 +83,16 @@ def evaluate(
         calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
         batch_size: Samples per run.
         progress: Told after every batch.
+        **choices: `task`, or its fields by name: `metrics=["map"]`, `truth`, `decoder` (see `lampq.verbs.task.Task`).
 
     Raises:
         AdapterError: Labels name more classes than the model has, the two models disagree in their classes, or no
             output is judged.
-        RecordError: Logits are not finite.
+        RecordError: Logits are not finite, or a metric cannot be measured.
         PlanError: The plan is for another model.
     """
+    task, rest = split_choices({"labels": labels, **choices})
+    refuse_unknown(rest, (), "an evaluation")
     model = with_examples(model, inputs)
     reference = None if reference is None else with_examples(reference, inputs)
     if plan is not None:
@@ -93,6 +102,7 @@ def evaluate(
         # What a file is read for may differ from the float model's where quantizing has changed its operators.
         model = judged_alike(model, reference)
     data = input_batch(model, inputs)
+    task.check(data.samples)
     truth = None if reference is None else _truth(reference, data, batch_size)
     outputs, seconds = _outputs(model, data, batch_size, progress)
     if truth is not None:
@@ -108,6 +118,9 @@ def evaluate(
         agreement = 1 - changed_share(expected, decided) if expected else None
         heads = compare_heads(truth.readout, truth.outputs, outputs)
         notes = (*notes, *truth.readout.notes)
+    mine = Answers(model=model, inputs=data, outputs=outputs)
+    theirs = None if truth is None else Answers(model=reference, inputs=truth.inputs, outputs=truth.outputs)
+    metrics = measured(task, mine, theirs, batch_size)
     return Evaluation(
         samples=data.samples,
         top1=top1,
@@ -116,13 +129,14 @@ def evaluate(
         size_bytes=model.file_bytes() if plan is None else plan.total_bytes,
         ms_per_sample=1e3 * seconds / data.samples,
         heads=heads,
-        notes=notes,
+        metrics=metrics,
+        notes=(*notes, *dict.fromkeys(note for value in metrics for note in value.notes)),
     )
 
 
 def _outputs(model: Model, data: Batch, batch_size: int, progress: Progress) -> tuple[Batch, float]:
     """Outputs of all samples, and the seconds they took; the first run is left out."""
-    pieces = _pieces(data, batch_size)
+    pieces = pieces_of(data, batch_size)
     model.run(pieces[0])
     outputs, seconds, done = [], 0.0, 0
     for piece in pieces:
@@ -132,12 +146,6 @@ def _outputs(model: Model, data: Batch, batch_size: int, progress: Progress) -> 
         done += piece.samples
         progress("evaluating", done, data.samples)
     return join(outputs), seconds
-
-
-def _pieces(data: Batch, size: int) -> list[Batch]:
-    return [
-        data.take(range(start, min(start + size, data.samples))) for start in range(0, data.samples, size)
-    ]
 
 
 def _truth(reference: Model, data: Batch, batch_size: int) -> Reference:

@@ -91,6 +91,11 @@ class Dataset:
         """Labels of all samples in the order of `inputs`, int64, or None; reads a function once more, but no image."""
         return self.load().labels if self.kind == "function" else self.reader.labels
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """File of each sample in the order of `inputs`, relative to the source; empty where samples are no files."""
+        return tuple(getattr(self.reader, "names", ()))
+
     def check_classes(self, outputs: int) -> str | None:
         """Compare the classes with the outputs of a model.
 

@@ -123,9 +123,18 @@ class ImageTransform:
 
     def _fit(self, image: Image) -> Image:
         """Resize and crop the centre, with the rounding that torchvision and timm use."""
-        width, height = image.size
-        if (height, width) == (self.height, self.width):
+        if image.size == (self.width, self.height):
             return image
+        width, height, left, top = self.placement(*image.size)
+        if width * height > _MAX_PIXELS:
+            raise ValueError(f"{image.size[0]}x{image.size[1]} is too long and thin to resize")
+        image = image.resize((width, height), self.filter)
+        return image.crop((left, top, left + self.width, top + self.height))
+
+    def placement(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """What becomes of an image of some size: width and height that it is resized to, left and top of the crop."""
+        if (height, width) == (self.height, self.width):
+            return width, height, 0, 0
         cover_height, cover_width = self.resized
         if not self.keep_ratio:
             width, height = cover_width, cover_height
@@ -133,11 +142,7 @@ class ImageTransform:
             width, height = cover_width, height * cover_width // width
         else:
             width, height = width * cover_height // height, cover_height
-        if width * height > _MAX_PIXELS:
-            raise ValueError(f"{image.size[0]}x{image.size[1]} is too long and thin to resize")
-        image = image.resize((width, height), self.filter)
-        left, top = round((width - self.width) / 2), round((height - self.height) / 2)
-        return image.crop((left, top, left + self.width, top + self.height))
+        return width, height, round((width - self.width) / 2), round((height - self.height) / 2)
 
     def _write(self, pixels: np.ndarray, out: np.ndarray) -> None:
         pixels = pixels.reshape(self.height, self.width, self.channels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
-from lampq.console import flags, given, render
+from lampq.console import flags, given, render, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.values.plan import Plan
 from lampq.verbs.evaluate import evaluate
@@ -43,6 +43,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         metavar="N",
         help=f"how many of them the plan was made with ({flags.CALIBRATION_SAMPLES})",
     )
+    task_flags.add(sub)
     sub.add_argument("--batch", type=flags.count, default=64, metavar="N", help="samples per run (64)")
 
 
@@ -62,6 +63,7 @@ def run(args: Namespace) -> None:
             model,
             data.inputs(),
             data.labels(),
+            task=task_flags.task(args, data),
             reference=reference,
             plan=plan,
             calibration=calibration,
@@ -74,8 +76,9 @@ def run(args: Namespace) -> None:
 
 
 def _plain(values: dict[str, Any]) -> str:
-    heads, notes = values.pop("heads"), values.pop("notes")
+    heads, metrics, notes = (values.pop(name) for name in ("heads", "metrics", "notes"))
     lines = [f"{name} {value}" for name, value in values.items() if value is not None]
     if len(heads) > 1:
         lines += [" ".join(("head", *(f"{name}={value}" for name, value in head.items()))) for head in heads]
+    lines += task_flags.plain(metrics)
     return "\n".join([*lines, *(f"note {note}" for note in notes)])
