@@ -161,7 +161,7 @@ def test_every_example_is_listed_and_run_or_trains():
         "custom_score",
         "torch_vit",
     }
-    # Training takes minutes; tests/test_demo_assets.py looks at what the first made, benchmarks/tasks.py uses the other.
+    # Training takes minutes; tests/test_demo_assets.py looks at one, benchmarks/tasks.py at the other.
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
         *tested,
         "train_digits_vit",
