@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from lampq.console import clashes
 from lampq.core.allocating.scores import SCORES, score
@@ -367,8 +369,11 @@ def _bytes(text: str) -> int:
     return _lampq(parse_size)(text)
 
 
-def _lampq(parse):
-    def convert(text: str):
+_Value = TypeVar("_Value")
+
+
+def _lampq(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    def convert(text: str) -> _Value:
         try:
             return parse(text)
         except LampqError as err:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lampq.page.figure import section
 from lampq.page.findings import Findings
 from lampq.page.markup import count, name, number, percent, safe, size
@@ -64,7 +66,7 @@ def bytes_section(findings: Findings) -> str:
     )
 
 
-def _lead(findings: Findings, rows: list[tuple], damage: float) -> str:
+def _lead(findings: Findings, rows: list[tuple[Any, ...]], damage: float) -> str:
     plan = findings.plan
     kind, _, _, _, stored, loss = max(rows, key=lambda row: row[4])
     text = f"<b>{safe(kind)}</b> takes {percent(stored, plan.total_bytes)} of the model’s {size(plan.total_bytes)}"

@@ -94,7 +94,7 @@ def _steps(choices: np.ndarray, options: int) -> str:
 
     Neighbours on the curve differ in a few layers, so nearly all characters are the same.
     """
-    steps = np.diff(choices.astype(np.int64), axis=0, prepend=0) % options
+    steps = np.mod(np.diff(choices.astype(np.int64), axis=0, prepend=0), options)
     return "".join(map(chr, (steps + ord("0")).ravel().tolist()))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from lampq.core.values.plan import PlanLayer
 from lampq.page.figure import section
@@ -128,6 +129,9 @@ def _controls(findings: Findings) -> str:
     )
 
 
-def _select(identity: str, label: str, values: list, text: Callable) -> str:
+_Value = TypeVar("_Value")
+
+
+def _select(identity: str, label: str, values: Sequence[_Value], text: Callable[[_Value], str]) -> str:
     options = "".join(f"<option>{safe(text(value))}" for value in values)
     return f'<label>{label} <select id="{identity}"><option value="">all{options}</select></label>'

@@ -122,7 +122,8 @@ class _Meeting:
         self, left: _Half, right: _Half, slack: np.ndarray, multipliers: np.ndarray, gap: float
     ) -> None:
         self._left, self._right, self._slack = left, right, slack
-        self.best, self.pair, self.work = np.inf, None, 0
+        self.best, self.work = np.inf, 0
+        self.pair: tuple[int, int] | None = None
         self._order, self._from, self._until = min(
             self._windows(multipliers, gap), key=lambda window: int((window[2] - window[1]).sum())
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lampq.core.measuring.reference import measure_reference
-from lampq.core.measuring.traces import FORWARD, TRUE, measure_traces
+from lampq.core.measuring.traces import measure_traces
+from lampq.core.values.fisher_kinds import FORWARD, TRUE
 from lampq.testing.case import Case, require
 
 # Both are estimates from random directions, and steps are not infinitely small.

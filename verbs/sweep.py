@@ -17,6 +17,7 @@ from lampq.core.values.errors import BudgetError, MissingExtraError, RecordError
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.profile import Profile
+from lampq.core.values.publishing import atomic_path
 from lampq.core.values.request import Request
 from lampq.core.values.spreadsheet import quoted
 
@@ -93,7 +94,7 @@ def write_plot(points: Sequence[Point], path: Path, *, force: bool = False) -> N
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise RecordError(f"plot {path}: name a .png, .svg or .pdf file")
     figure = plot(points)
-    with files.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format=path.suffix[1:].lower())
 
 

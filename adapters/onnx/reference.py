@@ -47,7 +47,7 @@ def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) ->
 def _replace_weight(site: Site, quantized: Codes) -> None:
     dtype = site.dtype
 
-    def make() -> ir.Tensor:
+    def make() -> ir.TensorProtocol:
         array = from_rows(quantized.dequantized(), site.shape, site.channel_axis)
         return ir.Tensor(array.astype(dtype.numpy(), copy=False), dtype=dtype, name=site.weight.name)
 

@@ -45,7 +45,7 @@ def record(
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, weights: Named, inputs: Named, place: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # Keyed by identity and weak: tensors of the pass are freed as they would be without a recorder.
         self._slots: Any = WeakIdKeyDictionary()
         self._count = 0
@@ -64,7 +64,14 @@ class _Recorder(TorchDispatchMode):
         self._obstacle: str | None = None
         self._random: str | None = None
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        structure: Any
         leaves, structure = tree_flatten((args, kwargs or {}))
         reads = [(i, self._slot(leaf)) for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         result = func(*args, **(kwargs or {}))

@@ -55,13 +55,12 @@ def renamed(state: State, expected: Collection[str]) -> State:
     """
     hits = sum(name in expected for name in state)
     found, wanted = _prefixes(state, expected), _prefixes(expected, set(state))
-    for prefixes, change in (
-        (found, lambda name, prefix: name.removeprefix(prefix)),
-        (wanted, lambda name, prefix: prefix + name),
-    ):
-        for prefix, count in prefixes.most_common(1):
-            if count > hits:
-                return {change(name, prefix): tensor for name, tensor in state.items()}
+    for prefix, count in found.most_common(1):
+        if count > hits:
+            return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    for prefix, count in wanted.most_common(1):
+        if count > hits:
+            return {prefix + name: tensor for name, tensor in state.items()}
     return state
 
 

@@ -34,6 +34,8 @@ _STRIP = 256
 # Matrices of the size of H that an iteration holds, H itself and the workspace of LAPACK included (8.3 measured).
 _MATRICES = 9
 
+_Map = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Moves:
@@ -301,7 +303,7 @@ def _positive_step(moved: Callable[[float], np.ndarray], step: float) -> float:
     return 0.0
 
 
-def _conjugate_gradients(operator, target: np.ndarray, precondition) -> np.ndarray:
+def _conjugate_gradients(operator: _Map, target: np.ndarray, precondition: _Map) -> np.ndarray:
     """A symmetric block matrix that a positive definite operator takes about to `target`."""
     solution, residual = np.zeros_like(target), target.copy()
     direction = precondition(residual)

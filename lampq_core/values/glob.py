@@ -16,6 +16,10 @@ _LONGEST = 1000
 _MOST_STEPS = 500_000
 
 
+_Spans = tuple["_Spans", int, int] | tuple[()]
+"""Where captured text begins and ends, the last one first: (those before it, begin, end)."""
+
+
 class _Op(NamedTuple):
     """An instruction.
 
@@ -60,7 +64,7 @@ class Glob:
         """
         seen: set[tuple[int, int]] = set()
         # Place in the program and in the name, where the star at hand began, and the spans captured so far.
-        stack: list[tuple[int, int, int | None, tuple]] = [(0, 0, None, ())]
+        stack: list[tuple[int, int, int | None, _Spans]] = [(0, 0, None, ())]
         while stack:
             at, place, began, spans = stack.pop()
             if (at, place) in seen:
@@ -99,7 +103,7 @@ class Glob:
             )
 
 
-def _texts(name: str, spans: tuple) -> tuple[str, ...]:
+def _texts(name: str, spans: _Spans) -> tuple[str, ...]:
     texts: list[str] = []
     while spans:
         spans, start, end = spans

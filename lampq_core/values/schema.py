@@ -118,7 +118,7 @@ def _problem(value: Any, rule: Mapping[str, Any], root: Mapping[str, Any], place
 
 
 def _problem_of_object(
-    value: dict, rule: Mapping[str, Any], root: Mapping[str, Any], place: str
+    value: dict[str, Any], rule: Mapping[str, Any], root: Mapping[str, Any], place: str
 ) -> str | None:
     for key in rule.get("required", ()):
         if key not in value:
@@ -131,7 +131,9 @@ def _problem_of_object(
     return None
 
 
-def _problem_of_list(value: list, rule: Mapping[str, Any], root: Mapping[str, Any], place: str) -> str | None:
+def _problem_of_list(
+    value: list[Any], rule: Mapping[str, Any], root: Mapping[str, Any], place: str
+) -> str | None:
     # Statistics are long lists of plain numbers; these need no second look each.
     if rule == {"type": "number"} and set(map(type, value)) <= {int, float}:
         return None
