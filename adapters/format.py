@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lampq.adapters.quiet_import import quiet_import
 from lampq.core.measuring.model import Model
-from lampq.core.values.errors import MissingExtraError, RecordError
+from lampq.core.values.errors import AdapterError, MissingExtraError, RecordError
+from lampq.core.values.messages import reason, root_cause
 from lampq.core.values.stored import StoredWeight
 
 MODULES, NODES, OPERATORS = "modules", "nodes", "operators"
@@ -134,18 +136,27 @@ class ModelFormat:
 
     @contextlib.contextmanager
     def importing(self) -> Iterator[None]:
-        """Turns a missing package of the extra into the error that names it, as long as the block lasts.
+        """Turns a missing or broken package of the extra into the error that names it, as long as the block lasts.
+
+        What packages print when they are imported is left out.
 
         Raises:
             MissingExtraError: It is not installed.
+            AdapterError: It is, but cannot be imported; says why.
         """
         try:
-            yield
-        except ModuleNotFoundError as err:
-            package = self.packages.get((err.name or "").partition(".")[0])
-            if package is None:
+            with quiet_import():
+                yield
+        except ImportError as err:
+            name = (err.name or "").partition(".")[0]
+            if name in self.packages and isinstance(err, ModuleNotFoundError):
+                raise MissingExtraError(self.packages[name], self.extra) from err
+            if name == "lampq" or isinstance(err, ModuleNotFoundError):
                 raise
-            raise MissingExtraError(package, self.extra) from err
+            raise AdapterError(
+                f"{self.label} models cannot be read here: {reason(root_cause(err))}; "
+                f"install its packages again: pip install --force-reinstall 'lampq[{self.extra}]'"
+            ) from err
 
 
 def ends(path: Path, endings: tuple[str, ...]) -> bool:

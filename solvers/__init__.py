@@ -112,7 +112,7 @@ def _module(name: str) -> ModuleType:
     except ImportError as err:
         if backend.package is None:
             raise
-        raise MissingExtraError(backend.package, backend.extra) from err
+        raise MissingExtraError(backend.package, backend.extra, err) from err
 
 
 def _expanded(problem: Problem, reduction: Reduction, solution: Solution) -> Solution:

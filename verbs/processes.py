@@ -30,5 +30,5 @@ def gather(profile: Profile) -> Profile:
     try:
         from lampq.adapters.torch.processes import gather as exchange
     except ImportError as err:
-        raise MissingExtraError("torch", "torch") from err
+        raise MissingExtraError("torch", "torch", err) from err
     return exchange(profile)

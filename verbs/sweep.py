@@ -103,7 +103,7 @@ def plot(points: Sequence[Point]) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as err:
-        raise MissingExtraError("matplotlib", "plot") from err
+        raise MissingExtraError("matplotlib", "plot", err) from err
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     operations = all(point.input_widths and point.bops is not None for point in points)

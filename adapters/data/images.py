@@ -164,7 +164,7 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as err:
-        raise MissingExtraError("Pillow", "images") from err
+        raise MissingExtraError("Pillow", "images", err) from err
     # Pillow warns of large images, on lines of its own; they are refused here. Threads forbid to do so for a while.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image

@@ -119,7 +119,7 @@ def _load(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as err:
-        raise MissingExtraError("tokenizers", "text") from err
+        raise MissingExtraError("tokenizers", "text", err) from err
     try:
         return Tokenizer.from_buffer(read_bytes(path, MOST_JSON_BYTES))
     # The library raises bare exceptions.

@@ -66,7 +66,7 @@ def load_safetensors(path: Path) -> State:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as err:
-        raise MissingExtraError("safetensors", "torch") from err
+        raise MissingExtraError("safetensors", "torch", err) from err
     try:
         check_header(path)
         return load_file(path)

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from lampq.adapters.quiet_import import quiet_import
 from lampq.adapters.torch.hugging_face_checks import check_config, check_model, read_config, weight_files
 from lampq.adapters.torch.inputs import find_example
 from lampq.adapters.torch.signature import Signature
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.messages import reason
+from lampq.core.values.messages import reason, root_cause
 
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -49,11 +50,11 @@ def load(path: Path) -> Loaded:
     config = read_config(path)
     transformers = import_transformers()
     name = next(iter(config.get("architectures") or ()), None)
-    cls = _architecture(transformers, str(name))
+    cls = _architecture(transformers, str(name), str(path))
     if cls is None:
         raise AdapterError(
             f"{path}: config.json asks for {name or 'no architecture'}, which transformers "
-            f"{transformers.__version__} does not have or cannot import; name one of its classes there"
+            f"{transformers.__version__} does not have; name one of its classes there"
         )
     with quietly(transformers):
         try:
@@ -91,7 +92,7 @@ def build(architecture: str, config: dict[str, Any]) -> torch.nn.Module:
     """
     check_config(Path(architecture), config)
     transformers = import_transformers()
-    cls = _architecture(transformers, architecture)
+    cls = _architecture(transformers, architecture, "transformers")
     kind = str(config.get("model_type"))
     if cls is None or kind not in transformers.CONFIG_MAPPING:
         raise AdapterError(f"transformers {transformers.__version__} has no {architecture} of type {kind}")
@@ -104,14 +105,17 @@ def import_transformers() -> Any:
     """The library.
 
     Raises:
-        AdapterError: It is not installed.
+        AdapterError: It is not installed, or cannot be imported.
     """
     try:
-        import transformers
-    except ImportError as err:
+        with quiet_import():
+            import transformers
+    except ModuleNotFoundError as err:
         raise AdapterError(
             "Hugging Face directories need transformers; run: pip install transformers"
         ) from err
+    except (ImportError, RuntimeError) as err:
+        raise AdapterError(f"transformers cannot be imported: {reason(root_cause(err))}") from err
     return transformers
 
 
@@ -138,11 +142,19 @@ def quietly(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _architecture(transformers: Any, name: str) -> Any:
+def _architecture(transformers: Any, name: str, where: str) -> Any:
+    """The class of a model, or None where the library has none of this name.
+
+    Raises:
+        AdapterError: It has one, which cannot be imported here.
+    """
     try:
-        cls = getattr(transformers, name, None)
-    except (ImportError, RuntimeError):
-        return None
+        with quiet_import():
+            cls = getattr(transformers, name, None)
+    except (ImportError, RuntimeError) as err:
+        raise AdapterError(
+            f"{where}: transformers {transformers.__version__} cannot import {name}: {reason(root_cause(err))}"
+        ) from err
     return cls if inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel) else None
 
 

@@ -287,5 +287,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as err:
-        raise MissingExtraError("safetensors", "torch") from err
+        raise MissingExtraError("safetensors", "torch", err) from err
     return safetensors.torch

@@ -40,14 +40,18 @@ class SolverError(LampqError, RuntimeError):
 
 
 class MissingExtraError(LampqError, ImportError):
-    """An optional package is not installed.
+    """An optional package is not installed, or cannot be imported.
 
     Args:
         package: The distribution that is missing.
         extra: The extra of lampq that brings it.
+        cause: Why it cannot be imported.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'lampq[{extra}]'")
+    def __init__(self, package: str, extra: str, cause: ImportError | None = None) -> None:
+        broken = cause is not None and not isinstance(cause, ModuleNotFoundError)
+        what = f"cannot be imported ({' '.join(str(cause).split())[:200]})" if broken else "is not installed"
+        again = "--force-reinstall " if broken else ""
+        super().__init__(f"{package} {what}; run: pip install {again}'lampq[{extra}]'")
         self.package = package
         self.extra = extra

@@ -22,6 +22,17 @@ def reason(err: BaseException, *, last: bool = False) -> str:
     return _clipped(printable(text), _LONGEST)
 
 
+def root_cause(err: BaseException) -> BaseException:
+    """What an error was raised from, and that in turn, to the first that went wrong."""
+    seen = {id(err)}
+    while True:
+        cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
+        if cause is None or id(cause) in seen:
+            return err
+        seen.add(id(cause))
+        err = cause
+
+
 def printable(text: str) -> str:
     """The text with replacement marks for line breaks and all else that cannot be printed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
