@@ -1,7 +1,8 @@
 """A process that has everything imported and runs each command it is told in a child, which may kill itself.
 
 Standard input: a JSON object a line, {"words": [...], "at": N}; the child is killed right before its N-th sync, rename
-or removal, 0 for never. Standard output: a line with the child's exit status, -9 where it was killed.
+or removal, 0 for never; with "every", finished work is kept every so many seconds. Standard output: a line with the
+child's exit status, -9 where it was killed.
 """
 
 import json
@@ -17,7 +18,7 @@ from lampq.adapters.onnx import save
 from lampq.adapters.onnx.reader import read  # noqa: F401
 from lampq.cli import main
 from lampq.console.arguments import build_parser
-from lampq.core.values import publishing
+from lampq.core.values import journal_file, publishing
 
 
 def count_down(at):
@@ -45,11 +46,13 @@ def write_folder(path, text):
             (folder / name).write_text(text)
 
 
-def run(words, at):
+def run(words, at, every=None, said=os.devnull):
     """Run a command in a child; its exit status."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        journal_file._EVERY_S = journal_file._EVERY_S if every is None else every
         # Small models get a data file too.
         save._EXTERNAL_FROM = 100
         save.staged.__wrapped__.__kwdefaults__["single_file_bytes"] = 1000

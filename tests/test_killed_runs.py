@@ -27,12 +27,9 @@ class Runs:
             [sys.executable, "-W", "ignore", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __call__(self, words, at=0):
-        print(
-            json.dumps({"words": [str(word) for word in words], "at": at}),
-            file=self.process.stdin,
-            flush=True,
-        )
+    def __call__(self, words, at=0, **more):
+        told = {"words": [str(word) for word in words], "at": at, **more}
+        print(json.dumps(told), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
 

@@ -10,6 +10,7 @@ from lampq.core.measuring.reference import Reference
 from lampq.core.planning import best
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.budget import Budget
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
@@ -23,6 +24,7 @@ def best_plan(
     request: Request | Budget | None = None,
     *,
     reference: Reference | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
     **choices: Any,
 ) -> Plan:
@@ -34,6 +36,7 @@ def best_plan(
         batch: Calibration inputs, preprocessed, samples first.
         request: Limits and how to look for the plan; a budget alone is a request for it.
         reference: What counts as the truth of `batch`; None takes what `model` makes of it.
+        journal: Keeps what is measured, so that the same call goes on after a kill.
         progress: Told what is being done.
         **choices: Fields of `lampq.Request` and `lampq.Budget` to set, such as `rounds=1`.
 
@@ -43,5 +46,12 @@ def best_plan(
     """
     request = Request.of(request, **choices)
     return best.best_plan(
-        model, profile, batch, request, solvers.solve, reference=reference, progress=progress
+        model,
+        profile,
+        batch,
+        request,
+        solvers.solve,
+        reference=reference,
+        journal=journal,
+        progress=progress,
     )

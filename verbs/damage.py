@@ -16,6 +16,7 @@ from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.reference import Reference
 from lampq.core.readouts.draws import Draws
 from lampq.core.values.errors import AdapterError, NoGradientsError
+from lampq.core.values.journal import Journal
 from lampq.core.values.measure_kinds import DIFFERENCES, GRADIENTS
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.messages import reason
@@ -51,6 +52,7 @@ def measured_damage(
     whole: Reference,
     numbers: np.ndarray | None,
     *,
+    journal: Journal,
     progress: Progress,
 ) -> MeasuredDamage:
     """Measure some samples of a data set, in the way that is asked for or, for `auto`, that can be.
@@ -61,6 +63,7 @@ def measured_damage(
         reference: What the float model makes of the samples.
         whole: The same of the whole data set; what is chosen by it is the same for all its shards.
         numbers: Number of each sample in the whole data set; None: all, in order.
+        journal: Keeps what is measured.
         progress: Told how far it is.
 
     Raises:
@@ -70,7 +73,7 @@ def measured_damage(
     if measurement.measure != DIFFERENCES:
         draws = replace(directions_for(whole, measurement.seed), samples=numbers)
         try:
-            return _by_gradients(candidates, draws, reference, whole, progress)
+            return _by_gradients(candidates, draws, reference, whole, journal, progress)
         except AdapterError as err:
             if measurement.measure == GRADIENTS:
                 raise NoGradientsError(
@@ -78,7 +81,7 @@ def measured_damage(
                     f"--measure differences"
                 ) from err
             details = {"note": f"no gradients ({reason(err)}): layers are quantized one at a time"}
-    damage, pairs = _by_differences(candidates, reference, measurement.tolerance, progress)
+    damage, pairs = _by_differences(candidates, reference, measurement.tolerance, journal, progress)
     return MeasuredDamage(damage=damage, kind=DIFFERENCES, details=details, pairs=pairs)
 
 
@@ -87,12 +90,15 @@ def _by_gradients(
     draws: Draws,
     reference: Reference,
     whole: Reference,
+    journal: Journal,
     progress: Progress,
 ) -> MeasuredDamage:
-    check = check_gradients(candidates, whole, draws, progress=progress)
+    check = check_gradients(candidates, whole, draws, journal=journal, progress=progress)
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))
-    damage = measure_gradients(candidates, reference, draws, run=check.failing, progress=progress)
+    damage = measure_gradients(
+        candidates, reference, draws, run=check.failing, journal=journal, progress=progress
+    )
     details = {
         "kl": "second order",
         "directions": draws.count,
@@ -102,7 +108,7 @@ def _by_gradients(
 
 
 def _by_differences(
-    candidates: Candidates, reference: Reference, tolerance: float, progress: Progress
+    candidates: Candidates, reference: Reference, tolerance: float, journal: Journal, progress: Progress
 ) -> tuple[Damage, Mapping[str, Any]]:
     if candidates.rules is None:
         damage = measure_damage(
@@ -112,6 +118,7 @@ def _by_differences(
             reference.inputs,
             available=candidates.available,
             reference=reference,
+            journal=journal,
             progress=progress,
         )
         return damage, {}
@@ -124,6 +131,7 @@ def _by_differences(
         available=candidates.available,
         reference=reference,
         tolerance=tolerance,
+        journal=journal,
         progress=progress,
     )
     return pairs.damage, pairs.summary()

@@ -22,6 +22,7 @@ from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.head import summary
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.messages import listed
@@ -43,6 +44,7 @@ def profile(
     measurement: Measurement | None = None,
     *,
     shard: Shard | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
     **choices: Any,
 ) -> Profile:
@@ -58,6 +60,7 @@ def profile(
         batch: Calibration inputs, preprocessed, samples first; None profiles without data.
         measurement: What is measured, and how.
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
+        journal: Keeps what is measured, so that the same call goes on after a kill.
         progress: Told what is being measured and how far it is.
         **choices: Fields of `lampq.Measurement` to set, such as `bits=(2, 3, 4)`.
 
@@ -71,7 +74,7 @@ def profile(
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)
     # Shards choose the same codes and ranges: those for all samples.
-    model = with_rounding(model, measurement.rounding, measurement.block, batch)
+    model = with_rounding(model, measurement.rounding, measurement.block, batch, journal)
     (layers, kept), options = quantizable(model, measurement.selection), measurement.options
     own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
     if own and batch is None:
@@ -90,7 +93,8 @@ def profile(
         reference, measurement = reference.take(numbers), _of_samples(measurement, numbers)
     payload = stored_bytes(model, layers, options, measurement.container)
     if reference is None:
-        damage = measure_weight_error(model, layers, [o.weight_bits for o in options], progress=progress)
+        widths = [option.weight_bits for option in options]
+        damage = measure_weight_error(model, layers, widths, journal=journal, progress=progress)
         sense, told = _Sensitivity(), {}
     else:
         candidates = Candidates(
@@ -101,11 +105,19 @@ def profile(
             rules=None if ranges is None else ranges.rule,
         )
         measured = measured_damage(
-            candidates, measurement, reference, whole or reference, numbers, progress=progress
+            candidates,
+            measurement,
+            reference,
+            whole or reference,
+            numbers,
+            journal=journal,
+            progress=progress,
         )
         damage, told = measured.damage, _told(measured, ranges)
         layers = measure_activations(model, layers, reference.inputs)
-        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, progress)
+        sense = _sensitivity(
+            model, layers, reference, measurement, ranges, numbers, measured.joint, journal, progress
+        )
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
     table = None if ranges is None else ranges.table
@@ -205,6 +217,7 @@ def _sensitivity(
     ranges: InputRanges | None,
     numbers: np.ndarray | None,
     joint: np.ndarray | None,
+    journal: Journal,
     progress: Progress,
 ) -> _Sensitivity:
     """Traces of all layers, and the joint score where inputs are rounded; `joint` is it, where it is known."""
@@ -218,13 +231,19 @@ def _sensitivity(
         seed=measurement.seed,
         truth=measurement.labels,
         samples=numbers,
+        journal=journal,
         progress=progress,
     )
     if ranges is None:
         return _Sensitivity(traces=traces)
     if joint is not None and measurement.fisher != EMPIRICAL:
         return _Sensitivity(traces=traces, joint=JointFisher(table=joint))
+    kept = journal.get("joint", {"table": (len(layers), None)})
+    if kept is not None:
+        return _Sensitivity(traces=traces, joint=JointFisher(table=kept["table"]))
     score = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
+    if score.table is not None:
+        journal.put("joint", table=score.table)
     return _Sensitivity(traces=traces, joint=score)
 
 

@@ -18,6 +18,7 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import PlanError, RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
@@ -49,6 +50,7 @@ def quantize(
     *,
     profile_out: str | Path | None = None,
     force: bool = False,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
     **choices: Any,
 ) -> Plan:
@@ -66,6 +68,7 @@ def quantize(
         measurement: What is measured; None rounds to the layers' inputs and takes the seed of the request.
         profile_out: File for the profile that was measured, written last.
         force: Overwrite `out` and `profile_out`.
+        journal: Keeps what is measured, so that the same call goes on after a kill.
         progress: Told what is being done and how far it is.
         **choices: Fields of `lampq.Request`, `lampq.Budget` and `lampq.Measurement` to set, such as
             `average_bits=3` or `bits=(2, 3, 4)`.
@@ -88,12 +91,13 @@ def quantize(
     measurement = _with_score(measurement, request)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
-    model = with_rounding(model, measurement.rounding, measurement.block, batch)
-    profile = make_profile(model, batch, measurement, progress=progress)
-    plan = best_plan(model, profile, batch, request, progress=progress)
+    model = with_rounding(model, measurement.rounding, measurement.block, batch, journal)
+    profile = make_profile(model, batch, measurement, journal=journal, progress=progress)
+    plan = best_plan(model, profile, batch, request, journal=journal, progress=progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     # As `apply` will write it from the plan alone.
-    applied = apply(model.with_coding(model.coding.anew()), plan, out, batch=batch, force=force)
+    alone = model.with_coding(model.coding.anew(journal.within("written")))
+    applied = apply(alone, plan, out, batch=batch, force=force)
     plan = dataclasses.replace(
         plan,
         rest_bytes=applied.size_bytes - plan.payload_bytes,

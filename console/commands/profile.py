@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from lampq.console import clashes, flags, given, render
+from lampq.console import clashes, flags, given, render, running
 from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
 from lampq.verbs import processes
@@ -25,6 +25,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.scores(sub)
     flags.selection(sub)
     flags.shard(sub)
+    running.add_arguments(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)
 
 
@@ -36,16 +37,20 @@ def run(args: Namespace) -> None:
     first = own is None or own.index == 1
     model = given.read_model(args)
     data = None if args.no_data else given.read_dataset(args, model)
-    with progress_bar(enabled=first and not args.quiet) as progress:
-        result = profile(
-            model,
-            None if data is None else data.inputs(),
-            given.measurement(args, data),
-            shard=own or args.shard,
-            progress=progress,
-        )
-    if own is not None:
-        result = processes.gather(result)
+    inputs = None if data is None else data.inputs()
+    with running.journal(args, model, inputs, own) as journal:
+        with progress_bar(enabled=first and not args.quiet) as progress:
+            result = profile(
+                model,
+                inputs,
+                given.measurement(args, data),
+                shard=own or args.shard,
+                journal=journal,
+                progress=progress,
+            )
+        if own is not None:
+            result = processes.gather(result)
+        if first:
+            result.write(args.out, force=args.force)
     if first:
-        result.write(args.out, force=args.force)
         given.finish(args, lambda: inspect(args.out).to_json(), lambda: render.listing(inspect(args.out)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, render
+from lampq.console import clashes, flags, given, render, running
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import INPUTS
@@ -29,6 +29,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
     )
+    running.add_arguments(sub)
     flags.to(sub)
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
     sub.add_argument(
@@ -46,20 +47,22 @@ def run(args: Namespace) -> None:
     source = given.read_model(args)
     data = given.read_dataset(args, source)
     inputs = data.inputs()
-    with (
-        converted(with_examples(source, inputs), args.to) as model,
-        progress_bar(enabled=not args.quiet) as progress,
-    ):
-        result = quantize(
-            model,
-            inputs,
-            args.out,
-            request,
-            given.measurement(args, data),
-            profile_out=args.profile_out,
-            force=args.force,
-            progress=progress,
-        )
-    if args.plan_out:
-        result.write(args.plan_out, force=args.force)
+    with running.journal(args, source, inputs) as journal:
+        with (
+            converted(with_examples(source, inputs), args.to) as model,
+            progress_bar(enabled=not args.quiet) as progress,
+        ):
+            result = quantize(
+                model,
+                inputs,
+                args.out,
+                request,
+                given.measurement(args, data),
+                profile_out=args.profile_out,
+                force=args.force,
+                journal=journal,
+                progress=progress,
+            )
+        if args.plan_out:
+            result.write(args.plan_out, force=args.force)
     given.finish(args, lambda: {"out": str(args.out), **result.to_json()}, lambda: render.plan(result))

@@ -11,12 +11,13 @@ import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
-from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.coding import Coding, Kept
 from lampq.core.quantizing.quantizer import Quantized, as_rows, quantize
 from lampq.core.quantizing.rounding import InputRounding
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import PlanError, RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import INPUTS, NEAREST, ROUNDINGS
 
@@ -61,7 +62,9 @@ class _InputEncoder:
         self._rows = as_rows(weight, channel_axis)
         self._moment = moment
         self._widths = widths
-        self._key = (name, hashlib.blake2b(self._rows.data, digest_size=16).hexdigest(), self._block)
+        content = hashlib.blake2b(self._rows.data, digest_size=16)
+        content.update(np.ascontiguousarray(moment.diagonal()))
+        self._key = (name, content.hexdigest(), self._block)
         self._ready: dict[int, Quantized] = {}
 
     def __call__(self, bits: int) -> Quantized:
@@ -78,14 +81,23 @@ class _InputEncoder:
             *(width for width in dict.fromkeys(self._widths) if width != bits and self._known(width) is None),
         ]
         chosen = InputRounding(self._moment).quantize(self._rows, wanted, grid=self._grid, block=self._block)
-        for width, quantized in zip(wanted, chosen, strict=True):
-            if not self._kept.put((*self._key, width), quantized):
-                self._ready[width] = quantized
+        results = dict(zip(wanted, chosen, strict=True))
+        self._ready.update(results)
+        self._kept.put({(*self._key, width): quantized for width, quantized in results.items()})
         return chosen[0]
 
 
-def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: BatchLike | None) -> AnyModel:
+def with_rounding(
+    model: AnyModel, rounding: str, block: int | None, batch: BatchLike | None, journal: Journal = NOWHERE
+) -> AnyModel:
     """The model with the coding asked for; moments that it has already are kept.
+
+    Args:
+        model: The float model.
+        rounding: One of `ROUNDINGS`.
+        block: See `Coding`.
+        batch: Calibration inputs.
+        journal: Of the work that codes are chosen in.
 
     Raises:
         RecordError: The rounding is unknown, or needs data and there is none.
@@ -100,7 +112,8 @@ def with_rounding(model: AnyModel, rounding: str, block: int | None, batch: Batc
         raise RecordError(
             "rounding to the layers' inputs needs data; give --data, or take --rounding nearest"
         )
-    return model.with_coding(Coding(block=block, moments=input_moments(model, model.layers(), batch)))
+    moments = input_moments(model, model.layers(), batch, journal)
+    return model.with_coding(Coding(block=block, moments=moments, kept=Kept(journal.within("codes"))))
 
 
 def coded_for(model: AnyModel, plan: Plan) -> AnyModel:

@@ -14,6 +14,7 @@ import numpy as np
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference
 from lampq.core.values.errors import RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
@@ -25,6 +26,7 @@ def forward_fisher(
     draws: int = 2,
     seed: int = 0,
     relative_step: float = 1e-2,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> dict[str, float]:
     """Estimate the trace of each layer's Fisher information from `draws` forward passes per layer.
@@ -43,6 +45,7 @@ def forward_fisher(
         seed: Seeds the signs.
         relative_step: Step e in units of the layer's root mean square weight. Much smaller steps drown in
             the rounding of float32 logits, much larger ones leave the second-order regime.
+        journal: Keeps every draw.
         progress: Told after every draw.
 
     Returns:
@@ -56,23 +59,28 @@ def forward_fisher(
     if not (np.isfinite(relative_step) and relative_step > 0):
         raise RecordError(f"relative step {relative_step}: must be above 0")
     layers = model.layers()
-    steps: dict[str, float] = {}
-    traces = {layer.name: 0.0 for layer in layers}
+    position = {layer.name: index for index, layer in enumerate(layers)}
+    steps, tables = np.zeros((len(layers), 1)), {"damage": np.zeros((len(layers), draws))}
+    own = journal.within("forward")
 
     def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
         for index, layer in enumerate(layers):
             weight = model.weight(layer.name)
-            step = steps[layer.name] = relative_step * _typical_weight(layer)
+            step = steps[index, 0] = relative_step * _typical_weight(layer)
             rng = np.random.default_rng((seed, index))
             for draw in range(draws):
-                yield layer.name, draw, _stepped(weight, step, rng)
+                stepped = _stepped(weight, step, rng)
+                if not own.recall(f"{index} {draw}", tables, (index, draw)):
+                    yield layer.name, draw, stepped
 
-    total = draws * len(layers)
-    for done, (name, _, outputs) in enumerate(model.sweep(reference.inputs, candidates()), start=1):
+    for name, draw, outputs in model.sweep(reference.inputs, candidates()):
+        index = position[name]
         reference.checked(outputs, f"the model with layer {name} slightly moved")
-        traces[name] += 2 * reference.damage(outputs) / (draws * steps[name] ** 2)
-        progress("Fisher traces", done, total)
-    return traces
+        tables["damage"][index, draw] = reference.damage(outputs)
+        own.keep(f"{index} {draw}", tables, (index, draw))
+        progress("Fisher traces", index * draws + draw + 1, draws * len(layers))
+    traces = (2 * tables["damage"] / (draws * steps**2)).sum(axis=1)
+    return dict(zip(position, traces.tolist(), strict=True))
 
 
 def _typical_weight(layer: Layer) -> float:

@@ -16,6 +16,7 @@ from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.gradient_rows import Loader, rows_by_runs, rows_of
 from lampq.core.measuring.reference import Reference
 from lampq.core.readouts.draws import Draws
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.messages import listed
 from lampq.core.values.progress import Progress, quiet
@@ -81,6 +82,7 @@ def check_gradients(
     reference: Reference,
     draws: Draws,
     *,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Check:
     """Compare a few layers, spread over kinds and depth, and all of them if one of these fails.
@@ -89,6 +91,7 @@ def check_gradients(
         candidates: What will be measured.
         reference: What the float model makes of the whole data set: shards make the same check.
         draws: Directions to take gradients in.
+        journal: Keeps every run.
         progress: Told how far it is.
 
     Raises:
@@ -98,11 +101,11 @@ def check_gradients(
     numbers = np.unique(np.linspace(0, samples - 1, min(samples, _SAMPLES)).astype(np.int64))
     part = reference.take(numbers)
     some = _spread(candidates.layers)
-    draws = replace(draws, samples=numbers)
-    check = _compare(candidates, part, draws, some, progress)
+    draws, own = replace(draws, samples=numbers), journal.within("check")
+    check = _compare(candidates, part, draws, some, own.within("some"), progress)
     if not check.failing or len(some) == len(candidates.layers):
         return check
-    return _compare(candidates, part, draws, range(len(candidates.layers)), progress)
+    return _compare(candidates, part, draws, range(len(candidates.layers)), own.within("all"), progress)
 
 
 def _compare(
@@ -110,13 +113,14 @@ def _compare(
     reference: Reference,
     draws: Draws,
     layers: Iterable[int],
+    journal: Journal,
     progress: Progress,
 ) -> Check:
     columns = {index: _ends(candidates.columns(index)) for index in layers}
     step = _as_check(progress)
-    rows = rows_of(candidates, reference, draws, Loader(candidates, columns), step)
+    rows = rows_of(candidates, reference, draws, Loader(candidates, columns), journal, step)
     vectors = list(reference.readout.directions(reference.outputs, draws))
-    runs = rows_by_runs(candidates, reference, vectors, columns, step)
+    runs = rows_by_runs(candidates, reference, vectors, columns, journal, step)
     ratios = {cell: _ratio(rows[:, :, cell[0], cell[1]], values) for cell, values in runs.items()}
     return Check(
         samples=reference.inputs.samples,

@@ -21,6 +21,7 @@ from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, NoGradientsError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.progress import Progress, quiet
 
 # Directions of one output of classes: two that carry nearly all, one for the rest (`readouts.principal`). On a CIFAR-10
@@ -75,6 +76,7 @@ def measure_gradients(
     draws: Draws,
     *,
     run: Sequence[int] = (),
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Damage:
     """Damage of quantizing one layer at a time, to second order, and the interactions of all.
@@ -85,6 +87,7 @@ def measure_gradients(
         draws: Directions to take gradients in.
         run: Layers (by index) whose gradients are not trusted: they are quantized and run instead, and what the
             outputs did is projected on the same directions, so that it fits the rows of the others.
+        journal: Keeps the rows of a few samples at a time.
         progress: Told how far it is.
 
     Raises:
@@ -102,10 +105,12 @@ def measure_gradients(
         def step(what: str, now: int, total: int, done: int = done) -> None:
             progress(what, done * total + now, len(places) * total)
 
-        rows = rows_of(candidates, part, own, loader, step)
+        kept = journal.within(f"rows {done}")
+        rows = rows_of(candidates, part, own, loader, kept, step)
         if instead:
             vectors = list(part.readout.directions(part.outputs, own))
-            for (layer, column), moved in rows_by_runs(candidates, part, vectors, instead, progress).items():
+            runs = rows_by_runs(candidates, part, vectors, instead, kept, progress)
+            for (layer, column), moved in runs.items():
                 rows[:, :, layer, column] = moved
         sums.add(rows.reshape(*rows.shape[:2], -1))
     kl = np.where(candidates.available, sums.own.reshape(candidates.table), 0.0)
@@ -160,6 +165,7 @@ def rows_of(
     reference: Reference,
     draws: Draws,
     loader: Loader,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> np.ndarray:
     """Rows of the layers that are loaded, zero for all others, float32, shape (samples, directions, L, J).
@@ -173,16 +179,23 @@ def rows_of(
         raise NoGradientsError(f"{model.format} models have none here")
     samples = reference.inputs.samples
     rows = np.zeros((samples, 0, *candidates.table), dtype=np.float32)
-    for group in loader:
-        names = {index: candidates.layers[index].name for index in group}
+    for number, group in enumerate(loader):
+        names, own = {index: candidates.layers[index].name for index in group}, journal.within(f"{number}")
+        shape = (None, None, len(group), candidates.table[1])
+        done = 0
+        while done < samples and (kept := own.get(f"{done}", {"rows": shape})) is not None:
+            rows = _with_room(rows, kept["rows"].shape[1])
+            rows[done : done + len(kept["rows"]), :, list(group)] = kept["rows"]
+            done += max(1, len(kept["rows"]))
+        if done >= samples:
+            continue
         blocks = model.gradient_rows(
-            reference.inputs,
+            reference.inputs.take(range(done, samples)) if done else reference.inputs,
             {names[index]: (one.weights, one.rules) for index, one in group.items()},
             reference.readout,
-            draws,
+            draws.of(samples).part(slice(done, samples)),
             progress=progress,
         )
-        done = 0
         for block in blocks:
             for index, roundings in group.items():
                 values = block[names[index]]
@@ -191,12 +204,19 @@ def rows_of(
                         f"the gradients of layer {names[index]} are not finite; check the data, or take "
                         f"--measure differences"
                     )
-                if rows.shape[1] != values.shape[1]:
-                    rows = np.zeros((samples, values.shape[1], *candidates.table), dtype=np.float32)
+                rows = _with_room(rows, values.shape[1])
                 for column, (weight, rule) in roundings.place.items():
                     rows[done : done + len(values), :, index, column] = values[:, :, weight, rule]
+            own.put(f"{done}", rows=rows[done : done + len(values), :, list(group)])
             done += len(values)
     return rows
+
+
+def _with_room(rows: np.ndarray, directions: int) -> np.ndarray:
+    """The rows, or empty ones for another number of directions, which is known when the first have come."""
+    if rows.shape[1] == directions:
+        return rows
+    return np.zeros((len(rows), directions, *rows.shape[2:]), dtype=np.float32)
 
 
 def rows_by_runs(
@@ -204,6 +224,7 @@ def rows_by_runs(
     reference: Reference,
     vectors: Sequence[Batch],
     columns: Mapping[int, Sequence[int]],
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> dict[tuple[int, int], np.ndarray]:
     """The same rows from quantizing layers and running them: <v, dz> instead of its first order.
@@ -213,6 +234,7 @@ def rows_by_runs(
         reference: What the float model makes of S samples.
         vectors: Directions v of these samples.
         columns: Layer (by index) -> options to run.
+        journal: Keeps every run.
         progress: Told after every run.
 
     Returns:
@@ -220,17 +242,27 @@ def rows_by_runs(
     """
     model, layers = candidates.model, candidates.layers
     position = {layers[index].name: index for index in columns}
+    shape = (reference.inputs.samples, len(vectors))
+    rows: dict[tuple[int, int], np.ndarray] = {}
+
+    def remembered(index: int, column: int) -> bool:
+        kept = journal.get(f"run {index} {column}", {"rows": shape})
+        if kept is not None:
+            rows[index, column] = kept["rows"]
+        return kept is not None
 
     def settings() -> Iterator[tuple[str, int, object]]:
         for index in sorted(columns):
-            for column, setting in candidates.settings(index, columns[index]):
+            left = [column for column in columns[index] if not remembered(index, column)]
+            for column, setting in candidates.settings(index, left):
                 yield layers[index].name, column, setting
 
-    rows: dict[tuple[int, int], np.ndarray] = {}
     total = sum(map(len, columns.values()))
     for name, column, outputs in model.sweep(reference.inputs, settings()):
         reference.checked(outputs, f"the model with layer {name} quantized")
-        rows[position[name], column] = _along(vectors, outputs.minus(reference.outputs))
+        index = position[name]
+        rows[index, column] = _along(vectors, outputs.minus(reference.outputs))
+        journal.put(f"run {index} {column}", rows=rows[index, column])
         progress("measuring layers", len(rows), total)
     return rows
 

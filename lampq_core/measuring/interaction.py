@@ -187,6 +187,11 @@ class InteractionBuilder:
         """Option `option` of layer `layer` is that of the centre: it moves nothing."""
         self._measured[layer, option] = True
 
+    @property
+    def tables(self) -> dict[str, np.ndarray]:
+        """All that is filled in option by option, the first axes those of layers and options."""
+        return {"factor": self._factor, "linear": self._linear, "measured": self._measured}
+
     def build(self) -> Interaction:
         """The interaction of everything added so far."""
         layers, options, rows = self._factor.shape

@@ -25,6 +25,7 @@ from lampq.core.readouts.comparison import changed_share
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
@@ -54,16 +55,24 @@ class Damage:
 
 
 def measure_weight_error(
-    model: Model, layers: Sequence[Layer], widths: Sequence[int], *, progress: Progress = quiet
+    model: Model,
+    layers: Sequence[Layer],
+    widths: Sequence[int],
+    *,
+    journal: Journal = NOWHERE,
+    progress: Progress = quiet,
 ) -> Damage:
     """Squared quantization error of every layer at every width; needs no data."""
     error = np.zeros((len(layers), len(widths)))
     steps = np.zeros(error.shape, dtype=np.int64)
+    tables, own = {"error": error, "steps": steps}, journal.within("errors")
     for index, layer in enumerate(layers):
-        encode = encoder(model, layer.name, layer.channel_axis, widths)
-        for column, bits in enumerate(widths):
-            quantized = encode(bits)
-            error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
+        if not own.recall(f"{index}", tables, (index,)):
+            encode = encoder(model, layer.name, layer.channel_axis, widths)
+            for column, bits in enumerate(widths):
+                quantized = encode(bits)
+                error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
+            own.keep(f"{index}", tables, (index,))
         progress("quantization errors", index + 1, len(layers))
     return Damage(weight_error=error, steps=steps)
 
@@ -76,6 +85,7 @@ def measure_damage(
     *,
     available: np.ndarray | None = None,
     reference: Reference | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Damage:
     """Quantize one layer at a time and measure how the outputs move.
@@ -87,6 +97,7 @@ def measure_damage(
         batch: Calibration inputs, samples first.
         available: Which widths to measure, bool, shape (L, J); the others are left at zero. None measures all.
         reference: What the float model makes of `batch`; None runs it.
+        journal: Keeps every layer and width.
         progress: Told after every layer and width.
 
     Raises:
@@ -94,29 +105,35 @@ def measure_damage(
     """
     reference = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(widths))
-    error, steps = np.zeros(table), np.zeros(table, dtype=np.int64)
     position = {layer.name: index for index, layer in enumerate(layers)}
+    done = 0
 
-    def candidates() -> Iterator[tuple[str, int, np.ndarray]]:
+    def candidates(collector: Collector, own: Journal) -> Iterator[tuple[str, int, np.ndarray]]:
+        nonlocal done
         for index, layer in enumerate(layers):
             columns = [c for c in range(len(widths)) if available is None or available[index, c]]
             encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
             for column in columns:
+                if own.recall(f"{index} {column}", collector.tables, (index, column)):
+                    done += 1
+                    continue
                 quantized = encode(widths[column])
-                error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
+                collector.error[index, column] = quantized.squared_error.sum()
+                collector.steps[index, column] = quantized.step
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
     slices = reference.slices()
-    total = len(slices) * (error.size if available is None else int(available.sum()))
-    parts, done = [], 0
-    for share, part in slices:
-        collector = Collector(part, table)
-        for name, column, outputs in model.sweep(part.inputs, candidates()):
+    total = len(slices) * (table[0] * table[1] if available is None else int(available.sum()))
+    parts = []
+    for number, (share, part) in enumerate(slices):
+        collector, own = Collector(part, table), journal.within(f"damage {number}")
+        for name, column, outputs in model.sweep(part.inputs, candidates(collector, own)):
             part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
             collector.add(position[name], column, outputs)
+            own.keep(f"{position[name]} {column}", collector.tables, (position[name], column))
             done += 1
             progress("measuring layers", done, total)
-        parts.append((share, collector.damage(error, steps)))
+        parts.append((share, collector.damage()))
     return averaged(parts)
 
 
@@ -142,12 +159,15 @@ class Collector:
 
     Attributes:
         kl: Damage so far, nats, shape (L, J).
+        error: ||W_hat - W||^2, float64, the same shape; whoever quantizes fills it in, and the next.
+        steps: Distance of neighbouring integers, int64, the same shape.
     """
 
     def __init__(self, reference: Reference, table: tuple[int, int]) -> None:
         self._reference = reference
         self._decided = reference.readout.decisions(reference.outputs)
-        self.kl = np.zeros(table)
+        self.kl, self.error = np.zeros(table), np.zeros(table)
+        self.steps = np.zeros(table, dtype=np.int64)
         self._changed = np.zeros(table)
         columns = table[0] * table[1]
         fits = peak_bytes(columns, usual_rows(columns)) <= MOST_BYTES
@@ -168,11 +188,17 @@ class Collector:
         if self._builder is not None:
             self._builder.add(layer, option, outputs.minus(self._reference.outputs))
 
-    def damage(self, weight_error: np.ndarray, steps: np.ndarray) -> Damage:
+    @property
+    def tables(self) -> dict[str, np.ndarray]:
+        """All that is filled in option by option, the first axes those of layers and options."""
+        own = {"kl": self.kl, "changed": self._changed, "error": self.error, "steps": self.steps}
+        return own if self._builder is None else own | self._builder.tables
+
+    def damage(self) -> Damage:
         """All of it."""
         return Damage(
-            weight_error=weight_error,
-            steps=steps,
+            weight_error=self.error,
+            steps=self.steps,
             kl=self.kl,
             changed=self._changed if self._decided else None,
             gram=None if self._builder is None else self._builder.build().gram,

@@ -10,19 +10,23 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 
 # Together they must fit in memory beside the model.
 _MOST_BYTES = 8 << 30
 
 
-def input_moments(model: Model, layers: Sequence[Layer], batch: BatchLike) -> Mapping[str, np.ndarray]:
+def input_moments(
+    model: Model, layers: Sequence[Layer], batch: BatchLike, journal: Journal = NOWHERE
+) -> Mapping[str, np.ndarray]:
     """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
 
     Args:
         model: The float model, or any other whose inputs count.
         layers: Its records.
         batch: Calibration inputs, samples first.
+        journal: Of the work that they are wanted for.
 
     Returns:
         By layer name: float32, shape (N, N), with N the columns of `as_rows`. Layers are missing where the
@@ -37,6 +41,9 @@ def input_moments(model: Model, layers: Sequence[Layer], batch: BatchLike) -> Ma
             f"rounding to the layers' inputs would need {needed / 2**30:.0f} GiB for this model; "
             f"use --rounding nearest"
         )
+    remembered = _remembered(journal, layers)
+    if remembered is not None:
+        return remembered
     records = {layer.name: layer for layer in layers}
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
@@ -59,7 +66,20 @@ def input_moments(model: Model, layers: Sequence[Layer], batch: BatchLike) -> Ma
         else:
             sums[name] = total.astype(np.float32)
         counts[name] = counts.get(name, 0) + len(rows)
-    return {name: total / np.float32(counts[name]) for name, total in sums.items()}
+    moments = {name: total / np.float32(counts[name]) for name, total in sums.items()}
+    present = np.array([layer.name in moments for layer in layers])
+    parts = {name: {"moment": moment} for name, moment in moments.items()}
+    journal.put_all({"moments": {"present": present}, **{f"moments/{name}": p for name, p in parts.items()}})
+    return moments
+
+
+def _remembered(journal: Journal, layers: Sequence[Layer]) -> dict[str, np.ndarray] | None:
+    kept = journal.get("moments", {"present": (len(layers),)})
+    if kept is None:
+        return None
+    names = [layer.name for layer, present in zip(layers, kept["present"], strict=True) if present]
+    parts = {name: journal.get(f"moments/{name}", {"moment": (None, None)}) for name in names}
+    return {name: part["moment"] for name, part in parts.items() if part is not None}
 
 
 def _input_rows(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:

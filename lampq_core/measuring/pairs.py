@@ -22,6 +22,7 @@ from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet
@@ -70,6 +71,7 @@ def measure_pairs(
     available: np.ndarray | None = None,
     tolerance: float = 0.1,
     reference: Reference | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> PairDamage:
     """Round the weights and the input of one layer at a time and measure how the predictions move.
@@ -83,6 +85,7 @@ def measure_pairs(
         available: Which options count, bool, shape (L, J); None: all.
         tolerance: Relative error of a predicted damage that is accepted; 0 measures every pair.
         reference: What the float model makes of `batch`; None runs it.
+        journal: Keeps every layer.
         progress: Told after every layer.
 
     Raises:
@@ -91,9 +94,10 @@ def measure_pairs(
     float_model = measure_reference(model, batch) if reference is None else reference
     table = (len(layers), len(options))
     allowed = np.ones(table, dtype=bool) if available is None else available
-    error, collector = np.zeros(table), Collector(float_model, table)
-    kl, steps = collector.kl, np.zeros(table, dtype=np.int64)
-    measured, deviation = np.zeros(table, dtype=bool), np.full(table, np.nan)
+    collector, own = Collector(float_model, table), journal.within("pairs")
+    kl, error, steps = collector.kl, collector.error, collector.steps
+    measured, deviation, runs = np.zeros(table, dtype=bool), np.full(table, np.nan), np.zeros(table[0], int)
+    tables = {**collector.tables, "run": measured, "deviation": deviation, "runs": runs}
     search = _Order(options, tolerance)
     position = {layer.name: index for index, layer in enumerate(layers)}
     # Differences of the outputs with the layer at hand: by weight width, by input width.
@@ -107,6 +111,8 @@ def measure_pairs(
 
     def candidates() -> Iterator[tuple[str, int, Setting]]:
         for index, layer in enumerate(layers):
+            if own.recall(str(index), tables, (index,)):
+                continue
             held.clear()
             columns = np.flatnonzero(allowed[index]).tolist()
             widths = sorted({options[column].weight_bits for column in columns})
@@ -128,12 +134,13 @@ def measure_pairs(
                     yield layer.name, column, setting
                 else:
                     collector.add(index, column, summed(column))
+            own.keep(str(index), tables, (index,))
             progress("measuring layers", index + 1, len(layers))
 
-    runs = 0
     # Candidates are drawn one by one, so each may depend on what the ones before it measured.
     for name, column, outputs in model.sweep(float_model.inputs, candidates()):
-        index, runs = position[name], runs + 1
+        index = position[name]
+        runs[index] += 1
         float_model.checked(outputs, f"the model with layer {name} quantized")
         if column < 0:
             single = search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]
@@ -146,10 +153,10 @@ def measure_pairs(
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
     return PairDamage(
-        damage=collector.damage(error, steps),
+        damage=collector.damage(),
         measured=measured,
         deviation=deviation,
-        runs=runs,
+        runs=int(runs.sum()),
         tolerance=tolerance,
     )
 

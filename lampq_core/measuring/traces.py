@@ -16,7 +16,12 @@ from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL, FORWARD, KINDS, TRUE
+from lampq.core.values.journal import NOWHERE, Journal
+from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
+
+# Samples whose traces are taken at a time.
+_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,9 @@ class Traces:
 @runtime_checkable
 class Differentiable(Protocol):
     """What a model has beside the protocol `Model` where gradients of its logits can be taken."""
+
+    def layers(self) -> tuple[Layer, ...]:
+        """See `Model`."""
 
     def fisher(
         self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet
@@ -65,6 +73,7 @@ def measure_traces(
     seed: int = 0,
     truth: np.ndarray | None = None,
     samples: np.ndarray | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Traces:
     """Fisher traces of a model's layers.
@@ -80,6 +89,7 @@ def measure_traces(
         seed: Seeds them.
         truth: Labels of the data, shape (S,), for `empirical`.
         samples: Number of each sample in the whole data set, shape (S,); None counts from 0.
+        journal: Keeps some samples at a time, or with forward passes every draw.
         progress: Told how far it is.
 
     Raises:
@@ -104,7 +114,7 @@ def measure_traces(
         try:
             if not isinstance(model, Differentiable):
                 raise NoGradientsError(f"{model.format} models have none here")
-            return model.fisher(reference.inputs, reference.readout, directions, progress=progress)
+            return _from_gradients(model, reference, directions, journal.within("traces"), progress)
         except NoGradientsError as err:
             if kind == EMPIRICAL:
                 raise NoGradientsError(
@@ -112,5 +122,31 @@ def measure_traces(
                     f"({err}); take the true or the forward one"
                 ) from err
             note = f"no gradients ({err}): traces from forward passes"
-    values = forward_fisher(model, reference, draws=draws, seed=seed, progress=progress)
+    values = forward_fisher(model, reference, draws=draws, seed=seed, journal=journal, progress=progress)
     return Traces(kind=FORWARD, weight=values, note=note)
+
+
+def _from_gradients(
+    model: Differentiable, reference: Reference, draws: Draws, journal: Journal, progress: Progress
+) -> Traces:
+    """Traces of some samples at a time, averaged over all."""
+    samples, names = reference.inputs.samples, [layer.name for layer in model.layers()]
+    draws, total = draws.of(samples), np.zeros((2, len(names)))
+    for start in range(0, samples, _SAMPLES):
+        part = slice(start, min(start + _SAMPLES, samples))
+
+        def step(what: str, done: int, _: int, start: int = start) -> None:
+            progress(what, start + done, samples)
+
+        def measure(part: slice = part, step: Progress = step) -> np.ndarray:
+            inputs = reference.inputs.take(range(part.start, part.stop))
+            traces = model.fisher(inputs, reference.readout, draws.part(part), progress=step)
+            return np.array([[by.get(n, np.nan) for n in names] for by in (traces.weight, traces.activation)])
+
+        share = (part.stop - part.start) / samples
+        total += share * journal.array(f"{start}", total.shape, measure)
+    weight, activation = (
+        {name: value for name, value in zip(names, row, strict=True) if not np.isnan(value)}
+        for row in total.tolist()
+    )
+    return Traces(kind=draws.kind, weight=weight, activation=activation)

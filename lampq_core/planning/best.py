@@ -23,6 +23,7 @@ from lampq.core.searching.lampq_update import Updated, is_consecutive, update
 from lampq.core.searching.recentre import Refined, refine
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.option import neighbours as near_options
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.profile import Profile
@@ -47,6 +48,7 @@ class _Bench:
         model: The float model, its weights rounded as the profile says.
         reference: Calibration inputs, and what counts as the truth of them.
         rounds_inputs: Whether layers' inputs are rounded while measuring.
+        journal: Keeps what is measured.
         progress: Told what is being done.
     """
 
@@ -54,6 +56,7 @@ class _Bench:
     model: Model
     reference: Reference
     rounds_inputs: bool
+    journal: Journal
     progress: Progress
 
 
@@ -65,6 +68,7 @@ def best_plan(
     solve: Solve,
     *,
     reference: Reference | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Plan:
     """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
@@ -80,6 +84,7 @@ def best_plan(
         solve: A solver.
         reference: What counts as the truth of `batch`; None takes what `model` makes of it. Another is wanted where
             `model` is not the float one, having the factors of its attention rounded already, for example.
+        journal: Keeps what is measured.
         progress: Told what is being done.
 
     Returns:
@@ -90,7 +95,7 @@ def best_plan(
         BudgetError: No plan fits the budget, or the request sets no limit.
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
-    model = with_rounding(model, profile.rounding, profile.block, batch)
+    model = with_rounding(model, profile.rounding, profile.block, batch, journal)
     reference = measure_reference(model, batch) if reference is None else reference
     _check_same_data(profile, reference)
     wide = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
@@ -100,6 +105,7 @@ def best_plan(
         model=model,
         reference=reference,
         rounds_inputs=rounds_activations(model) and search.profile.options[0].activation_bits is not None,
+        journal=journal,
         progress=progress,
     )
     equal, notes = _equal_choices(bench)
@@ -164,6 +170,7 @@ def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[s
         most_swaps=recipe.most_swaps,
         rules=functools.partial(profile_rule, profile) if bench.rounds_inputs else None,
         reference=bench.reference,
+        journal=bench.journal,
         progress=bench.progress,
     )
     return updated, ()
@@ -185,6 +192,7 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
         quantizer=functools.partial(profile_setting, bench.model, profile) if bench.rounds_inputs else None,
         seed=search.request.seed,
         reference=bench.reference,
+        journal=bench.journal,
         progress=bench.progress,
     )
 

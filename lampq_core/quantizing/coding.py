@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.blocks import check_block
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.rounding_kinds import INPUTS, NEAREST
 
 # Codes kept, so that search and writing need not choose those of the profile again.
 _KEPT_BYTES = 1 << 30
+
+
+Key: TypeAlias = tuple[object, ...]
+"""What tells codes from others; the last entry is their width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,19 +29,19 @@ class Coding:
         block: Weights of a row that share a scale (`core.values.blocks`), or None: one scale per output channel.
         moments: E[x x^T] of the layers' inputs by layer name (`core.measuring.moments`): codes are chosen for the least
             error of the output; layers without one, and all layers where this is None, round to the nearest level.
-        kept: Codes chosen so far, which only save time.
+        kept: Codes chosen so far.
     """
 
     block: int | None = None
     moments: Mapping[str, np.ndarray] | None = None
-    kept: _Kept = field(default_factory=lambda: _Kept())
+    kept: Kept = field(default_factory=lambda: Kept())
 
     def __post_init__(self) -> None:
         check_block(self.block)
 
-    def anew(self) -> Coding:
+    def anew(self, journal: Journal = NOWHERE) -> Coding:
         """The same without codes chosen so far: widths coded side by side may round otherwise than one alone."""
-        return replace(self, kept=_Kept())
+        return replace(self, kept=Kept(journal))
 
     @property
     def rounding(self) -> str:
@@ -43,21 +49,48 @@ class Coding:
         return NEAREST if self.moments is None else INPUTS
 
 
-class _Kept:
-    """Results by key, until they take too much memory."""
+class Kept:
+    """Codes by key: in memory until they take too much of it, and in a journal where there is one.
 
-    def __init__(self) -> None:
-        self._results: dict[tuple[object, ...], Quantized] = {}
+    Args:
+        journal: Of the work that they are chosen in.
+    """
+
+    def __init__(self, journal: Journal = NOWHERE) -> None:
+        self._results: dict[Key, Quantized] = {}
         self._bytes = 0
+        self._journal = journal
 
-    def get(self, key: tuple[object, ...]) -> Quantized | None:
-        """The result of a key, where it is known."""
-        return self._results.get(key)
+    def get(self, key: Key) -> Quantized | None:
+        """The codes of a key, where they are known."""
+        return self._results.get(key) or self._remembered(key)
 
-    def put(self, key: tuple[object, ...], result: Quantized) -> bool:
-        """Keep a result; false where there is no room for it."""
-        if self._bytes + result.codes.nbytes > _KEPT_BYTES:
-            return False
-        self._results[key] = result
-        self._bytes += result.codes.nbytes
-        return True
+    def put(self, results: Mapping[Key, Quantized]) -> None:
+        """Keep codes that were chosen side by side: of those that round together a kill loses all or none."""
+        for key, result in results.items():
+            if self._bytes + result.codes.nbytes <= _KEPT_BYTES:
+                self._results[key] = result
+                self._bytes += result.codes.nbytes
+        self._journal.put_all({repr(key): _arrays(result) for key, result in results.items()})
+
+    def _remembered(self, key: Key) -> Quantized | None:
+        kept = self._journal.get(repr(key), _SHAPES)
+        if kept is None:
+            return None
+        codes, scale, error = kept["codes"], kept["scale"], kept["squared_error"]
+        step, offset = kept["grid"].tolist()
+        return Quantized(
+            codes=codes, scale=scale, step=step, offset=offset, bits=int(str(key[-1])), squared_error=error
+        )
+
+
+_SHAPES = {"codes": (None, None), "scale": (None,), "squared_error": (None,), "grid": (2,)}
+
+
+def _arrays(result: Quantized) -> dict[str, np.ndarray]:
+    return {
+        "codes": result.codes,
+        "scale": result.scale,
+        "squared_error": result.squared_error,
+        "grid": np.array([result.step, result.offset]),
+    }

@@ -12,6 +12,7 @@ layers' sensitivity.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -28,6 +29,7 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table
 from lampq.core.values.history import Swap
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.progress import Progress, quiet
@@ -69,6 +71,7 @@ def update(
     most_swaps: int = 50,
     rules: OptionRules | None = None,
     reference: Reference | None = None,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Updated:
     """Swap single bits between layers while the measured damage falls.
@@ -90,6 +93,7 @@ def update(
         rules: How the input of a layer is rounded at an option (both by index), where inputs are rounded too: a swap
             then moves weights and inputs together.
         reference: What counts as the truth of the batch; None runs the model.
+        journal: Keeps every swap.
         progress: Told after every swap.
 
     Raises:
@@ -102,11 +106,15 @@ def update(
     weights = _Weights(model, layers, widths, rules)
     choice = np.asarray(choice, dtype=np.int64).copy()
     current = weights.applied(choice)
-    kl = _damage(reference, current)
+    own = journal.within("swaps")
+    kl = float(own.array("first", (), lambda: _damage(reference, current)))
     movable = _movable(layers, problem)
     swaps: list[Swap] = []
     while len(swaps) < most_swaps:
-        errors = _errors(model, current, weights, reference.inputs, choice, movable, len(widths), ratios)
+        measure = functools.partial(
+            _errors, model, current, weights, reference.inputs, choice, movable, len(widths), ratios
+        )
+        errors = own.array(f"{len(swaps)} errors", problem.cost.shape, measure)
         if importance is not None:
             errors = errors * np.asarray(importance, dtype=np.float64)[:, None]
         swap = _best_swap(errors, problem, choice)
@@ -117,7 +125,8 @@ def update(
         trial[raised] += 1
         trial[lowered] -= 1
         swapped = weights.applied(trial)
-        after = _damage(reference, swapped)
+        damage = functools.partial(_damage, reference, swapped)
+        after = float(own.array(f"{len(swaps)} damage", (), damage))
         kept = after < kl
         swaps.append(
             Swap(raised=raised, lowered=lowered, gain=gain, degradation=degradation, kl=after, kept=kept)

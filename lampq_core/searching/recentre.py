@@ -8,6 +8,7 @@ once, and a round counts only when the measured damage falls.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lampq.core.searching.superposition import allocate
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.history import Round
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.progress import Progress, quiet
@@ -63,6 +65,7 @@ def refine(
     reference: Reference | None = None,
     quantizer: Quantizer | None = None,
     seed: int = 0,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Refined:
     """Measure plans, then improve the best one round by round.
@@ -86,6 +89,7 @@ def refine(
         reference: What counts as the truth of the batch; None runs the model.
         quantizer: How weights are quantized; None rounds to the nearest level (`core.quantizing.quantizer`).
         seed: Of the search.
+        journal: Keeps every plan that is measured and every layer and option of a round.
         progress: Told what is being done.
 
     Raises:
@@ -94,7 +98,7 @@ def refine(
     """
     if reach < 1 or tries < 1 or rounds < 0:
         raise RecordError(f"rounds {rounds}, reach {reach}, tries {tries}: at least 0, 1 and 1")
-    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer)
+    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer, journal)
     near = _within(len(widths), reach) if near is None else near
     begun = time.perf_counter()
     distinct = {
@@ -198,6 +202,11 @@ def _within(options: int, reach: int) -> np.ndarray:
     return np.abs(place[:, None] - place) <= reach
 
 
+def _name(choice: np.ndarray | None) -> str:
+    """A choice as journals know it."""
+    return "float" if choice is None else " ".join(map(str, choice.tolist()))
+
+
 class _Bench:
     """Runs plans. Weights are quantized when they are needed, and those of the last plan are kept."""
 
@@ -210,6 +219,7 @@ class _Bench:
         batch: BatchLike,
         reference: Reference | None,
         quantizer: Quantizer | None,
+        journal: Journal = NOWHERE,
     ) -> None:
         if problem.cost.shape != (len(layers), len(widths)):
             raise RecordError(
@@ -222,6 +232,7 @@ class _Bench:
         self._problem = problem
         self._quantized = self._nearest if quantizer is None else quantizer
         self._reference = measure_reference(model, batch) if reference is None else reference
+        self._journal = journal
         self._kept: dict[str, tuple[int, np.ndarray | Setting]] = {}
         reduction = problem.reduced()
         # Pinned and tied layers are free where their group is.
@@ -231,7 +242,8 @@ class _Bench:
         """Measure plans; the one of least damage and its damage."""
         for done, plan in enumerate(plans, start=1):
             self._check(plan)
-            self.measured[plan.tobytes()] = self._damage(plan)
+            damage = self._journal.array(f"plan {_name(plan)}", (), functools.partial(self._damage, plan))
+            self.measured[plan.tobytes()] = float(damage)
             progress("measuring plans", done, len(plans))
         best = min(plans, key=lambda plan: self.measured[plan.tobytes()])
         return best, self.measured[best.tobytes()]
@@ -251,14 +263,23 @@ class _Bench:
             done += 1
             progress(what, done, total)
 
-        parts = [(share, self._around(part, choice, moved, step)) for share, part in slices]
+        own = self._journal.within(f"around {_name(choice)}")
+        parts = [
+            (share, self._around(part, choice, moved, own.within(str(number)), step))
+            for number, (share, part) in enumerate(slices)
+        ]
         return Measured(
             interaction=mean_interaction([(share, part.interaction) for share, part in parts]),
             kl=np.sum([share * part.kl for share, part in parts], axis=0),
         )
 
     def _around(
-        self, reference: Reference, choice: np.ndarray | None, moved: np.ndarray, step: Callable[[], None]
+        self,
+        reference: Reference,
+        choice: np.ndarray | None,
+        moved: np.ndarray,
+        journal: Journal,
+        step: Callable[[], None],
     ) -> Measured:
         """`around` for some of the samples."""
         layers, options = moved.shape
@@ -276,16 +297,22 @@ class _Bench:
             builder.keep(layer, option)
             kl[layer, option] = reference.damage(centre)
         position = {layer.name: index for index, layer in enumerate(self._layers)}
+        tables = {**builder.tables, "kl": kl}
 
         def candidates() -> Iterator[tuple[str, int, np.ndarray | Setting]]:
             for index, layer in enumerate(self._layers):
                 for option in np.flatnonzero(moved[index]).tolist():
-                    yield layer.name, option, self._quantized(index, option)
+                    if journal.recall(f"{index} {option}", tables, (index, option)):
+                        step()
+                    else:
+                        yield layer.name, option, self._quantized(index, option)
 
         for name, option, outputs in model.sweep(reference.inputs, candidates()):
+            index = position[name]
             reference.checked(outputs, f"the model with layer {name} at {self._widths[option]} bits")
-            builder.add(position[name], option, outputs.minus(centre))
-            kl[position[name], option] = reference.damage(outputs)
+            builder.add(index, option, outputs.minus(centre))
+            kl[index, option] = reference.damage(outputs)
+            journal.keep(f"{index} {option}", tables, (index, option))
             step()
         return Measured(interaction=builder.build(), kl=kl)
 

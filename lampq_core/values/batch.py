@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -73,6 +74,16 @@ class Batch:
     def names(self) -> tuple[str, ...]:
         """Names of the arrays."""
         return tuple(self._groups[0])
+
+    @property
+    def digest(self) -> str:
+        """What tells the samples from others, in hexadecimal."""
+        content = hashlib.blake2b(digest_size=16)
+        for group in self._groups:
+            for name, array in group.items():
+                content.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+                content.update(np.ascontiguousarray(array))
+        return content.hexdigest()
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The array of a name, where there is one group.

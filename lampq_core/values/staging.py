@@ -85,6 +85,16 @@ def locked(folder: Path) -> Iterator[bool]:
         _close(lock)
 
 
+def hold(descriptor: int) -> None:
+    """Lock an open file for as long as it is open, where there are locks.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def unchanged_s(path: Path) -> float:
     """Seconds since a file last changed."""
     return time.time() - path.lstat().st_mtime
@@ -124,7 +134,7 @@ def _lock(path: Path) -> int | None:
     access = os.O_RDONLY if path.is_dir() else os.O_RDWR
     descriptor = os.open(path, access | os.O_NONBLOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
