@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from lampq.core.values.score import Score as Score
     from lampq.core.values.solution import Solution as Solution
     from lampq.core.values.tables import TableKind as TableKind
+    from lampq.core.values.work import Work as Work
     from lampq.metrics.boxes import Boxes as Boxes
     from lampq.metrics.metric import Metric as Metric
     from lampq.solvers import solve as solve

@@ -19,20 +19,22 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.values.batch import BatchLike
+from lampq.core.values.choices import named, refuse_unknown
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.head import summary
-from lampq.core.values.journal import NOWHERE, Journal
+from lampq.core.values.journal import Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.messages import listed
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
-from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.progress import Progress
 from lampq.core.values.score import Score
 from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
 from lampq.core.values.tables import known_tables
+from lampq.core.values.work import Work
 from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
@@ -44,8 +46,7 @@ def profile(
     measurement: Measurement | None = None,
     *,
     shard: Shard | None = None,
-    journal: Journal = NOWHERE,
-    progress: Progress = quiet,
+    work: Work | None = None,
     **choices: Any,
 ) -> Profile:
     """Measure all that allocation needs.
@@ -60,16 +61,18 @@ def profile(
         batch: Calibration inputs, preprocessed, samples first; None profiles without data.
         measurement: What is measured, and how.
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
-        journal: Keeps what is measured, so that the same call goes on after a kill.
-        progress: Told what is being measured and how far it is.
-        **choices: Fields of `lampq.Measurement` to set, such as `bits=(2, 3, 4)`.
+        work: How it is done.
+        **choices: Fields of `lampq.Measurement` and `lampq.Work` to set, such as `bits=(2, 3, 4)`.
 
     Raises:
         RecordError: Weights, activations or outputs are not finite (names the layer), or a choice is unknown.
         AdapterError: The model's format has no such input widths or ranges, or none of its outputs is judged.
         PlanError: The layers to keep leave none, or a pattern of them matches nothing.
     """
-    measurement = Measurement.of(measurement, **choices)
+    work = Work.of(work, **named(choices, Work.names()))
+    journal, progress = work.journal, work.progress
+    refuse_unknown(choices, (*Measurement.names(), *Work.names()), "a measurement")
+    measurement = Measurement.of(measurement, **named(choices, Measurement.names()))
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)

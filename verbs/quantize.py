@@ -16,18 +16,17 @@ from lampq.core.quantizing.coding import Coding
 from lampq.core.values import measure_kinds
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.budget import Budget
-from lampq.core.values.choices import refuse_unknown
+from lampq.core.values.choices import named, refuse_unknown
 from lampq.core.values.errors import PlanError, RecordError
-from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
-from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import INPUTS
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import KINDS
+from lampq.core.values.work import Work
 from lampq.verbs.apply import apply
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.feasible import check_budget
@@ -50,8 +49,7 @@ def quantize(
     *,
     profile_out: str | Path | None = None,
     force: bool = False,
-    journal: Journal = NOWHERE,
-    progress: Progress = quiet,
+    work: Work | None = None,
     **choices: Any,
 ) -> Plan:
     """Write the least damaged model that fits a budget.
@@ -68,9 +66,8 @@ def quantize(
         measurement: What is measured; None rounds to the layers' inputs and takes the seed of the request.
         profile_out: File for the profile that was measured, written last.
         force: Overwrite `out` and `profile_out`.
-        journal: Keeps what is measured, so that the same call goes on after a kill.
-        progress: Told what is being done and how far it is.
-        **choices: Fields of `lampq.Request`, `lampq.Budget` and `lampq.Measurement` to set, such as
+        work: How it is done.
+        **choices: Fields of `lampq.Request`, `lampq.Budget`, `lampq.Measurement` and `lampq.Work` to set, such as
             `average_bits=3` or `bits=(2, 3, 4)`.
 
     Returns:
@@ -80,6 +77,7 @@ def quantize(
         LampqError: Any step's bad input; nothing is written then.
     """
     out = Path(out)
+    work = Work.of(work, **named(choices, Work.names()))
     request, measurement = _chosen(request, measurement, choices)
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
@@ -91,12 +89,12 @@ def quantize(
     measurement = _with_score(measurement, request)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
-    model = with_rounding(model, measurement.rounding, measurement.block, batch, journal)
-    profile = make_profile(model, batch, measurement, journal=journal, progress=progress)
-    plan = best_plan(model, profile, batch, request, journal=journal, progress=progress)
+    model = with_rounding(model, measurement.rounding, measurement.block, batch, work.journal)
+    profile = make_profile(model, batch, measurement, work=work)
+    plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     # As `apply` will write it from the plan alone.
-    alone = model.with_coding(model.coding.anew(journal.within("written")))
+    alone = model.with_coding(model.coding.anew(work.journal.within("written")))
     applied = apply(alone, plan, out, batch=batch, force=force)
     plan = dataclasses.replace(
         plan,
@@ -123,10 +121,10 @@ def _chosen(
     request: Request | Budget | None, measurement: Measurement | None, choices: Mapping[str, Any]
 ) -> tuple[Request, Measurement]:
     """Both records, each with the choices that are its own."""
-    refuse_unknown(choices, (*Request.names(), *Measurement.names()), "quantize")
-    asked = Request.of(request, **_named(choices, Request.names()))
+    refuse_unknown(choices, (*Request.names(), *Measurement.names(), *Work.names()), "quantize")
+    asked = Request.of(request, **named(choices, Request.names()))
     base = measurement or Measurement(rounding=INPUTS, seed=asked.seed)
-    measurement = Measurement.of(base, **_named(choices, Measurement.names()))
+    measurement = Measurement.of(base, **named(choices, Measurement.names()))
     if measurement.measure == measure_kinds.AUTO and asked.recipe.type_scale != TYPE_SCALES[0]:
         # Gradients do not tell which decisions change.
         measurement = Measurement.of(measurement, measure=measure_kinds.DIFFERENCES)
@@ -149,10 +147,6 @@ def _with_score(measurement: Measurement, request: Request) -> Measurement:
             f"add it with Profile.with_table, then plan and apply"
         )
     return dataclasses.replace(measurement, scores=(*measurement.scores, chosen))
-
-
-def _named(choices: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: choice for name, choice in choices.items() if name in names}
 
 
 def _refuse_blocks_with_inputs(model: Model, measurement: Measurement) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lampq.core.values.errors import RecordError
 from lampq.core.values.messages import printable
@@ -28,3 +29,9 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> Non
     for name in names:
         if name not in choices:
             raise RecordError(f"'{printable(name)}' is no choice of {what}; there are {', '.join(choices)}")
+
+
+def named(choices: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The choices of these names."""
+    known = frozenset(names)
+    return {name: choice for name, choice in choices.items() if name in known}
