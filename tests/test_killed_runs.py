@@ -104,7 +104,7 @@ def content(path):
         return logits.tobytes()
     if path.suffix != ".json":
         return path.read_bytes()
-    if json.loads(path.read_text())["schema"] == "lampq.plan/1":
+    if json.loads(path.read_text())["schema"] == "lampq.plan/2":
         return Plan.read(path).widths
     profile = Profile.read(path)
     return (profile.options, profile.weight_error.tobytes())

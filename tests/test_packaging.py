@@ -100,7 +100,7 @@ def test_imports_point_one_way(package):
 
 
 # The rooms of the core, from the ground up: each may import those before it.
-ROOMS = ("values", "quantizing", "readouts", "measuring", "allocating", "searching", "planning")
+ROOMS = ("values", "quantizing", "treatments", "readouts", "measuring", "allocating", "searching", "planning")
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -13,12 +13,14 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import Matching, left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.selection import KeptLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
+from lampq.verbs.placed_products import placed_products
 
 _TABLE = "embedding"
 
@@ -170,7 +172,9 @@ def fit_to(
             f"the weights take {takes:,} bytes in this format, {planned:,} in that of the plan: widths it cannot "
             f"store take the next wider place",
         )
-    return dataclasses.replace(plan, layers=placed, notes=notes)
+    return dataclasses.replace(
+        plan, layers=placed, products=placed_products(model, plan, partial=partial), notes=notes
+    )
 
 
 def _folds_norms(model: Model, plan: Plan) -> bool:
@@ -230,9 +234,24 @@ def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer
         weight_bits=max(part.weight_bits for part in parts),
         activation_bits=None if None in activations else max(a for a in activations if a is not None),
         activation_range=_union(ranges) if len(ranges) == len(parts) else None,
+        quantizer=_common_quantizer(parts, name),
         payload_bytes=sum(part.payload_bytes for part in parts),
         predicted_kl=sum(damages) if len(damages) == len(parts) and len(widths) == 1 else None,
     )
+
+
+def _common_quantizer(parts: Sequence[PlanLayer], name: str) -> Fitted | None:
+    """How all parts have their input rounded.
+
+    Raises:
+        PlanError: They differ.
+    """
+    if any(part.quantizer != parts[0].quantizer for part in parts):
+        raise PlanError(
+            f"layer {name} is one weight in the model, and the plan rounds the input of its parts in different ways; "
+            f"tie the parts when planning"
+        )
+    return parts[0].quantizer
 
 
 def _union(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:

@@ -11,7 +11,8 @@ from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
 from lampq.core.readouts.draws import Draws
-from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.fisher_kinds import EMPIRICAL

@@ -15,12 +15,12 @@ import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients
 from lampq.adapters.torch.replay import Pass, passes
-from lampq.adapters.torch.rounding import rounded
 from lampq.adapters.torch.variant import Varied
 from lampq.core.measuring.setting import RoundedLayers
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
+from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.activation_rule import LAST, ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
@@ -147,10 +147,12 @@ def _rounded(rows: Rows, rule: ActivationRule) -> Rows:
     if rows.use.form == "lookup":
         return rows
     inputs = rows.inputs.float()
-    if isinstance(rule, ActivationGrid) or rows.use.form == "linear":
-        return dataclasses.replace(rows, inputs=rounded(rule, inputs, -1))
-    by_image = inputs.transpose(0, 1)
-    flat = by_image.reshape(len(by_image), -1)
-    return dataclasses.replace(
-        rows, inputs=rounded(rule, flat, -1).reshape(by_image.shape).transpose(0, 1).contiguous()
-    )
+    by_sample = inputs.transpose(0, 1)
+    if rows.use.form == "linear" and len(inputs) == 1:
+        moved = rule.apply(inputs[0], LAST, torch)[None]
+    elif isinstance(rule, ActivationGrid) or rows.use.form == "linear":
+        moved = rule.apply(inputs, LAST, torch)
+    else:
+        flat = by_sample.reshape(len(by_sample), -1)
+        moved = rule.apply(flat, LAST, torch).reshape(by_sample.shape).transpose(0, 1).contiguous()
+    return dataclasses.replace(rows, inputs=moved)

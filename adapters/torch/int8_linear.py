@@ -71,13 +71,13 @@ class Int8Linear(torch.nn.Module):
         return result.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
 
-def use_int8(module: torch.nn.Module, file: PackedFile) -> int:
-    """Replace the `nn.Linear` layers whose weights a file holds; returns how many.
+def use_int8(module: torch.nn.Module, file: PackedFile) -> list[str]:
+    """Replace the `nn.Linear` layers whose weights a file holds; returns the names of these weights.
 
     Subclasses are left alone: what holds them may read their weights without calling them, as
     `nn.MultiheadAttention` does.
     """
-    count = 0
+    replaced = []
     for path, member in list(module.named_modules()):
         record = file.records.get(f"{path}.weight")
         if type(member) is not torch.nn.Linear or record is None or record.channel_axis != 0:
@@ -96,8 +96,8 @@ def use_int8(module: torch.nn.Module, file: PackedFile) -> int:
         )
         parent, _, name = path.rpartition(".")
         setattr(module.get_submodule(parent), name, layer.to(device).eval())
-        count += 1
-    return count
+        replaced.append(f"{path}.weight")
+    return replaced
 
 
 def _product(codes: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:

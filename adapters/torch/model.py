@@ -20,7 +20,7 @@ from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.relevance import module_relevance
-from lampq.adapters.torch.rounding import NOTHING, sites
+from lampq.adapters.torch.rounding import NOTHING, Rounding, products_of
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.taps import taps
@@ -31,7 +31,7 @@ from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
-from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
 from lampq.core.values.errors import AdapterError
@@ -39,6 +39,7 @@ from lampq.core.values.head import Head, HeadChoice, judged_of
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
+from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class TorchModel:
         stored: Layer name -> (weight bits, activation bits) of weights that are stored quantized.
         hugging_face: Whether it comes from a Hugging Face directory and is written as one.
         dtype: Type of its tensors on disk, where they are computed with in a wider one.
+        rules: How its files have activations rounded, by parameter and by site.
 
     Attributes:
         path: Where it was read from.
@@ -90,6 +92,7 @@ class TorchModel:
         stored: Mapping[str, tuple[int, int | None]] | None = None,
         hugging_face: bool = False,
         dtype: torch.dtype | None = None,
+        rules: Mapping[str, ActivationRule] | None = None,
     ) -> None:
         self.path = path
         self.source = source
@@ -103,11 +106,12 @@ class TorchModel:
         self._files = tuple(files)
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
-        self.rounding = NOTHING
+        self.rounding = Rounding(rules=rules) if rules else NOTHING
         self._choices: tuple[HeadChoice, ...] = ()
         self._heads: tuple[Head, ...] | None = None
         self._layers: tuple[Layer, ...] | None = None
         self._parameters: dict[str, str] | None = None
+        self._products: tuple[Product, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -217,7 +221,7 @@ class TorchModel:
         other.runtime = self.runtime.fitted(self._batch(batch))
         if other.runtime is self.runtime:
             return self
-        other._heads = other._parameters = other._layers = None
+        other._heads = other._parameters = other._layers = other._products = None
         _ = other.heads
         return other
 
@@ -247,7 +251,7 @@ class TorchModel:
         other.tensors = dict(self.tensors)
         for name, value in weights.items():
             change = self._change(name, value)
-            if change.tensor is not None:
+            if change.weight is not None and change.tensor is not None:
                 other.tensors[change.weight] = change.tensor
             other.rounding = other.rounding.changed(change.rules)
         other._layers = None
@@ -282,14 +286,24 @@ class TorchModel:
         other.in_folder = False
         return other
 
+    def products(self) -> tuple[Product, ...]:
+        """Products of two activations, such as those of attention, in the order the model uses them.
+
+        Raises:
+            AdapterError: The model calls a fused attention that has no plain form.
+        """
+        if self._products is None:
+            recording = self.runtime.recording(self.runtime.example, products=True)
+            self._products = tuple(products_of(recording))
+        return self._products
+
     def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
         """The same model with factors of attention rounded; `calibrate` names them.
 
         Raises:
             AdapterError: The model has no such factor.
         """
-        recording = self.runtime.recording(self.runtime.example, products=True)
-        known = [site.name for site in sites(recording) if "@" in site.name]
+        known = [site for product in self.products() for site in product.sites]
         for name in rules:
             if name not in known:
                 raise AdapterError(
@@ -415,10 +429,22 @@ class TorchModel:
         """
         return writing.write(self, plan, path)
 
+    def _product(self, name: str) -> Product:
+        products = {product.name: product for product in self.products()}
+        if name not in products:
+            raise AdapterError(
+                f"{self.name} has no product {name}; it has {', '.join(products) or 'none'}: the plan is for another "
+                f"model"
+            )
+        return products[name]
+
     def _parameter(self, name: str) -> str:
         return named(self.parameters, name, whose=self.name)
 
     def _change(self, name: str, value: np.ndarray | Setting) -> Change:
+        if "@" in name and isinstance(value, Setting):
+            product = self._product(name)
+            return Change(rules={product.left: value.left, product.right: value.activation})
         if isinstance(value, Setting):
             tensor = None if value.weight is None else self._tensor(name, value.weight)
             parameter = self._parameter(name)

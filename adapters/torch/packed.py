@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,20 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.checkpoint import State, check_header
+from lampq.core.measuring.setting import input_rule
 from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.treatments import rule_of
 from lampq.core.values import packing
 from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.blocks import check_block, scale_count
 from lampq.core.values.errors import AdapterError, LampqError, MissingExtraError
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.messages import reason
 
-_KEY, _VERSION = "lampq", 1
+_KEY = "lampq"
+# Version 2 has quantizers of inputs and sites; files without them stay as older readers know them.
+_VERSIONS = (1, 2)
 _CODES, _SCALE = ".codes", ".scale"
 _USUAL: dict[str, Any] = {
     "container": "bitplane",
@@ -32,6 +38,7 @@ _USUAL: dict[str, Any] = {
     "block": None,
     "activation_bits": None,
     "activation_range": None,
+    "quantizer": None,
 }
 
 
@@ -50,6 +57,7 @@ class Record:
         container: `bitplane` (exactly `bits` bits a code) or `int8` (one byte).
         activation_bits: Width of the layer's input, or None.
         activation_range: Its range, or None.
+        quantizer: How it is rounded, where that is not told by range or tokens alone.
     """
 
     layer: str
@@ -62,6 +70,7 @@ class Record:
     container: str = "bitplane"
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    quantizer: Fitted | None = None
 
     @property
     def size(self) -> int:
@@ -90,12 +99,27 @@ class PackedFile:
         origin: What the model was read from: `source` and what its kind needs to be built again.
         weights: Parameter -> its codes and scales.
         rest: All other tensors by name.
+        sites: Factor of a product -> how it is rounded.
     """
 
     records: Mapping[str, Record]
     origin: Mapping[str, Any]
     weights: Mapping[str, Quantized]
     rest: State
+    sites: Mapping[str, Fitted] = field(default_factory=dict)
+
+    def rules(self) -> dict[str, ActivationRule]:
+        """How activations are rounded, by parameter of the layer that reads them, and by site.
+
+        Raises:
+            RecordError: A quantizer is not known here; names it.
+        """
+        inputs = {
+            name: input_rule(record.activation_bits, record.activation_range, record.quantizer)
+            for name, record in self.records.items()
+        }
+        rules = {name: rule for name, rule in inputs.items() if rule is not None}
+        return rules | {name: rule_of(fitted) for name, fitted in self.sites.items()}
 
     def state(self) -> State:
         """A plain state dict, float32 where it was quantized."""
@@ -119,10 +143,16 @@ def encode(records: Mapping[str, Record], weights: Mapping[str, Quantized], rest
     return tensors
 
 
-def write(path: Path, records: Mapping[str, Record], origin: Mapping[str, Any], tensors: State) -> None:
+def write(
+    path: Path,
+    records: Mapping[str, Record],
+    origin: Mapping[str, Any],
+    tensors: State,
+    sites: Mapping[str, Fitted] | None = None,
+) -> None:
     """Write the file, not atomically: give it a temporary path."""
     safetensors = _safetensors()
-    safetensors.save_file(tensors, path, metadata=metadata(records, origin))
+    safetensors.save_file(tensors, path, metadata=metadata(records, origin, sites))
     _sort_metadata(path)
 
 
@@ -137,16 +167,27 @@ def _sort_metadata(path: Path) -> None:
         handle.write(text.ljust(size))
 
 
-def metadata(records: Mapping[str, Record], origin: Mapping[str, Any]) -> dict[str, str]:
+def metadata(
+    records: Mapping[str, Record], origin: Mapping[str, Any], sites: Mapping[str, Fitted] | None = None
+) -> dict[str, str]:
     """What the file says of itself."""
     weights = {name: _entry(record) for name, record in records.items()}
-    content = {"version": _VERSION, "origin": dict(origin), "weights": weights}
+    newer = bool(sites) or any(record.quantizer is not None for record in records.values())
+    content: dict[str, Any] = {
+        "version": _VERSIONS[newer],
+        "origin": dict(origin),
+        "weights": weights,
+    }
+    if sites:
+        content["sites"] = {name: fitted.to_json() for name, fitted in sites.items()}
     return {"format": "pt", _KEY: json.dumps(content, separators=(",", ":"))}
 
 
 def _entry(record: Record) -> dict[str, Any]:
     # What is as usual goes without saying: in a small model the header is a noticeable part of the file.
-    return {k: v for k, v in asdict(record).items() if v != _USUAL.get(k)}
+    quantizer = None if record.quantizer is None else record.quantizer.to_json()
+    entry = asdict(replace(record, quantizer=None)) | {"quantizer": quantizer}
+    return {k: v for k, v in entry.items() if v != _USUAL.get(k)}
 
 
 def record_bytes(record: Record) -> int:
@@ -188,6 +229,31 @@ def read(path: Path) -> PackedFile:
     Raises:
         AdapterError: It is none of these, or damaged.
     """
+    described = _described(path)
+    try:
+        tensors = _safetensors().load_file(path)
+        weights = {name: _decode(name, record, tensors) for name, record in described.records.items()}
+    except AdapterError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, LampqError) as err:
+        raise AdapterError(f"{path}: damaged ({type(err).__name__}: {err})") from err
+    taken = {name + suffix for name in described.records for suffix in (_CODES, _SCALE)}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    return replace(described, weights=weights, rest=rest)
+
+
+def read_rules(path: Path) -> dict[str, ActivationRule]:
+    """`PackedFile.rules` of a file, whose weights are not read; none where it is no such file.
+
+    Raises:
+        AdapterError: It is damaged.
+        RecordError: A quantizer is not known here; names it.
+    """
+    return _described(path).rules() if is_packed(path) else {}
+
+
+def _described(path: Path) -> PackedFile:
+    """A file as its header describes it, without tensors."""
     header = _header(path)
     if _KEY not in header:
         raise AdapterError(
@@ -195,21 +261,21 @@ def read(path: Path) -> PackedFile:
         )
     try:
         content = json.loads(header[_KEY])
-        if content["version"] != _VERSION:
+        if content["version"] not in _VERSIONS:
             raise AdapterError(
-                f"{path}: version {content['version']} of the packed format, this lampq reads {_VERSION}"
+                f"{path}: version {content['version']} of the packed format, this lampq reads {_VERSIONS[-1]}"
             )
-        records = {str(name): _record(data) for name, data in content["weights"].items()}
-        origin = dict(content["origin"])
-        tensors = _safetensors().load_file(path)
-        weights = {name: _decode(name, record, tensors) for name, record in records.items()}
+        return PackedFile(
+            records={str(name): _record(data) for name, data in content["weights"].items()},
+            origin=dict(content["origin"]),
+            weights={},
+            rest={},
+            sites={str(name): Fitted.from_json(data) for name, data in content.get("sites", {}).items()},
+        )
     except AdapterError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, LampqError) as err:
         raise AdapterError(f"{path}: damaged ({type(err).__name__}: {err})") from err
-    taken = {name + suffix for name in records for suffix in (_CODES, _SCALE)}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
-    return PackedFile(records=records, origin=origin, weights=weights, rest=rest)
 
 
 def stored_bits(records: Mapping[str, Record]) -> dict[str, tuple[int, int | None]]:
@@ -236,6 +302,7 @@ def _record(data: Mapping[str, Any]) -> Record:
         container=str(data["container"]),
         activation_bits=None if data["activation_bits"] is None else int(data["activation_bits"]),
         activation_range=None if spread is None else (float(spread[0]), float(spread[1])),
+        quantizer=None if data["quantizer"] is None else Fitted.from_json(data["quantizer"]),
     )
 
 

@@ -72,7 +72,7 @@ def read(
         input_shape = program.shapes
     elif path.suffix == ".safetensors":
         file = packed.read(path)
-        module, files, stored = rebuild.load_quantized(path), (path,), packed.stored_bits(file.records)
+        module, files, stored = rebuild.filled(path, file), (path,), packed.stored_bits(file.records)
     elif text.startswith(_TIMM):
         module, files, stored, input_shape = _timm(text, weights, input_shape)
     else:
@@ -100,6 +100,7 @@ def read(
         stored=stored,
         hugging_face=hugging_face.is_directory(path),
         dtype=dtype,
+        rules=packed.read_rules(Path(weights) if weights else path),
     )
 
 

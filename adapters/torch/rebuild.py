@@ -11,6 +11,7 @@ import torch
 from lampq.adapters.torch import factory, hugging_face, packed
 from lampq.adapters.torch.int8_linear import use_int8
 from lampq.adapters.torch.packed import PackedFile
+from lampq.adapters.torch.rounded_module import round_activations
 from lampq.adapters.torch.state_dict import fill
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
@@ -33,13 +34,29 @@ def load_quantized(
             calibrated range where the plan has one, else for each row on its own.
 
     Returns:
-        The module, in evaluation mode.
+        The module, in evaluation mode; it rounds activations as the file says.
 
     Raises:
         AdapterError: The file is damaged, or the model is not given or does not fit.
     """
     path = Path(path)
     file = packed.read(path)
+    module = filled(path, file, model)
+    rules = file.rules()
+    if int8:
+        replaced = use_int8(module, file)
+        rules = {name: rule for name, rule in rules.items() if name not in replaced}
+    if rules:
+        round_activations(module, rules)
+    return module
+
+
+def filled(
+    path: Path,
+    file: PackedFile,
+    model: str | torch.nn.Module | Callable[[], torch.nn.Module] | None = None,
+) -> torch.nn.Module:
+    """A module with the weights of a file, whose activations stay float; see `load_quantized`."""
     if model is None:
         module = build(file, path)
     elif isinstance(model, torch.nn.Module):
@@ -47,10 +64,7 @@ def load_quantized(
     else:
         module = factory.build(model) if isinstance(model, str) else model()
     fill(module, file.state(), path)
-    module.eval()
-    if int8:
-        use_int8(module, file)
-    return module
+    return module.eval()
 
 
 def build(file: PackedFile, path: Path) -> torch.nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from lampq.adapters.torch.chunks import Chunk
 from lampq.adapters.torch.gradients import Rows
 from lampq.adapters.torch.layout import Layout
 from lampq.adapters.torch.outputs import sample_rows
+from lampq.adapters.torch.rounding import Site
+from lampq.adapters.torch.rounding import sites as all_sites
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Operation, Values, tensors
 from lampq.adapters.torch.uses import Use
@@ -26,6 +28,8 @@ WeightGradients = Callable[[str, list[Rows]], None]
 """Told, for each layer, of all its uses in a batch."""
 ActivationGradient = Callable[[str, torch.Tensor], None]
 """Told of the gradient that reaches a layer's input through this layer."""
+SiteGradient = Callable[[Site, torch.Tensor], None]
+"""Told of the gradient that reaches a site's values through the operator that reads them there."""
 
 # Half precision gradients would vanish below this.
 _HALF_SCALE = 1024.0
@@ -38,20 +42,30 @@ class Pass:
         model: The model.
         chunk: The batch on the device.
         activations: Whether gradients of layers' inputs are wanted.
+        sites: Names of the sites whose values and gradients are wanted.
 
     Attributes:
         count: Samples that count.
+        values: Values of these sites.
         outputs: The judged outputs by name, canonical, samples first.
         scale: Factor that all gradients carry.
     """
 
-    def __init__(self, model: Varied, chunk: Chunk, activations: bool) -> None:
+    def __init__(self, model: Varied, chunk: Chunk, activations: bool, sites: Collection[str] = ()) -> None:
         runtime = model.runtime
         self.count = chunk.count
         self._size = chunk.size
         self._inputs = Batch([_arrays(chunk.inputs, chunk.count)])
         self._names = {parameter: name for name, parameter in model.parameters.items()}
-        recording = runtime.recording(chunk.inputs, model.tensors, grad=True)
+        recording = runtime.recording(
+            chunk.inputs, model.tensors, grad=True, products=any("@" in name for name in sites)
+        )
+        self.values: dict[str, torch.Tensor] = {}
+        self._sites: dict[int, list[Site]] = {}
+        for site in all_sites(recording) if sites else ():
+            if site.name in sites:
+                self._sites.setdefault(site.operation, []).append(site)
+        self._on_site: SiteGradient | None = None
         self._uses = Counter(use.weight for use, _ in recording.uses)
         self._pending: dict[str, list[Rows]] = {}
         self._on_weight: WeightGradients | None = None
@@ -70,6 +84,7 @@ class Pass:
         vectors: Iterable[Batch],
         on_weight: WeightGradients,
         on_activation: ActivationGradient | None = None,
+        on_site: SiteGradient | None = None,
     ) -> None:
         """Send vectors back from the outputs.
 
@@ -77,8 +92,9 @@ class Pass:
             vectors: Directions of the first `count` samples' outputs, by name.
             on_weight: Told of every layer, once per vector.
             on_activation: Told of every use of a layer, once per vector.
+            on_site: Told of every site, once per vector.
         """
-        self._on_weight, self._on_activation = on_weight, on_activation
+        self._on_weight, self._on_activation, self._on_site = on_weight, on_activation, on_site
         waiting = None
         # One vector behind, so that the graph is freed with the last.
         for vector in vectors:
@@ -116,12 +132,12 @@ class Pass:
         at = {use.operation: (use, layout) for use, layout in recording.uses}
 
         def call(index: int, operation: Operation, values: Values) -> Any:
+            replaced = self._watched(index, operation, values)
             if index not in at:
-                return operation.call(values, {})
+                return operation.call(values, replaced)
             use, layout = at[index]
             slot = operation.read_slot(use.data)
             activation = values[slot]
-            replaced = {}
             if activations and activation.is_floating_point():
                 # An alias of its own: its gradient is what comes back through this layer alone.
                 alias = activation.view_as(activation) if activation.requires_grad else _leaf(activation)
@@ -137,6 +153,22 @@ class Pass:
 
         tape = recording.tape
         return tape.run(model.tensors, chunk.inputs, call)
+
+    def _watched(self, index: int, operation: Operation, values: Values) -> dict[int, torch.Tensor]:
+        """Aliases of the values of sites, whose gradients are what comes back through this operator alone."""
+        aliases = {}
+        for site in self._sites.get(index, ()):
+            slot = operation.read_slot(site.leaf)
+            activation = values[slot]
+            self.values[site.name] = activation.detach()
+            alias = activation.view_as(activation) if activation.requires_grad else _leaf(activation)
+            alias.register_hook(lambda grad, site=site: self._tell_site(site, grad))
+            aliases[slot] = alias
+        return aliases
+
+    def _tell_site(self, site: Site, grad: torch.Tensor) -> None:
+        if self._on_site is not None:
+            self._on_site(site, grad)
 
     def _tell_activation(self, use: Use, grad: torch.Tensor) -> None:
         if self._on_activation is not None:
@@ -172,7 +204,9 @@ class Pass:
             self._on_weight(self._names[weight], group)
 
 
-def passes(model: Varied, batch: Batch, *, batch_size: int, activations: bool) -> Iterator[Pass]:
+def passes(
+    model: Varied, batch: Batch, *, batch_size: int, activations: bool, sites: Collection[str] = ()
+) -> Iterator[Pass]:
     """A data set in passes.
 
     Args:
@@ -180,10 +214,11 @@ def passes(model: Varied, batch: Batch, *, batch_size: int, activations: bool) -
         batch: Inputs, samples first.
         batch_size: Samples per pass; single samples where they mix within a batch.
         activations: Whether gradients of layers' inputs are wanted.
+        sites: Names of sites whose gradients are wanted.
     """
     size = 1 if model.runtime.samples_mix else batch_size
     for chunk in model.runtime.chunks(batch, size):
-        yield Pass(model, chunk, activations)
+        yield Pass(model, chunk, activations, sites)
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor], count: int) -> dict[str, np.ndarray]:

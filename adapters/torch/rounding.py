@@ -6,15 +6,21 @@ a fused operator (which is recorded in its plain form when its factors are round
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lampq.adapters.torch.layout import Layout
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Call, Operation, Tape, Values
-from lampq.core.values.activation_grid import ActivationGrid, ActivationRule
+from lampq.adapters.torch.uses import Use
+from lampq.core.treatments.roles import KEYS, LEFT, PROBABILITIES, QUERIES, RIGHT, VALUES
+from lampq.core.values.activation_rule import ActivationRule, SiteAxes
+from lampq.core.values.product import Product
 
 _PRODUCTS = frozenset({"aten::bmm", "aten::baddbmm", "aten::mm"})
 _SOFTMAX = frozenset({"aten::_softmax", "aten::_safe_softmax"})
@@ -31,13 +37,13 @@ class Site:
             factors of attention (`@left`, `@right` of other products), with `#2`, `#3`, ... where they recur.
         operation: Index of the operator that reads it.
         leaf: Index of the activation among the operator's leaves.
-        axis: The axis that the product sums over; 0 for a convolution, whose images are the tokens.
+        axes: Where the parts of its values lie.
     """
 
     name: str
     operation: int
     leaf: int
-    axis: int
+    axes: SiteAxes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,7 +80,7 @@ class Rounding:
             for site, rule in plan.get(index, ()):
                 slot = operation.slot(site.leaf)
                 assert slot is not None  # Sites are tensors.
-                replaced[slot] = rounded(rule, values[slot], site.axis)
+                replaced[slot] = rule.apply(values[slot], site.axes, torch)
             return operation.call(values, replaced)
 
         return call
@@ -86,42 +92,86 @@ NOTHING = Rounding(rules={})
 
 def sites(recording: Recording) -> Iterator[Site]:
     """Every place of a tape where an activation can be rounded: inputs of layers, then factors of products."""
-    for use, _ in recording.uses:
+    tape = recording.tape
+    for use, layout in recording.uses:
         if use.form != "lookup":
-            axis = 0 if use.convolution is not None else -2 if use.turned else -1
-            yield Site(name=use.weight, operation=use.operation, leaf=use.data, axis=axis)
+            yield Site(
+                name=use.weight,
+                operation=use.operation,
+                leaf=use.data,
+                axes=_input_axes(tape.shape(use.operation, use.data), use, layout, recording.samples),
+            )
+    for product in factors(recording):
+        for leaf, name, axis in zip(product.leaves, product.sites, (-1, -2), strict=True):
+            axes = SiteAxes(sums=axis).of(tape.shape(product.operation, leaf), recording.samples)
+            yield Site(name=name, operation=product.operation, leaf=leaf, axes=axes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """The operator of a product of two activations.
+
+    Attributes:
+        name: Of the product.
+        operation: Index of the operator.
+        leaves: Indices of the factors among its leaves, left and right.
+        sites: Names of their sites.
+    """
+
+    name: str
+    operation: int
+    leaves: tuple[int, int]
+    sites: tuple[str, str]
+
+
+def factors(recording: Recording) -> Iterator[Factors]:
+    """The products of two activations, in order, named by what they do in attention."""
     tape = recording.tape
     softmax = _behind_softmax(tape)
-    seen: dict[str, int] = {}
-    for index, factors in recording.products:
+    seen: Counter[str] = Counter()
+
+    def numbered(name: str) -> str:
+        seen[name] += 1
+        return f"{name}#{seen[name]}" if seen[name] > 1 else name
+
+    for index, leaves in recording.products:
         operation = tape.operations[index]
-        attends = any(operation.slot(leaf) in softmax for leaf in factors)
-        before_softmax = any(slot in softmax.values() for slot in operation.writes)
-        roles = ("left", "right")
-        if attends:
-            turned = operation.slot(factors[0]) not in softmax
-            roles = ("values", "probabilities") if turned else ("probabilities", "values")
-        elif before_softmax:
-            roles = ("queries", "keys")
-        for leaf, role, axis in zip(factors, roles, (-1, -2), strict=True):
-            name = f"{operation.module}@{role}"
-            seen[name] = seen.get(name, 0) + 1
-            suffix = f"#{seen[name]}" if seen[name] > 1 else ""
-            yield Site(name=name + suffix, operation=index, leaf=leaf, axis=axis)
+        what, roles = "product", (LEFT, RIGHT)
+        if any(operation.slot(leaf) in softmax for leaf in leaves):
+            turned = operation.slot(leaves[0]) not in softmax
+            what, roles = "context", (VALUES, PROBABILITIES) if turned else (PROBABILITIES, VALUES)
+        elif any(slot in softmax.values() for slot in operation.writes):
+            what, roles = "scores", (QUERIES, KEYS)
+        name = numbered(f"{operation.module}@{what}")
+        left, right = (numbered(f"{operation.module}@{role}") for role in roles)
+        yield Factors(name=name, operation=index, leaves=leaves, sites=(left, right))
 
 
-def rounded(rule: ActivationRule, values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Rounded values, ties to even codes; a token is a line along `axis` (an image, for axis 0)."""
-    if isinstance(rule, ActivationGrid):
-        codes = torch.round(values / rule.scale).add_(rule.zero_point).clamp_(0, rule.top)
-        return codes.sub_(rule.zero_point).mul_(rule.scale)
-    axes = tuple(range(1, values.dim())) if axis == 0 else (axis,)
-    top = (1 << rule.bits) - 1
-    low = values.amin(axes, keepdim=True).clamp_max(0)
-    high = values.amax(axes, keepdim=True).clamp_min(0)
-    scale = ((high - low) / top).clamp_min(torch.finfo(values.dtype).tiny)
-    zero = torch.round(-low / scale).clamp_(0, top)
-    return (torch.round(values / scale) + zero).clamp_(0, top).sub_(zero).mul_(scale)
+def products_of(recording: Recording) -> Iterator[Product]:
+    """Records of the products."""
+    tape = recording.tape
+    for product in factors(recording):
+        left, right = (tape.shape(product.operation, leaf) for leaf in product.leaves)
+        out = tape.operations[product.operation].shape
+        if not left or not right:
+            continue
+        yield Product(
+            name=product.name,
+            left=product.sites[0],
+            right=product.sites[1],
+            left_values=max(1, math.prod(left) // recording.samples),
+            right_values=max(1, math.prod(right) // recording.samples),
+            macs=max(1, math.prod(out) * left[-1] // recording.samples),
+        )
+
+
+def _input_axes(shape: tuple[int, ...], use: Use, layout: Layout | None, samples: int) -> SiteAxes:
+    if use.convolution is not None:
+        return SiteAxes(sums=0)
+    if use.turned or layout is None or not (len(shape) == 2 or (len(shape) == 3 and use.shared)):
+        # Rows lie along another axis, or belong to no sample: what goes by position goes by channel alone.
+        return SiteAxes(sums=-2 if use.turned else -1)
+    return SiteAxes(inner=layout.inner, leading=len(shape) - 1).of(shape, samples)
 
 
 def _behind_softmax(tape: Tape) -> dict[int, int]:

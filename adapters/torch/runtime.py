@@ -44,11 +44,13 @@ class Recording:
         tape: The tape.
         uses: Uses in the order they run, each with how samples lie in its rows (None where samples mix).
         products: Operators that multiply two activations: (index, leaves of the two factors).
+        samples: Samples of the inputs that it was recorded on.
     """
 
     tape: Tape
     uses: tuple[tuple[Use, Layout | None], ...]
     products: tuple[tuple[int, tuple[int, int]], ...]
+    samples: int = 1
 
 
 # Two runs on the same samples may differ by rounding, no more.
@@ -358,7 +360,9 @@ class Runtime:
             for place, use in enumerate(group)
         ]
         uses.sort(key=lambda pair: pair[0].operation)
-        recording = Recording(tape=tape, uses=tuple(uses), products=found.products)
+        recording = Recording(
+            tape=tape, uses=tuple(uses), products=found.products, samples=samples_of(inputs)
+        )
         if reusable:
             while len(self._recordings) >= _RECORDINGS_KEPT:
                 del self._recordings[next(iter(self._recordings))]

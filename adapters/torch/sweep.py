@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 
 from lampq.adapters.torch.chunks import Chunk, join, real_rows
-from lampq.adapters.torch.rounding import NOTHING, Rounding
+from lampq.adapters.torch.rounding import NOTHING, Rounding, sites
 from lampq.adapters.torch.runtime import Recording, Runtime, Weights
 from lampq.adapters.torch.tape import Named, Values
-from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.head import Head
 
@@ -27,14 +27,20 @@ class Change:
     """What a candidate changes.
 
     Attributes:
-        weight: The parameter, or the one whose input is rounded differently.
+        weight: The parameter, or the one whose input is rounded differently; None for a product.
         tensor: Its new value; None keeps it.
         rules: Name of a site -> rule that is new; None leaves the site float.
     """
 
-    weight: str
+    weight: str | None = None
     tensor: torch.Tensor | None = None
     rules: Mapping[str, ActivationRule | None] = field(default_factory=dict)
+
+    def on(self, weights: Weights) -> Weights:
+        """The weights with the change."""
+        if self.weight is None or self.tensor is None:
+            return weights
+        return {**weights, self.weight: self.tensor}
 
 
 class Prefix:
@@ -45,20 +51,37 @@ class Prefix:
         weights: The unchanged weights.
         rounding: The unchanged rounding of activations.
         inputs: The mini-batch.
+        products: Whether the tape shows the factors of attention.
+
+    Attributes:
+        products: The same.
     """
 
-    def __init__(self, recording: Recording, weights: Weights, rounding: Rounding, inputs: Named) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        weights: Weights,
+        rounding: Rounding,
+        inputs: Named,
+        *,
+        products: bool = False,
+    ) -> None:
+        self.products = products
         self._recording = recording
         self._tape = recording.tape
         self._call = rounding.call(recording)
+        self._sites = {site.name: site.operation for site in sites(recording) if "@" in site.name}
         self._start = self._tape.start(weights, inputs)
         self._cuts = self._tape.cuts()
         self._values: Values = self._start
         self._at = 0
 
-    def advance(self, weight: str) -> None:
-        """Move to the last reusable place before `weight` is first read."""
-        cut = self._tape.first_use(weight)
+    def advance(self, change: Change) -> None:
+        """Move to the last reusable place before what a change changes is first read."""
+        if change.weight is None:
+            cut = min(self._sites[name] for name in change.rules)
+        else:
+            cut = self._tape.first_use(change.weight)
         while not self._cuts[cut]:
             cut -= 1
         if cut < self._at:
@@ -74,7 +97,7 @@ class Prefix:
         """Outputs with the change; `rounding` where that changes too."""
         call = self._call if rounding is None else rounding.call(self._recording)
         values = self._values
-        if change.tensor is not None:
+        if change.weight is not None and change.tensor is not None:
             values = {**values, self._tape.weights[change.weight]: change.tensor}
         return self._tape.results(self._tape.play(values, begin=self._at, call=call))
 
@@ -120,14 +143,16 @@ def sweep(
         changed = rounding.changed(change.rules) if change.rules else rounding
         for index, chunk in enumerate(chunks):
             prefix = prefixes[index]
+            if prefix is not None and changed.products and not prefix.products:
+                prefix = None
             if runtime.obstacle is None and prefix is None:
-                prefix = prefixes[index] = _prefix(runtime, weights, rounding, chunk)
+                prefix = prefixes[index] = _prefix(runtime, weights, rounding, chunk, changed.products)
             if prefix is None:
-                own = weights if change.tensor is None else {**weights, change.weight: change.tensor}
+                own = change.on(weights)
                 result = forward(runtime, own, changed, chunk.inputs)
             else:
                 with torch.no_grad():
-                    prefix.advance(change.weight)
+                    prefix.advance(change)
                     result = prefix.finish(change, changed if changed is not rounding else None)
                 budget -= prefix.kept_bytes()
                 if budget < 0:
@@ -136,6 +161,6 @@ def sweep(
         yield key, join(outputs, groups, heads, runtime.name)
 
 
-def _prefix(runtime: Runtime, weights: Weights, rounding: Rounding, chunk: Chunk) -> Prefix:
-    recording = runtime.recording(chunk.inputs, products=rounding.products)
-    return Prefix(recording, weights, rounding, chunk.inputs)
+def _prefix(runtime: Runtime, weights: Weights, rounding: Rounding, chunk: Chunk, products: bool) -> Prefix:
+    recording = runtime.recording(chunk.inputs, products=products)
+    return Prefix(recording, weights, rounding, chunk.inputs, products=products)

@@ -141,6 +141,9 @@ class Tape:
         for index, operation in enumerate(self.operations):
             for _, slot in operation.reads:
                 self._last_use[slot] = index
+        self._shapes: dict[int | None, tuple[int, ...]] = {
+            op.writes[0]: op.shape for op in self.operations if op.writes
+        }
         self._last_use.update(dict.fromkeys(self.outputs.values(), len(self.operations)))
         self._permanent = frozenset((*self.weights.values(), *self.constants))
         self._dropped: list[tuple[int, ...]] = [
@@ -221,6 +224,10 @@ class Tape:
         """Index of the first operator that reads a weight."""
         slot = self.weights[weight]
         return next(i for i, op in enumerate(self.operations) if any(read == slot for _, read in op.reads))
+
+    def shape(self, operation: int, leaf: int) -> tuple[int, ...]:
+        """Shape of a tensor that an operator reads, where it is the first result of another; else ()."""
+        return self._shapes.get(self.operations[operation].slot(leaf), ())
 
     def cuts(self) -> list[bool]:
         """For i = 0 .. number of operators: whether values taken before operator i can be used repeatedly.

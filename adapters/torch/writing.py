@@ -17,6 +17,7 @@ from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError, PlanError
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_folder, atomic_path
 
@@ -74,7 +75,9 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
         if name in model.module.state_dict() and name not in records
     }
     with atomic_path(path) as temporary:
-        packed.write(temporary, records, origin(model), packed.encode(records, by_parameter, rest))
+        packed.write(
+            temporary, records, origin(model), packed.encode(records, by_parameter, rest), _sites(plan)
+        )
         return _compare(model, expected, packed.read(temporary).state(), path)
 
 
@@ -168,7 +171,18 @@ def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -
         container=plan.container,
         activation_bits=layer.activation_bits,
         activation_range=layer.activation_range,
+        quantizer=layer.quantizer,
     )
+
+
+def _sites(plan: Plan) -> dict[str, Fitted]:
+    """How factors of products are rounded, by site."""
+    pairs = [
+        pair
+        for product in plan.products
+        for pair in zip(product.product.sites, (product.left, product.right), strict=True)
+    ]
+    return {site: fitted for site, fitted in pairs if fitted is not None}
 
 
 def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], path: Path) -> float:

@@ -12,7 +12,7 @@ from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
-from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lampq.core.values.output_spec import OutputSpec
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
+    from lampq.core.values.product import Product
 
 
 class Model(Protocol):
@@ -178,6 +179,9 @@ class RoundingModel(Model, Protocol):
 
     def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
         """Values of every layer's input, and where wanted of the factors of attention, by name."""
+
+    def products(self) -> tuple[Product, ...]:
+        """Products of two activations whose factors can be rounded: settings and sweeps take them by name."""
 
     def joint_fisher(
         self,

@@ -10,7 +10,10 @@ import numpy as np
 
 from lampq.core.measuring.encoding import encoder
 from lampq.core.quantizing.quantizer import from_rows
-from lampq.core.values.activation_grid import ActivationGrid, ActivationRule, TokenGrid
+from lampq.core.treatments import rule_of
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
+from lampq.core.values.activation_rule import ActivationRule
+from lampq.core.values.fitted import Fitted
 
 if TYPE_CHECKING:
     from lampq.core.measuring.model import Model
@@ -21,15 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setting:
-    """A layer as a quantized model has it.
+    """A layer, or a product of two activations, as a quantized model has it.
 
     Attributes:
         weight: Dequantized weights in the shape of the layer's record, or None: as they are.
-        activation: How the layer's input is rounded, or None: it stays float.
+        activation: How the layer's input, or the right factor of a product, is rounded, or None: it stays float.
+        left: How the left factor of a product is rounded, or None.
     """
 
     weight: np.ndarray | None = None
     activation: ActivationRule | None = None
+    left: ActivationRule | None = None
 
 
 RoundedLayers = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule | None]]]
@@ -55,7 +60,7 @@ def input_range(profile: Profile, layer: int, option: int) -> tuple[float, float
 
 def profile_rule(profile: Profile, layer: int, option: int) -> ActivationRule | None:
     """How the input of a layer is rounded at an option (both by index); None: it stays float."""
-    return _rule(profile.options[option].activation_bits, input_range(profile, layer, option))
+    return input_rule(profile.options[option].activation_bits, input_range(profile, layer, option))
 
 
 def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> Setting:
@@ -65,23 +70,40 @@ def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> 
 
 
 def plan_rule(decision: PlanLayer) -> ActivationRule | None:
-    """How a plan rounds the input of a layer: without a range, every token on its own grid."""
-    return _rule(decision.activation_bits, decision.activation_range)
+    """How a plan rounds the input of a layer: without a quantizer and a range, every token on its own grid."""
+    return input_rule(decision.activation_bits, decision.activation_range, decision.quantizer)
 
 
 def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
     """Layer -> its setting in a plan that has the model's own layer names."""
     layers = {layer.name: layer for layer in model.layers()}
-    return {
+    settings = {
         decision.name: Setting(
             weight=rounded_weight(model, layers[decision.name], decision.weight_bits),
             activation=plan_rule(decision),
         )
         for decision in plan.layers
     }
+    return settings | site_settings(plan)
 
 
-def _rule(bits: int | None, ends: tuple[float, float] | None) -> ActivationRule | None:
+def site_settings(plan: Plan) -> dict[str, Setting]:
+    """Product -> how a plan rounds its factors."""
+    return {
+        product.name: Setting(
+            left=None if product.left is None else rule_of(product.left),
+            activation=None if product.right is None else rule_of(product.right),
+        )
+        for product in plan.products
+    }
+
+
+def input_rule(
+    bits: int | None, ends: tuple[float, float] | None, fitted: Fitted | None = None
+) -> ActivationRule | None:
+    """How an input is rounded that has a width, and the ends of a grid or a quantizer; None: it stays float."""
+    if fitted is not None:
+        return rule_of(fitted)
     if bits is None:
         return None
     return TokenGrid(bits=bits) if ends is None else ActivationGrid.from_range(*ends, bits)

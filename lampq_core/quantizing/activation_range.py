@@ -105,3 +105,20 @@ class Histogram:
         below = -min(self.low, 0.0) / zero_point if zero_point else 0.0
         above = max(self.high, 0.0) / (top - zero_point) if zero_point < top else 0.0
         return max(below, above)
+
+
+def histogram_of(values: np.ndarray) -> Histogram:
+    """The histogram of an array that is at hand.
+
+    Raises:
+        RecordError: It is empty or not finite.
+    """
+    if not values.size:
+        raise RecordError("a range of no values; calibrate with data")
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        counts = np.zeros(BINS)
+        counts[0] = values.size
+    else:
+        counts = np.histogram(values, BINS, (low, high))[0].astype(np.float64)
+    return Histogram(low=low, high=high, counts=counts)

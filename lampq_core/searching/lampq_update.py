@@ -24,7 +24,7 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import as_rows, from_rows
-from lampq.core.values.activation_grid import ActivationRule
+from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table

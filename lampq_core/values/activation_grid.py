@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 
+from lampq.core.values.activation_rule import LAST, SiteAxes, check_bits
 from lampq.core.values.errors import RecordError
+from lampq.core.values.fitted import Fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +27,7 @@ class ActivationGrid:
     bits: int
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise RecordError(f"{self.bits} activation bits: choose 2 to 8")
+        check_bits(self.bits)
         if not (np.isfinite(self.scale) and self.scale > 0 and np.float32(self.scale) == self.scale):
             raise RecordError(f"activation scale {self.scale}: must be a positive float32")
         if not 0 <= self.zero_point <= self.top:
@@ -66,11 +67,17 @@ class ActivationGrid:
         """The largest value on the grid."""
         return (self.top - self.zero_point) * self.scale
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Values moved to the nearest of the grid (ties to even codes, as runtimes do), float32."""
-        scale = np.float32(self.scale)
-        codes = np.rint(np.asarray(values, dtype=np.float32) / scale) + np.float32(self.zero_point)
-        return (np.clip(codes, 0, self.top) - np.float32(self.zero_point)) * scale
+    def apply(self, values: Any, axes: SiteAxes = LAST, xp: Any = np) -> Any:
+        """Values moved to the nearest of the grid (ties to even codes, as runtimes do); float32 in NumPy."""
+        values = floats(values, xp)
+        codes = xp.clip(xp.round(values / self.scale) + self.zero_point, 0, self.top)
+        return (codes - self.zero_point) * self.scale
+
+    def fitted(self) -> Fitted:
+        """As files hold it."""
+        return Fitted(
+            tag="uniform", bits=self.bits, parameters={"scale": self.scale, "zero_point": self.zero_point}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +86,35 @@ class TokenGrid:
 
     Attributes:
         bits: 2 to 8.
+        share: Share of that range that the grid covers, in (0, 1]; what lies beyond is clipped.
     """
 
     bits: int
+    share: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise RecordError(f"{self.bits} activation bits: choose 2 to 8")
+        check_bits(self.bits)
+        if not 0 < self.share <= 1:
+            raise RecordError(f"a grid over {self.share} of a token's range: the share is in (0, 1]")
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Values with the vectors along the last axis moved to their grids, float32."""
-        rows = np.asarray(values, dtype=np.float32)
-        flat = rows.reshape(-1, rows.shape[-1])
-        grids = [ActivationGrid.from_range(row.min(), row.max(), self.bits) for row in flat]
-        return np.stack([grid.apply(row) for grid, row in zip(grids, flat, strict=True)]).reshape(rows.shape)
+    def apply(self, values: Any, axes: SiteAxes = LAST, xp: Any = np) -> Any:
+        """Values with each vector along the summed axis moved to its grid; float32 in NumPy."""
+        values, top = floats(values, xp), (1 << self.bits) - 1
+        lines = axes.lines(values.ndim)
+        low = xp.clip(xp.amin(values, axis=lines, keepdims=True), None, 0)
+        high = xp.clip(xp.amax(values, axis=lines, keepdims=True), 0, None)
+        if self.share < 1:
+            low, high = low * self.share, high * self.share
+        scale = xp.clip((high - low) / top, float(np.finfo(np.float32).tiny), None)
+        zero = xp.clip(xp.round(-low / scale), 0, top)
+        return (xp.clip(xp.round(values / scale) + zero, 0, top) - zero) * scale
+
+    def fitted(self) -> Fitted:
+        """As files hold it."""
+        share = {"share": self.share} if self.share < 1 else {}
+        return Fitted(tag="token", bits=self.bits, parameters=share)
 
 
-ActivationRule: TypeAlias = ActivationGrid | TokenGrid
-"""How a tensor is rounded: on a grid known beforehand, or on one for every token."""
+def floats(values: Any, xp: Any) -> Any:
+    """Values as rules compute with them: float32 in NumPy, as they are elsewhere."""
+    return np.asarray(values, dtype=np.float32) if xp is np else values

@@ -14,14 +14,16 @@ from lampq.core.values import files, schema
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.history import Step, history_from_json, step_to_json
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.selection import KeptLayer
 
-_SCHEMA = "lampq.plan/1"
+_SCHEMAS = ("lampq.plan/2", "lampq.plan/1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class PlanLayer:
         weight_bits: Width of the weights.
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
+        quantizer: How the input is rounded, where that is not told by its range or by tokens alone.
         payload_bytes: Bytes of codes and scales.
         folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
@@ -52,6 +55,7 @@ class PlanLayer:
     payload_bytes: int
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
+    quantizer: Fitted | None = None
     folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
@@ -62,6 +66,11 @@ class PlanLayer:
             raise PlanError(f"layer {self.name}: size {self.size} or payload {self.payload_bytes} cannot be")
         if self.fingerprint.count != self.size:
             raise PlanError(f"layer {self.name}: the fingerprint is of {self.fingerprint.count} weights")
+        if self.quantizer is not None and self.quantizer.bits != self.activation_bits:
+            raise PlanError(
+                f"layer {self.name}: a quantizer of {self.quantizer.bits} bits for {self.activation_bits} activation "
+                f"bits"
+            )
         if self.activation_range is not None:
             low, high = self.activation_range
             if not (np.isfinite(low) and np.isfinite(high) and low <= high):
@@ -89,6 +98,7 @@ class Plan:
 
     Attributes:
         layers: Decisions in model order.
+        products: Decisions on products of two activations, in model order; those not named stay float.
         mode: Name of the score that made it, or `uniform`.
         budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
@@ -117,6 +127,7 @@ class Plan:
     container: str
     rest_bytes: int
     kept: tuple[KeptLayer, ...] = ()
+    products: tuple[PlanProduct, ...] = ()
     block: int | None = None
     rounding: str = NEAREST
     predicted_kl: float | None = None
@@ -133,7 +144,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.layers:
             raise PlanError("a plan needs at least one layer")
-        names = [layer.name for layer in self.layers]
+        names = [*(layer.name for layer in self.layers), *(product.name for product in self.products)]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise PlanError(f"two layers of the plan are called {twice}")
@@ -181,13 +192,16 @@ class Plan:
             record = dataclasses.asdict(layer)
             record["fingerprint"] = layer.fingerprint.to_text()
             record.pop("folded")
+            record.pop("quantizer")
+            if layer.quantizer is not None:
+                record["quantizer"] = layer.quantizer.to_json()
             if layer.folded is not None:
                 record["folded"] = layer.folded.to_text()
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
         return {
-            "schema": _SCHEMA,
+            "schema": _SCHEMAS[0],
             "mode": self.mode,
             "budget": dict(self.budget),
             "request": None if self.request is None else self.request.to_json(),
@@ -209,6 +223,7 @@ class Plan:
             "provenance": dict(self.provenance),
             "kept": [layer.to_json() for layer in self.kept],
             "layers": layers,
+            "products": [product.to_json() for product in self.products],
         }
 
     @classmethod
@@ -219,7 +234,7 @@ class Plan:
             PlanError: A field is missing, impossible, or contradicts another.
         """
         try:
-            schema.check_version(data.get("schema"), _SCHEMA)
+            schema.check_version(data.get("schema"), *_SCHEMAS)
             schema.check(data, "plan")
             plan = cls(
                 layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
@@ -231,6 +246,7 @@ class Plan:
                 rounding=str(data.get("rounding", NEAREST)),
                 rest_bytes=int(data["rest_bytes"]),
                 kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
+                products=tuple(PlanProduct.from_json(product) for product in data.get("products", ())),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),
@@ -283,6 +299,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
     if values.get("folded") is not None:
         values["folded"] = Fingerprint.from_text(str(values["folded"]))
+    if values.get("quantizer") is not None:
+        values["quantizer"] = Fitted.from_json(values["quantizer"])
     values["shape"] = tuple(int(d) for d in values["shape"])
     for key in ("size", "weight_bits", "payload_bytes"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:

@@ -30,8 +30,8 @@ def schema(name: str) -> dict[str, Any]:
     Raises:
         RecordError: There is no such format.
 
-    >>> schema("plan")["properties"]["schema"]["const"]
-    'lampq.plan/1'
+    >>> schema("plan")["properties"]["schema"]["enum"][0]
+    'lampq.plan/2'
     """
     return json.loads(_text(name))
 
@@ -42,7 +42,7 @@ def check(data: Any, name: str) -> None:
     Raises:
         RecordError: It does not conform; names the first place that does not.
 
-    >>> check({"schema": "lampq.plan/1"}, "plan")
+    >>> check({"schema": "lampq.plan/2"}, "plan")
     Traceback (most recent call last):
         ...
     lampq.core.values.errors.RecordError: malformed: 'mode' is missing

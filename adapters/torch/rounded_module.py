@@ -1,0 +1,106 @@
+"""A module that rounds its activations while it runs, whatever its code: the operators are met as they come by.
+
+Where sites are is found in the module's first run, on its tape; from then on the n-th product or convolution of a run
+is known by its number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from lampq.adapters.torch.kernels import plain_attention, plain_products
+from lampq.adapters.torch.rounding import Site, sites
+from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.survey import MULTIPLYING
+from lampq.core.values.activation_rule import ActivationRule
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import AdapterError
+
+_Placed = Mapping[int, list[tuple[Site, ActivationRule]]]
+
+
+def round_activations(module: torch.nn.Module, rules: Mapping[str, ActivationRule]) -> None:
+    """Have a module round its activations from now on.
+
+    Args:
+        module: The module.
+        rules: By parameter of the layer that reads an input, and by site of a product's factor.
+    """
+    _Rounder(module, rules).attach()
+
+
+class _Rounder:
+    """Hooks around a module's runs."""
+
+    def __init__(self, module: torch.nn.Module, rules: Mapping[str, ActivationRule]) -> None:
+        self._module, self._rules = module, dict(rules)
+        self._placed: _Placed | None = None
+        self._running = contextlib.ExitStack()
+        self._off = False
+
+    def attach(self) -> None:
+        self._module.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._module.register_forward_hook(self._after, always_call=True)
+
+    def _before(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        if self._off:
+            return
+        if self._placed is None:
+            self._placed = self._find(args, kwargs)
+        first = next(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor))
+        for context in (plain_attention(), plain_products(), _Rounding(self._placed, len(first))):
+            self._running.enter_context(context)
+
+    def _after(self, *_: Any) -> None:
+        self._running.close()
+
+    def _find(self, args: Any, kwargs: Any) -> _Placed:
+        """Number of an operator among those that multiply -> what to round there."""
+        bound = inspect.signature(self._module.forward).bind(*args, **kwargs).arguments
+        named = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
+        self._off = True
+        try:
+            runtime = Runtime(self._module, device=str(next(iter(named.values())).device))
+            runtime = runtime.fitted(Batch([{name: tensor.cpu().numpy() for name, tensor in named.items()}]))
+            recording = runtime.recording(runtime.example, products=any("@" in name for name in self._rules))
+        finally:
+            self._off = False
+        multiplying = [i for i, op in enumerate(recording.tape.operations) if op.name in MULTIPLYING]
+        placed: dict[int, list[tuple[Site, ActivationRule]]] = {}
+        found = {site.name: site for site in sites(recording)}
+        for name, rule in self._rules.items():
+            if name not in found:
+                raise AdapterError(
+                    f"the file rounds {name}, which the model does not have; give its own model"
+                )
+            site = found[name]
+            placed.setdefault(multiplying.index(site.operation), []).append((site, rule))
+        return placed
+
+
+class _Rounding(TorchDispatchMode):
+    """Rounds factors of products of one run."""
+
+    def __init__(self, placed: _Placed, samples: int) -> None:
+        super().__init__()
+        self._placed, self._samples, self._count = placed, samples, -1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name not in MULTIPLYING:
+            return func(*args, **(kwargs or {}))
+        self._count += 1
+        leaves, structure = tree_flatten((args, kwargs or {}))
+        for site, rule in self._placed.get(self._count, ()):
+            values = leaves[site.leaf]
+            # Other inputs may have other tokens.
+            axes = site.axes.of(tuple(values.shape), self._samples) if site.axes.rows > 1 else site.axes
+            leaves[site.leaf] = rule.apply(values, axes, torch)
+        args, kwargs = tree_unflatten(leaves, structure)
+        return func(*args, **kwargs)
