@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 
-_Placed = Mapping[int, list[tuple[Site, ActivationRule]]]
+_Placed = Mapping[int, list[tuple[Site, int, ActivationRule]]]
 
 
 def round_activations(module: torch.nn.Module, rules: Mapping[str, ActivationRule]) -> None:
@@ -72,16 +73,19 @@ class _Rounder:
             recording = runtime.recording(runtime.example, products=any("@" in name for name in self._rules))
         finally:
             self._off = False
-        multiplying = [i for i, op in enumerate(recording.tape.operations) if op.name in MULTIPLYING]
-        placed: dict[int, list[tuple[Site, ActivationRule]]] = {}
-        found = {site.name: site for site in sites(recording)}
+        operations = [op for op in recording.tape.operations if op.name in MULTIPLYING]
+        numbers = {id(operation): number for number, operation in enumerate(operations)}
+        placed: dict[int, list[tuple[Site, int, ActivationRule]]] = {}
+        known = {site.name: site for site in sites(recording)}
         for name, rule in self._rules.items():
-            if name not in found:
+            if name not in known:
                 raise AdapterError(
                     f"the file rounds {name}, which the model does not have; give its own model"
                 )
-            site = found[name]
-            placed.setdefault(multiplying.index(site.operation), []).append((site, rule))
+            site = known[name]
+            operation = recording.tape.operations[site.operation]
+            factor = MULTIPLYING[operation.name].index(site.leaf)
+            placed.setdefault(numbers[id(operation)], []).append((site, factor, rule))
         return placed
 
 
@@ -97,10 +101,13 @@ class _Rounding(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         self._count += 1
         leaves, structure = tree_flatten((args, kwargs or {}))
-        for site, rule in self._placed.get(self._count, ()):
-            values = leaves[site.leaf]
-            # Other inputs may have other tokens.
-            axes = site.axes.of(tuple(values.shape), self._samples) if site.axes.rows > 1 else site.axes
-            leaves[site.leaf] = rule.apply(values, axes, torch)
+        for site, factor, rule in self._placed.get(self._count, ()):
+            # A linear layer may be another of these operators than on the tape, and other inputs have other tokens.
+            leaf = MULTIPLYING[func._schema.name][factor]
+            values, axes = leaves[leaf], site.axes
+            if axes.rows > 1:
+                leading = 1 if "@" in site.name else values.dim() - 1
+                axes = replace(axes, leading=leading).of(tuple(values.shape), self._samples)
+            leaves[leaf] = rule.apply(values, axes, torch)
         args, kwargs = tree_unflatten(leaves, structure)
         return func(*args, **kwargs)

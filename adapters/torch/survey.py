@@ -18,8 +18,8 @@ SMALLEST_TABLE = 4096
 _CONSTANT = "multiplies a constant"
 # Operator -> positions of the two factors among its arguments.
 _PRODUCTS = {"aten::mm": (0, 1), "aten::addmm": (1, 2), "aten::bmm": (0, 1), "aten::baddbmm": (1, 2)}
-MULTIPLYING = frozenset((*_PRODUCTS, "aten::convolution"))
-"""Operators whose inputs can be rounded."""
+MULTIPLYING = {**_PRODUCTS, "aten::convolution": (0, 1)}
+"""Operators whose inputs can be rounded, with the positions of the two factors among their arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
