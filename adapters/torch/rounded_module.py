@@ -93,10 +93,12 @@ class _Rounding(TorchDispatchMode):
     """Rounds factors of products of one run."""
 
     def __init__(self, placed: _Placed, samples: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._placed, self._samples, self._count = placed, samples, -1
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(  # type: ignore[override]
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if func._schema.name not in MULTIPLYING:
             return func(*args, **(kwargs or {}))
         self._count += 1

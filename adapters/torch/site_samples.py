@@ -10,6 +10,7 @@ import torch
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.rounding import Site
 from lampq.adapters.torch.variant import Varied
+from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.treatments.roles import role_of
 from lampq.core.treatments.seen import Seen
@@ -24,8 +25,7 @@ def site_samples(
     readout: Readout,
     names: Collection[str],
     *,
-    draws: int = 4,
-    seed: int = 0,
+    draws: Draws | None = None,
     batch_size: int = 16,
 ) -> dict[str, Seen]:
     """What is seen at sites, by name.
@@ -35,23 +35,18 @@ def site_samples(
         batch: Inputs of one shape, samples first.
         readout: What the outputs mean.
         names: Sites, layers' inputs by their parameter.
-        draws: Directions per sample, see `Readout.directions`.
-        seed: Seeds them.
+        draws: Directions to take gradients along; None takes those that carry most.
         batch_size: Samples per pass.
 
     Raises:
         RecordError: Data does not reach a site, or its values are not finite; names it.
     """
     parts: dict[str, list[_Part]] = {name: [] for name in names}
-    done = 0
+    draws, done = (draws or Draws(labels="principal", count=4)).of(batch.samples), 0
     for one in passes(model, batch, batch_size=batch_size, activations=False, sites=names):
-        numbers = np.arange(done, done + one.count)
+        own = draws.part(slice(done, done + one.count))
         done += one.count
-        vectors = list(
-            readout.directions(
-                one.reference(readout), labels="principal", draws=draws, seed=seed, samples=numbers
-            )
-        )
+        vectors = list(readout.directions(one.reference(readout), own))
         for name, part in _of_pass(one, vectors).items():
             parts[name].append(part)
     return {name: _joined(name, some) for name, some in parts.items()}

@@ -68,8 +68,14 @@ class Product:
             RecordError: A field is missing or impossible.
         """
         try:
-            texts = {name: str(data[name]) for name in _FIELDS[:3]}
-            return cls(**texts, **{name: int(data[name]) for name in _FIELDS[3:]})
+            return cls(
+                name=str(data["name"]),
+                left=str(data["left"]),
+                right=str(data["right"]),
+                left_values=int(data["left_values"]),
+                right_values=int(data["right_values"]),
+                macs=int(data["macs"]),
+            )
         except (KeyError, TypeError, ValueError) as err:
             raise RecordError(f"malformed product ({type(err).__name__}: {err})") from err
 
