@@ -7,7 +7,7 @@ import torchvision_ops  # noqa: F401
 import transformers
 
 from lampq import adapters
-from lampq.adapters.torch import hugging_face
+from lampq.adapters.torch import compressed, hugging_face
 from lampq.core.values.errors import AdapterError
 from lampq.verbs.apply import fit_to
 from lampq.verbs.formats import refuse_unwritable
@@ -84,14 +84,50 @@ def test_a_model_without_a_weight_that_folders_pack_is_refused_at_once(tmp_path,
         write(model, ids, tmp_path / "out")
 
 
-def test_what_cannot_be_read_back_is_refused_before_measuring(tmp_path):
-    model = make_folder(
-        tmp_path / "resnet",
+CLASSES = {
+    "resnet": (
         transformers.ResNetForImageClassification,
         transformers.ResNetConfig(
             embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic", num_labels=10
         ),
+    ),
+    "dinov2": (
+        transformers.Dinov2ForImageClassification,
+        transformers.Dinov2Config(
+            hidden_size=32, num_hidden_layers=1, num_attention_heads=4, patch_size=8, image_size=32
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_that_initializes_its_own_weights_is_refused_at_once(tmp_path, name):
+    model = make_folder(tmp_path / name, *CLASSES[name])
+    with pytest.raises(AdapterError, match=r"transformers initializes weights of Linear before"):
+        model.for_folder()
+
+
+def test_tables_that_transformers_initializes_stay_float(tmp_path):
+    model = make_folder(
+        tmp_path / "bert", transformers.BertModel, transformers.BertConfig(**TEXT | {"vocab_size": 200})
     )
+    ids = np.random.default_rng(0).integers(1, 200, (6, 8))
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    plan = write(model, inputs, tmp_path / "out")
+    table = "embeddings.word_embeddings"
+    assert table in {layer.name for layer in model.layers()}
+    assert table not in plan.widths
+    assert any("stay float" in note and table in note for note in plan.notes)
+    again = adapters.read(tmp_path / "out").module
+    assert torch.equal(
+        again.embeddings.word_embeddings.weight, model.module.embeddings.word_embeddings.weight
+    )
+    assert table in write(model, inputs, tmp_path / "out.safetensors").widths
+
+
+def test_what_cannot_be_read_back_is_refused_before_measuring(tmp_path, monkeypatch):
+    monkeypatch.setattr(compressed, "_left_uninitialized", lambda *_: True)
+    model = make_folder(tmp_path / "resnet", *CLASSES["resnet"])
     with pytest.raises(AdapterError) as refusal:
         refuse_unwritable(model.for_folder(), tmp_path / "out")
     assert str(refusal.value).startswith(

@@ -49,9 +49,29 @@ def why_not(model: Varied, name: str) -> str | None:
     kind = type(model.module.get_submodule(path))
     if last != "weight" or kind not in (torch.nn.Linear, torch.nn.Embedding):
         return f"{kind.__name__}.{last}: folders hold packed weights of Linear and Embedding alone"
+    if not _left_uninitialized(model.module, path, kind):
+        return f"transformers initializes weights of {kind.__name__} before loading, and finds none if packed"
     weight = model.module.get_parameter(parameter)
     owners = sum(other is weight for _, other in model.module.named_parameters(remove_duplicate=False))
     return "tied to another weight, which folders cannot pack" if owners > 1 else None
+
+
+def _left_uninitialized(module: torch.nn.Module, path: str, kind: type[torch.nn.Module]) -> bool:
+    """Whether transformers can load a module without a weight: it lets models initialize what files seem to lack."""
+    names = path.split(".")
+    parents = [module.get_submodule(".".join(names[:depth])) for depth in range(len(names))]
+    initialize = next(
+        (own for parent in reversed(parents) if (own := getattr(parent, "_init_weights", None))), None
+    )
+    if initialize is None:
+        return True
+    probe = kind(1, 1)
+    probe.weight = None
+    try:
+        initialize(probe)
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def stored_bytes(model: Varied, layer: Layer, bits: int) -> int:

@@ -268,9 +268,10 @@ class TorchModel:
         if not unpacked:
             return self
         if len(unpacked) == len(reasons):
-            name, why = next(iter(unpacked.items()))
+            examples = {why: name for name, why in unpacked.items()}
+            whys = "; ".join(f"{name}: {why}" for why, name in examples.items())
             raise AdapterError(
-                f"{self.runtime.name}: a folder could pack none of its weights ({name}: {why}); "
+                f"{self.runtime.name}: a folder could pack none of its weights ({whys}); "
                 f"write a .safetensors file"
             )
         other = copy.copy(self)
