@@ -43,20 +43,35 @@ def test_sums_are_means_over_samples_of_products_and_of_their_squares():
 def test_interactions_that_are_chance_alone_vanish_and_layers_keep_their_own():
     rows = np.random.default_rng(1).normal(size=(40, 1, 24))
     gram, square = tables(sums_of(rows), 12)
-    assert shrinkage(gram, square, 40).mean() > 0.7
+    assert shrinkage(gram, square, 40).mean() > 0.9
     less = shrunk(gram, square, 40).reshape(24, 24)
     np.testing.assert_array_equal(np.diag(less), np.diag(gram.reshape(24, 24)))
     assert np.linalg.eigvalsh(less).min() > -1e-9
 
 
-def test_the_share_of_chance_is_variance_over_squares_of_correlations_with_other_layers():
-    rows = np.random.default_rng(8).normal(size=(9, 2, 6))
+def test_the_share_of_chance_is_variance_over_all_scatter_of_correlations_with_other_layers():
+    rows = np.random.default_rng(8).normal(size=(40, 1, 6)) + np.random.default_rng(9).normal(size=(40, 1, 1))
     gram, square = tables(sums_of(rows), 3)
-    flat, second, layer = gram.reshape(6, 6), square.reshape(6, 6), np.arange(6) // 2
-    for a, share in enumerate(shrinkage(gram, square, 9).ravel()):
-        others = [b for b in range(6) if layer[b] != layer[a]]
-        variance = sum((second[a, b] - flat[a, b] ** 2) / 8 / flat[b, b] for b in others)
-        assert share == pytest.approx(min(variance / sum(flat[a, b] ** 2 / flat[b, b] for b in others), 1))
+    flat, second, own = gram.reshape(6, 6), square.reshape(6, 6), np.einsum("ijij->ij", gram).ravel()
+    pairs = {k: [(a, b) for a in (2 * k, 2 * k + 1) for b in range(6) if b // 2 != k] for k in range(3)}
+    variance = {
+        k: np.mean([(second[a, b] - flat[a, b] ** 2) / 38 / own[a] / own[b] for a, b in pairs[k]])
+        for k in pairs
+    }
+    seen = np.mean([flat[a, b] ** 2 / own[a] / own[b] for k in pairs for a, b in pairs[k]])
+    genuine = seen - np.mean(list(variance.values()))
+    assert genuine > 0
+    expected = [variance[k] / (genuine + variance[k]) for k in range(3)]
+    np.testing.assert_allclose(shrinkage(gram, square, 40), expected)
+
+
+def test_options_that_were_not_measured_count_for_nothing():
+    rows = np.random.default_rng(10).normal(size=(30, 1, 6)) + np.random.default_rng(11).normal(
+        size=(30, 1, 1)
+    )
+    twice = np.concatenate((rows, np.zeros((30, 1, 2))), axis=2)[:, :, [0, 6, 1, 7, 2, 6, 3, 7, 4, 6, 5, 7]]
+    one, other = (shrinkage(*tables(sums_of(some), 6), 30) for some in (rows, twice))
+    np.testing.assert_allclose(one, other)
 
 
 def test_interactions_that_every_sample_shows_stay():

@@ -162,7 +162,7 @@ def test_bad_differences_are_named():
         builder.add(2, 1, logits_batch(bad))
     with pytest.raises(RecordError, match="3 samples"):
         builder.add(2, 1, logits_batch(delta[0, 0][:3]))
-    with pytest.raises(RecordError, match=r"146\.3 GiB .* at most 2 GiB are taken; choose mode kl"):
+    with pytest.raises(RecordError, match=r"146\.6 GiB .* at most 2 GiB are taken; choose mode kl"):
         logits_builder(target, layers=20_000, options=7)
     with pytest.raises(RecordError, match="2 samples"):
         logits_builder(target, layers=1, options=1, centre=target[:2])
@@ -177,17 +177,58 @@ def test_building_an_interaction_takes_no_more_memory_than_is_said():
         interaction = builder.build()
         _, peak = tracemalloc.get_traced_memory()
         assert peak + builder._factor.nbytes <= 1.01 * peak_bytes(2800, 640)
+        held = interaction.gram.nbytes + interaction.square.nbytes
         tracemalloc.reset_peak()
         choices = rng.integers(0, 7, (16, 400))
         interaction.predict(choices)
         _, peak = tracemalloc.get_traced_memory()
-        assert peak < 2 * interaction.gram.nbytes
+        assert peak < held + interaction.gram.nbytes
         tracemalloc.reset_peak()
         grouped = interaction.grouped(np.minimum(np.arange(400), 398))
         _, peak = tracemalloc.get_traced_memory()
-        assert peak < 1.05 * (interaction.gram.nbytes + grouped.gram.nbytes)
+        assert peak < 1.05 * (held + grouped.gram.nbytes)
     finally:
         tracemalloc.stop()
+
+
+def embedded(target, delta):
+    """Rows of every sample whose squares add up to its damage, shape (S, classes, L J)."""
+    p = np.exp(log_softmax(target))
+    moved = delta - (p * delta).sum(-1, keepdims=True)
+    return np.moveaxis(np.sqrt(p / 2) * moved, (2, 3), (0, 1)).reshape(*target.shape, -1)
+
+
+def test_squares_are_those_of_single_samples():
+    target, delta = differences(20, samples=12)
+    products = np.array([rows.T @ rows for rows in embedded(target, delta)])
+    built = logits_interaction(target, delta)
+    np.testing.assert_allclose(built.matrix, products.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        built.square.reshape(products.shape[1:]), (products**2).mean(0), rtol=1e-4, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("rows", "least", "most"), [(None, 0.9, 1.1), (1 << 11, 1.0, 2.0)])
+def test_groups_of_samples_tell_the_sampling_error_and_sketches_add_theirs(rows, least, most):
+    """The variance of the mean that follows from groups, over that of single samples."""
+    target, delta = differences(21, layers=6, options=2, samples=640, classes=10)
+    products = np.array([part.T @ part for part in embedded(target, delta)])
+    truth = products.var(0, ddof=1) / 640
+    built = sketched(target, delta, rows=rows, seed=0)
+    variance = (built.square - np.square(built.gram)).reshape(truth.shape) / 639
+    assert least < variance.sum() / truth.sum() < most
+    assert np.corrcoef(variance.ravel(), truth.ravel())[0, 1] > 0.8
+
+
+def test_interactions_are_lessened_with_few_samples_alone():
+    other = ~np.eye(5, dtype=bool)[:, None, :, None].repeat(2, 1).repeat(2, 3)
+    for samples, least, most in ((4, 0.0, 0.7), (2000, 0.95, 1.0)):
+        target, delta = differences(22, layers=5, options=2, samples=samples)
+        delta += 0.5 * delta[0, 0]
+        built = logits_interaction(target, delta)
+        less = built.shrunk(samples)
+        np.testing.assert_array_equal(less.own, built.own)
+        assert least <= np.abs(less.gram)[other].sum() / np.abs(built.gram)[other].sum() <= most
 
 
 def test_an_interaction_is_a_plain_value():

@@ -11,12 +11,10 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from lampq.core.measuring.interaction import MOST_BYTES, MOST_GRAM_BYTES
+from lampq.core.measuring.interaction import MOST_BYTES, MOST_GRAM_BYTES, keeps_squares
 
 # Numbers of the rows that are multiplied at a time.
 _BLOCK = 1 << 22
-# Squares are kept of matrices up to this size: larger ones are of models whose calibration is the smaller worry.
-_MOST_SQUARE_BYTES = MOST_GRAM_BYTES >> 3
 
 
 class GramSums:
@@ -31,7 +29,7 @@ class GramSums:
         self._samples = 0
         self._own = np.zeros(columns)
         self._gram = np.zeros((columns, columns)) if size <= min(MOST_GRAM_BYTES, MOST_BYTES) else None
-        self._square = np.zeros((columns, columns)) if size <= _MOST_SQUARE_BYTES else None
+        self._square = np.zeros((columns, columns)) if keeps_squares(columns) else None
 
     def add(self, rows: np.ndarray) -> None:
         """Take in some samples.

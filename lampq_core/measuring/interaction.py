@@ -17,13 +17,13 @@ of layers one by one. Adding the differences up before the quadratic form is wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lampq.core.measuring.shrinking import shrunk
+from lampq.core.measuring.sketch import Sketch
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
@@ -41,6 +41,8 @@ _BLOCK, _STRIP = 1 << 9, 1 << 8
 _LOOKED_UP = 1 << 22
 MOST_GRAM_BYTES = 1 << 29
 """A profile keeps interactions of no more bytes than this: 8,192 pairs of layer and option."""
+MOST_SQUARE_BYTES = MOST_GRAM_BYTES >> 3
+"""Squares are kept of matrices up to this size: larger ones are of models whose calibration is the smaller worry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +55,8 @@ class Interaction:
         constant: Damage of the centre: the plan that moves no logit.
         measured: Which options have a difference, bool, shape (L, J); the others must not be chosen.
         error: Relative standard error of x^T Q x for any one plan that sketching leaves; 0 where Q is exact.
+        square: Mean over samples of their squared inner products, from which the sampling error of Q follows, shape
+            (L, J, L, J); None where it is not known.
     """
 
     gram: np.ndarray
@@ -60,6 +64,7 @@ class Interaction:
     constant: float
     measured: np.ndarray
     error: float = 0.0
+    square: np.ndarray | None = None
 
     @property
     def matrix(self) -> np.ndarray:
@@ -91,6 +96,16 @@ class Interaction:
         together = np.concatenate(pairs).reshape(cell.shape[:-1])
         return self.constant + self.linear.ravel()[cell].sum(axis=-1) + together
 
+    def shrunk(self, samples: int) -> Interaction:
+        """The same with interactions lessened by as much as they are chance, where that is known.
+
+        Args:
+            samples: Behind it.
+        """
+        if self.square is None:
+            return self
+        return replace(self, gram=shrunk(self.gram, self.square, samples), square=None)
+
     def grouped(self, groups: np.ndarray) -> Interaction:
         """The same for tied layers: options of a group move the logits by the sum over its layers.
 
@@ -121,10 +136,9 @@ class Interaction:
 class InteractionBuilder:
     """Collects differences of outputs one by one and keeps their inner products, not the differences.
 
-    An embedded difference has as many rows as the outputs of all samples have entries. Up to `rows` of them are kept
-    as they are. Beyond that the rows of most importance stay exact and the others are folded into `rows` / 2 buckets
-    with random signs (a count sketch with buckets of equal size), which keeps every inner product and every x^T Q x
-    unbiased, at a relative standard error of at most sqrt(2 / buckets) for any one plan.
+    An embedded difference has as many rows as the outputs of all samples have entries. Beyond `rows` of them they are
+    sketched (`core.measuring.sketch`): every inner product and every x^T Q x stays unbiased, at a relative standard
+    error of about 2 / sqrt(rows) for any one plan.
 
     Args:
         readout: What the outputs mean.
@@ -165,8 +179,9 @@ class InteractionBuilder:
         self._embedding = readout.embedding(at)
         self._slope = None if centre is None else readout.linear(target, centre)
         self._constant = 0.0 if centre is None else float(readout.damage(target, centre).mean())
-        self._fold = _Fold(self._embedding.importance, rows, seed) if size > rows else None
-        self._factor = np.zeros((layers, options, min(size, rows)), dtype=np.float32)
+        self._sketch = Sketch(self._embedding.importance, self._embedding.sample, rows, seed)
+        self._samples = at.samples
+        self._factor = np.zeros((layers, options, self._sketch.rows), dtype=np.float32)
         self._linear = np.zeros((layers, options))
         self._measured = np.zeros((layers, options), dtype=bool)
 
@@ -177,8 +192,7 @@ class InteractionBuilder:
             RecordError: It has another shape or is not finite.
         """
         self._readout.check(difference, f"the difference of layer {layer}, option {option},")
-        column = self._embedding(difference)
-        self._factor[layer, option] = column if self._fold is None else self._fold(column)
+        self._factor[layer, option] = self._sketch(self._embedding(difference))
         if self._slope is not None:
             self._linear[layer, option] = self._slope(difference)
         self._measured[layer, option] = True
@@ -194,21 +208,48 @@ class InteractionBuilder:
 
     def build(self) -> Interaction:
         """The interaction of everything added so far."""
-        layers, options, rows = self._factor.shape
-        factor = self._factor.reshape(layers * options, rows)
-        gram = np.zeros((layers * options, layers * options))
-        for start in range(0, rows, _BLOCK):
-            # In double precision, or the smallest eigenvalues would be noise and some of them negative.
-            block = factor[:, start : start + _BLOCK].astype(np.float64)
-            for top in range(0, len(gram), _STRIP):
-                gram[top : top + _STRIP] += block[top : top + _STRIP] @ block.T
+        layers, options, _ = self._factor.shape
+        columns, shape = layers * options, (layers, options, layers, options)
+        gram = np.zeros((columns, columns))
+        square = np.zeros((columns, columns)) if keeps_squares(columns) else None
+        for top in range(0, columns, _STRIP):
+            strip = slice(top, min(top + _STRIP, columns))
+            self._sum(strip, gram[strip], None if square is None else square[strip])
         return Interaction(
-            gram=gram.reshape(layers, options, layers, options),
+            gram=gram.reshape(shape),
             linear=self._linear.copy(),
             constant=self._constant,
             measured=self._measured.copy(),
-            error=self._fold.error if self._fold else 0.0,
+            error=self._sketch.error,
+            square=None if square is None else square.reshape(shape),
         )
+
+    def _sum(self, strip: slice, gram: np.ndarray, square: np.ndarray | None) -> None:
+        """Rows of Q and of the mean of its squares, from the products of every group of samples."""
+        sketch, factor = self._sketch, self._factor.reshape(-1, self._sketch.rows)
+        starts = [0, sketch.rows] if square is None else sketch.starts.tolist()
+        for share, begin, end in zip(sketch.share, starts, starts[1:], strict=False):
+            product = np.zeros(gram.shape)
+            for start in range(begin, end, _BLOCK):
+                # In double precision, or the smallest eigenvalues would be noise and some of them negative.
+                block = factor[:, start : min(start + _BLOCK, end)].astype(np.float64)
+                product += block[strip] @ block.T
+            gram += product
+            if square is not None:
+                product *= product
+                product /= share
+                square += product
+        if square is not None and len(sketch.share) < self._samples:
+            # Groups scatter less than the single samples that they are means of.
+            within = gram * gram
+            square -= within
+            square *= (self._samples - 1) / max(len(sketch.share) - 1, 1)
+            square += within
+
+
+def keeps_squares(columns: int) -> bool:
+    """Whether the squares of interactions of so many pairs of layer and option are kept."""
+    return 8 * columns**2 <= MOST_SQUARE_BYTES
 
 
 def usual_rows(columns: int) -> int:
@@ -229,32 +270,11 @@ def peak_bytes(columns: int, rows: int) -> int:
     >>> peak_bytes(14_000, 640) / 2**30 < 1.6
     True
     """
-    return 8 * columns**2 + columns * (4 * rows + 8 * min(rows, _BLOCK) + 8 * _STRIP)
+    matrices = 2 if keeps_squares(columns) else 1
+    return 8 * matrices * columns**2 + columns * (4 * rows + 8 * min(rows, _BLOCK) + 16 * _STRIP)
 
 
-class _Fold:
-    """A linear map to fewer rows: heavy entries as they are, the rest summed with random signs."""
-
-    def __init__(self, importance: np.ndarray, rows: int, seed: int) -> None:
-        buckets = rows // 2
-        exact = rows - buckets
-        order = np.argpartition(-importance, exact)
-        self._heavy = order[:exact]
-        tail = order[exact:]
-        rng = np.random.default_rng(seed)
-        depth = math.ceil(tail.size / buckets)
-        # Buckets are filled up with a copy of some entry at sign zero.
-        self._tail = np.zeros((depth, buckets), dtype=np.int64)
-        self._sign = np.zeros((depth, buckets), dtype=np.float32)
-        self._tail.ravel()[: tail.size] = rng.permutation(tail)
-        self._sign.ravel()[: tail.size] = rng.choice(np.array([-1, 1], dtype=np.float32), tail.size)
-        self.error = math.sqrt(2 / buckets)
-
-    def __call__(self, column: np.ndarray) -> np.ndarray:
-        return np.concatenate((column[self._heavy], (column[self._tail] * self._sign).sum(axis=0)))
-
-
-def interaction_of(gram: np.ndarray) -> Interaction:
+def interaction_of(gram: np.ndarray, square: np.ndarray | None = None) -> Interaction:
     """The interaction around the float model of a gram matrix that a profile holds, shape (L, J, L, J)."""
     layers, options = gram.shape[:2]
     return Interaction(
@@ -262,6 +282,7 @@ def interaction_of(gram: np.ndarray) -> Interaction:
         linear=np.zeros((layers, options)),
         constant=0.0,
         measured=np.ones((layers, options), dtype=bool),
+        square=square,
     )
 
 
@@ -275,6 +296,9 @@ def mean_interaction(parts: Sequence[tuple[float, Interaction]]) -> Interaction:
         constant=sum(share * part.constant for share, part in parts),
         measured=np.logical_and.reduce([part.measured for _, part in parts]),
         error=max(part.error for _, part in parts),
+        square=None
+        if any(part.square is None for _, part in parts)
+        else np.sum([share * part.square for share, part in parts], axis=0),
     )
 
 
@@ -305,9 +329,8 @@ def profile_interaction(profile: Profile) -> Interaction:
         RecordError: It holds neither.
     """
     gram = profile.array("gram")
-    square = profile.array("gram_square")
     if gram is not None:
-        return interaction_of(gram if square is None else shrunk(gram, square, profile.samples))
+        return interaction_of(gram, profile.array("gram_square")).shrunk(profile.samples)
     logits, delta = profile.array("logits"), profile.array("logit_delta")
     if logits is None or delta is None:
         raise RecordError(

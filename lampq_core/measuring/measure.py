@@ -147,7 +147,8 @@ def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
 
     if len(parts) == 1:
         return parts[0][1]
-    return dataclasses.replace(parts[0][1], kl=mean("kl"), changed=mean("changed"), gram=mean("gram"))
+    names = ("kl", "changed", "gram", "gram_square")
+    return dataclasses.replace(parts[0][1], **{name: mean(name) for name in names})
 
 
 class Collector:
@@ -196,12 +197,14 @@ class Collector:
 
     def damage(self) -> Damage:
         """All of it."""
+        built = None if self._builder is None else self._builder.build()
         return Damage(
             weight_error=self.error,
             steps=self.steps,
             kl=self.kl,
             changed=self._changed if self._decided else None,
-            gram=None if self._builder is None else self._builder.build().gram,
+            gram=None if built is None else built.gram,
+            gram_square=None if built is None else built.square,
         )
 
 

@@ -6,16 +6,15 @@ import numpy as np
 
 
 def shrunk(gram: np.ndarray, square: np.ndarray, samples: int) -> np.ndarray:
-    """Interactions drawn towards none, each option's by as much as chance would make of none.
+    """Interactions drawn towards none, each layer's by as much as they are chance.
 
-    Q'_ab = f_a f_b Q_ab, but for the diagonal, which stays: positive semi-definite, as Q is. With s_a the variance of
-    the correlations of option a with all options of other layers, over their squares, f_a = sqrt(1 - s_a). With many
-    samples s vanishes; with few, plans are nearly those of the layers' own damage. Wide options have the weakest
-    correlations and lose most of them, which is why each has a factor of its own: measured on a CIFAR-10 ViT, plans
-    from 64 and 130 images lose less than with one factor for all (benchmarks/results/gradient_superposition.md).
+    Q'_ab = f_k f_l Q_ab for options a, b of layers k, l, but for the diagonal, which stays: positive semi-definite, as
+    Q is. With s_k the share of chance (`shrinkage`), f_k = sqrt(1 - s_k): a correlation becomes about what is to
+    be expected of it, given what was seen. A search over such numbers is not led astray by those that happen to be
+    large. With many samples s vanishes; with a handful, plans are those of the layers' own damage.
 
-    Source: Ledoit and Wolf (2003), doi:10.1016/S0927-5398(03)00007-0; of correlations, Schaefer and Strimmer (2005),
-    doi:10.2202/1544-6115.1175.
+    Source: James and Stein (1961), and Efron and Morris (1973), doi:10.2307/2284155, for means of many normal values;
+    of correlations, Schaefer and Strimmer (2005), doi:10.2202/1544-6115.1175.
 
     Args:
         gram: Q, shape (L, J, L, J).
@@ -23,26 +22,34 @@ def shrunk(gram: np.ndarray, square: np.ndarray, samples: int) -> np.ndarray:
         samples: Behind both.
     """
     factor = np.sqrt(1 - shrinkage(gram, square, samples))
-    result = gram * factor
-    result *= factor[:, :, None, None]
-    cells = result.reshape(factor.size, factor.size)
+    result = gram * factor[:, None]
+    result *= factor[:, None, None, None]
+    cells = result.reshape(factor.size * gram.shape[1], -1)
     np.fill_diagonal(cells, np.einsum("ijij->ij", gram))
     return result
 
 
 def shrinkage(gram: np.ndarray, square: np.ndarray, samples: int) -> np.ndarray:
-    """The share s of each option's interactions that is chance, 0 to 1, shape (L, J); see `shrunk`."""
+    """The share of each layer's interactions that is chance, 0 to 1, shape (L,).
+
+    v_k / (t + v_k), with v_k the mean variance of the correlations of the options of layer k with those of all other
+    layers, and t the mean square of all correlations less their mean variance: what they scatter by themselves.
+    """
     own = np.einsum("ijij->ij", gram)
-    if samples < 2:
-        return np.ones(own.shape)
+    # One sample fewer for the mean, and one for the scale that own damages, of the same samples, set.
+    freedom = samples - 2
+    if freedom < 1:
+        return np.ones(len(own))
     scale = np.divide(1.0, own, out=np.zeros_like(own), where=own > 0)
-    share = np.ones(own.shape)
+    count, variance, total = np.zeros((3, len(own)))
     # A layer at a time: copies of the whole matrix would be as large as it is.
-    for layer in range(len(gram)):
-        weight = np.broadcast_to(scale, gram[layer].shape).copy()
-        weight[:, layer] = 0
+    for layer, mine in enumerate(scale):
+        others = scale.copy()
+        others[layer] = 0
         squared = np.square(gram[layer])
-        variance = (weight * (square[layer] - squared)).sum(axis=(1, 2)) / (samples - 1)
-        total = (weight * squared).sum(axis=(1, 2))
-        np.divide(variance, total, out=share[layer], where=total > 0)
-    return np.clip(share, 0.0, 1.0)
+        count[layer] = np.count_nonzero(mine) * np.count_nonzero(others)
+        total[layer] = np.einsum("j,jkl,kl", mine, squared, others)
+        variance[layer] = np.einsum("j,jkl,kl", mine, square[layer] - squared, others) / freedom
+    genuine = max(float((total - variance).sum()), 0.0) / max(float(count.sum()), 1.0)
+    variance = np.divide(np.maximum(variance, 0), count, out=np.zeros_like(count), where=count > 0)
+    return np.divide(variance, genuine + variance, out=np.ones_like(count), where=genuine + variance > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -43,6 +44,18 @@ class JointEmbedding:
     def size(self) -> int:
         """Entries of a column."""
         return len(self.importance)
+
+    @property
+    def sample(self) -> np.ndarray:
+        """Which sample each entry is of, int32, shape (size,)."""
+        first = np.cumsum((0, *self._centre.sizes))
+        numbers = []
+        for part, _ in self._parts:
+            own = np.arange(part.samples.start, part.samples.stop, dtype=np.int32) + np.int32(
+                first[part.group]
+            )
+            numbers.append(np.repeat(own, math.prod(part.shape[1:])))
+        return np.concatenate(numbers)
 
     def __call__(self, difference: Batch) -> np.ndarray:
         """The column of a difference, float32, shape (size,).
