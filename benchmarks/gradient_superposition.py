@@ -172,9 +172,9 @@ def main() -> None:
         f"{len(model.layers())} layers, 7 widths, {calib.samples} calibration images, {val.samples} to judge by; "
         "one thread.",
         whole(model, calib, judge, args.rounds),
-        f"## Few images\n\n{args.draws} random draws of the calibration images, exact gradients. Damage of the plan with "
-        "interactions over that of the plan of the layers' own damage, both predicted from the images that were not "
-        "drawn, geometric mean; clearly worse: by more than 2 %.",
+        f"## Few images\n\n{args.draws} random draws of the calibration images, exact gradients. Damage of the plan "
+        "with interactions over that of the plan of the layers' own damage, both predicted from the images that were "
+        "not drawn, geometric mean; clearly worse: by more than 2 %.",
         few(model, calib, args.draws),
     ]
     report.write(
