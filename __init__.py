@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from lampq.adapters import read as read
     from lampq.adapters.data import read_data as read_data
+    from lampq.adapters.synthetic import SynthesisRecipe as SynthesisRecipe
+    from lampq.adapters.synthetic import synthetic as synthetic
     from lampq.adapters.torch import load_quantized as load_quantized
     from lampq.core.values.budget import Budget as Budget
     from lampq.core.values.errors import AdapterError as AdapterError

@@ -102,7 +102,7 @@ def data(
         "--data",
         metavar="DATA",
         help="folder of images (class sub-folders give labels), .npz with x (or an array per input) and optional y, "
-        "texts (.txt, .jsonl, .csv), or module:function",
+        "texts (.txt, .jsonl, .csv), module:function, or synthetic: made from the model",
     )
     if refusable:
         choice.add_argument(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
 from lampq.adapters.data import Dataset, Preprocess, image_input, parse_constant, preprocess_for, read_data
-from lampq.console import flags
+from lampq.console import flags, synthetic
 from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
@@ -90,12 +90,15 @@ def read_dataset(args: Namespace, model: Model) -> Dataset:
     """The data that the flags name, shaped for the model."""
     specs, constants = model.input_specs, dict(map(parse_constant, args.constants))
     image = image_input([spec for spec in specs if spec.name not in constants])
+    preprocess = None if image is None else _preprocess(args, model, image)
+    if synthetic.asked(args):
+        return synthetic.read(args, model, preprocess, constants)
     return read_data(
         args.data,
         input_specs=specs,
         constants=constants,
         model=model.path,
-        preprocess=None if image is None else _preprocess(args, model, image),
+        preprocess=preprocess,
         samples=args.samples,
         seed=args.seed,
     )

@@ -41,7 +41,7 @@ class Dataset:
 
     Attributes:
         source: What it was read from, as it was given.
-        kind: `folder`, `arrays`, `function` or `texts`.
+        kind: `folder`, `arrays`, `function`, `texts` or `synthetic`.
         class_names: Name of each label, or None where there are no names.
         preprocess: What is done to the images, complete; None where the samples came ready, and for a
             function, where that shows only on reading.
@@ -49,6 +49,8 @@ class Dataset:
         seed: Of the choice of samples, or None where all are used.
         reader: Reads them.
         constants: Inputs that are the same for every sample, by name.
+        notes: Remarks on how they came about.
+        pictures: The samples before they were preprocessed, uint8 (N, H, W, C), where they were made here.
     """
 
     source: str
@@ -59,6 +61,8 @@ class Dataset:
     seed: int | None
     reader: Reader
     constants: Mapping[str, Constant] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    pictures: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of samples. A function is read through once to count them."""
@@ -135,6 +139,7 @@ class Dataset:
             "preprocess": self.preprocess.to_json() if self.preprocess else None,
             "digest": self.reader.digest(),
             **({"constants": self._constants()} if self.constants else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def _constants(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from lampq.adapters.torch.tape import Operation, Tape
 from lampq.adapters.torch.uses import Use
 
-_NORMALIZATIONS = frozenset(
+NORMALIZATIONS = frozenset(
     {
         "aten::batch_norm",
         "aten::cudnn_batch_norm",
@@ -22,6 +22,7 @@ _NORMALIZATIONS = frozenset(
         "aten::_native_batch_norm_legit_no_training",
     }
 )
+"""Operators of batch normalization."""
 
 
 def scales(
@@ -47,7 +48,7 @@ def scales(
         behind = readers.get(product, [])
         if len(group) > 1 or len(behind) != 1 or product in tape.outputs.values():
             continue
-        scale = _scale(tape, behind[0], weights) if behind[0].name in _NORMALIZATIONS else None
+        scale = _scale(tape, behind[0], weights) if behind[0].name in NORMALIZATIONS else None
         if scale is not None and scale.size == weights[name].shape[group[0].channel_axis]:
             shape = [1] * weights[name].dim()
             shape[group[0].channel_axis] = -1
@@ -57,9 +58,7 @@ def scales(
 
 def _scale(tape: Tape, normalization: Operation, weights: Mapping[str, torch.Tensor]) -> np.ndarray | None:
     """What a normalization multiplies each channel by, float64; None where it depends on the batch."""
-    places, named = normalization.arguments(list(range(len(normalization.leaves))))
-    schema = normalization.function._schema.arguments
-    leaf = dict(zip((argument.name for argument in schema), places, strict=False)) | named
+    leaf = normalization.named_leaves()
     if "training" in leaf and normalization.leaves[leaf["training"]]:
         return None
     names = {slot: name for name, slot in tape.weights.items()}

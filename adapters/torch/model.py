@@ -43,6 +43,7 @@ from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
+    from lampq.adapters.synthetic.observation import Observer
     from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
@@ -345,6 +346,12 @@ class TorchModel:
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer and mini-batch: its name, its input, and how often a sample uses each weight."""
         return taps(self, self._batch(batch))
+
+    def observer(self, batch: Batch) -> Observer:
+        """Forward passes that show what normalizations and attentions make of inputs like those of a batch."""
+        from lampq.adapters.torch.observer import TapeObserver
+
+        return TapeObserver(self.with_examples(batch))
 
     def stored_bits(self) -> dict[str, tuple[int, int | None]]:
         """Widths of the weights that are stored quantized, and of their inputs, by name."""

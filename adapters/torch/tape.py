@@ -81,6 +81,11 @@ class Operation:
         """Leaves put back into (args, kwargs)."""
         return (leaves, {}) if self.structure is None else tree_unflatten(leaves, self.structure)
 
+    def named_leaves(self) -> dict[str, Any]:
+        """Names of the operator's arguments -> indices of what was passed among the leaves."""
+        args, kwargs = self.arguments(list(range(len(self.leaves))))
+        return dict(zip((a.name for a in self.function._schema.arguments), args, strict=False)) | kwargs
+
     def slot(self, leaf: int) -> int | None:
         """Slot of the tensor at an index among the leaves, None where there is none."""
         return next((slot for index, slot in self.reads if index == leaf), None)
@@ -95,8 +100,7 @@ class Operation:
 
     def mutated(self) -> list[int]:
         """Slots of the arguments that it overwrites."""
-        args, kwargs = self.arguments(list(range(len(self.leaves))))
-        named = dict(zip((a.name for a in self.function._schema.arguments), args, strict=False)) | kwargs
+        named = self.named_leaves()
         written = [a.name for a in self.function._schema.arguments if a.alias_info and a.alias_info.is_write]
         slots = dict(self.reads)
         leaves = tree_flatten([named[name] for name in written if name in named])[0]

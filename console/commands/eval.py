@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from lampq import adapters
-from lampq.console import flags, given, render, task_flags
+from lampq.console import flags, given, render, synthetic, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.values.plan import Plan
 from lampq.verbs.evaluate import evaluate
@@ -23,6 +24,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
     flags.data(sub, required=True, samples=None)
+    synthetic.add_arguments(sub)
     flags.no_size(sub)
     sub.add_argument("--reference", metavar="MODEL", help="float model to compare with")
     sub.add_argument(
@@ -50,14 +52,15 @@ def add_arguments(sub: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Run the verb."""
     model = given.read_model(args)
-    data = given.read_dataset(args, model)
+    reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
+    # What a float model tells of its data, a quantized one tells worse.
+    data = given.read_dataset(args, model if reference is None or not synthetic.asked(args) else reference)
     plan = Plan.read(args.plan) if args.plan else None
     calibration = None
     if args.calib:
         # As many as a profile takes, and the same ones.
-        chosen = {**vars(args), "data": args.calib, "samples": args.calib_samples}
+        chosen = {**vars(args), "data": args.calib, "samples": args.calib_samples, "plot": None}
         calibration = given.read_dataset(Namespace(**chosen), model).inputs()
-    reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
     with progress_bar(enabled=not args.quiet) as progress:
         result = evaluate(
             model,
@@ -70,6 +73,7 @@ def run(args: Namespace) -> None:
             batch_size=args.batch,
             progress=progress,
         )
+    result = dataclasses.replace(result, notes=(*result.notes, *data.notes))
     if not args.quiet:
         render.evaluation(args.model, result)
     print(json.dumps({"model": args.model, **result.to_json()}) if args.json else _plain(result.to_json()))

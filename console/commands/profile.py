@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from lampq.console import clashes, flags, given, render, running
+from lampq.console import clashes, flags, given, render, running, synthetic
 from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
 from lampq.verbs import processes
@@ -20,6 +20,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
     flags.data(sub, required=False, refusable=True)
+    synthetic.add_arguments(sub)
     flags.no_size(sub)
     flags.measure(sub)
     flags.scores(sub)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, render, running
+from lampq.console import clashes, flags, given, render, running, synthetic
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import INPUTS
@@ -21,6 +21,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
     flags.data(sub, required=True)
+    synthetic.add_arguments(sub)
     flags.measure(sub, rounding=INPUTS)
     flags.selection(sub)
     flags.budget(sub)

@@ -1,0 +1,53 @@
+"""The choices of the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lampq.core.values.errors import RecordError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisRecipe:
+    """How samples are made from a model.
+
+    Attributes:
+        candidates: Samples that are drawn for each one that is taken.
+        steps: Gradient steps on those that are taken; 0 leaves them as they were drawn.
+        rate: Size of the first step, in units of the parameters; steps shrink to nothing.
+        smoothness: Power of the frequency by which fine detail of images moves less than coarse.
+        statistics: Weight of the normalizations' statistics.
+        confidence: Weight of the classes' confidence.
+        entropy: Weight of the entropy of patch similarities.
+        variation: Weight of the total variation of images.
+        batch: Samples that are refined together.
+    """
+
+    candidates: int = 4
+    steps: int = 10
+    rate: float = 0.03
+    smoothness: float = 1.0
+    statistics: float = 1.0
+    confidence: float = 0.05
+    entropy: float = 0.0
+    variation: float = 0.0
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        whole = {"candidates": self.candidates, "batch": self.batch}
+        for name, value in whole.items():
+            if value < 1:
+                raise RecordError(f"synthetic data: {name} {value}; at least 1 is needed")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < float("inf"):
+                raise RecordError(f"synthetic data: {field.name} {value}; give a number from 0 on")
+
+    def key(self, *parts: Any) -> str:
+        """Digest of the recipe and whatever else decides what is made."""
+        text = json.dumps([dataclasses.asdict(self), *parts], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
