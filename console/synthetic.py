@@ -32,8 +32,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     group.add_argument(
         "--synthetic-folder",
-        type=Path,
-        metavar="FOLDER",
+        metavar="DIR",
         help="keep synthetic samples here, and take those made before (default: beside the output)",
     )
 
@@ -50,6 +49,14 @@ def asked(args: Namespace) -> bool:
             f"--plot shows synthetic data; --data {args.data} are pictures already, or have none"
         )
     return made
+
+
+def source(args: Namespace, model: Model, reference: Model | None) -> Model:
+    """Which of two models the data are for: made data follow the float one, as far as its inputs are known."""
+    if reference is None or not asked(args):
+        return model
+    definite = all(spec.shape and None not in spec.shape[1:] for spec in reference.input_specs)
+    return reference if definite else model
 
 
 def read(

@@ -52,7 +52,7 @@ def select_drawn(
         told.append(deviations(draw(spaces, numbers, seed), np.asarray(numbers) % count))
         progress("drawing synthetic samples", numbers.stop, count * candidates)
     # Drawn once more: to keep all of them could take gigabytes.
-    return draw(spaces, _cancelling(np.concatenate(told), count), seed)
+    return draw(spaces, cancelling(np.concatenate(told), count), seed)
 
 
 def runs(count: int, size: int) -> Iterator[range]:
@@ -66,7 +66,7 @@ def class_deviations(probabilities: np.ndarray) -> np.ndarray:
     return probabilities - 1 / probabilities.shape[1]
 
 
-def _cancelling(deviations: np.ndarray, count: int) -> np.ndarray:
+def cancelling(deviations: np.ndarray, count: int) -> np.ndarray:
     """Numbers of samples whose deviations cancel: one after the other, the one that leaves the least sum (herding).
 
     Welling (2009) draws samples with given moments so; with n of them the moments miss by about 1 / n, not by

@@ -21,7 +21,8 @@ class SynthesisRecipe:
         rate: Size of the first step, in units of the parameters; steps shrink to nothing.
         smoothness: Power of the frequency by which fine detail of images moves less than coarse.
         statistics: Weight of the normalizations' statistics.
-        confidence: Weight of the classes' confidence.
+        confidence: Weight of the classes' confidence, which counts where there are no normalizations: beside them it
+            only pulls samples to where no data are.
         entropy: Weight of the entropy of patch similarities.
         variation: Weight of the total variation of images.
         batch: Samples that are refined together.
@@ -29,8 +30,8 @@ class SynthesisRecipe:
 
     candidates: int = 4
     steps: int = 10
-    rate: float = 0.03
-    smoothness: float = 1.0
+    rate: float = 0.06
+    smoothness: float = 0.25
     statistics: float = 1.0
     confidence: float = 0.05
     entropy: float = 0.0

@@ -46,24 +46,14 @@ class Refiner:
         with torch.no_grad():
             count = len(next(iter(samples.values())))
             seen = self._observed(_tensors(samples), np.arange(min(count, self.run_size)))
-        recipe, logits = self.recipe, self._logits(seen)
-        return tuple(
-            text
-            for weight, present, text in (
-                (
-                    recipe.statistics,
-                    bool(seen.normalized),
-                    f"statistics of {len(seen.normalized)} normalizations",
-                ),
-                (recipe.confidence, logits is not None, "confidence and balance of the classes"),
-                (
-                    recipe.entropy,
-                    bool(seen.attended),
-                    f"patch similarities of {len(seen.attended)} attentions",
-                ),
-            )
-            if weight and present
-        )
+        recipe, terms = self.recipe, []
+        if recipe.statistics and seen.normalized:
+            terms.append(f"statistics of {len(seen.normalized)} normalizations")
+        if recipe.entropy and seen.attended:
+            terms.append(f"patch similarities of {len(seen.attended)} attentions")
+        if self._logits(seen) is not None:
+            terms.append("classes")
+        return tuple(terms)
 
     def deviations(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """What every sample adds to moments and classes beyond what the training data had, shape (samples, F)."""
@@ -137,7 +127,7 @@ class Refiner:
         logits = self._logits(seen)
         if recipe.statistics and seen.normalized:
             terms.append(recipe.statistics * losses.statistics_loss(seen.normalized))
-        if recipe.confidence and logits is not None:
+        if recipe.confidence and logits is not None and not seen.normalized:
             terms.append(recipe.confidence * losses.confidence_loss(logits))
         if recipe.entropy and seen.attended:
             terms.append(recipe.entropy * losses.entropy_loss(seen.attended))

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from lampq.adapters.autograd.canonical import canonical
 from lampq.adapters.synthetic.observation import Normalized, Observation
-from lampq.adapters.torch.canonical import canonical
 from lampq.adapters.torch.folding import NORMALIZATIONS
 from lampq.adapters.torch.outputs import sample_rows
 from lampq.adapters.torch.rounding import sites
@@ -80,7 +80,8 @@ def _normalized(operation: Operation, values: Values, result: torch.Tensor, samp
     ):
         return []
     axis = -1 if operation.name == _LAYER_NORM else 1
-    return [Normalized.of(result, axis, values[shift], values[scale], samples)]
+    # What follows may overwrite it.
+    return [Normalized.of(result.clone(), axis, values[shift], values[scale], samples)]
 
 
 def _by_token(product: torch.Tensor, samples: int) -> list[torch.Tensor]:

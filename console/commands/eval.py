@@ -53,8 +53,7 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     model = given.read_model(args)
     reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
-    # What a float model tells of its data, a quantized one tells worse.
-    data = given.read_dataset(args, model if reference is None or not synthetic.asked(args) else reference)
+    data = given.read_dataset(args, synthetic.source(args, model, reference))
     plan = Plan.read(args.plan) if args.plan else None
     calibration = None
     if args.calib:
