@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
-from lampq.console import flags
+from lampq.console import clashes, config, flags
 from lampq.console.commands import VERBS
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
@@ -41,6 +43,29 @@ def build_parser() -> argparse.ArgumentParser:
             "--seed", type=flags.seed, default=0, metavar="N", help="seed of every random choice (0)"
         )
         sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
+        config.add_flag(sub)
         verb.add_arguments(sub)
         sub.set_defaults(run=verb.run)
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, with the flags of its file put in.
+
+    Raises:
+        RecordError: The file cannot be read, or names an unknown flag.
+    """
+    return parser.parse_args(config.expanded(sys.argv[1:] if argv is None else argv, parsers(parser)))
+
+
+def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Verb -> its parser."""
+    return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+
+
+def name_files(parser: argparse.ArgumentParser, files: object) -> None:
+    """Mark the arguments that name files, as shtab wants them marked."""
+    for sub in parsers(parser).values():
+        for action in sub._actions:
+            if action.dest in clashes.READS or action.dest in clashes.WRITES:
+                action.complete = files  # type: ignore[attr-defined]

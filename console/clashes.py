@@ -62,6 +62,8 @@ READS: Mapping[str, Callable[[str | Path], tuple[Path, ...]]] = {
     "calib": data_files,
     "profile": profile_files,
     "profiles": profile_files,
+    "config": itself,
+    "truth": itself,
     "plan": itself,
     "plans": itself,
     "latency": itself,

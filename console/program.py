@@ -19,13 +19,14 @@ _BAD_INPUT, _INTERRUPTED = 2, 130
 def run(argv: Sequence[str] | None) -> int:
     """Run one command; see `lampq.cli.main`."""
     who = "lampq"
+    _open_outputs()
     with _noted_interrupts() as interrupts, _any_text():
         try:
             from lampq.console import clashes
-            from lampq.console.arguments import build_parser
+            from lampq.console.arguments import build_parser, parse
 
             parser = build_parser()
-            args = parser.parse_args(argv)
+            args = parse(parser, argv)
             if args.version:
                 import lampq
 
@@ -58,6 +59,13 @@ def run(argv: Sequence[str] | None) -> int:
                 return _leave(who, f"the name {err.object!r} is no text; rename the file", _BAD_INPUT)
             raise
     return 0
+
+
+def _open_outputs() -> None:
+    """Give a process that was started without outputs some that lead nowhere, so that no file gets their numbers."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
 
 
 def _leave(who: str, why: str, code: int) -> int:

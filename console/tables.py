@@ -15,6 +15,8 @@ from lampq.core.values.messages import printable
 
 # Characters of a line where nobody watches (a log, a pipe) and the environment does not say.
 _LOG_WIDTH = 160
+# Narrower terminals break the lines themselves: nothing could be read of a table that fits.
+_LEAST_WIDTH = 24
 # Of a digest, enough for people to tell files apart; JSON has all of it.
 _DIGEST_SHOWN = 12
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -30,6 +32,7 @@ def console() -> Console:
     """Standard error, as wide as the terminal."""
     found = Console(stderr=True, highlight=False)
     if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        found.width = max(found.width, _LEAST_WIDTH)
         return found
     return Console(stderr=True, highlight=False, width=_LOG_WIDTH)
 

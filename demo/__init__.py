@@ -30,6 +30,9 @@ VALIDATION_PATH = _FOLDER / "digits_validation.npz"
 PREPROCESS = Preprocess(mean=(0.305,), std=(0.376,))
 """From pixels 0..255 to the model's input: mean and deviation of the digits."""
 
+TINY_PATH = _FOLDER / "tiny.tflite"
+"""One fully connected layer of 8 x 8 random weights, for `lampq doctor` to run."""
+
 FLOAT_TOP1 = 0.966
 """Accuracy of the float model on the validation images."""
 

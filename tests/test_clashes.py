@@ -37,7 +37,7 @@ def command(verb, **values):
         if value is None and not action.required:
             continue
         ending = ".json" if (verb, action.dest) == ("profile", "out") else ""
-        text = str(value or f"some-{action.dest}{ending}")
+        text = str(value or (action.choices or [f"some-{action.dest}{ending}"])[0])
         words += [action.option_strings[0], text] if action.option_strings else [text]
     if verb in ("profile", "quantize", "eval") and "data" not in values:
         words += ["--no-data"] if verb == "profile" else ["--data", "some-data"]
@@ -66,7 +66,11 @@ def refused(capfd, folder, *words):
 def test_every_argument_that_names_a_file_is_known_as_read_or_written():
     for verb, parser in parsers().items():
         for action in parser._actions:
-            if action.type is Path or action.metavar in NAMES_OF_FILES or not action.option_strings:
+            if (
+                action.type is Path
+                or action.metavar in NAMES_OF_FILES
+                or not (action.option_strings or action.choices)
+            ):
                 assert action.dest in {**clashes.READS, **clashes.WRITES}, f"{verb} {action.dest}"
 
 
@@ -85,12 +89,14 @@ PAIRS = [
     for verb in parsers()
     for read in sorted(set(clashes.READS) & dir_of(verb))
     for written in sorted(set(clashes.WRITES) & dir_of(verb))
+    # What the demo writes is a folder.
+    if verb != "demo"
 ]
 
 
 @pytest.mark.parametrize(("verb", "read", "written"), PAIRS)
 def test_no_output_of_any_verb_replaces_any_of_its_inputs(verb, read, written, tmp_path, capfd):
-    (tmp_path / "f.json").write_text("{}")
+    (tmp_path / "f.json").write_text("" if read == "config" else "{}")
     os.link(tmp_path / "f.json", tmp_path / "hard.json")
     (tmp_path / "soft.json").symlink_to("f.json")
     for name in ("f.json", "hard.json", "soft.json"):

@@ -8,8 +8,10 @@ from typing import Protocol
 from lampq.console.commands import (
     apply,
     compare,
+    completion,
     convert,
     demo,
+    doctor,
     eval,
     inspect,
     match,
@@ -56,4 +58,6 @@ VERBS: tuple[Verb, ...] = (
     convert,
     compare,
     demo,
+    doctor,
+    completion,
 )

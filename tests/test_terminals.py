@@ -1,0 +1,94 @@
+"""Odd surroundings: no terminal type, no colour, few columns, no home, an old encoding, a reader that leaves."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from records import make_profile
+
+SURROUNDINGS = {
+    "no terminal type": {"TERM": None},
+    "a dumb terminal": {"TERM": "dumb"},
+    "no colour": {"NO_COLOR": "1", "TERM": "xterm-256color"},
+    "twelve columns": {"COLUMNS": "12", "TERM": "xterm"},
+    "one column": {"COLUMNS": "1", "TERM": "xterm"},
+    "no home": {"HOME": None},
+    "a home that is not there": {"HOME": "/nowhere/at/all", "XDG_CACHE_HOME": "/nowhere/at/all"},
+    "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "Latin 1": {"PYTHONIOENCODING": "latin-1"},
+}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_profile(3).with_tables(logit_delta=None).write(folder / "profile.json")
+    return folder
+
+
+def environment(changes):
+    values = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def command(*words):
+    return [sys.executable, "-m", "lampq.cli", *words]
+
+
+PLAN = ("plan", "profile.json", "--avg-bits", "3", "--force")
+
+
+@pytest.mark.parametrize("name", sorted(SURROUNDINGS))
+def test_plans_are_made_and_shown_in_any_surroundings(name, work):
+    """In a pseudo-terminal, where colours and widths are asked for."""
+    out = f"{sorted(SURROUNDINGS).index(name)}-plän.json"
+    leader, follower = pty.openpty()
+    run = subprocess.Popen(
+        command(*PLAN, "-o", out),
+        cwd=work,
+        env=environment(SURROUNDINGS[name]),
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            block = os.read(leader, 1 << 16)
+        except OSError:
+            break
+        if not block:
+            break
+        shown += block
+    os.close(leader)
+    stdout = run.communicate()[0]
+    assert run.returncode == 0, shown.decode(errors="replace")
+    assert (work / out).is_file() and stdout.strip()
+    text = shown.decode("latin-1" if name == "Latin 1" else "utf-8", errors="replace")
+    assert "Traceback" not in text
+    assert len(re.sub(r"\W", "", text)) > 100
+    if name in ("no colour", "a dumb terminal", "no terminal type"):
+        assert not re.search(r"\x1b\[3\d|\x1b\[38", text)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(work):
+    for words in (("completion", "bash"), (*PLAN, "--json", "-o", "x.json")):
+        run = subprocess.Popen(
+            command(*words), cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        run.stdout.close()
+        assert "Traceback" not in run.stderr.read()
+        run.stderr.close()
+        assert run.wait() == 0
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_do_not_keep_a_plan_from_being_made(streams, work):
+    line = f'"{sys.executable}" -m lampq.cli {" ".join(PLAN)} -o closed.json {streams}'
+    run = subprocess.run(["bash", "-c", line], cwd=work, capture_output=True, text=True)
+    assert (work / "closed.json").is_file()
+    assert "Traceback" not in run.stderr
+    (work / "closed.json").unlink()
