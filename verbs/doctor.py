@@ -98,7 +98,8 @@ def _version(package: str) -> str:
 
 def _solve(solver: str) -> None:
     """Two layers, two options, one limit: the optimum is known."""
-    problem = Problem.build([[3.0, 1.0], [2.0, 0.5]], [[1, 2], [1, 3]], [4])
+    cost, use = np.array([[3.0, 1.0], [2.0, 0.5]]), np.array([[1, 2], [1, 3]])
+    problem = Problem.build(cost, use, np.array([4]))
     solution = solvers.solve(problem, solver=solver)
     if solution.choice is None or solution.choice.tolist() not in ([1, 0], [0, 1]):
         raise RuntimeError(f"{solver} does not solve a problem of two layers")
