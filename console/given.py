@@ -168,13 +168,17 @@ def limits(args: Namespace) -> Budget | None:
     Raises:
         BudgetError: One is malformed.
     """
-    names = ("max_bops", "max_activation_bytes", "latency", "energy", "max_latency", "max_energy")
-    if all(getattr(args, name) is None for name in names) and not (
-        args.at_most or args.floors or args.ceilings
-    ):
-        return None
     swept = dict.fromkeys(("average_bits", "average_input_bits", "size_bytes", "max_kl"))
-    return budget(Namespace(**{**swept, **vars(args)}))
+    limited = Namespace(**{**vars(args), **swept})
+    return budget(limited) if has_limit(limited) else None
+
+
+def has_limit(args: Namespace) -> bool:
+    """Whether any flag limits what a plan may cost."""
+    names = ("average_bits", "average_input_bits", "size_bytes", "max_kl", "max_bops", "max_activation_bytes")
+    tables = ("latency", "energy", "max_latency", "max_energy")
+    rules = args.at_most or args.floors or args.ceilings
+    return bool(rules) or any(getattr(args, name) is not None for name in (*names, *tables))
 
 
 def request(args: Namespace) -> Request:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lampq.adapters.data import Dataset
+from lampq.console import given
+from lampq.core.measuring.model import Model
 from lampq.core.values.errors import RecordError
 from lampq.metrics import DECODERS, METRICS
 from lampq.verbs.task import Task
@@ -38,6 +41,40 @@ def add(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"from outputs to boxes: {', '.join(DECODERS.loaded)}, or module:function (default: told by the outputs)",
     )
+
+
+def keep(sub: argparse.ArgumentParser) -> None:
+    """A plan chosen by a metric."""
+    add(sub)
+    group = sub.add_argument_group("smallest plan that keeps a metric (instead of, or within, a budget)")
+    group.add_argument(
+        "--max-drop",
+        metavar="1%",
+        help="how far --metric may fall: a share of the float model's value (of 1 for rates of errors), or a number",
+    )
+    group.add_argument(
+        "--val",
+        metavar="DATA",
+        help="samples that the metric is measured on, all of them (default: those of --data)",
+    )
+
+
+def kept(args: Namespace, model: Model, data: Dataset) -> dict[str, Any]:
+    """What `quantize` takes of these flags, by name.
+
+    Raises:
+        LampqError: A flag says what cannot be.
+    """
+    if args.max_drop is None:
+        if args.metrics or args.val:
+            raise RecordError("--metric and --val choose a plan together with --max-drop")
+        return {}
+    if not args.metrics:
+        raise RecordError(f"--max-drop needs a metric: --metric with one of {', '.join(METRICS.loaded)}")
+    if args.val is not None:
+        data = given.read_dataset(Namespace(**{**vars(args), "data": args.val, "samples": None}), model)
+    inputs = None if args.val is None else data.inputs()
+    return {"max_drop": args.max_drop, "task": dataclasses.replace(task(args, data), inputs=inputs)}
 
 
 def task(args: Namespace, data: Dataset) -> Task:

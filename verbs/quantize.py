@@ -27,6 +27,7 @@ from lampq.core.values.rounding_kinds import INPUTS
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import KINDS
 from lampq.core.values.work import Work
+from lampq.metrics.drop import Drop
 from lampq.verbs.apply import apply
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.feasible import check_budget
@@ -38,6 +39,8 @@ from lampq.verbs.formats import (
     unpacked_note,
 )
 from lampq.verbs.profile import profile as make_profile
+from lampq.verbs.task import Task, split_choices
+from lampq.verbs.within_drop import Guard, plan_within_drop
 
 
 def quantize(
@@ -68,7 +71,9 @@ def quantize(
         force: Overwrite `out` and `profile_out`.
         work: How it is done.
         **choices: Fields of `lampq.Request`, `lampq.Budget`, `lampq.Measurement` and `lampq.Work` to set, such as
-            `average_bits=3` or `bits=(2, 3, 4)`.
+            `average_bits=3` or `bits=(2, 3, 4)`. With `max_drop="1%"` and the fields of `lampq.Task`, such as
+            `metrics=["top1"]` and `labels`, the smallest plan that keeps a metric is taken instead of the best one
+            (`lampq.verbs.within_drop`).
 
     Returns:
         The plan that was written, with its measured damage.
@@ -77,8 +82,15 @@ def quantize(
         LampqError: Any step's bad input; nothing is written then.
     """
     out = Path(out)
+    drop, labels = choices.pop("max_drop", None), choices.get("labels")
+    task, choices = split_choices(choices)
+    # Measurements may want them too.
+    choices = choices if labels is None else {**choices, "labels": labels}
     work = Work.of(work, **named(choices, Work.names()))
+    if drop is not None:
+        request = _limited_by_widths(request, measurement, choices)
     request, measurement = _chosen(request, measurement, choices)
+    drop = None if drop is None else Drop.of(drop)
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
@@ -87,11 +99,15 @@ def quantize(
     notes = unpacked_note(model, packed)
     model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)
     measurement = _with_score(measurement, request)
+    guard = _guard(model, batch, drop, task)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
     model = with_rounding(model, measurement.rounding, measurement.block, batch, work.journal)
     profile = make_profile(model, batch, measurement, work=work)
-    plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
+    if guard is None:
+        plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
+    else:
+        plan = plan_within_drop(model, profile, batch, request, guard, out, progress=work.progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     # As `apply` will write it from the plan alone.
     alone = model.with_coding(model.coding.anew(work.journal.within("written")))
@@ -104,6 +120,32 @@ def quantize(
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
     return _as_written(model, batch, plan, out)
+
+
+def _limited_by_widths(
+    request: Request | Budget | None, measurement: Measurement | None, choices: Mapping[str, Any]
+) -> Request | Budget | None:
+    """A request whose only limit, where it has none, is what the widest plan takes."""
+    known = named(choices, Request.names())
+    if Request.of(request, **known).budget is not None:
+        return request
+    widths = named(choices, Measurement.names())
+    widest = max(option.weight_bits for option in Measurement.of(measurement, **widths).options)
+    return dataclasses.replace(Request.of(request, **known), budget=Budget(average_bits=widest))
+
+
+def _guard(model: Model, batch: Batch, drop: Drop | None, task: Task) -> Guard | None:
+    """What a plan must keep, if anything.
+
+    Raises:
+        RecordError: There is a metric and nothing to keep, or not exactly one to keep.
+    """
+    if drop is None:
+        if task.metrics:
+            raise RecordError("metrics choose a plan together with a largest drop (--max-drop 1%)")
+        return None
+    inputs = batch if task.inputs is None else input_batch(model, task.inputs)
+    return Guard(drop=drop, task=task, inputs=inputs)
 
 
 def _over(size_bytes: int, request: Request) -> tuple[str, ...]:

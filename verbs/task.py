@@ -11,7 +11,7 @@ import numpy as np
 
 from lampq.adapters.data import Preprocess
 from lampq.core.measuring.model import Model
-from lampq.core.values.batch import Batch, join
+from lampq.core.values.batch import Batch, BatchLike, join
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import RecordError
 from lampq.core.values.head import IGNORE, VALUES, HeadChoice
@@ -58,6 +58,7 @@ class Task:
         names: File of each sample, or empty.
         decoder: From outputs to boxes: a name, a function or `module:function`; None: told by the outputs.
         preprocess: What was done to the images, or None.
+        inputs: For `quantize`: samples that metrics are measured on, or None: those it calibrates with.
     """
 
     metrics: tuple[Metric, ...] = ()
@@ -66,6 +67,7 @@ class Task:
     names: tuple[str, ...] = ()
     decoder: Decoder | None = None
     preprocess: Preprocess | None = None
+    inputs: BatchLike | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.metrics, str) or callable(self.metrics):

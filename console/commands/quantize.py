@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, render, running, synthetic
+from lampq.console import clashes, flags, given, render, running, synthetic, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import INPUTS
@@ -25,6 +25,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.measure(sub, rounding=INPUTS)
     flags.selection(sub)
     flags.budget(sub)
+    task_flags.keep(sub)
     flags.search(sub)
     flags.recipe(sub)
     sub.add_argument(
@@ -44,6 +45,9 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Run the verb."""
+    if args.max_drop is not None and not given.has_limit(args):
+        # Something must be said; this limits nothing.
+        args.average_bits = max(args.bits)
     request = given.request(args)
     source = given.read_model(args)
     data = given.read_dataset(args, source)
@@ -63,6 +67,7 @@ def run(args: Namespace) -> None:
                 force=args.force,
                 journal=journal,
                 progress=progress,
+                **task_flags.kept(args, source, data),
             )
         if args.plan_out:
             result.write(args.plan_out, force=args.force)

@@ -65,14 +65,24 @@ def tradeoff(search: Search, against: str | None = None) -> tuple[Point, ...]:
     Raises:
         BudgetError: What is swept is unknown, or no plan that keeps all limits was found in time.
     """
+    choices, costs, damages = unbeaten(search, against)
+    knee = _knee(costs, damages)
+    describe = _describer(search.profile)
+    return tuple(describe(choices[i], float(damages[i]), i == knee) for i in range(len(choices)))
+
+
+def unbeaten(search: Search, against: str | None = None) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The plans of `tradeoff`, each of shape (L,), what each takes of what is swept, and its predicted damage.
+
+    Raises:
+        BudgetError: See `tradeoff`.
+    """
     problem = _swept(search, against)
     choices = _candidates(search, problem)
     costs = np.array([problem.usage(choice)[0] for choice in choices])
     damages = np.array([search.predict(choice) for choice in choices])
     best = _unbeaten(costs, damages)
-    knee = best[_knee(costs[best], damages[best])]
-    describe = _describer(search.profile)
-    return tuple(describe(choices[i], float(damages[i]), bool(i == knee)) for i in best.tolist())
+    return [choices[i] for i in best.tolist()], costs[best], damages[best]
 
 
 def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:

