@@ -37,36 +37,39 @@ class Sketch:
         buckets = rows // 2 if importance.size > rows else 0
         samples = int(sample.max(initial=0)) + 1
         groups = min(samples, _GROUPS, max(1, buckets // _BUCKETS) if buckets else samples)
-        group = sample % groups
+        group = (sample % groups).astype(np.uint8)
         exact = self.rows - buckets
-        order = np.argpartition(-importance, exact) if buckets else np.arange(self.rows)
-        self._heavy = order[:exact]
-        self._fold(order[exact:], group, buckets, groups, np.random.default_rng(seed))
-        of = np.concatenate((group[self._heavy], self._bucket_group))
+        self._heavy = np.arange(self.rows)
+        if buckets:
+            self._heavy = np.argpartition(-importance, exact)[:exact].copy()
+        of = np.concatenate(
+            (group[self._heavy], self._fold(group, buckets, groups, np.random.default_rng(seed)))
+        )
         self._order = np.argsort(of, kind="stable")
         self.starts = np.searchsorted(of[self._order], np.arange(groups + 1))
         self.share = np.bincount(np.arange(samples) % groups) / samples
         self.error = math.sqrt(2 / buckets) if buckets else 0.0
 
-    def _fold(
-        self, tail: np.ndarray, group: np.ndarray, buckets: int, groups: int, rng: np.random.Generator
-    ) -> None:
-        """Deal the entries of each group out to buckets of its own; what stays empty is some entry at sign zero."""
-        depth = math.ceil(tail.size / (buckets - groups)) if buckets else 1
-        tail = rng.permutation(tail)
-        tail = tail[np.argsort(group[tail], kind="stable")]
-        size = np.bincount(group[tail], minlength=groups)
-        filled = -(-size // depth)
-        place = np.arange(tail.size) + np.repeat(
-            np.cumsum(filled * depth - size) - (filled * depth - size), size
-        )
-        self._tail = np.zeros(depth * buckets, dtype=np.int64)
-        self._sign = np.zeros(depth * buckets, dtype=np.float32)
-        self._tail[place] = tail
-        self._sign[place] = rng.choice(np.array([-1, 1], dtype=np.float32), tail.size)
-        self._tail, self._sign = self._tail.reshape(buckets, depth), self._sign.reshape(buckets, depth)
-        spare = buckets - int(filled.sum())
-        self._bucket_group = np.concatenate((np.repeat(np.arange(groups), filled), np.zeros(spare, np.int64)))
+    def _fold(self, group: np.ndarray, buckets: int, groups: int, rng: np.random.Generator) -> np.ndarray:
+        """Deal what is not heavy out to buckets of its own group; the group of every bucket.
+
+        What of a bucket stays empty is some entry at sign zero.
+        """
+        light = np.ones(len(group), dtype=bool)
+        light[self._heavy] = False
+        depth = math.ceil(int(light.sum()) / (buckets - groups)) if buckets else 1
+        self._tail = np.zeros((buckets, depth), dtype=np.int64)
+        self._sign = np.zeros((buckets, depth), dtype=np.float32)
+        of, begin = np.zeros(buckets, dtype=np.uint8), 0
+        # A group at a time: outputs of detectors have millions of entries.
+        for number in range(groups if buckets else 0):
+            members = rng.permutation(np.flatnonzero(light & (group == number)))
+            end = begin + -(-len(members) // depth)
+            self._tail[begin:end].ravel()[: len(members)] = members
+            signs = rng.choice(np.array([-1, 1], dtype=np.float32), len(members))
+            self._sign[begin:end].ravel()[: len(members)] = signs
+            of[begin:end], begin = number, end
+        return of
 
     def __call__(self, column: np.ndarray) -> np.ndarray:
         """The rows of a column."""
