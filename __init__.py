@@ -17,7 +17,7 @@ import importlib
 # Not from `typing`, which takes longer to load than all else here: an interrupt meanwhile shows a traceback.
 TYPE_CHECKING = False
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The one list of public names: type checkers read it, and so does `_exports`.
 if TYPE_CHECKING:
