@@ -80,7 +80,8 @@ def test_an_environment_without_anything_else_runs_the_wheel(wheel, tmp_path):
 
 
 def test_both_hold_what_they_should_and_nothing_of_the_workshop(wheel, sdist):
-    inside = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "pyproject.toml", "page/explore.js", "demo/digits_vit.onnx"} <= inside
     shipped = set(zipfile.ZipFile(wheel).namelist())
     assert {"lampq/py.typed", "lampq/page/explore.js", "lampq/demo_data/tiny.tflite"} <= shipped
