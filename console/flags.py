@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lampq.console import clashes
+from lampq.console import clashes, site_flags
 from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
@@ -162,6 +162,7 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
         choices=RANGES,
         help="range of an input: of the calibration data, or of each token (PyTorch: mse; others: minmax alone)",
     )
+    site_flags.add(group)
     group.add_argument(
         "--container",
         choices=CONTAINERS,

@@ -120,6 +120,8 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         bits=args.bits,
         act_bits=args.act_bits,
         act_range=args.act_range,
+        sites=args.sites,
+        quantizers=args.quantizers,
         container=args.container,
         block=args.block,
         rounding=args.rounding,

@@ -70,7 +70,11 @@ def measured_damage(
         NoGradientsError: Gradients are asked for, and the model has none, or they are not to be trusted.
     """
     details: Mapping[str, Any] = {}
-    if measurement.measure != DIFFERENCES:
+    if measurement.measure == GRADIENTS and candidates.products:
+        raise NoGradientsError(
+            "factors of products are measured by differences alone; take --measure differences"
+        )
+    if measurement.measure != DIFFERENCES and not candidates.products:
         draws = replace(directions_for(whole, measurement.seed), samples=numbers)
         try:
             return _by_gradients(candidates, draws, reference, whole, journal, progress)
@@ -124,10 +128,11 @@ def _by_differences(
         return damage, {}
     pairs = measure_pairs(
         candidates.model,
-        candidates.layers,
+        [*candidates.layers, *candidates.products],
         candidates.options,
         reference.inputs,
         candidates.rules,
+        left=candidates.left,
         available=candidates.available,
         reference=reference,
         tolerance=tolerance,

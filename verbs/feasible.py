@@ -9,7 +9,7 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocating.scores import score
 from lampq.core.measuring.measure import measure_activations
-from lampq.core.measuring.model import Model
+from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch
 from lampq.core.planning.feasible import feasible_problem
 from lampq.core.values.batch import BatchLike
@@ -17,6 +17,7 @@ from lampq.core.values.measurement import Measurement
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
 from lampq.core.values.score import AUTO
+from lampq.core.values.site_kinds import ALL
 from lampq.core.values.tables import known_tables
 from lampq.verbs.overhead import file_overhead
 from lampq.verbs.profile import quantizable, stored_bytes
@@ -54,11 +55,16 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
         layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
     payload = stored_bytes(model, layers, options, measurement.container)
     overhead = file_overhead(model, layers, kept, measurement)
+    products = model.products() if measurement.sites == ALL and rounds_activations(model) else ()
+    if products:
+        payload = np.pad(payload, ((0, len(products)), (0, 0)))
+        overhead = overhead.with_places(np.zeros(payload.shape, dtype=np.int64))
     return Profile(
         layers=layers,
         options=options,
         tables=known_tables(weight_error=np.zeros(payload.shape), payload_bytes=payload, **overhead.tables()),
         rest_bytes=overhead.rest_bytes,
         container=measurement.container,
+        products=products,
         samples=samples,
     )

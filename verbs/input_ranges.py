@@ -22,6 +22,7 @@ from lampq.core.values.messages import reason
 from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress
 from lampq.core.values.range_kinds import PER_TOKEN
+from lampq.verbs.site_rules import SiteRules
 
 # What runtimes that multiply integers take.
 _RUNTIME_BITS = 8
@@ -130,7 +131,7 @@ def measure_joint(
     layers: Sequence[Layer],
     reference: Reference,
     measurement: Measurement,
-    ranges: InputRanges,
+    ranges: InputRanges | SiteRules,
     *,
     samples: np.ndarray | None,
     progress: Progress,

@@ -38,6 +38,7 @@ from lampq.core.values.work import Work
 from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
+from lampq.verbs.site_rules import SiteRules, site_rules
 
 
 def profile(
@@ -83,11 +84,14 @@ def profile(
     if own and batch is None:
         raise RecordError(f"mode {own[0].name} is measured on data; profile the model with --data")
     reference = None if batch is None else measure_reference(model, batch)
-    ranges = (
-        None
-        if reference is None
-        else input_ranges(model, layers, options, reference.inputs, measurement.act_range)
+    sites = (
+        site_rules(model, layers, reference, measurement, progress)
+        if reference is not None and measurement.chooses_quantizers
+        else None
     )
+    ranges: InputRanges | SiteRules | None = sites
+    if reference is not None and sites is None:
+        ranges = input_ranges(model, layers, options, reference.inputs, measurement.act_range)
     numbers, whole = None, reference
     if shard is not None:
         if reference is None:
@@ -95,6 +99,8 @@ def profile(
         numbers = shard.numbers(reference.inputs.samples)
         reference, measurement = reference.take(numbers), _of_samples(measurement, numbers)
     payload = stored_bytes(model, layers, options, measurement.container)
+    if sites is not None:
+        payload = np.concatenate([payload, np.where(sites.available(options), 0, -1)])
     if reference is None:
         widths = [option.weight_bits for option in options]
         damage = measure_weight_error(model, layers, widths, journal=journal, progress=progress)
@@ -106,6 +112,8 @@ def profile(
             options=options,
             available=payload >= 0,
             rules=None if ranges is None else ranges.rule,
+            products=() if sites is None else sites.products,
+            left=None if sites is None else sites.left,
         )
         measured = measured_damage(
             candidates,
@@ -126,7 +134,11 @@ def profile(
     table = None if ranges is None else ranges.table
     # Parts of the data must agree, and ranges that are read off the data differ from part to part.
     alike = layers if shard is None or ranges is not None else tuple(map(_without_input, layers))
-    overhead = file_overhead(model, alike, kept, measurement, damage.steps, table)
+    overhead = file_overhead(model, alike, kept, measurement, damage.steps[: len(layers)], table)
+    joint = sense.joint.table
+    if sites is not None:
+        overhead = overhead.with_places(sites.file_bytes(options))
+        joint = None if joint is None else np.concatenate([joint, sites.second_order(options)])
     profile = Profile(
         layers=layers,
         options=options,
@@ -143,11 +155,13 @@ def profile(
             changed=damage.changed,
             gram=damage.gram,
             gram_square=damage.gram_square,
-            joint_fisher=sense.joint.table,
+            joint_fisher=joint,
             activation_range=table,
             signature=None if reference is None else reference.readout.signature(reference.outputs),
         ),
         per_token=ranges is not None and ranges.per_token,
+        products=() if sites is None else sites.products,
+        quantizers={} if sites is None else sites.quantizers(),
         heads=heads,
         samples=0 if reference is None else reference.inputs.samples,
         shard=shard,
@@ -189,7 +203,7 @@ def _with_own_tables(
     return profile
 
 
-def _told(measured: MeasuredDamage, ranges: InputRanges | None) -> dict[str, Any]:
+def _told(measured: MeasuredDamage, ranges: InputRanges | SiteRules | None) -> dict[str, Any]:
     """What the provenance says of how damage was measured, and of rounded inputs."""
     inputs = {} if ranges is None else {"activations": {"range": ranges.method, **measured.pairs}}
     return {"measure": measured.kind, "measured": dict(measured.details), **inputs}
@@ -217,7 +231,7 @@ def _sensitivity(
     layers: Sequence[Layer],
     reference: Reference,
     measurement: Measurement,
-    ranges: InputRanges | None,
+    ranges: InputRanges | SiteRules | None,
     numbers: np.ndarray | None,
     joint: np.ndarray | None,
     journal: Journal,

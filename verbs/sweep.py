@@ -64,7 +64,7 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     writer = csv.writer(text, lineterminator="\n")
     varied = any(point.input_widths for point in points)
     more = ["bops"] if varied else []
-    names = [quoted(layer.name) for layer in profile.layers]
+    names = [quoted(place.name) for place in profile.places]
     writer.writerow(["average_bits", "size_bytes", "predicted_kl", "knee", *more, *names])
     for point in points:
         widths: list[int | str] = [*point.widths]

@@ -22,6 +22,7 @@ from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.relevance import module_relevance
 from lampq.adapters.torch.rounding import NOTHING, Rounding, products_of
 from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.site_samples import site_samples
 from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
@@ -31,6 +32,7 @@ from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
+from lampq.core.treatments.seen import Seen
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
@@ -298,6 +300,13 @@ class TorchModel:
             recording = self.runtime.recording(self.runtime.example, products=True)
             self._products = tuple(products_of(recording))
         return self._products
+
+    def site_samples(self, batch: Batch, readout: Readout, names: Sequence[str]) -> dict[str, Seen]:
+        """What sites see in a batch, layers' inputs by the layer; see `lampq.adapters.torch.site_samples`."""
+        sites = {name if "@" in name else self._parameter(name): name for name in names}
+        uses = self.runtime.survey.uses
+        read = [site for site in sites if "@" in site or any(use.form != "lookup" for use in uses[site])]
+        return {sites[site]: seen for site, seen in site_samples(self, batch, readout, read).items()}
 
     def with_products(self, rules: Mapping[str, ActivationRule]) -> TorchModel:
         """The same model with factors of attention rounded; `calibrate` names them.

@@ -52,6 +52,10 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
     if unknown:
         raise PlanError(f"the plan is for another model: {model.path.name} has no layer {unknown[0]}")
     model = coded_for(model, plan)
+    if directory and _rounds_sites(plan):
+        raise AdapterError(
+            f"{path}: a folder has no place for quantizers of activations; write a .safetensors file"
+        )
     if directory:
         # Rounding what is stored as floats would cost accuracy and save nothing.
         packable = tuple(layer for layer in plan.layers if compressed.fits(model, layer.name))
@@ -173,6 +177,10 @@ def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -
         activation_range=layer.activation_range,
         quantizer=layer.quantizer,
     )
+
+
+def _rounds_sites(plan: Plan) -> bool:
+    return bool(_sites(plan)) or any(layer.quantizer is not None for layer in plan.layers)
 
 
 def _sites(plan: Plan) -> dict[str, Fitted]:

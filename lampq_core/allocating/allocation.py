@@ -16,6 +16,7 @@ from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.option_order import cover_table
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 
@@ -77,7 +78,7 @@ def _unlimited(
         resources=np.stack([limit.use for limit in limits]),
         limits=None,
         resource_names=[limit.name for limit in limits],
-        layer_names=[layer.name for layer in profile.layers],
+        layer_names=[place.name for place in profile.places],
         ties=[group for _, group in tied_layers(profile, ties)],
         pins={layer: int(allowed[layer].argmax()) for layer in np.flatnonzero(single).tolist()},
     )
@@ -125,7 +126,7 @@ def build_plan(
     """
     layers = []
     for index, (layer, option_index) in enumerate(
-        zip(profile.layers, np.asarray(choice).tolist(), strict=True)
+        zip(profile.layers, np.asarray(choice).tolist(), strict=False)
     ):
         option = profile.options[option_index]
         layers.append(
@@ -139,6 +140,7 @@ def build_plan(
                 weight_bits=option.weight_bits,
                 activation_bits=option.activation_bits,
                 activation_range=input_range(profile, index, option_index),
+                quantizer=profile.quantizer(layer.name, option.activation_bits),
                 payload_bytes=int(profile.payload_bytes[index, option_index]),
                 predicted_kl=None if cost is None else float(cost[index, option_index]),
                 why=why[index] if why else "",
@@ -146,6 +148,7 @@ def build_plan(
         )
     return Plan(
         layers=tuple(layers),
+        products=_products(profile, np.asarray(choice).tolist(), cost, why),
         mode=mode,
         budget=dict(budget),
         container=profile.container,
@@ -155,6 +158,24 @@ def build_plan(
         kept=profile.kept,
         provenance=profile.provenance,
     )
+
+
+def _products(
+    profile: Profile, choice: Sequence[int], cost: np.ndarray | None, why: Sequence[str]
+) -> tuple[PlanProduct, ...]:
+    decisions = []
+    for index, product in enumerate(profile.products, start=len(profile.layers)):
+        option = profile.options[choice[index]]
+        decisions.append(
+            PlanProduct(
+                product=product,
+                left=profile.quantizer(product.left, option.weight_bits),
+                right=profile.quantizer(product.right, option.activation_bits),
+                predicted_kl=None if cost is None else float(cost[index, choice[index]]),
+                why=why[index] if why else "",
+            )
+        )
+    return tuple(decisions)
 
 
 def _no_limit(profile: Profile, allowed: np.ndarray) -> Limit:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lampq.core.allocating.limits import input_elements
+from lampq.core.allocating.limits import input_use
 from lampq.core.values.budget import Budget
 from lampq.core.values.constraints import joined_ties
 from lampq.core.values.errors import BudgetError, PlanError
@@ -30,7 +30,7 @@ def allowed_options(
         BudgetError: The rules leave a layer, or tied layers, without an option; names the rules.
     """
     allowed = profile.available
-    rules: list[list[str]] = [[] for _ in profile.layers]
+    rules: list[list[str]] = [[] for _ in profile.places]
 
     def keep(layer: int, mask: np.ndarray, rule: str) -> None:
         before = allowed[layer].copy()
@@ -39,7 +39,7 @@ def allowed_options(
             rules[layer].append(rule)
         if not allowed[layer].any():
             raise BudgetError(
-                f"layer {profile.layers[layer].name}: {' and '.join(rules[layer])} leave it no option of "
+                f"layer {profile.places[layer].name}: {' and '.join(rules[layer])} leave it no option of "
                 f"{_texts(profile, profile.available[layer])}; relax one of them"
             )
 
@@ -53,7 +53,7 @@ def allowed_options(
             pattern, width = parse_rule(text, what)
             test = width.is_floor_of if what == "floor" else width.is_ceiling_of
             mask = np.array([test(option) for option in profile.options])
-            for layer in select(profile.layers, pattern):
+            for layer in select(profile.places, pattern):
                 keep(layer, mask, f"{what} {text!r}")
     if budget is not None and budget.max_activation_bytes is not None:
         _keep_inputs_below(profile, budget.max_activation_bytes, allowed)
@@ -71,8 +71,8 @@ def tied_layers(profile: Profile, ties: Sequence[str]) -> list[tuple[str, tuple[
     Raises:
         PlanError: A pattern ties nothing.
     """
-    groups = [(pattern, group) for pattern in ties for group in tie_groups(profile.layers, pattern)]
-    joined = joined_ties([group for _, group in groups], len(profile.layers))
+    groups = [(pattern, group) for pattern in ties for group in tie_groups(profile.places, pattern)]
+    joined = joined_ties([group for _, group in groups], len(profile.places))
     return [
         (", ".join(dict.fromkeys(p for p, part in groups if set(part) <= set(group))), group)
         for group in joined
@@ -89,21 +89,20 @@ def _pinned(profile: Profile, pins: Sequence[str]) -> dict[int, tuple[np.ndarray
                 f"pin {text!r}: the profile has {_texts(profile, np.ones(len(mask), dtype=bool))}; "
                 f"profile {width.to_text()} too"
             )
-        found.update(dict.fromkeys(select(profile.layers, pattern), (mask, f"pin {text!r}")))
+        found.update(dict.fromkeys(select(profile.places, pattern), (mask, f"pin {text!r}")))
     return found
 
 
 def _keep_inputs_below(profile: Profile, most_bytes: int, allowed: np.ndarray) -> None:
     """Drop options whose input of one sample takes more bytes than allowed, in place."""
-    bits = np.array([option.input_bits for option in profile.options], dtype=np.int64)
-    use = input_elements(profile)[:, None] * bits[None, :]
+    use = input_use(profile)
     fits = use <= 8 * most_bytes
     stuck = ~(fits & allowed).any(axis=1)
     if stuck.any():
         least = np.where(allowed, use, np.iinfo(np.int64).max).min(axis=1)
         worst = int(np.argmax(np.where(stuck, least, 0)))
         raise BudgetError(
-            f"largest layer input {most_bytes:,} bytes: that of {profile.layers[worst].name} takes at least "
+            f"largest layer input {most_bytes:,} bytes: that of {profile.places[worst].name} takes at least "
             f"{-(-int(least[worst]) // 8):,} bytes; the nearest feasible limit is that, or profile narrower inputs"
         )
     allowed &= fits
@@ -118,7 +117,7 @@ def _tie_clash(
     ]
     shown = pairs[0] if pairs else group
     parts = [
-        f"{profile.layers[layer].name} may take {_texts(profile, allowed[layer])}"
+        f"{profile.places[layer].name} may take {_texts(profile, allowed[layer])}"
         + (f" ({', '.join(rules[layer])})" if rules[layer] else "")
         for layer in shown[:3]
     ]

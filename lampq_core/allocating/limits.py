@@ -73,13 +73,11 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
             )
         )
     if budget.average_input_bits is not None:
-        elements = input_elements(profile)
-        values = int(elements.sum())
-        widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
+        values = input_values(profile)
         limits.append(
             Limit(
                 name=INPUT_BITS,
-                use=elements[:, None] * widths[None, :],
+                use=input_use(profile),
                 most=average_bits_limit(budget.average_input_bits, values),
                 asked=f"average input bits {budget.average_input_bits}",
                 show=lambda amount: f"{_rounded_up(Fraction(amount, values), 4)} average input bits",
@@ -124,13 +122,13 @@ def bit_operations(profile: Profile) -> np.ndarray:
     Raises:
         BudgetError: Layers without multiply-accumulates; names them.
     """
-    lacking = [layer.name for layer in profile.layers if layer.macs is None]
+    lacking = [place.name for place in profile.places if place.macs is None]
     if lacking:
         raise BudgetError(
             f"BOPs need the multiply-accumulates of every layer; {listed(lacking, most=3)} "
             f"{'has' if len(lacking) == 1 else 'have'} none: profile the model with --data"
         )
-    macs = np.array([layer.macs for layer in profile.layers], dtype=np.int64)
+    macs = np.array([place.macs for place in profile.places], dtype=np.int64)
     pairs = [option.weight_bits * option.input_bits for option in profile.options]
     return macs[:, None] * np.array(pairs, dtype=np.int64)[None, :]
 
@@ -162,6 +160,24 @@ def input_elements(profile: Profile) -> np.ndarray:
     return counts
 
 
+def input_use(profile: Profile) -> np.ndarray:
+    """Bits of all values that a place reads of a sample: a layer's input, both factors of a product; int64, (L, J)."""
+    left, right = (
+        np.array([getattr(product, f"{side}_values") for product in profile.products], dtype=np.int64)
+        for side in ("left", "right")
+    )
+    first = np.concatenate([np.zeros(len(profile.layers), dtype=np.int64), left])
+    second = np.concatenate([input_elements(profile), right])
+    widths = np.array([option.input_bits for option in profile.options], dtype=np.int64)
+    return first[:, None] * profile.weight_bits[None, :] + second[:, None] * widths[None, :]
+
+
+def input_values(profile: Profile) -> int:
+    """Values that layers and products read of a sample."""
+    factors = sum(product.left_values + product.right_values for product in profile.products)
+    return int(input_elements(profile).sum()) + factors
+
+
 def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a plan was asked for, short enough to read: tables by their limit and name. Takes any plain values."""
     summary: dict[str, Any] = {}
@@ -180,7 +196,7 @@ def budget_summary(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table_limit(profile: Profile, table: CostTable, allowed: np.ndarray) -> Limit:
-    use, resolution = table.integers(profile.layers, profile.options, allowed)
+    use, resolution = table.integers(profile.places, profile.options, allowed)
     note = ""
     if not table.is_exact(resolution):
         note = f"{table.name} of {table.source} is rounded up to {decimal(resolution)} {table.unit} per layer"
@@ -200,7 +216,7 @@ def _count_limit(profile: Profile, limit: AtMost) -> Limit:
     width = limit.to_text().partition(" at ")[2]
     return Limit(
         name=f"layers at {width}",
-        use=np.tile(np.array(counted, dtype=np.int64), (len(profile.layers), 1)),
+        use=np.tile(np.array(counted, dtype=np.int64), (len(profile.places), 1)),
         most=limit.layers,
         asked=f"at most {limit.to_text()}",
         show=lambda amount: f"{amount} layers at {width}",

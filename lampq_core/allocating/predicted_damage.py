@@ -34,7 +34,7 @@ def predicted_damage(
     excess = np.where(available, scores - np.where(available, smooth, 0), 0)
     repaired = excess.max(axis=1) > 0.01 * scores.max(axis=1)
     smooth[~available] = np.inf
-    return smooth, tuple(layer.name for layer, flag in zip(profile.layers, repaired, strict=True) if flag)
+    return smooth, tuple(layer.name for layer, flag in zip(profile.places, repaired, strict=True) if flag)
 
 
 def _costs(profile: Profile, score: Score, recipe: Recipe) -> np.ndarray:
@@ -50,6 +50,6 @@ def _costs(profile: Profile, score: Score, recipe: Recipe) -> np.ndarray:
     if impossible.any():
         bad = int(np.argwhere(impossible)[0, 0])
         raise RecordError(
-            f"mode {score.name}: the score of layer {profile.layers[bad].name} is not a finite damage"
+            f"mode {score.name}: the score of layer {profile.places[bad].name} is not a finite damage"
         )
     return costs

@@ -15,6 +15,7 @@ from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
+from lampq.core.values.product import Product
 
 WidthRules: TypeAlias = Callable[[int, int], ActivationRule | None]
 """How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
@@ -52,6 +53,8 @@ class Candidates:
         options: J options.
         available: Which options count, bool, shape (L, J).
         rules: How inputs are rounded; None leaves all of them float.
+        products: Products of activations, which are measured behind the layers, one at a time.
+        left: How their left factors are rounded.
     """
 
     model: Model
@@ -59,6 +62,8 @@ class Candidates:
     options: Sequence[Option]
     available: np.ndarray
     rules: WidthRules | None = None
+    products: Sequence[Product] = ()
+    left: WidthRules | None = None
 
     @property
     def table(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lampq.core.quantizing.coding import Coding
     from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
+    from lampq.core.treatments.seen import Seen
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import Head, HeadChoice
     from lampq.core.values.input_spec import InputSpec
@@ -182,6 +183,13 @@ class RoundingModel(Model, Protocol):
 
     def products(self) -> tuple[Product, ...]:
         """Products of two activations whose factors can be rounded: settings and sweeps take them by name."""
+
+    def site_samples(self, batch: Batch, readout: Readout, names: Sequence[str]) -> dict[str, Seen]:
+        """What sites see in a batch of one shape, layers' inputs by the layer, with gradients where it can.
+
+        Raises:
+            RecordError: Values are not finite, or there are none; names the site.
+        """
 
     def joint_fisher(
         self,

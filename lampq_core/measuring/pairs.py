@@ -10,7 +10,7 @@ pairs above it are taken from the sum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
+from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
 
 # Below this many nats a difference of two damages is rounding of the logits.
@@ -63,11 +64,12 @@ class PairDamage:
 
 def measure_pairs(
     model: Model,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | Product],
     options: Sequence[Option],
     batch: BatchLike,
     rules: WidthRules,
     *,
+    left: WidthRules | None = None,
     available: np.ndarray | None = None,
     tolerance: float = 0.1,
     reference: Reference | None = None,
@@ -78,10 +80,11 @@ def measure_pairs(
 
     Args:
         model: The float model; it takes settings.
-        layers: Its L records, in model order.
+        layers: Its L records, in model order, products of activations behind layers.
         options: J pairs of widths, increasing, all with an input width.
         batch: Calibration inputs, samples first.
-        rules: How inputs are rounded.
+        rules: How inputs are rounded, and right factors of products.
+        left: How left factors of products are rounded.
         available: Which options count, bool, shape (L, J); None: all.
         tolerance: Relative error of a predicted damage that is accepted; 0 measures every pair.
         reference: What the float model makes of `batch`; None runs it.
@@ -116,22 +119,25 @@ def measure_pairs(
             held.clear()
             columns = np.flatnonzero(allowed[index]).tolist()
             widths = sorted({options[column].weight_bits for column in columns})
-            encode = encoder(model, layer.name, layer.channel_axis, widths)
-            weights: dict[int | None, np.ndarray | None] = {None: None}
-            for bits in widths:
-                quantized = encode(bits)
-                weights[bits] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
-                same = [column for column in columns if options[column].weight_bits == bits]
-                error[index, same], steps[index, same] = quantized.squared_error.sum(), quantized.step
+            settings: dict[int | None, Setting] = {None: Setting()}
+            if isinstance(layer, Product):
+                settings |= {bits: Setting(left=left(index, bits)) for bits in widths if left is not None}
+            else:
+                encode = encoder(model, layer.name, layer.channel_axis, widths)
+                for bits in widths:
+                    quantized = encode(bits)
+                    weight = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+                    settings[bits] = Setting(weight=weight)
+                    same = [column for column in columns if options[column].weight_bits == bits]
+                    error[index, same], steps[index, same] = quantized.squared_error.sum(), quantized.step
             for number, (weight_bits, input_bits) in enumerate(search.singles(columns), start=1):
                 activation = None if input_bits is None else rules(index, input_bits)
-                yield layer.name, -number, Setting(weight=weights[weight_bits], activation=activation)
+                yield layer.name, -number, replace(settings[weight_bits], activation=activation)
             for column in columns:
                 if search.wants(column, columns, measured[index], deviation[index]):
                     option = options[column]
                     activation = rules(index, option.activation_bits or 8)
-                    setting = Setting(weight=weights[option.weight_bits], activation=activation)
-                    yield layer.name, column, setting
+                    yield layer.name, column, replace(settings[option.weight_bits], activation=activation)
                 else:
                     collector.add(index, column, summed(column))
             own.keep(str(index), tables, (index,))

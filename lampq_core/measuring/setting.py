@@ -14,6 +14,7 @@ from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.fitted import Fitted
+from lampq.core.values.product import Product
 
 if TYPE_CHECKING:
     from lampq.core.measuring.model import Model
@@ -49,6 +50,8 @@ def rounded_weight(model: Model, layer: Layer, bits: int) -> np.ndarray:
 
 def input_range(profile: Profile, layer: int, option: int) -> tuple[float, float] | None:
     """Ends of the grid of a layer's input at an option (both by index); None where there is none beforehand."""
+    if layer >= len(profile.layers) or profile.quantizers:
+        return None
     seen = profile.layers[layer].activation
     if profile.options[option].activation_bits is None or seen is None or profile.per_token:
         return None
@@ -59,12 +62,22 @@ def input_range(profile: Profile, layer: int, option: int) -> tuple[float, float
 
 
 def profile_rule(profile: Profile, layer: int, option: int) -> ActivationRule | None:
-    """How the input of a layer is rounded at an option (both by index); None: it stays float."""
-    return input_rule(profile.options[option].activation_bits, input_range(profile, layer, option))
+    """How the input of a layer, or the right factor of a product, is rounded at an option (both by index); None: it
+    stays float.
+    """
+    bits, place = profile.options[option].activation_bits, profile.places[layer]
+    site = place.right if isinstance(place, Product) else place.name
+    return input_rule(bits, input_range(profile, layer, option), profile.quantizer(site, bits))
 
 
 def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> Setting:
-    """A layer at an option (both by index)."""
+    """A place at an option (both by index)."""
+    place = profile.places[layer]
+    if isinstance(place, Product):
+        left = profile.quantizer(place.left, profile.options[option].weight_bits)
+        return Setting(
+            left=None if left is None else rule_of(left), activation=profile_rule(profile, layer, option)
+        )
     weight = rounded_weight(model, profile.layers[layer], profile.options[option].weight_bits)
     return Setting(weight=weight, activation=profile_rule(profile, layer, option))
 

@@ -182,7 +182,7 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
     uniform = uniform_choice(profile, search.problem)
     return refine(
         bench.model,
-        profile.layers,
+        profile.places,
         profile.weight_bits.tolist(),
         search.problem,
         bench.reference.inputs,

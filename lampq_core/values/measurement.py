@@ -19,6 +19,8 @@ from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
+from lampq.core.values.site_kinds import INPUTS as INPUT_SITES
+from lampq.core.values.site_kinds import SITES
 
 CONTAINERS = ("bitplane", "int8")
 """How codes are stored: exactly b bits a weight, or one byte."""
@@ -34,6 +36,10 @@ class Measurement:
             measured with their inputs rounded, every weight width with every input width; others take 8.
         act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
             `token`: each token its own. None is `mse` for PyTorch models and `minmax`, the only one, for others.
+        sites: `inputs` of layers, or `all`: factors of products of two activations too (queries, keys, probabilities,
+            values), the left ones at the widths of weights, the right ones at those of inputs. PyTorch models alone.
+        quantizers: Tags of the quantizers (`core.treatments`) that sites choose among, by measured gradients; None
+            takes all of them where `sites` is `all`, else `act_range`.
         tolerance: Where rounding weights and inputs apart predicts the damage of rounding both to within this
             fraction, the prediction is taken instead of a measurement; 0 measures every pair of widths.
         container: `bitplane` (exactly b bits a weight) or `int8`.
@@ -58,6 +64,8 @@ class Measurement:
     bits: tuple[int, ...] = tuple(range(2, 9))
     act_bits: tuple[int, ...] | None = None
     act_range: str | None = None
+    sites: str = INPUT_SITES
+    quantizers: tuple[str, ...] | None = None
     tolerance: float = 0.1
     container: str = CONTAINERS[0]
     block: int | None = None
@@ -81,6 +89,15 @@ class Measurement:
             named = getattr(self, patterns)
             object.__setattr__(self, patterns, (named,) if isinstance(named, str) else tuple(named))
         object.__setattr__(self, "data_summary", self.data_summary or {})
+        if self.quantizers is not None:
+            tags = [self.quantizers] if isinstance(self.quantizers, str) else self.quantizers
+            object.__setattr__(self, "quantizers", tuple(tags))
+        if self.chooses_quantizers and self.act_bits is None:
+            raise RecordError("sites and quantizers need the widths of activations: give --act-bits too")
+        if self.chooses_quantizers and self.act_range is not None:
+            raise RecordError(
+                "quantizers choose their own ranges; leave out --act-range, or --sites and --quantizers"
+            )
         scores = [self.scores] if isinstance(self.scores, str | Score) else self.scores
         object.__setattr__(self, "scores", tuple(scores))
         if not self.options:
@@ -92,6 +109,7 @@ class Measurement:
             ("measure", self.measure, MEASURES),
             ("Fisher traces", self.fisher, KINDS),
             ("activation range", self.act_range, (None, *RANGES)),
+            ("sites", self.sites, SITES),
         ):
             if name not in names:
                 raise RecordError(f"{what} {name!r} is none of {', '.join(filter(None, names))}")
@@ -121,6 +139,11 @@ class Measurement:
     def names(cls) -> tuple[str, ...]:
         """The names that `of` knows."""
         return tuple(entry.name for entry in fields(cls))
+
+    @property
+    def chooses_quantizers(self) -> bool:
+        """Whether sites choose among quantizers; otherwise layers' inputs have grids by `act_range`."""
+        return self.sites != INPUT_SITES or self.quantizers is not None
 
     @property
     def selection(self) -> Selection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,19 @@ class Overhead:
     overhead_bytes: np.ndarray | None = None
     shared_bytes: np.ndarray | None = None
     shares: np.ndarray | None = None
+
+    def with_places(self, more: np.ndarray) -> Overhead:
+        """The same with further bytes of every place, of which those behind the L layers share nothing.
+
+        Args:
+            more: Int64, shape (places, J).
+        """
+        behind = len(more) if self.overhead_bytes is None else len(more) - len(self.overhead_bytes)
+        own = (
+            more if self.overhead_bytes is None else more + np.pad(self.overhead_bytes, ((0, behind), (0, 0)))
+        )
+        shares = None if self.shares is None else np.pad(self.shares, ((0, behind), (0, 0), (0, 0)))
+        return replace(self, overhead_bytes=own, shares=shares)
 
     def tables(self) -> dict[str, np.ndarray | None]:
         """The arrays under the names that they have in profiles."""

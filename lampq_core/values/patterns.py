@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.glob import Glob
 from lampq.core.values.layer import KINDS, Layer
+from lampq.core.values.product import KIND as PRODUCT
+from lampq.core.values.product import Product
 from lampq.core.values.width import Width, parse_width
 
 
-def select(layers: Sequence[Layer], pattern: str) -> list[int]:
+def select(layers: Sequence[Layer | Product], pattern: str) -> list[int]:
     """Indices of the layers a pattern names: a kind (`head`), or a glob over layer names with `*` and `{a,b}`.
 
     Raises:
         PlanError: It picks no layer.
     """
-    if pattern in KINDS:
+    if pattern in (*KINDS, PRODUCT):
         picked = [i for i, layer in enumerate(layers) if layer.kind == pattern]
         if picked:
             return picked
@@ -46,7 +48,7 @@ def parse_rule(text: str, what: str = "pin") -> tuple[str, Width]:
     raise PlanError(f"{what} {text!r}: write PATTERN=BITS with 1 to 8 bits, for example head=8 or fc1=w4a8")
 
 
-def tie_groups(layers: Sequence[Layer], pattern: str) -> list[tuple[int, ...]]:
+def tie_groups(layers: Sequence[Layer | Product], pattern: str) -> list[tuple[int, ...]]:
     """Groups of layers that must take the same option.
 
     Layers belong together when they match with the same text under every `*`; a brace list `{q,k,v}` names the
@@ -56,7 +58,7 @@ def tie_groups(layers: Sequence[Layer], pattern: str) -> list[tuple[int, ...]]:
     Raises:
         PlanError: The pattern ties nothing.
     """
-    if pattern in KINDS:
+    if pattern in (*KINDS, PRODUCT):
         of_kind = tuple(index for index, layer in enumerate(layers) if layer.kind == pattern)
         if len(of_kind) > 1:
             return [of_kind]

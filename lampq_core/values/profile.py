@@ -16,12 +16,14 @@ from lampq.core.values import files, schema, staging
 from lampq.core.values.blocks import check_block
 from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import RecordError
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
 from lampq.core.values.messages import printable
 from lampq.core.values.npz import read_npz
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.product import Product
 from lampq.core.values.publishing import writing
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 from lampq.core.values.selection import KeptLayer
@@ -51,7 +53,7 @@ class Profile:
 
     Attributes:
         layers: L records in the order the model uses them.
-        options: J choices, the same for every layer, increasing in weight bits.
+        options: J choices, the same for every place, increasing in weight bits.
         rest_bytes: Bytes of the model that no plan changes. What a plan adds beside codes and scales is in tables.
         tables: Arrays by name (`core.values.tables`). `weight_error` (||W_hat - W||^2) and `payload_bytes` (codes and
             scales; -1 where the format cannot store the layer that way, which rules the option out) are always there.
@@ -61,6 +63,10 @@ class Profile:
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
         per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
+        products: Products of two activations whose factors are rounded. They are places like layers and come after them
+            on the axis of tables that layers have: L counts both.
+        quantizers: Site (a layer by its name, a factor by its own) -> how it is rounded at each width; empty where
+            ranges and tokens tell.
         heads: The outputs that were judged, and how.
         kept: Layers that stay float because the user said so; `rest_bytes` has them.
         samples: Calibration samples behind the measurements, 0 without data.
@@ -76,6 +82,8 @@ class Profile:
     block: int | None = None
     rounding: str = NEAREST
     per_token: bool = False
+    products: tuple[Product, ...] = ()
+    quantizers: Mapping[str, tuple[Fitted, ...]] = field(default_factory=dict)
     heads: tuple[Head, ...] = ()
     kept: tuple[KeptLayer, ...] = ()
     samples: int = 0
@@ -85,7 +93,7 @@ class Profile:
     def __post_init__(self) -> None:
         if not self.layers:
             raise RecordError("a profile needs at least one layer")
-        names = [layer.name for layer in self.layers]
+        names = [place.name for place in self.places]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise RecordError(f"profile: two layers are called {twice}")
@@ -96,7 +104,7 @@ class Profile:
             raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
-        lengths = {LAYERS: len(self.layers), OPTIONS: len(self.options), SAMPLES: self.samples}
+        lengths = {LAYERS: len(self.places), OPTIONS: len(self.options), SAMPLES: self.samples}
         for name in ("weight_error", "payload_bytes"):
             if name not in self.tables:
                 raise RecordError(f"profile: {name} is missing")
@@ -129,6 +137,15 @@ class Profile:
             )
         if (sizes > LARGEST_COUNT).any():
             raise RecordError("profile: shared_bytes is impossibly large; it is damaged")
+
+    @property
+    def places(self) -> tuple[Layer | Product, ...]:
+        """What options are chosen for: layers, then products."""
+        return (*self.layers, *self.products)
+
+    def quantizer(self, site: str, bits: int | None) -> Fitted | None:
+        """How a site is rounded at a width; None where ranges and tokens tell."""
+        return next((fitted for fitted in self.quantizers.get(site, ()) if fitted.bits == bits), None)
 
     def array(self, name: str) -> np.ndarray | None:
         """The numbers of a table, or None where the profile has no such table."""
@@ -218,8 +235,8 @@ class Profile:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Weights per layer, int64, shape (L,)."""
-        return np.array([layer.size for layer in self.layers], dtype=np.int64)
+        """Weights per place, int64, shape (L,)."""
+        return np.array([place.size for place in self.places], dtype=np.int64)
 
     @property
     def weight_bits(self) -> np.ndarray:
@@ -261,10 +278,11 @@ class Profile:
         )
 
     def part(self, layers: Sequence[int]) -> Profile:
-        """The same with some of the layers, by index, in rising order."""
+        """The same with some of the layers, by index, in rising order, and no products."""
         return dataclasses.replace(
             self,
             layers=tuple(self.layers[index] for index in layers),
+            products=(),
             tables={name: table.take(LAYERS, layers) for name, table in self.tables.items()},
         )
 
@@ -310,6 +328,10 @@ class Profile:
             "tables": {name: table.kind.to_json() for name, table in self.tables.items()},
             "arrays": dict(arrays),
             "layers": [layer.to_json() for layer in self.layers],
+            "products": [product.to_json() for product in self.products],
+            "quantizers": {
+                site: [fitted.to_json() for fitted in some] for site, some in self.quantizers.items()
+            },
         }
 
     @classmethod
@@ -348,6 +370,11 @@ class Profile:
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
                 per_token=bool(data.get("per_token", False)),
+                products=tuple(Product.from_json(product) for product in data.get("products", ())),
+                quantizers={
+                    str(site): tuple(Fitted.from_json(fitted) for fitted in some)
+                    for site, some in data.get("quantizers", {}).items()
+                },
                 heads=tuple(Head.from_json(head) for head in data.get("heads", ())),
                 kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 samples=int(data["samples"]),

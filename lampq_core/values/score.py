@@ -59,6 +59,7 @@ class Score:
         default_pins: Pins that it brings along, which those of the user override.
         view: The part of a profile that it sees.
         notes: What a reader of its plans should know of a profile.
+        products: Whether it knows what rounding the factors of products damages.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Score:
     default_pins: Callable[[Profile], tuple[str, ...]] = _none
     view: Callable[[Profile], Profile] = _whole
     notes: Callable[[Profile], tuple[str, ...]] = _none
+    products: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
@@ -99,6 +101,11 @@ class Score:
         Raises:
             RecordError: It does; says what, and what to do.
         """
+        if profile.products and not self.products:
+            raise RecordError(
+                f"mode {self.name} knows layers alone, and the profile has products of activations too; take mode "
+                f"superposition, kl or fisher, or profile without --sites all"
+            )
         lack = self.lacks(profile)
         if lack:
             raise RecordError(

@@ -42,4 +42,6 @@ def _notes(profile: Profile) -> tuple[str, ...]:
     )
 
 
-FISHER = Score(name=_NAME, costs=fisher_scores, missing=_missing, remedy=how_to_measure, notes=_notes)
+FISHER = Score(
+    name=_NAME, costs=fisher_scores, missing=_missing, remedy=how_to_measure, notes=_notes, products=True
+)

@@ -18,4 +18,4 @@ def _remedy(profile: Profile) -> str:
     return "profile the model with --data"
 
 
-KL = Score(name="kl", costs=kl_scores, needs=("kl",), remedy=_remedy)
+KL = Score(name="kl", costs=kl_scores, needs=("kl",), remedy=_remedy, products=True)

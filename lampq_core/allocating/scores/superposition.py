@@ -23,4 +23,5 @@ SUPERPOSITION = Score(
     remedy=_remedy,
     uses_interactions=True,
     improved_by=AROUND,
+    products=True,
 )

@@ -1,0 +1,32 @@
+"""Flags of the sites whose activations are rounded."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lampq.core.values.site_kinds import INPUTS, SITES
+
+
+def add(group: Any) -> None:
+    """`--sites` and `--quantizers`."""
+    group.add_argument(
+        "--sites",
+        choices=SITES,
+        default=INPUTS,
+        help="round layers' inputs, or all: factors of attention too, each site by the quantizer that loses least "
+        "(PyTorch)",
+    )
+    group.add_argument(
+        "--quantizers",
+        type=_names,
+        metavar="TAG,...",
+        help="quantizers that sites choose among, such as uniform,token,log2 (all, with --sites all)",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one quantizer")
+    return names
