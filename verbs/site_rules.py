@@ -24,7 +24,7 @@ from lampq.core.values.progress import Progress
 from lampq.core.values.site_kinds import ALL
 
 # Samples that kinds and parameters are chosen by, and numbers (values and gradients) that are in memory at a time.
-_SAMPLES = 48
+_SAMPLES = 32
 _MOST_NUMBERS = 1 << 28
 
 

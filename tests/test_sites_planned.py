@@ -1,0 +1,185 @@
+"""Widths of sites allocated with those of weights: profiles, budgets, plans, the command line."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from torch_models import read_named
+
+import lampq
+from lampq.core.allocating.limits import bit_operations, input_use, input_values
+
+WIDTHS = (2, 4, 8)
+
+
+@pytest.fixture(scope="module")
+def model_and_batch():
+    return read_named("packed")
+
+
+@pytest.fixture(scope="module")
+def profile(model_and_batch):
+    model, batch = model_and_batch
+    return lampq.profile(model, batch, bits=WIDTHS, act_bits=WIDTHS, sites="all", fisher_draws=1)
+
+
+def test_products_are_places_behind_the_layers(profile, model_and_batch):
+    model, _ = model_and_batch
+    assert profile.products == model.products()
+    assert len(profile.places) == len(profile.layers) + 4 == len(profile.kl)
+    assert (profile.payload_bytes[len(profile.layers) :] == 0).all()
+    assert profile.sizes[-1] == 0
+    for site in (*profile.products[0].sites, profile.layers[0].name):
+        assert [fitted.bits for fitted in profile.quantizers[site]] == list(WIDTHS)
+
+
+def test_a_profile_of_sites_survives_its_file(profile, tmp_path):
+    profile.write(tmp_path / "p.json")
+    again = lampq.Profile.read(tmp_path / "p.json")
+    assert again.products == profile.products and again.quantizers == profile.quantizers
+    plan = lampq.plan(again, average_bits=4, average_input_bits=4)
+    assert plan.products == lampq.plan(profile, average_bits=4, average_input_bits=4).products
+
+
+def test_both_averages_count_what_they_say(profile, model_and_batch):
+    _, batch = model_and_batch
+    plan = lampq.plan(profile, average_bits=4, average_input_bits=4)
+    assert plan.average_bits <= 4
+    read = values = 0
+    for layer, decision in zip(profile.layers, plan.layers, strict=True):
+        count = layer.activation.count // len(batch)
+        read, values = read + count * decision.activation_bits, values + count
+    for decision in plan.products:
+        product = decision.product
+        read += product.left_values * decision.left.bits + product.right_values * decision.right.bits
+        values += product.left_values + product.right_values
+    assert values == input_values(profile) and read <= 4 * values
+    # Nothing narrower than it must be: some site is above 2 bits.
+    assert read > 2 * values
+
+
+def test_products_count_in_bit_operations_and_bytes_of_activations(profile):
+    option = profile.options.index(lampq.Option(weight_bits=4, activation_bits=8))
+    product = profile.products[0]
+    place = len(profile.layers)
+    assert bit_operations(profile)[place, option] == 32 * product.macs
+    assert input_use(profile)[place, option] == 4 * product.left_values + 8 * product.right_values
+    most = int(bit_operations(profile).min(axis=1).sum())
+    plan = lampq.plan(profile, budget=lampq.Budget(max_bops=most))
+    assert {decision.left.bits for decision in plan.products} == {2}
+    with pytest.raises(lampq.BudgetError):
+        lampq.plan(profile, budget=lampq.Budget(max_bops=most - 1))
+
+
+def test_products_can_be_pinned_and_tied_by_name_and_kind(profile):
+    plan = lampq.plan(profile, average_input_bits=6, pins=["*@context=w8a4"], ties=["product"])
+    assert {(d.left.bits, d.right.bits) for d in plan.products} == {(8, 4)}
+    assert lampq.plan(profile, average_input_bits=8, pins=["product=w8a8"]).products[0].left.bits == 8
+
+
+def test_what_a_plan_predicts_is_what_its_parts_measure(profile, model_and_batch):
+    model, batch = model_and_batch
+    plan = lampq.plan(profile, average_bits=8, average_input_bits=8)
+    measured = lampq.evaluate(model, batch, plan=plan).kl
+    assert plan.predicted_kl == pytest.approx(measured, rel=0.5, abs=1e-5)
+
+
+def test_scores_of_layers_alone_refuse_products(profile):
+    with pytest.raises(
+        lampq.RecordError, match="mode lampq knows layers alone, and the profile has products"
+    ):
+        lampq.plan(profile, average_bits=4, mode="lampq")
+    assert lampq.plan(profile, average_bits=4, mode="fisher").products
+    assert lampq.plan(profile, average_bits=4, mode="kl").products
+
+
+def test_quantizers_can_be_named(model_and_batch):
+    model, batch = model_and_batch
+    profile = lampq.profile(
+        model, batch, bits=(4,), act_bits=(4, 8), quantizers=["uniform", "token"], fisher_draws=0
+    )
+    assert not profile.products
+    assert {f.tag for some in profile.quantizers.values() for f in some} <= {"uniform", "token"}
+    plan = lampq.plan(profile, average_input_bits=6)
+    assert all(layer.quantizer.bits == layer.activation_bits for layer in plan.layers)
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        ({"sites": "all"}, "need the widths of activations: give --act-bits"),
+        ({"sites": "all", "act_bits": 4, "act_range": "mse"}, "leave out --act-range"),
+        ({"sites": "some", "act_bits": 4}, "sites 'some' is none of inputs, all"),
+        (
+            {"sites": "all", "act_bits": 4, "quantizers": ["sparkle"]},
+            "quantizer 'sparkle' is none of uniform",
+        ),
+        ({"sites": "all", "act_bits": 4, "quantizers": ["log2"]}, "none of the quantizers log2 rounds input"),
+        ({"sites": "all", "act_bits": 4, "measure": "gradients"}, "measured by differences alone"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(model_and_batch, choices, says):
+    model, batch = model_and_batch
+    with pytest.raises(lampq.LampqError, match=says):
+        lampq.profile(model, batch, bits=(4,), **choices)
+
+
+def test_other_formats_say_what_they_round():
+    from numpy_model import NumpyModel
+
+    batch = np.zeros((2, 8), np.float32)
+    with pytest.raises(
+        lampq.AdapterError, match="round layers' inputs to 8 bits on one range and no other sites"
+    ):
+        lampq.profile(NumpyModel.random(), batch, bits=(4,), act_bits=8, sites="all")
+
+
+def test_quantize_writes_what_its_plan_says(model_and_batch, tmp_path):
+    model, batch = model_and_batch
+    plan = lampq.quantize(
+        model,
+        batch,
+        tmp_path / "q.safetensors",
+        average_bits=4,
+        average_input_bits=4,
+        bits=WIDTHS,
+        act_bits=WIDTHS,
+        sites="all",
+        fisher_draws=0,
+        rounds=1,
+    )
+    plan.write(tmp_path / "p.json")
+    again = lampq.Plan.read(tmp_path / "p.json")
+    judged = lampq.evaluate(model, batch, plan=again, calibration=batch).kl
+    assert judged == pytest.approx(plan.measured_kl, rel=1e-3)
+    from lampq.adapters.torch import read
+
+    written = read(read_named("packed")[0].module, weights=tmp_path / "q.safetensors")
+    assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)
+    size = (tmp_path / "q.safetensors").stat().st_size
+    assert again.total_bytes == size
+
+
+def test_a_size_is_kept_with_quantizers_described(model_and_batch, tmp_path):
+    model, batch = model_and_batch
+    limit = 30_000
+    choices = {"bits": WIDTHS, "act_bits": WIDTHS, "sites": "all", "fisher_draws": 0, "rounds": 0}
+    lampq.quantize(model, batch, tmp_path / "q.safetensors", size_bytes=limit, **choices)
+    assert (tmp_path / "q.safetensors").stat().st_size <= limit
+
+
+def test_version_one_plans_are_read_for_good(profile, tmp_path):
+    plan = lampq.plan(profile, average_bits=4)
+    old = dataclasses.replace(
+        plan,
+        products=(),
+        layers=tuple(
+            dataclasses.replace(layer, quantizer=None, activation_range=(-1.0, 2.0)) for layer in plan.layers
+        ),
+    ).to_json()
+    old["schema"] = "lampq.plan/1"
+    del old["products"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    read = lampq.Plan.read(tmp_path / "old.json")
+    assert read.products == () and read.layers[0].activation_range == (-1.0, 2.0)
