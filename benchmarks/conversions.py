@@ -138,7 +138,10 @@ def aimet_onnx(text: str, model: Any, plan: Plan) -> dict[str, int]:
         file.write(text)
         file.flush()
         load_encodings_to_sim(sim, file.name, strict=False, disable_missing_quantizers=False)
-    names = {layer.name: site.weight.name for layer, site in zip(model.layers(), model.sites, strict=True)}
+    names = {
+        layer.name: site.weight.name
+        for layer, site in zip(model.layers(), model.variant.opened.sites, strict=True)
+    }
     return {name: int(sim.qc_quantize_op_dict[names[name]].bitwidth) for name in plan.widths}
 
 

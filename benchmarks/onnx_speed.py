@@ -24,7 +24,7 @@ import report
 from onnx import TensorProto, helper, numpy_helper
 
 from lampq.adapters.onnx import inputs
-from lampq.adapters.onnx.model import OnnxModel
+from lampq.adapters.onnx.backend import OnnxModel
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
 from lampq.core.measuring.measure import measure_activations
@@ -79,7 +79,7 @@ def main() -> None:
             written = write(model, plan, files[name], batch=batch)
             notes[name] = (
                 f"{written.relative_error:.1e}",
-                f"{len(written.integer_layers)}/{len(model.sites)}",
+                f"{len(written.integer_layers)}/{len(model.variant.opened.sites)}",
             )
         rows = {}
         for name, file in files.items():
@@ -101,7 +101,7 @@ def main() -> None:
     size = sum(layer.size for layer in model.layers())
     body += (
         f"\n\n{path.name if args.model else 'Random ViT of S size'}: {size / 1e6:.1f} M weights in "
-        f"{len(model.sites)} layers, batch of {len(batch)}, noise as input and calibration, seed 0; the "
+        f"{len(model.variant.opened.sites)} layers, batch of {len(batch)}, noise as input and calibration, seed 0; the "
         f"fastest of {args.rounds} rounds. Error: largest difference to the fake-quantized float model, "
         f"relative to its largest output. Load average of the machine at the end: {os.getloadavg()[0]:.1f}."
     )

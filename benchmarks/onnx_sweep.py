@@ -21,7 +21,7 @@ import numpy as np
 import onnx_speed
 import report
 
-from lampq.adapters.onnx.model import OnnxModel
+from lampq.adapters.onnx.backend import OnnxModel
 from lampq.adapters.onnx.reader import read
 
 READER = """
@@ -108,7 +108,7 @@ def measure(path: Path, samples: int, options: int, rounds: int) -> list[str]:
 
 def segments(model: OnnxModel) -> int:
     """Segments that the sweep runs."""
-    return len(model._engine.chain)
+    return len(model.backend.engine.chain)
 
 
 if __name__ == "__main__":

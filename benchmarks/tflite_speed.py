@@ -99,13 +99,14 @@ def rewrite(model_path: Path, kind: str, out: str) -> dict[str, float]:
 
     began = time.perf_counter()
     model = read(model_path)
-    draft = Draft(model.graph)
+    draft = Draft(model.variant.opened.graph)
     rewriter = Rewriter(draft)
-    widths = {name: KINDS[kind](index) for index, name in enumerate(model.weights)}
+    widths = {name: KINDS[kind](index) for index, name in enumerate(model.variant.opened.weights)}
     widths = {
-        name: max(bits, 4) if len(model.weights[name].shape) == 4 else bits for name, bits in widths.items()
+        name: max(bits, 4) if len(model.variant.opened.weights[name].shape) == 4 else bits
+        for name, bits in widths.items()
     }
-    for name, weight in model.weights.items():
+    for name, weight in model.variant.opened.weights.items():
         rows = as_rows(model.weight(name), weight.channel_axis)
         # The plainest choice of scales, from the largest entry: what is timed here is the format.
         top = (1 << (widths[name] - 1)) - 1

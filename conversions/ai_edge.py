@@ -17,7 +17,7 @@ from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
 
 if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import TfliteModel
+    from lampq.adapters.tflite.backend import TfliteModel
 
 TITLE = "ai-edge-quantizer recipe"
 WEIGHT_BITS = (2, 4, 8)
@@ -31,7 +31,9 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     from lampq.adapters.tflite.recipe import scope
 
     model = _model(target)
-    return tuple(f"{site.op_name} {scope(model, site)}" for site in model.weights[layer.name].sites)
+    return tuple(
+        f"{site.op_name} {scope(model, site)}" for site in model.variant.opened.weights[layer.name].sites
+    )
 
 
 def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
@@ -39,7 +41,7 @@ def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
     from lampq.adapters.tflite import containers
     from lampq.adapters.tflite.operands import MATMUL
 
-    weight = _model(target).weights[layer.name]
+    weight = _model(target).variant.opened.weights[layer.name]
     if MATMUL in weight.op_names:
         return (8,)
     return tuple(bits for bits in WEIGHT_BITS if containers.multiplied(weight, bits))
@@ -52,7 +54,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
     model = _model(target)
     rules: list[dict[str, Any]] = []
     for entry in entries:
-        weight = model.weights[entry.layer.name]
+        weight = model.variant.opened.weights[entry.layer.name]
         rules += layer_rules(model, weight, entry.weight_bits, static=entry.activation_bits is not None)
     check_distinct(model, rules)
     return document.to_text([*kept.get("rules", ()), *rules])

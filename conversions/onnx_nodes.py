@@ -11,7 +11,7 @@ from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
 
 if TYPE_CHECKING:
-    from lampq.adapters.onnx.model import OnnxModel
+    from lampq.adapters.onnx.backend import OnnxModel
     from lampq.adapters.onnx.sites import Site
 
 
@@ -24,7 +24,7 @@ def site(layer: AnyLayer, target: Target) -> Site:
     model = target.model
     if model is None or format_named(model.format).addresses != NODES:
         raise PlanError("this configuration names nodes or tensors of an ONNX file; give it with --model")
-    return next(s for s in cast("OnnxModel", model).sites if s.name == layer.name)
+    return next(s for s in cast("OnnxModel", model).variant.opened.sites if s.name == layer.name)
 
 
 def node_names(layer: AnyLayer, target: Target, *operators: str) -> tuple[str, ...]:

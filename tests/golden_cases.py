@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import lampq
+from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.torch import load_quantized
 from lampq.adapters.torch import read as read_torch
 
@@ -103,7 +104,7 @@ def payload(path):
         return {value.name: numpy_helper.to_array(value) for value in stored if "." in value.name}
     if path.suffix == ".safetensors":
         return safetensors.numpy.load_file(path)
-    graph = lampq.read(path).graph.subgraphs[0]
+    graph = Graph(path.read_bytes()).subgraphs[0]
     arrays = {}
     for index in range(len(graph.tensors)):
         if graph.constant(index) is not None:

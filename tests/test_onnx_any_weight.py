@@ -159,12 +159,14 @@ def test_weights_of_every_kind_are_found_replaced_and_written(tmp_path, name):
     proto, expected = KINDS[name]
     onnx.checker.check_model(proto)
     model = read(saved(proto, tmp_path))
-    sites = [(site.weight.name, site.form, site.shape, site.channel_axis) for site in model.sites]
+    sites = [
+        (site.weight.name, site.form, site.shape, site.channel_axis) for site in model.variant.opened.sites
+    ]
     assert sites == expected
     x = _inputs(proto)
     np.testing.assert_allclose(model.run(x), _reference(proto, x), atol=2e-5)
 
-    stored = {site.name: site.weight.name for site in model.sites}
+    stored = {site.name: site.weight.name for site in model.variant.opened.sites}
     new = {layer.name: model.weight(layer.name) * np.float32(1.5) for layer in model.layers()}
     swept = model.sweep(x, [(layer, 0, array) for layer, array in new.items()])
     for layer, _, outputs in swept:
@@ -173,7 +175,7 @@ def test_weights_of_every_kind_are_found_replaced_and_written(tmp_path, name):
     tapped = {layer for layer, _, _ in model.taps(x)}
     assert tapped == {
         site.name
-        for site in model.sites
+        for site in model.variant.opened.sites
         if site.form in ("linear", "conv", "conv_transpose") and name not in ("loop", "branch")
     } | ({"w"} if name == "branch" else set())
 

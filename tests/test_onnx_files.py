@@ -231,7 +231,7 @@ def test_damaged_graphs_are_refused_in_one_line(tmp_path, changes, message):
 def test_no_model_is_refused_for_what_goes_in_and_comes_out(tmp_path, change):
     model = read(saved(_broken(**{change: "second"}), tmp_path))
     unused = change in ("no_output", "constant")
-    assert [site.name for site in model.sites] == ([] if unused else ["fc0", "fc1"])
+    assert [site.name for site in model.variant.opened.sites] == ([] if unused else ["fc0", "fc1"])
     assert any(head.judged for head in model.heads) is not unused
     if unused:
         with pytest.raises(AdapterError, match="has no output to judge"):

@@ -21,7 +21,11 @@ from lampq.core.values.errors import AdapterError
 
 def in_pieces(model, path, batch, piece_bytes=1):
     outputs = pieces.run(
-        Container(path).parse(), model._opened.runtime, ["logits"], {"x": batch}, piece_bytes=piece_bytes
+        Container(path).parse(),
+        model.variant.opened.runtime,
+        ["logits"],
+        {"x": batch},
+        piece_bytes=piece_bytes,
     )
     return outputs["logits"]
 
@@ -60,7 +64,7 @@ def test_a_piece_has_as_many_layers_as_fit(tmp_path, monkeypatch):
     for index in range(6):
         value = g.node("Relu", [g.node("MatMul", [value, g.weight(f"w{index}", 64, 64)])])
     model = read(g.save(tmp_path / "float.onnx", ["n", 64]))
-    runtime, held = type(model._opened.runtime), []
+    runtime, held = type(model.variant.opened.runtime), []
 
     def open_part(self, part, *, shared, original=runtime.open_part):
         held.append(sorted(part.constants))

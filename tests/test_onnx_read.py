@@ -72,7 +72,7 @@ def test_exports_give_the_names_kinds_and_weights_of_the_torch_modules(name, exp
 def test_positions_in_the_graph_tell_the_same_kinds_as_names(name, exporter):
     from lampq.adapters.onnx import roles
 
-    opened = read(exported(name, exporter))._opened
+    opened = read(exported(name, exporter)).variant.opened
     assert roles.positions(opened.flow, opened.sites) == KINDS[name]
 
 

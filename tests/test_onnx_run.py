@@ -203,14 +203,14 @@ def test_taps_are_the_inputs_of_the_layers(name, exporter):
         record = next(layer for layer in model.layers() if layer.name == key)
         assert positions * record.size == record.macs
     assert list(taps) == [layer.name for layer in model.layers()]
-    values = {site.name: site.uses[0].activation.name for site in model.sites}
+    values = {site.name: site.uses[0].activation.name for site in model.variant.opened.sites}
     inner = onnx.load(path)
     inner = onnx.shape_inference.infer_shapes(inner)
     for value in values.values():
         if value != "x":
             inner.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
     found = dict(zip(values, ReferenceEvaluator(inner).run(list(values.values()), {"x": x}), strict=True))
-    for site in model.sites:
+    for site in model.variant.opened.sites:
         truth = found[site.name]
         if site.form == "linear":
             truth = truth.reshape(-1, site.in_features)
@@ -221,7 +221,9 @@ def test_taps_of_a_variant_are_those_of_its_weights(tmp_path):
     path, x = exported("vit", "dynamo"), images(3)
     model = read(path)
     new = changed(model)
-    other = read(rewritten(path, tmp_path, {site.weight.name: new[site.name] for site in model.sites}))
+    other = read(
+        rewritten(path, tmp_path, {site.weight.name: new[site.name] for site in model.variant.opened.sites})
+    )
     pairs = zip(model.with_weights(new).taps(x), other.taps(x), strict=True)
     for (name, mine, positions), (same, truth, count) in pairs:
         assert (name, positions) == (same, count)
@@ -280,8 +282,8 @@ def test_the_number_of_threads_changes_nothing(threads):
 def test_a_graph_to_change_is_ones_own():
     model = read(exported("vit", "legacy"))
     mine, sites = model.variant.fresh()
-    assert [site.name for site in sites] == [site.name for site in model.sites]
-    assert [site.channel_axis for site in sites] == [site.channel_axis for site in model.sites]
+    assert [site.name for site in sites] == [site.name for site in model.variant.opened.sites]
+    assert [site.channel_axis for site in sites] == [site.channel_axis for site in model.variant.opened.sites]
     sites[0].weight.const_value = None
     assert model.variant.fresh()[0] is not mine
     assert model.weight(sites[0].name).shape == sites[0].shape

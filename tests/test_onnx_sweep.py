@@ -24,7 +24,7 @@ def test_replaced_weights_give_what_a_rewritten_file_gives(tmp_path, name, expor
     path, x = exported(name, exporter), images(5)
     model = read(path)
     new = changed(model)
-    by_initializer = {site.weight.name: new[site.name] for site in model.sites}
+    by_initializer = {site.weight.name: new[site.name] for site in model.variant.opened.sites}
     expected = reference(rewritten(path, tmp_path, by_initializer), x)
     assert np.abs(expected - run(model, x)).max() > 0.01
     np.testing.assert_allclose(run(model.with_weights(new), x), expected, atol=2e-5)
@@ -59,7 +59,7 @@ def test_a_variant_leaves_the_model_as_it_was():
 def test_segments_give_what_the_whole_gives(name, exporter):
     model, x = read(exported(name, exporter)), images(5)
     whole = run(model, x)
-    assert len(model._engine.chain) > 3
+    assert len(model.backend.engine.chain) > 3
     unchanged = [(layer.name, 0, model.weight(layer.name)) for layer in model.layers()]
     for _, _, logits in model.sweep(x, unchanged):
         np.testing.assert_allclose(logits, whole, atol=1e-5)
@@ -171,7 +171,7 @@ def test_bodies_that_read_outer_values_run_in_segments(tmp_path):
         np.testing.assert_allclose(run(model, x), reference(path, x), atol=1e-5)
         expected = reference(rewritten(path, tmp_path, new), x)
         np.testing.assert_allclose(run(model.with_weights(new), x), expected, atol=1e-5)
-    assert len(model._engine.chain) > 1
+    assert len(model.backend.engine.chain) > 1
 
 
 @st.composite

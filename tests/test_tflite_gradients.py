@@ -32,7 +32,7 @@ def floats(*shape, seed=11):
 def rebuilt(model, *samples):
     """The judged outputs of the rebuilt graph, by name."""
     fed = (torch.from_numpy(np.array(sample)) for sample in samples)
-    outputs = TorchGraph(model._variant)(dict(zip((s.name for s in model.input_specs), fed, strict=True)))
+    outputs = TorchGraph(model.variant)(dict(zip((s.name for s in model.input_specs), fed, strict=True)))
     return {name: tensor.detach().numpy() for name, tensor in outputs.items()}
 
 
@@ -335,7 +335,7 @@ def test_unknown_operators_fall_back_to_forward_passes_and_say_so(tmp_path):
     axis = b.tensor("axis", (1,), ints(1), kind="INT32")
     b.op("CUMSUM", [y, axis], [z], "CumsumOptions")
     model = read(b.write(tmp_path / "m.tflite", [x], [z]))
-    assert gradients.obstacle(model._variant) == "operator CUMSUM has no differentiable form here"
+    assert gradients.obstacle(model.variant) == "operator CUMSUM has no differentiable form here"
     traces = measure_traces(model, measure_reference(model, floats(5, 4)))
     assert traces.kind == "forward"
     assert traces.note.startswith("no gradients (operator CUMSUM")

@@ -302,7 +302,7 @@ def test_a_scalar_beside_an_image_is_one_number_per_sample(tmp_path):
 
 def test_noise_stays_below_the_rows_of_a_table(tmp_path):
     model = read(encoder(tmp_path / "m.tflite"))
-    opened = model._opened
+    opened = model.variant.opened
     assert noise.rows(opened.main, opened.interface.inputs[0].tensor) == 50
     sample = noise.trial(opened.interface, opened.main, 40)
     assert 20 < sample["ids"].max() < 50

@@ -142,7 +142,7 @@ def test_every_container_computes_what_its_codes_say(case, tmp_path):
     build, shape, oracle, multiplied = CASES[case]
     path, sample = written(tmp_path, build, shape)
     model, out = read(path), tmp_path / "q.tflite"
-    (layer,), (record,) = model.layers(), model.weights.values()
+    (layer,), (record,) = model.layers(), model.variant.opened.weights.values()
     for bits in (2, 4, 8):
         plan, values = plan_for(model, lambda _, bits=bits: bits), weight(model, bits)
         model.write(plan, out)

@@ -45,13 +45,15 @@ def test_every_layer_gets_its_width_and_nothing_else_gets_one(name):
     plan = plan_for(model, lambda layer: narrowest(model, widths[layer.name])(layer))
     rules = recipe(model, plan)
     expected = {layer.name: layer.weight_bits for layer in plan.layers}
-    sites = {(w.name, s.subgraph, s.op) for w in model.weights.values() for s in w.sites}
+    sites = {(w.name, s.subgraph, s.op) for w in model.variant.opened.weights.values() for s in w.sites}
     matched = [(kind, scope) for kind, scope, _ in scopes(fixture(name)) if chosen(rules, kind, scope)]
     assert len(matched) == len(sites) == len(rules)
     for (weight, subgraph, op), rule in zip(
-        ((w.name, s.subgraph, s.op) for w in model.weights.values() for s in w.sites), rules, strict=True
+        ((w.name, s.subgraph, s.op) for w in model.variant.opened.weights.values() for s in w.sites),
+        rules,
+        strict=True,
     ):
-        graph = model.graph.subgraphs[subgraph]
+        graph = model.variant.opened.graph.subgraphs[subgraph]
         scope = "".join(graph.tensors[t].name.decode() + ";" for t in graph.ops[op].outputs)
         assert chosen(rules, graph.ops[op].name, scope) is rule
         assert rule["op_config"]["weight_tensor_config"]["num_bits"] == expected[weight]

@@ -157,7 +157,7 @@ def test_a_sweep_without_room_for_activations(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cut_gives_the_same_logits(name):
     model = read(fixture(name))
-    opened, cuts = model._opened, model._variant.cuts
+    opened, cuts = model.variant.opened, model.variant.cuts
     (port,) = opened.interface.inputs
     start = [{port.tensor: inputs_for(model, opened.interface.native_batch)}]
     ((expected,),) = cuts.finish(start, 0, {})
@@ -207,8 +207,8 @@ def test_taps_are_the_inputs_of_the_layers(name):
     model = read(fixture(name))
     batch = inputs_for(model, 1)
     interpreter = inside(fixture(name), batch)
-    main = model._opened.main
-    places = {weight.name: main.ops[weight.sites[0].op] for weight in model._opened.survey.weights}
+    main = model.variant.opened.main
+    places = {weight.name: main.ops[weight.sites[0].op] for weight in model.variant.opened.survey.weights}
     found = list(model.taps(batch))
     assert [n for n, _, _ in found] == [layer.name for layer in model.layers()]
     for layer, values, positions in found:

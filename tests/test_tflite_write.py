@@ -231,7 +231,7 @@ def test_both_signatures_run_after_writing(tmp_path):
 
 
 def coded_layer(model, name, bits):
-    weight = model._opened.weights[name]
+    weight = model.variant.opened.weights[name]
     rows = as_rows(model.weight(name), weight.channel_axis)
     return quantize.code(weight, quantize_rows(rows, bits, grid="narrow"), bits)
 
@@ -242,15 +242,15 @@ def test_a_layer_that_computes_something_else_is_found_and_named(tmp_path):
     model = read(fixture("vit"))
     for factor, passes in ((1.0, True), (1.02, True), (1.3, False)):
         item = coded_layer(model, "blocks.1.mlp.fc1", 4)
-        draft = Draft(model._opened.graph)
+        draft = Draft(model.variant.opened.graph)
         quantize.Rewriter(draft).apply(dataclasses.replace(item, scale=item.scale * np.float32(factor)))
         path = tmp_path / "spoiled.tflite"
         path.write_bytes(draft.content())
         if passes:
-            verify.verify(model._variant, path, draft, [item], None)
+            verify.verify(model.variant, path, draft, [item], None)
         else:
             with pytest.raises(AdapterError, match=r"layer blocks\.1\.mlp\.fc1: the runtime computes"):
-                verify.verify(model._variant, path, draft, [item], None)
+                verify.verify(model.variant, path, draft, [item], None)
 
 
 def test_a_convolution_in_two_bits_is_caught_before_it_is_kept(tmp_path, monkeypatch):

@@ -119,7 +119,9 @@ def evaluate(
         heads = compare_heads(truth.readout, truth.outputs, outputs)
         notes = (*notes, *truth.readout.notes)
     mine = Answers(model=model, inputs=data, outputs=outputs)
-    theirs = None if truth is None else Answers(model=reference, inputs=truth.inputs, outputs=truth.outputs)
+    theirs = None
+    if truth is not None and reference is not None:
+        theirs = Answers(model=reference, inputs=truth.inputs, outputs=truth.outputs)
     metrics = measured(task, mine, theirs, batch_size)
     return Evaluation(
         samples=data.samples,

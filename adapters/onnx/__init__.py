@@ -1,4 +1,4 @@
-"""ONNX models: `read` gives an `OnnxModel`."""
+"""ONNX models: `read` gives a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lampq.adapters.onnx.format import ONNX
 
 if TYPE_CHECKING:
-    from lampq.adapters.onnx.model import OnnxModel
+    from lampq.adapters.onnx.backend import OnnxModel
     from lampq.core.values.stored import StoredWeight
 
 

@@ -16,8 +16,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.variant import Variant, Varied
-from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.checked_inputs import checked_inputs
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
 
@@ -32,12 +31,11 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _HALF_AGREEMENT = 2e-2
 
 
-def rebuilt(model: Varied, batch: BatchLike) -> Rebuilt:
+def rebuilt(model: Varied, inputs: Batch) -> Rebuilt:
     """The model in PyTorch, which agrees with the runtime on the first of the batches that it takes.
 
     Raises:
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit.
     """
     opened, records = model.variant.opened, model.variant.records
     reason = obstacle(opened.flow)
@@ -50,11 +48,10 @@ def rebuilt(model: Varied, batch: BatchLike) -> Rebuilt:
         graph = TorchGraph(model.variant)
     except UnsupportedOperatorError as err:
         raise NoGradientsError(f"{err} has no differentiable form here") from err
-    checked = checked_inputs(batch, opened.specs, str(opened.container.path))
     # One gradient per sample: what samples share in a batch would be kept for each of them.
     chunks = [
         Batch([chunk.arrays])
-        for group in checked.groups
+        for group in inputs.groups
         for chunk in batches.split(group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True)
     ]
     half = any(site.dtype in _HALF for site in opened.sites)
@@ -70,7 +67,7 @@ def rebuilt(model: Varied, batch: BatchLike) -> Rebuilt:
     if reason:
         raise NoGradientsError(reason)
     names = tuple(site.name for site in opened.sites)
-    return Rebuilt(graph=graph, chunks=chunks, samples=checked.samples, layers=names, heads=opened.judged)
+    return Rebuilt(graph=graph, chunks=chunks, samples=inputs.samples, layers=names, heads=opened.judged)
 
 
 def obstacle(flow: Flow) -> str:

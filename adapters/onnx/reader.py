@@ -10,10 +10,11 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from lampq.adapters.file_model import FileModel
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, sites
+from lampq.adapters.onnx.backend import OnnxBackend, OnnxModel
 from lampq.adapters.onnx.container import Container, one_line, silence
-from lampq.adapters.onnx.model import OnnxModel
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.session import Runtime
@@ -32,7 +33,7 @@ def read(
 ) -> OnnxModel:
     """Read an ONNX file; weights stay in it until they are asked for.
 
-    Any outputs will do: what they mean is inferred (`OnnxModel.heads`), and can be set by `with_heads`.
+    Any outputs will do: what they mean is inferred (`heads`), and can be set by `with_heads`.
 
     Args:
         path: The .onnx file, trusted or not: no file outside its folder is read.
@@ -76,21 +77,23 @@ def read(
         infer_kind(site.name, convolution="Conv" in site.uses[0].node.op_type, position=position)
         for site, position in zip(found, positions, strict=True)
     ]
-    return OnnxModel(
-        Opened(
-            container=container,
-            flow=graph,
-            sites=found,
-            kinds=tuple(override_kinds(names, by_place, kinds)),
-            left=left,
-            all_specs=specs,
-            constants=fixed,
-            outputs=described.specs,
-            heads=inferred,
-            jumping=described.jumping,
-            runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
-            embeddings=embeddings,
-            requantize=requantize,
+    return FileModel(
+        OnnxBackend(
+            Opened(
+                container=container,
+                flow=graph,
+                sites=found,
+                kinds=tuple(override_kinds(names, by_place, kinds)),
+                left=left,
+                all_specs=specs,
+                constants=fixed,
+                outputs=described.specs,
+                heads=inferred,
+                jumping=described.jumping,
+                runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
+                embeddings=embeddings,
+                requantize=requantize,
+            )
         )
     )
 

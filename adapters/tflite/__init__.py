@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lampq.adapters.tflite.format import TFLITE
 
 if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import TfliteModel
+    from lampq.adapters.tflite.backend import TfliteModel
 
 
 def read(path: str | Path, **options: Any) -> TfliteModel:

@@ -15,7 +15,7 @@ import numpy as np
 from lampq.adapters.tflite.graph import DTYPES, Op
 from lampq.adapters.tflite.outputs import Output
 from lampq.adapters.tflite.variant import Variant
-from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
 
 if TYPE_CHECKING:
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from lampq.adapters.tflite.torch_call import Call
 
 
-def rebuilt(variant: Variant, batch: BatchLike) -> Rebuilt:
+def rebuilt(variant: Variant, inputs: Batch) -> Rebuilt:
     """The model in PyTorch, which agrees with the runtime on the first of the batches that it takes.
 
     Raises:
         NoGradientsError: PyTorch is missing, an operator has no form there, or it and the runtime disagree.
-        AdapterError: The batch does not fit.
     """
     reason = obstacle(variant)
     if reason:
@@ -39,13 +38,12 @@ def rebuilt(variant: Variant, batch: BatchLike) -> Rebuilt:
     from lampq.adapters.autograd.rebuilt import Rebuilt
 
     graph = TorchGraph(variant)
-    checked = variant.opened.batches.checked(batch)
-    pieces = _pieces(checked, variant.opened.interface.native_batch)
+    pieces = _pieces(inputs, variant.opened.interface.native_batch)
     reason = disagreement(graph, pieces[0], variant.run(pieces[0]))
     if reason:
         raise NoGradientsError(reason)
     names, heads = tuple(variant.opened.weights), tuple(head for _, head in variant.judgement.judged)
-    return Rebuilt(graph=graph, chunks=pieces, samples=checked.samples, layers=names, heads=heads)
+    return Rebuilt(graph=graph, chunks=pieces, samples=inputs.samples, layers=names, heads=heads)
 
 
 def _pieces(batch: Batch, size: int) -> list[Batch]:

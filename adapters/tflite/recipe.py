@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lampq.adapters.tflite import containers
+from lampq.adapters.tflite.backend import TfliteModel
 from lampq.adapters.tflite.graph import text
-from lampq.adapters.tflite.model import TfliteModel
 from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.weights import Weight
@@ -41,7 +41,7 @@ def recipe(model: TfliteModel, plan: Plan) -> list[dict[str, Any]]:
         AdapterError: Two operators cannot be told apart by their outputs' names, or the tool has no such
             container.
     """
-    weights = model.weights
+    weights = model.variant.opened.weights
     rules = []
     for decision in plan.layers:
         weight = weights.get(decision.name)
@@ -109,7 +109,7 @@ def _config(width: int, *, static: bool, numbers: bool) -> dict[str, Any]:
 
 def scope(model: TfliteModel, site: Site) -> str:
     """What the tool matches its expressions against."""
-    subgraph = model.graph.subgraphs[site.subgraph]
+    subgraph = model.variant.opened.graph.subgraphs[site.subgraph]
     names = [text(subgraph.tensors[tensor].name) for tensor in subgraph.ops[site.op].outputs]
     return "".join(f"{name};" for name in names if name)
 
@@ -121,7 +121,7 @@ def check_distinct(model: TfliteModel, rules: list[dict[str, Any]]) -> None:
         AdapterError: One fits several.
     """
     scopes: dict[tuple[str, str], int] = {}
-    for subgraph in model.graph.subgraphs:
+    for subgraph in model.variant.opened.graph.subgraphs:
         for op in subgraph.ops:
             names = "".join(
                 f"{text(subgraph.tensors[t].name)};" for t in op.outputs if subgraph.tensors[t].name

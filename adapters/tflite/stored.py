@@ -17,7 +17,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
-    from lampq.adapters.tflite.model import TfliteModel
+    from lampq.adapters.tflite.backend import TfliteModel
 
 
 def stored(model: TfliteModel) -> tuple[StoredWeight, ...]:
@@ -26,14 +26,14 @@ def stored(model: TfliteModel) -> tuple[StoredWeight, ...]:
     Raises:
         AdapterError: A weight's scales do not fit it, or its values are not finite.
     """
-    survey = model.survey
+    survey = model.variant.opened.survey
     return tuple(
         _record(model, name, site, survey.stored[name]) for name, site in survey.stored_sites.items()
     )
 
 
 def _record(model: TfliteModel, name: str, site: Site, width: int) -> StoredWeight:
-    subgraph = model.graph.subgraphs[site.subgraph]
+    subgraph = model.variant.opened.graph.subgraphs[site.subgraph]
     kind = infer_kind(name, convolution=site.op_name in CONVOLUTIONS)
     try:
         values = decoded(subgraph, site.stored)

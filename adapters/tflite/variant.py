@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from lampq.adapters.padding import without_padding
-from lampq.adapters.replaced import fitting, named
+from lampq.adapters.replaced import named
 from lampq.adapters.tflite.batches import Chunk, Values
-from lampq.adapters.tflite.cuts import KEPT_BYTES, Cuts, State
+from lampq.adapters.tflite.cuts import Cuts
 from lampq.adapters.tflite.graph import Subgraph
 from lampq.adapters.tflite.heads import Judgement
 from lampq.adapters.tflite.opened import Opened, Read
@@ -19,8 +19,7 @@ from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import Weight
 from lampq.core.readouts.canonical import canonical
-from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.head import judged_of
+from lampq.core.values.batch import Batch
 
 
 class Variant:
@@ -55,11 +54,6 @@ class Variant:
         """The graph in front of them, in parts."""
         return self.opened.cuts(self.tensors)
 
-    def with_weights(self, weights: Mapping[str, np.ndarray]) -> Variant:
-        """The same with some weights replaced, by layer name, in the shape of the layer's record."""
-        fitting = {name: self.fitting(name, array) for name, array in weights.items()}
-        return Variant(self.opened, self.judgement, {**self.replaced, **fitting})
-
     def named(self, name: str) -> Weight:
         """A weight by the name of its layer.
 
@@ -73,14 +67,6 @@ class Variant:
         replaced = self.replaced.get(name)
         return self.opened.values(self.named(name)) if replaced is None else replaced
 
-    def fitting(self, name: str, array: np.ndarray) -> np.ndarray:
-        """An array for a layer.
-
-        Raises:
-            AdapterError: It is of another shape, or no layer is so called.
-        """
-        return fitting(array, self.named(name).shape, layer=name, whose=str(self.opened.path))
-
     def weights(self, more: Mapping[str, np.ndarray] | None = None) -> dict[Weight, np.ndarray]:
         """All replaced weights, and more."""
         return {self.named(name): array for name, array in {**self.replaced, **(more or {})}.items()}
@@ -89,14 +75,11 @@ class Variant:
         """Whether a judged output depends on a weight, as far as the operators tell."""
         return self.cuts.first(weight) is not None or bool(self.cuts.needed & self.opened.flow.calls)
 
-    def run(self, batch: BatchLike) -> Batch:
-        """The judged outputs of a batch; see `lampq.core.measuring.model.Model.run`."""
-        batches = self.opened.batches
-        judged_of(self.judgement.heads, str(self.opened.path))
-        checked = batches.checked(batch)
+    def run(self, inputs: Batch) -> Batch:
+        """The judged outputs of checked inputs; see `lampq.core.measuring.model.Model.run`."""
         many = None if self.replaced else self.opened.resized(self.read)
         native = self._native()
-        chunks = batches.chunks(checked, many=many is not None)
+        chunks = self.opened.batches.chunks(inputs, many=many is not None)
         size = self.opened.interface.native_batch
         results = [(native if many is None or c.size == size else many).run(c.feeds) for c in chunks]
         return self.joined(chunks, results)
@@ -109,34 +92,7 @@ class Variant:
             [{name: canonical(heads[name], array) for name, array in g.items()} for g in outputs.groups]
         )
 
-    def sweep(
-        self, batch: BatchLike, candidates: Iterable[tuple[str, int, np.ndarray]]
-    ) -> Iterator[tuple[str, int, Batch]]:
-        """Outputs with one weight replaced at a time; see `lampq.core.measuring.model.Model.sweep`.
-
-        Activations in front of a layer are kept for the whole batch, where they take no more than 1 GiB, and
-        advanced when a candidate of a later layer arrives: candidates in model order cost about half the full
-        runs. Any order is right.
-        """
-        judged_of(self.judgement.heads, str(self.opened.path))
-        batches, cuts = self.opened.batches, self.cuts
-        chunks = batches.chunks(batches.checked(batch))
-        _ = self.opened.session(self.tensors)
-        start: list[State] = [dict(zip(self.opened.interface.tensors, c.feeds, strict=True)) for c in chunks]
-        states, at = start, 0
-        for name, option, array in candidates:
-            weights = self.weights({name: self.fitting(name, array)})
-            if not cuts.possible:
-                yield name, option, self.with_weights({name: array}).run(batch)
-                continue
-            first = cuts.first(self.named(name))
-            if first is not None and first < at:
-                states, at = start, 0
-            if first is not None and first > at and cuts.live_bytes(first, states) <= KEPT_BYTES:
-                states, at = cuts.advance(states, at, first, self.weights()), first
-            yield name, option, self.joined(chunks, cuts.finish(states, at, weights))
-
-    def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces; see `lampq.core.measuring.model.Model.taps`.
 
         One piece per native batch and place. Left out are layers of other signatures, those that no judged output
@@ -149,7 +105,7 @@ class Variant:
             for site in weight.sites
             if site.subgraph == main.index and site.source is not None and site.op in self.cuts.needed
         ]
-        chunks = opened.batches.chunks(opened.batches.checked(batch))
+        chunks = opened.batches.chunks(inputs)
         fed = opened.interface.tensors
         tensors = tuple(dict.fromkeys(t for _, _, t in places if t not in fed))
         if not places:

@@ -39,7 +39,7 @@ def write(
     path: Path,
     calibration: BatchLike | None,
 ) -> None:
-    """Write a model quantized by a plan; see `TfliteModel.write`.
+    """Write a model quantized by a plan; see `TfliteBackend.write`.
 
     Args:
         variant: The model.

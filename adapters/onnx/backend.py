@@ -1,0 +1,226 @@
+"""What a model does that is an ONNX file (`adapters.file_model`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lampq.adapters.file_model import FileModel
+from lampq.adapters.onnx import batches, gradients, heads, size
+from lampq.adapters.onnx.bits import read_bits
+from lampq.adapters.onnx.chain import State
+from lampq.adapters.onnx.engine import Engine
+from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.records import Records
+from lampq.adapters.onnx.variant import Variant
+from lampq.adapters.onnx.write import write
+from lampq.adapters.padding import without_padding
+from lampq.core.quantizing.coding import Coding
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.blocks import scale_count
+from lampq.core.values.checked_inputs import checked_inputs
+from lampq.core.values.head import Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
+
+if TYPE_CHECKING:
+    from lampq.adapters.autograd.rebuilt import Rebuilt
+    from lampq.core.values.option import Option
+    from lampq.core.values.overhead import Overhead
+    from lampq.core.values.plan import Plan
+
+OnnxModel = FileModel[Variant]
+"""A model read by `lampq.adapters.onnx.read`."""
+
+_CHECKED_SAMPLES = 2
+
+
+class OnnxBackend:
+    """An ONNX file.
+
+    Args:
+        opened: The file, with the outputs that are judged.
+        records: What is known of its weights; None: nothing yet.
+    """
+
+    format = "onnx"
+    grid = "auto"
+
+    def __init__(self, opened: Opened, records: Records | None = None) -> None:
+        self.opened = opened
+        self.records = records or Records(opened)
+        self.engine = Engine(opened, self.records)
+        self.path = opened.container.path
+        self._index = {site.name: index for index, site in enumerate(opened.sites)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file and its external data."""
+        return self.opened.container.digest
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of every weight that is left alone."""
+        return tuple((left.name, left.reason) for left in self.opened.left)
+
+    @property
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """The inputs that must be fed."""
+        return self.opened.specs
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs, and the inner tensors that stand for those behind discontinuous operators."""
+        return self.opened.outputs
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What they mean."""
+        return self.opened.heads
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the stored weights."""
+        return self.records.layers
+
+    def judging(self, choices: Sequence[HeadChoice]) -> OnnxBackend:
+        """The same file with some outputs judged another way."""
+        return OnnxBackend(heads.choose(self.opened, choices), self.records)
+
+    def varied(self, replaced: Mapping[str, np.ndarray]) -> Variant:
+        """The file with some weights replaced."""
+        return Variant(opened=self.opened, records=self.records, replaced=replaced)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a layer's weight."""
+        return tuple(self.records.site(name).shape)
+
+    def stored(self, name: str) -> np.ndarray:
+        """The stored weight of a layer, float32."""
+        return self.records.stored(self.records.site(name).name)
+
+    def measure(self, name: str, weight: np.ndarray) -> Layer:
+        """The record of a layer with another weight."""
+        return self.records.measure(self._index[name], weight)
+
+    def check_coding(self, coding: Coding) -> None:
+        """Any will do."""
+
+    def checked(self, batch: BatchLike) -> Batch:
+        """Inputs by name and of the right types."""
+        return checked_inputs(batch, self.input_specs, str(self.path))
+
+    def run(self, variant: Variant, inputs: Batch) -> Batch:
+        """The judged outputs."""
+        engine, chunks = self.engine, self.engine.split(inputs)
+        if variant.replaced:
+            chain = engine.chain
+            states = chain.start(map(engine.feeds, chunks))
+            return engine.join(chain.finish(states, 0, chain.feeds(variant.replaced)), chunks)
+        outputs = engine.join(engine.run(chunks), chunks)
+        engine.check_independence(chunks[0], outputs)
+        return outputs
+
+    def prefix(self, variant: Variant, inputs: Batch) -> _Prefix:
+        """A batch in front of segments of the graph."""
+        return _Prefix(self.engine, variant.replaced, self.engine.split(inputs))
+
+    def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+        """Inputs of the layers, one piece per place that a layer is used in and chunk of the batch.
+
+        Rows (R, in_features) for a linear layer, (samples, channels, ...) for a convolution. Tables, recurrent
+        weights and those inside of bodies have no such input and are left out.
+        """
+        chunks = self.engine.split(inputs)
+        positions = [self.records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
+        chain = self.engine.chain
+        states = chain.start(map(self.engine.feeds, chunks))
+        for site, number, index, array in chain.taps(states, chain.feeds(variant.replaced)):
+            array = without_padding(array, chunks[index].count, chunks[index].size)
+            slot = site.uses[number].slot
+            if slot.form == "linear":
+                array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
+            yield site.name, array, positions[index][site.name]
+
+    def rebuilt(self, model: OnnxModel, inputs: Batch) -> Rebuilt:
+        """The graph in PyTorch."""
+        return gradients.rebuilt(model, inputs)
+
+    def payload_bytes(self, model: OnnxModel, layer: Layer, bits: int, container: str) -> int | None:
+        """Bytes of codes and scales at 2 to 8 bits."""
+        if container not in ("bitplane", "int8") or not 2 <= bits <= 8:
+            return None
+        scales = scale_count(layer.shape, layer.channel_axis, model.coding.block)
+        return size.layer_bytes(layer.size, scales, bits, container)
+
+    def rest_bytes(self, model: OnnxModel, *, activations: bool) -> int:
+        """What stays, and the nodes that unpack the weights."""
+        return size.rest_bytes(model, activations=activations)
+
+    def overhead(
+        self,
+        model: OnnxModel,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        steps: np.ndarray | None,
+    ) -> Overhead:
+        """What a file holds beside codes and scales, to the byte."""
+        return size.overhead(model, layers, options, container, steps=steps)
+
+    def file_bytes(self) -> int:
+        """Bytes of the file and its external data."""
+        return self.opened.container.size_bytes
+
+    def stored_bits(self) -> dict[str, tuple[int, str | int | None]]:
+        """Width and container of the weights that a file of lampq holds, by layer name; {} for others."""
+        return dict(read_bits(self.path))
+
+    def write(self, model: OnnxModel, plan: Plan, path: Path, calibration: BatchLike | None) -> float:
+        """Ranges of inputs are in the plan: of calibration inputs two samples are looked at, to verify with."""
+        few = None
+        if calibration is not None:
+            checked = self.checked(calibration)
+            few = checked.take(range(min(_CHECKED_SAMPLES, checked.samples)))
+        return write(model, plan, path, batch=few).relative_error
+
+
+class _Prefix:
+    """The chunks of a batch in front of segments of the graph, those of several layers in one.
+
+    Args:
+        engine: Runs them.
+        replaced: Weights that differ from the stored.
+        chunks: The batch.
+    """
+
+    def __init__(
+        self, engine: Engine, replaced: Mapping[str, np.ndarray], chunks: Sequence[batches.Chunk]
+    ) -> None:
+        self._engine, self._replaced, self._chunks = engine, replaced, chunks
+        self._chain = engine.chain
+        self._around = self._chain.feeds(replaced)
+
+    def place(self, name: str) -> int:
+        """The first segment that uses a layer."""
+        return self._chain.places[name][0]
+
+    def start(self) -> list[State]:
+        """The inputs."""
+        return self._chain.start(map(self._engine.feeds, self._chunks))
+
+    def advance(self, states: list[State], begin: int, end: int) -> list[State]:
+        """The states in front of segment `end`; those given are no more."""
+        for index in range(begin, end):
+            self._chain.advance(states, index, self._around)
+        return states
+
+    def finish(self, states: list[State], begin: int, name: str, weight: np.ndarray) -> Batch:
+        """The outputs from the states in front of segment `begin`."""
+        own = self._chain.feeds({**self._replaced, name: weight}, of=(name,))
+        outputs = self._chain.finish(states, begin, self._around | own)
+        return self._engine.join(outputs, self._chunks)

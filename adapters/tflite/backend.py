@@ -1,0 +1,198 @@
+"""What a model does that is a TFLite file (`adapters.file_model`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lampq.adapters.file_model import FileModel
+from lampq.adapters.tflite import containers, gradients
+from lampq.adapters.tflite.heads import Judgement, chosen
+from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.prefix import Prefix
+from lampq.adapters.tflite.variant import Variant
+from lampq.adapters.tflite.weights import Weight
+from lampq.adapters.tflite.write import rest_bytes, write
+from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.errors import AdapterError
+from lampq.core.values.head import Head, HeadChoice
+from lampq.core.values.input_spec import InputSpec
+from lampq.core.values.layer import Layer
+from lampq.core.values.output_spec import OutputSpec
+from lampq.core.values.overhead import Overhead
+
+if TYPE_CHECKING:
+    from lampq.adapters.autograd.rebuilt import Rebuilt
+    from lampq.core.values.option import Option
+    from lampq.core.values.plan import Plan
+
+TfliteModel = FileModel[Variant]
+"""A model read by `lampq.adapters.tflite.read`."""
+
+_FLOAT_BYTES = 4
+
+
+class TfliteBackend:
+    """A TFLite file.
+
+    Codes are symmetric around zero ("narrow"), so that every kernel can multiply them.
+
+    Args:
+        opened: The file.
+        judgement: Its outputs and what they mean.
+    """
+
+    format = "tflite"
+    grid = "narrow"
+
+    def __init__(self, opened: Opened, judgement: Judgement) -> None:
+        self.opened = opened
+        self.judgement = judgement
+        self.path = opened.path
+        self._stored = self.varied({})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return self.opened.digest
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of every weight that is left alone."""
+        return self.opened.survey.skipped
+
+    @property
+    def input_specs(self) -> tuple[InputSpec, ...]:
+        """The inputs; quantized ones are fed with numbers."""
+        return tuple(port.spec for port in self.opened.interface.inputs)
+
+    @property
+    def output_specs(self) -> tuple[OutputSpec, ...]:
+        """The outputs, and the inner tensors that are judged in place of some or beside them."""
+        return tuple(output.spec for output in self.judgement.outputs)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What they mean."""
+        return self.judgement.heads
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Records of the float weights.
+
+        A weight into which the converter has folded the scale of a normalization has the fingerprint of the weight
+        before that, where the scale is known; everything else is of the weight as stored.
+        """
+        return self.opened.layers
+
+    def judging(self, choices: Sequence[HeadChoice]) -> TfliteBackend:
+        """The same file with some outputs judged another way."""
+        outputs = self.opened.outputs
+        return TfliteBackend(self.opened, chosen(self.judgement, outputs, self.input_specs, choices))
+
+    def varied(self, replaced: Mapping[str, np.ndarray]) -> Variant:
+        """The file with some weights replaced."""
+        return Variant(self.opened, self.judgement, replaced)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a layer's weight."""
+        return tuple(self._stored.named(name).shape)
+
+    def stored(self, name: str) -> np.ndarray:
+        """The stored weight of a layer, float32."""
+        return np.array(self._stored.values(name))
+
+    def measure(self, name: str, weight: np.ndarray) -> Layer:
+        """The record of a layer with another weight."""
+        return self.opened.measure(self.opened.weights[name], weight)
+
+    def check_coding(self, coding: Coding) -> None:
+        """Refuse blocks: the format stores one scale per output channel."""
+        if coding.block is not None:
+            raise AdapterError(
+                f"{self.path}: TFLite stores one scale per output channel; plan without --block"
+            )
+
+    def checked(self, batch: BatchLike) -> Batch:
+        """Inputs by name and of the right types."""
+        return self.opened.batches.checked(batch)
+
+    def run(self, variant: Variant, inputs: Batch) -> Batch:
+        """The judged outputs."""
+        return variant.run(inputs)
+
+    def prefix(self, variant: Variant, inputs: Batch) -> Prefix:
+        """A batch in front of operators."""
+        return Prefix(variant, inputs)
+
+    def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+        """Inputs of the layers."""
+        return variant.taps(inputs)
+
+    def rebuilt(self, model: TfliteModel, inputs: Batch) -> Rebuilt:
+        """The graph in PyTorch."""
+        return gradients.rebuilt(model.variant, inputs)
+
+    def payload_bytes(self, model: TfliteModel, layer: Layer, bits: int, container: str) -> int | None:
+        """Bytes of codes and scales, in containers of 2, 4 and 8 bits as the operator allows.
+
+        Where no judged output depends on a layer (it is of another signature, or behind an operator that the runtime
+        lacks), nothing can tell what few bits would do to it, and it keeps 8.
+        """
+        weight = self._stored.named(layer.name)
+        blind = bool(self._stored.read) and not self._stored.reaches(weight)
+        if not containers.offered(weight, bits, container) or (blind and bits != 8):
+            return None
+        return containers.payload_bytes(weight, bits, container)
+
+    def rest_bytes(self, model: TfliteModel, *, activations: bool) -> int:
+        """Graph, biases, other constants, and padding."""
+        return rest_bytes(self.opened, fixed=activations)
+
+    def overhead(
+        self,
+        model: TfliteModel,
+        layers: Sequence[Layer],
+        options: Sequence[Option],
+        container: str,
+        steps: np.ndarray | None,
+    ) -> Overhead:
+        """The same for all plans; layers that are not among these stay float."""
+        quantized = {layer.name for layer in layers}
+        floats = sum(_FLOAT_BYTES * layer.size for layer in self.layers if layer.name not in quantized)
+        activations = any(option.activation_bits for option in options)
+        return Overhead(rest_bytes=self.rest_bytes(model, activations=activations) + floats)
+
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return len(self.opened.data)
+
+    def stored_bits(self) -> dict[str, tuple[int, str | int | None]]:
+        """Width and container of the weights that are quantized already, by name.
+
+        The width is that of the container: codes of 3 bits in one of 4 are not told from codes of 4.
+        """
+        stored = self.opened.survey.stored
+        return {n: (bits, containers.BYTES if bits == 8 else containers.DENSE) for n, bits in stored.items()}
+
+    def write(self, model: TfliteModel, plan: Plan, path: Path, calibration: BatchLike | None) -> None:
+        """Write the model, run the file, compare it with the fake-quant reference.
+
+        Layers whose plan gives their input no width are stored for dynamic int8 activations where an operator
+        multiplies codes, else as codes that are made numbers when the file is loaded; so are convolutions and products
+        where rounding their inputs while running would make other outputs of it. Where the plan gives 8 bits, inputs
+        and outputs are quantized with fixed ranges, as far as operators take them. Calibration inputs fix the ranges of
+        the outputs; without them verification runs on random inputs.
+        """
+        coded = coded_for(model, plan)
+
+        def encoded(weight: Weight, bits: int) -> Quantized:
+            return encoder(coded, weight.name, weight.channel_axis)(bits)
+
+        write(model.variant, encoded, plan, path, calibration)
