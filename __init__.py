@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lampq.core.values.errors import RecordError as RecordError
     from lampq.core.values.errors import SolverError as SolverError
     from lampq.core.values.gaussian import Gaussian as Gaussian
+    from lampq.core.values.head import Head as Head
     from lampq.core.values.head import HeadChoice as HeadChoice
     from lampq.core.values.layer import Layer as Layer
     from lampq.core.values.measurement import Measurement as Measurement
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from lampq.core.values.profile import Profile as Profile
     from lampq.core.values.recipe import Recipe as Recipe
     from lampq.core.values.request import Request as Request
+    from lampq.core.values.role_kind import RoleKind as RoleKind
     from lampq.core.values.schema import schema as schema
     from lampq.core.values.score import Score as Score
     from lampq.core.values.solution import Solution as Solution

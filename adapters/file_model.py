@@ -247,6 +247,12 @@ class FileModel(Generic[Variant]):
 
     def layers(self) -> tuple[Layer, ...]:
         """Records of the quantizable weights in the order the model uses them, measured once."""
+        return self._layers
+
+    @cached_property
+    def _layers(self) -> tuple[Layer, ...]:
+        if not self.replaced:
+            return self.backend.layers
         return tuple(
             self.backend.measure(layer.name, self.replaced[layer.name])
             if layer.name in self.replaced

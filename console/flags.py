@@ -13,7 +13,7 @@ from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
-from lampq.core.values.head import ROLES
+from lampq.core.values.head import ROLE_KINDS
 from lampq.core.values.measure_kinds import DIFFERENCES, MEASURES
 from lampq.core.values.measurement import CONTAINERS
 from lampq.core.values.option import parse_bits
@@ -63,7 +63,7 @@ def reading(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=ROLE[:WEIGHT]",
-        help=f"judge an output or inner tensor as {', '.join(ROLES)}; `lampq inspect` shows them (repeatable)",
+        help=f"judge an output or inner tensor as {', '.join(ROLE_KINDS.loaded)}; see `lampq inspect` (repeatable)",
     )
     sub.add_argument(
         "--input-shape",

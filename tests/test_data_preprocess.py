@@ -9,6 +9,7 @@ from lampq.adapters.data import (
     find_preprocess,
     preprocess_for,
 )
+from lampq.adapters.data.hugging_face import read_preprocessor_config
 from lampq.core.values.errors import AdapterError, RecordError
 
 
@@ -170,7 +171,7 @@ HALF = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 def test_hugging_face_sizes(tmp_path, config, expected):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({**HALF, **config}))
-    record = Preprocess.from_hf(path)
+    record = read_preprocessor_config(path)
     assert (record.size, record.resize, record.crop_pct, record.interpolation) == expected
     assert (record.mean, record.std, record.scale) == ((0.5,) * 3, (0.5,) * 3, 1 / 255)
 
@@ -182,7 +183,7 @@ def test_hugging_face_switches(tmp_path):
             {"image_processor": {"do_rescale": False, "do_normalize": False, "do_flip_channel_order": True}}
         )
     )
-    record = Preprocess.from_hf(path)
+    record = read_preprocessor_config(path)
     assert (record.scale, record.mean, record.std, record.channel_order) == (1.0, (0.0,), (1.0,), "BGR")
 
 
@@ -205,7 +206,7 @@ def test_hugging_face_files_that_are_refused(tmp_path, text, message):
     path = tmp_path / "preprocessor_config.json"
     path.write_text(text)
     with pytest.raises(AdapterError, match=message) as caught:
-        Preprocess.from_hf(path)
+        read_preprocessor_config(path)
     assert str(path) in str(caught.value)
 
 
@@ -230,7 +231,7 @@ def test_options_go_before_the_file_and_the_file_before_the_default(tmp_path):
     assert preprocess_for(model, TINY) == PRESETS["none"]
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({**HALF, "do_resize": True, "size": 224}))
-    assert preprocess_for(model, free) == Preprocess.from_hf(path)
+    assert preprocess_for(model, free) == read_preprocessor_config(path)
     assert preprocess_for(model, free, preset="clip") == PRESETS["clip"]
     assert preprocess_for(model, free, size="96").size == (96, 96)
     assert preprocess_for(model, free, size="96X64").size == (96, 64)

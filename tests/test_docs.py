@@ -139,7 +139,15 @@ def test_the_adapter_of_the_document_is_the_example():
 
 @pytest.mark.parametrize(
     "name",
-    ["npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "custom_score", "torch_vit"],
+    [
+        "npz_adapter",
+        "onnx_from_scratch",
+        "latency_table",
+        "many_machines",
+        "custom_score",
+        "custom_readout",
+        "torch_vit",
+    ],
 )
 def test_examples_run(name, tmp_path):
     run = subprocess.run(
@@ -159,6 +167,7 @@ def test_every_example_is_listed_and_run_or_trains():
         "latency_table",
         "many_machines",
         "custom_score",
+        "custom_readout",
         "torch_vit",
     }
     # Training takes minutes; tests/test_demo_assets.py looks at one, benchmarks/tasks.py at the other.

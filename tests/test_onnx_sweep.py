@@ -217,7 +217,7 @@ def test_any_graph_swept_in_segments_gives_what_rewritten_files_give(tmp_path_fa
     opened, x = read(path), normal(3, 8)
     np.testing.assert_allclose(run(opened, x), reference(path, x), atol=1e-4)
     new = changed(opened)
-    initializer = {site.name: site.weight.name for site in opened.sites}
+    initializer = {site.name: site.weight.name for site in opened.variant.opened.sites}
     for key, _, logits in opened.sweep(x, [(key, 0, array) for key, array in new.items()]):
         expected = reference(rewritten(path, folder, {initializer[key]: new[key]}), x)
         np.testing.assert_allclose(logits, expected, atol=1e-4)

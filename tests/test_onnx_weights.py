@@ -231,7 +231,7 @@ def test_a_weight_is_found_and_its_channel_axis_is_right(tmp_path, name):
     model = graph(nodes, weights, inputs=inputs, outputs={"y": shape})
     opened = read(saved(model, tmp_path))
     (layer,) = opened.layers()
-    (site,) = opened.sites
+    (site,) = opened.variant.opened.sites
     assert (layer.shape, layer.channel_axis, site.in_features) == (stored, axis, in_features)
     assert layer.macs == positions * layer.size
     assert layer.channels * in_features == layer.size or "grouped" in name

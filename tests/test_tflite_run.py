@@ -150,7 +150,7 @@ def test_a_sweep_may_come_in_any_order_and_around_replaced_weights():
 
 
 def test_a_sweep_without_room_for_activations(monkeypatch):
-    monkeypatch.setattr("lampq.adapters.tflite.variant.KEPT_BYTES", 100)
+    monkeypatch.setattr("lampq.adapters.tflite.prefix.KEPT_BYTES", 100)
     test_a_sweep_gives_what_replacing_one_weight_gives("vit")
 
 

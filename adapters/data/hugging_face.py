@@ -50,7 +50,11 @@ def find_preprocess(model: str | Path, spec: InputSpec) -> Preprocess | None:
 
 
 def read_preprocessor_config(path: Path) -> Preprocess:
-    """Read the file; see `Preprocess.from_hf`."""
+    """Read a Hugging Face `preprocessor_config.json`.
+
+    Raises:
+        AdapterError: The file is missing, malformed, or asks for something that is not supported here.
+    """
     config = _load(path)
     if not _is_for_images(config):
         raise AdapterError(f"{path}: no image preprocessing in it; give mean, std and size instead")

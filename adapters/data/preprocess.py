@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lampq.core.values.errors import AdapterError
@@ -77,17 +76,6 @@ class Preprocess:
         if name not in PRESETS:
             raise AdapterError(f"no preprocessing preset {name!r}; there are {', '.join(PRESETS)}")
         return PRESETS[name]
-
-    @classmethod
-    def from_hf(cls, path: str | Path) -> Preprocess:
-        """Read a Hugging Face `preprocessor_config.json`.
-
-        Raises:
-            AdapterError: The file is missing, malformed, or asks for something that is not supported here.
-        """
-        from lampq.adapters.data.hugging_face import read_preprocessor_config
-
-        return read_preprocessor_config(Path(path))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Preprocess:

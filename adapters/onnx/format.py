@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +11,31 @@ from lampq.core.values.errors import LampqError
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
-    from lampq.core.measuring.model import Model
+    from lampq.adapters.onnx.backend import OnnxModel
 
 
-def _read(source: str | Path, **options: Any) -> Model:
-    from lampq.adapters import onnx
+def read(path: str | Path, **options: Any) -> OnnxModel:
+    """Read an ONNX file; see `lampq.adapters.onnx.reader.read` for the options.
 
-    return onnx.read(source, **options)
+    Raises:
+        MissingExtraError: onnx, onnx_ir or onnxruntime is not installed.
+        AdapterError: The file cannot be read.
+    """
+    with ONNX.importing():
+        from lampq.adapters.onnx.reader import read as read_onnx
+    return read_onnx(path, **options)
 
 
-def _stored(source: str | Path) -> Iterable[StoredWeight]:
-    from lampq.adapters import onnx
+def read_stored(path: str | Path) -> tuple[StoredWeight, ...]:
+    """The quantized weights of an ONNX file; see `lampq.adapters.onnx.stored`.
 
-    return onnx.read_stored(source)
+    Raises:
+        MissingExtraError: onnx, onnx_ir or onnxruntime is not installed.
+        AdapterError: The file cannot be read.
+    """
+    with ONNX.importing():
+        from lampq.adapters.onnx.stored import stored
+    return stored(path)
 
 
 def _external_data(path: Path) -> tuple[Path, ...]:
@@ -42,8 +53,8 @@ ONNX = ModelFormat(
     endings=(".onnx",),
     extra="onnx",
     packages={"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxruntime": "onnxruntime"},
-    read=_read,
-    stored=_stored,
+    read=read,
+    stored=read_stored,
     beside=_external_data,
     addresses=NODES,
     # Integer products want one scale per channel.

@@ -18,7 +18,6 @@ from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
-from lampq.adapters.sources import model_files
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
@@ -79,7 +78,7 @@ def write(
         AdapterError: The written model does not compute what it should; no file is left then.
     """
     path = Path(path)
-    refuse_clashes([Output(path=path)], model_files(model.path), force=force)
+    refuse_clashes([Output(path=path)], _files(model), force=force)
     model = coded_for(model, plan)
     recipe = Recipe.from_plan(
         plan,
@@ -114,6 +113,12 @@ class Rewritten:
     graph: ir.Model
     integer_layers: tuple[str, ...]
     ledger: Ledger
+
+
+def _files(model: Varied) -> list[Path]:
+    """The file of a model and those of its external data."""
+    container = model.variant.opened.container
+    return [container.path, *(file.path for file in container.files.values())]
 
 
 def build(model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]) -> Rewritten:

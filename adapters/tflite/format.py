@@ -10,15 +10,21 @@ from lampq.adapters.format import OPERATORS, ModelFormat
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
-    from lampq.core.measuring.model import Model
+    from lampq.adapters.tflite.backend import TfliteModel
 
 _IDENTIFIER = b"TFL3"
 
 
-def _read(source: str | Path, **options: Any) -> Model:
-    from lampq.adapters import tflite
+def read(path: str | Path, **options: Any) -> TfliteModel:
+    """Read a TFLite model; see `lampq.adapters.tflite.reading.read` for the options.
 
-    return tflite.read(source, **options)
+    Raises:
+        MissingExtraError: What reads it is not installed.
+        AdapterError: The file cannot be read.
+    """
+    with TFLITE.importing():
+        from lampq.adapters.tflite.reading import read as read_tflite
+    return read_tflite(path, **options)
 
 
 def _detect(path: Path, head: bytes) -> bool:
@@ -26,10 +32,9 @@ def _detect(path: Path, head: bytes) -> bool:
 
 
 def _stored(source: str | Path) -> Iterable[StoredWeight]:
-    from lampq.adapters import tflite
     from lampq.adapters.tflite.stored import stored
 
-    return stored(tflite.read(source))
+    return stored(read(source))
 
 
 TFLITE = ModelFormat(
@@ -38,7 +43,7 @@ TFLITE = ModelFormat(
     endings=(".tflite", ".lite"),
     extra="tflite",
     packages={"ai_edge_litert": "ai-edge-litert", "flatbuffers": "flatbuffers"},
-    read=_read,
+    read=read,
     detect=_detect,
     stored=_stored,
     addresses=OPERATORS,

@@ -10,6 +10,8 @@ from lampq.adapters.format import MODULES, ModelFolder, ModelFormat, ends
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
+    import torch
+
     from lampq.adapters.torch.model import TorchModel
     from lampq.core.measuring.model import Model
 
@@ -20,10 +22,28 @@ _WRITTEN = ".safetensors"
 _CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt")
 
 
-def _read(source: str | Path, **options: Any) -> Model:
-    from lampq.adapters import torch
+def read(path: str | Path | torch.nn.Module, **options: Any) -> TorchModel:
+    """Read a PyTorch model; see `lampq.adapters.torch.reading.read` for the options.
 
-    return torch.read(source, **options)
+    Raises:
+        MissingExtraError: torch or safetensors is not installed.
+        AdapterError: The model cannot be read.
+    """
+    with TORCH.importing():
+        from lampq.adapters.torch.reading import read as read_torch
+    return read_torch(path, **options)
+
+
+def load_quantized(path: str | Path, model: Any = None, *, int8: bool = False) -> torch.nn.Module:
+    """A module with quantized weights; see `lampq.adapters.torch.rebuild.load_quantized`.
+
+    Raises:
+        MissingExtraError: torch or safetensors is not installed.
+        AdapterError: The file is damaged, or the model is not given or does not fit.
+    """
+    with TORCH.importing():
+        from lampq.adapters.torch.rebuild import load_quantized as load
+    return load(path, model, int8=int8)
 
 
 def _detect(path: Path, head: bytes) -> bool:
@@ -59,8 +79,8 @@ def _reread(model: Model, path: Path) -> Model:
     """Files hold no code: a model that code made is made by it again. Folders and timm models name theirs."""
     source = _torch(model).source
     if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
-        return _read(source, weights=path, input_shape=_torch(model).example_shapes)
-    return _read(path)
+        return read(source, weights=path, input_shape=_torch(model).example_shapes)
+    return read(path)
 
 
 def _export_onnx(model: Model, path: Path) -> None:
@@ -102,7 +122,7 @@ TORCH = ModelFormat(
     written=(_WRITTEN,),
     extra="torch",
     packages={"torch": "torch", "safetensors": "safetensors"},
-    read=_read,
+    read=read,
     detect=_detect,
     is_code=_is_code,
     takes_shapes=_takes_shapes,

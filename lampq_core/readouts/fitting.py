@@ -15,7 +15,7 @@ from lampq.core.readouts.rows import to_rows
 from lampq.core.readouts.values import Values, channel_spread
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
-from lampq.core.values.head import CLASSES, DIRECTION, PROBABILITIES, VALUES, Head
+from lampq.core.values.head import CLASSES, DIRECTION, PROBABILITIES, ROLE_KINDS, VALUES, Head
 
 Parts = Sequence[tuple[np.ndarray, "np.ndarray | None"]]
 """The output of each group of samples, and its mask."""
@@ -40,7 +40,8 @@ def fit_role(head: Head, reference: Batch) -> Role | str:
     samples = np.concatenate([unusable(head, array) for array, _ in parts])
     if samples.any():
         return f"NaN or infinite in the float model (first for sample {int(samples.argmax())})"
-    return _FITTERS[head.role](head, parts)
+    fit: Callable[[Head, Parts], Role | str] = ROLE_KINDS.get(head.role).fit or _FITTERS[head.role]
+    return fit(head, parts)
 
 
 def unusable(head: Head, array: np.ndarray) -> np.ndarray:

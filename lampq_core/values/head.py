@@ -10,6 +10,8 @@ from typing import Any
 
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.messages import listed
+from lampq.core.values.registry import Registry
+from lampq.core.values.role_kind import RoleKind
 
 CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE = (
     "classes",
@@ -22,6 +24,10 @@ ROLES = (CLASSES, PROBABILITIES, VALUES, DIRECTION, IGNORE)
 """One of several along an axis; independent yes or no; numbers on a scale of their own; a vector whose length means
 nothing; and what is not judged.
 """
+ROLE_KINDS = Registry(
+    [RoleKind(name=name) for name in ROLES], what="role", group="lampq.roles", error=RecordError
+)
+"""Roles by name: those of lampq, those added while it runs, and those that packages announce."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,7 @@ class Head:
 
     Attributes:
         name: The output, or an inner tensor of the graph.
-        role: One of `ROLES`.
+        role: A name in `ROLE_KINDS`.
         axis: Axis of the classes, channels or coordinates in the output, samples first; negative counts from the
             end, and 0 (the samples) is none. All further axes are positions.
         activated: The output is a probability already: behind a softmax (`classes`) or a sigmoid (`probabilities`).
@@ -48,8 +54,10 @@ class Head:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise RecordError(f"output {self.name}: role {self.role!r} is none of {', '.join(ROLES)}")
+        if self.role not in ROLE_KINDS:
+            raise RecordError(
+                f"output {self.name}: role {self.role!r} is none of {', '.join(ROLE_KINDS.names())}"
+            )
         if self.axis == 0:
             raise RecordError(f"output {self.name}: axis 0 holds the samples")
         if not (math.isfinite(self.weight) and self.weight > 0):
@@ -110,7 +118,7 @@ class HeadChoice:
 
     Attributes:
         name: The output or inner tensor.
-        role: One of `ROLES`.
+        role: A name in `ROLE_KINDS`.
         weight: Factor of its damage.
     """
 
@@ -133,8 +141,8 @@ class HeadChoice:
         role, colon, number = rest.partition(":")
         if not equals or not name:
             raise RecordError(f"output {text!r} is not of the form NAME=ROLE[:WEIGHT]")
-        if role not in ROLES:
-            raise RecordError(f"output {name}: role {role!r} is none of {', '.join(ROLES)}")
+        if role not in ROLE_KINDS:
+            raise RecordError(f"output {name}: role {role!r} is none of {', '.join(ROLE_KINDS.names())}")
         try:
             weight = float(number) if colon else 1.0
         except ValueError as err:
