@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lampq.console import clashes, config, flags
+from lampq.console import config, flags
 from lampq.console.commands import VERBS
+from lampq.console.parsers import parsers
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
 
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
         config.add_flag(sub)
         verb.add_arguments(sub)
-        sub.set_defaults(run=verb.run)
+        sub.set_defaults(run=verb.run, parser=parser)
     return parser
 
 
@@ -56,16 +57,3 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         RecordError: The file cannot be read, or names an unknown flag.
     """
     return parser.parse_args(config.expanded(sys.argv[1:] if argv is None else argv, parsers(parser)))
-
-
-def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Verb -> its parser."""
-    return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-
-
-def name_files(parser: argparse.ArgumentParser, files: object) -> None:
-    """Mark the arguments that name files, as shtab wants them marked."""
-    for sub in parsers(parser).values():
-        for action in sub._actions:
-            if action.dest in clashes.READS or action.dest in clashes.WRITES:
-                action.complete = files  # type: ignore[attr-defined]

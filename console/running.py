@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _BESIDE = frozenset(
     (
         "run",
+        "parser",
         "written",
         "json",
         "quiet",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,4 +41,5 @@ def save(path: Path, key: str, samples: Mapping[str, np.ndarray], notes: tuple[s
         OutputError: They cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **{**samples, _TOLD: np.array([key, *notes])})
+        arrays: dict[str, Any] = {**samples, _TOLD: np.array([key, *notes])}
+        np.savez_compressed(handle, **arrays)

@@ -65,7 +65,7 @@ def _left_uninitialized(module: torch.nn.Module, path: str, kind: type[torch.nn.
     )
     if initialize is None:
         return True
-    probe = kind(1, 1)
+    probe: Any = kind(1, 1)
     probe.weight = None
     try:
         initialize(probe)

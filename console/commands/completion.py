@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from lampq.console.parsers import name_files
 from lampq.core.values.errors import MissingExtraError
 
 NAME = "completion"
@@ -26,9 +27,5 @@ def run(args: Namespace) -> None:
         import shtab
     except ImportError as err:
         raise MissingExtraError("shtab", "complete", err) from err
-    # The parser knows this verb too, so it cannot be imported above.
-    from lampq.console.arguments import build_parser, name_files
-
-    parser = build_parser()
-    name_files(parser, shtab.FILE)
-    print(shtab.complete(parser, args.shell))
+    name_files(args.parser, shtab.FILE)
+    print(shtab.complete(args.parser, args.shell))

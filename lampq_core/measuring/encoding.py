@@ -63,7 +63,7 @@ class _InputEncoder:
         self._moment = moment
         self._widths = widths
         content = hashlib.blake2b(self._rows.data, digest_size=16)
-        content.update(np.ascontiguousarray(moment.diagonal()))
+        content.update(np.ascontiguousarray(moment.diagonal()).data)
         self._key = (name, content.hexdigest(), self._block)
         self._ready: dict[int, Quantized] = {}
 

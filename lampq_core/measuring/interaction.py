@@ -290,15 +290,14 @@ def mean_interaction(parts: Sequence[tuple[float, Interaction]]) -> Interaction:
     """The interaction on all samples, from that on parts of them, each with its share."""
     if len(parts) == 1:
         return parts[0][1]
+    squares = [share * part.square for share, part in parts if part.square is not None]
     return Interaction(
         gram=np.sum([share * part.gram for share, part in parts], axis=0),
         linear=np.sum([share * part.linear for share, part in parts], axis=0),
         constant=sum(share * part.constant for share, part in parts),
         measured=np.logical_and.reduce([part.measured for _, part in parts]),
         error=max(part.error for _, part in parts),
-        square=None
-        if any(part.square is None for _, part in parts)
-        else np.sum([share * part.square for share, part in parts], axis=0),
+        square=np.sum(squares, axis=0) if len(squares) == len(parts) else None,
     )
 
 

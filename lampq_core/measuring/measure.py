@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -147,8 +148,8 @@ def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
 
     if len(parts) == 1:
         return parts[0][1]
-    names = ("kl", "changed", "gram", "gram_square")
-    return dataclasses.replace(parts[0][1], **{name: mean(name) for name in names})
+    means: dict[str, Any] = {name: mean(name) for name in ("kl", "changed", "gram", "gram_square")}
+    return dataclasses.replace(parts[0][1], **means)
 
 
 class Collector:

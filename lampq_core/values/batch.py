@@ -82,7 +82,7 @@ class Batch:
         for group in self._groups:
             for name, array in group.items():
                 content.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-                content.update(np.ascontiguousarray(array))
+                content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -140,7 +140,8 @@ def journal_of(
 
 def _content(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))
+    named: dict[str, Any] = dict(arrays)
+    np.savez(buffer, **named)
     return buffer.getvalue()
 
 

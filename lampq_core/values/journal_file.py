@@ -157,7 +157,7 @@ class JournalFile:
 
     def _held(self, mode: str) -> io.FileIO:
         """The file, open, and this run's for as long as it is."""
-        handle = open(self._path, mode, buffering=0)  # noqa: PTH123, SIM115
+        handle = io.FileIO(self._path, mode)
         try:
             staging.hold(handle.fileno())
         except BlockingIOError as err:
