@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from lampq.verbs.fake_quantize import fake_quantize as fake_quantize
     from lampq.verbs.inspect import inspect as inspect
     from lampq.verbs.match import match as match
+    from lampq.verbs.picture import plot as plot
     from lampq.verbs.plan import plan as plan
     from lampq.verbs.profile import profile as profile
     from lampq.verbs.quantize import quantize as quantize

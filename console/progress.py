@@ -18,9 +18,9 @@ _PATIENCE_S = 2.0
 
 @contextlib.contextmanager
 def progress_bar(*, enabled: bool) -> Iterator[Report]:
-    """A progress report that turns into a bar after two seconds; silent when standard error is no terminal."""
+    """A progress report that turns into a bar after two seconds, in a terminal or a notebook; elsewhere silent."""
     console = Console(stderr=True)
-    if not enabled or not console.is_terminal:
+    if not enabled or not (console.is_terminal or console.is_jupyter):
         yield quiet
         return
     bar = Progress(

@@ -18,6 +18,10 @@ import lampq
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = {
+    "npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "custom_score", "custom_readout",
+    "torch_vit", "notebook",
+}  # fmt: skip
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 # Languages whose blocks run, and those that are only shown.
 RUN, SHOWN = ("python", "sh"), ("text", "csv", "json")
@@ -105,7 +109,7 @@ def test_the_blocks_run(document, materials, tmp_path):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_blocks_name_their_language(document):
-    assert {language for language, _, _ in blocks(document)} <= {*RUN, *SHOWN}
+    assert {language for language, _, _ in blocks(document)} <= {*EXAMPLES, *SHOWN}
 
 
 @pytest.mark.parametrize("document", (*DOCUMENTS, "examples/README.md", "demo/README.md"))
@@ -137,18 +141,7 @@ def test_the_adapter_of_the_document_is_the_example():
     assert code.rstrip() == example[example.index("from __future__") : example.index("def main()")].rstrip()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "npz_adapter",
-        "onnx_from_scratch",
-        "latency_table",
-        "many_machines",
-        "custom_score",
-        "custom_readout",
-        "torch_vit",
-    ],
-)
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_examples_run(name, tmp_path):
     run = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / f"examples/{name}.py")],
@@ -161,18 +154,9 @@ def test_examples_run(name, tmp_path):
 
 
 def test_every_example_is_listed_and_run_or_trains():
-    tested = {
-        "npz_adapter",
-        "onnx_from_scratch",
-        "latency_table",
-        "many_machines",
-        "custom_score",
-        "custom_readout",
-        "torch_vit",
-    }
     # Training takes minutes; tests/test_demo_assets.py looks at one, benchmarks/tasks.py at the other.
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {
-        *tested,
+        *EXAMPLES,
         "train_digits_vit",
         "train_shapes_detector",
     }

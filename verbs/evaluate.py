@@ -17,6 +17,7 @@ from lampq.core.values.batch import Batch, BatchLike, join
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import CLASSES
+from lampq.core.values.notebook import html_table
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.verbs.fake_quantize import fake_quantize
@@ -51,6 +52,17 @@ class Evaluation:
     heads: tuple[HeadComparison, ...] = ()
     metrics: tuple[MetricValue, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        facts = {
+            "samples": self.samples,
+            "top-1": None if self.top1 is None else f"{self.top1:.2%}",
+            "damage to the reference, nats": self.kl,
+            "bytes": self.size_bytes,
+        }
+        rows = [(head.name, head.role, head.kl, head.agreement) for head in self.heads]
+        return html_table("evaluation", facts, ("output", "role", "nats", "same decisions"), rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

@@ -13,13 +13,14 @@ from lampq.core.planning.search import Search
 from lampq.core.planning.tradeoff import Point, tradeoff
 from lampq.core.values import files
 from lampq.core.values.budget import Budget
-from lampq.core.values.errors import BudgetError, MissingExtraError, RecordError
+from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.profile import Profile
 from lampq.core.values.publishing import atomic_path
 from lampq.core.values.request import Request
 from lampq.core.values.spreadsheet import quoted
+from lampq.verbs.canvas import canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,11 +101,7 @@ def write_plot(points: Sequence[Point], path: Path, *, force: bool = False) -> N
 
 def plot(points: Sequence[Point]) -> Figure:
     """The curve as a matplotlib figure, drawn without a display: against bytes, or BOPs where input widths vary."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as err:
-        raise MissingExtraError("matplotlib", "plot", err) from err
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = canvas()
     axes = figure.subplots()
     operations = all(point.input_widths and point.bops is not None for point in points)
     sizes = [(point.bops or 0) / 1e9 if operations else point.size_bytes / 1e6 for point in points]

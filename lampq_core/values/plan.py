@@ -16,6 +16,7 @@ from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.history import Step, history_from_json, step_to_json
+from lampq.core.values.notebook import html_table
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan_product import PlanProduct
@@ -184,6 +185,21 @@ class Plan:
         if self.predicted_kl is None or self.bound is None:
             return None
         return max(0.0, (self.predicted_kl - self.bound) / max(self.predicted_kl, 1e-300))
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        facts = {
+            "mode": self.mode,
+            "average bits": self.average_bits,
+            "bytes": self.total_bytes,
+            "predicted nats": self.predicted_kl,
+            "measured nats": self.measured_kl,
+        }
+        rows = [
+            (layer.name, layer.kind, layer.size, layer.weight_bits, layer.activation_bits, layer.predicted_kl)
+            for layer in self.layers
+        ]
+        return html_table("plan", facts, ("layer", "kind", "weights", "bits", "input", "nats alone"), rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""

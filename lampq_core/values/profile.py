@@ -20,6 +20,7 @@ from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
 from lampq.core.values.messages import printable
+from lampq.core.values.notebook import html_table
 from lampq.core.values.npz import read_npz
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -146,6 +147,18 @@ class Profile:
     def quantizer(self, site: str, bits: int | None) -> Fitted | None:
         """How a site is rounded at a width; None where ranges and tokens tell."""
         return next((fitted for fitted in self.quantizers.get(site, ()) if fitted.bits == bits), None)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        damage = self.array("kl")
+        facts = {"samples": self.samples, "rounding": self.rounding, "container": self.container}
+        facts["damage of layers at"] = ", ".join(option.to_text() for option in self.options)
+        rows = [
+            (layer.name, layer.kind, layer.size, *([] if damage is None else damage[index].tolist()))
+            for index, layer in enumerate(self.layers)
+        ]
+        widths = () if damage is None else tuple(option.to_text() for option in self.options)
+        return html_table("profile", facts, ("layer", "kind", "weights", *widths), rows)
 
     def array(self, name: str) -> np.ndarray | None:
         """The numbers of a table, or None where the profile has no such table."""
