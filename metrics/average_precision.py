@@ -32,21 +32,18 @@ def mean_average_precision(case: Case, *, name: str, least_score: float = _SURE)
     decoder = case.decoder or fitting(case.outputs)
     boxes = boxes_of(decoder, case, case.outputs)
     images: Sequence[Any]
+    notes: tuple[str, ...] = ()
     if case.truth is None:
         right = [own.best(len(own), least=least_score) for own in boxes_of(decoder, case, case.compared())]
         classes = _classes([*boxes, *right])
         truth = _truth(right, classes, case)
-        images, categories, notes, preprocess = truth["images"], list(range(classes)), (), None
+        images, categories, preprocess = truth["images"], list(range(classes)), None
     else:
         annotations = Annotations.of(case.truth, case.names, len(boxes))
         known = next((own.known for own in boxes), None)
         categories = annotations.category_ids(known, _classes(boxes))
-        truth, images, notes, preprocess = (
-            annotations.truth(),
-            annotations.images,
-            annotations.notes,
-            case.preprocess,
-        )
+        truth, images, notes = annotations.truth(), annotations.images, annotations.notes
+        preprocess = case.preprocess
     found: list[dict[str, Any]] = []
     start = 0
     for group, size in zip(case.inputs.groups, case.inputs.sizes, strict=True):

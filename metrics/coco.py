@@ -147,10 +147,10 @@ def _original(
     """Corners in an image as it was before it was resized, and cropped where that was done."""
     width, height = int(image.get("width", size[1])), int(image.get("height", size[0]))
     if preprocess is None or None in (preprocess.size, preprocess.channels, preprocess.layout):
-        resized, left, top = (size[1], size[0]), 0, 0
+        across, down, left, top = size[1], size[0], 0, 0
     else:
-        *resized, left, top = ImageTransform.from_preprocess(preprocess).placement(width, height)
-    scale = np.array([width / resized[0], height / resized[1]] * 2)
+        across, down, left, top = ImageTransform.from_preprocess(preprocess).placement(width, height)
+    scale = np.array([width / across, height / down] * 2)
     return (corners + np.array([left, top, left, top])) * scale
 
 

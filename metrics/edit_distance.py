@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +66,14 @@ def _rate(
         RecordError: The truth is of another form, or has no symbols at all.
     """
     head = case.lone((CLASSES,), name)
-    lines: list[Sequence[object]] = [*_lines(case.outputs, head, case.inputs, read)]
+    symbols_read = _lines(case.outputs, head, case.inputs, read)
+    lines: list[Sequence[object]] = [*symbols_read]
     if case.truth is None:
         expected: list[Sequence[object]] = [*_lines(case.compared(), head, case.inputs, read)]
     else:
         expected = _expected(case.truth, len(lines), name, texts=characters is not None)
         if characters is not None:
-            lines = ["".join(characters[symbol] for symbol in line) for line in lines]  # type: ignore[index]
+            lines = ["".join(characters[symbol] for symbol in line) for line in symbols_read]
     symbols = sum(map(len, expected))
     if not symbols:
         whose = "the float model reads" if case.truth is None else "the truth holds"
@@ -97,11 +99,11 @@ def _lines(
     return lines
 
 
-def _expected(truth: object, count: int, name: str, *, texts: bool) -> list[Sequence[object]]:
+def _expected(truth: Any, count: int, name: str, *, texts: bool) -> list[Sequence[object]]:
     form = "a text" if texts else "a list of classes"
     if isinstance(truth, dict | str) or not hasattr(truth, "__len__") or len(truth) != count:
         raise RecordError(f"metric {name} takes {form} for each of {count} samples as the truth")
-    lines = list(truth)  # type: ignore[call-overload]
+    lines = list(truth)
     if any(isinstance(line, str) != texts for line in lines):
         more = (
             "" if texts else "; texts need the characters of the classes: lampq.metrics.ctc(characters=...)"

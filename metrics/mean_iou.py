@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def mean_iou(case: Case) -> float:
     return float((counts.diagonal()[union > 0] / union[union > 0]).mean())
 
 
-def _masks(truth: object, count: int, classes: int) -> list[np.ndarray]:
+def _masks(truth: Any, count: int, classes: int) -> list[np.ndarray]:
     """Masks as integers of the model's classes.
 
     Raises:

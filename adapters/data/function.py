@@ -14,7 +14,7 @@ from typing import Any
 from lampq.core.values.errors import AdapterError
 
 
-def load_function(text: str) -> Callable[[], Any]:
+def load_function(text: str) -> Callable[..., Any]:
     """Import what `package.module:name` or `path/to/file.py:name` names.
 
     The current folder, or the file's, can be imported from meanwhile. This runs the module's code.

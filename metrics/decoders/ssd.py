@@ -23,8 +23,8 @@ def decode(outputs: Mapping[str, np.ndarray], size: tuple[int, int]) -> list[Box
     classes (N, most), and perhaps their number (N,).
     """
     boxes = [array for array in outputs.values() if array.ndim == 3 and array.shape[-1] == 4]
-    dense = [array for array in outputs.values() if array.ndim == 3 and array is not (boxes or [None])[0]]
-    if len(boxes) >= 1 and len(dense) == 1:
+    dense = [array for array in outputs.values() if array.ndim == 3 and not (boxes and array is boxes[0])]
+    if boxes and len(dense) == 1:
         return [_suppressed(*pair, size) for pair in zip(boxes[0], dense[0], strict=True)]
     flat = {name: array for name, array in outputs.items() if array.ndim == 2 and array.shape[1] > 1}
     if len(boxes) != 1 or len(flat) != 2:
