@@ -41,7 +41,7 @@ class Dataset:
 
     Attributes:
         source: What it was read from, as it was given.
-        kind: `folder`, `arrays`, `function`, `texts` or `synthetic`.
+        kind: `folder`, `arrays`, `function`, `texts`, `pairs` or `synthetic`.
         class_names: Name of each label, or None where there are no names.
         preprocess: What is done to the images, complete; None where the samples came ready, and for a
             function, where that shows only on reading.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ class ImageReader:
         input_name: The input they are for.
         runs: How many of the images in a row share a transform, and that transform.
         threads: Decoder threads.
+        held: Content of images that lie in no files, by name.
         digests: SHA-256 of the files read so far, by name.
     """
 
@@ -44,6 +46,7 @@ class ImageReader:
     input_name: str
     runs: Sequence[tuple[int, ImageTransform]]
     threads: int
+    held: Mapping[str, bytes] = field(default_factory=dict)
     digests: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,23 +73,35 @@ class ImageReader:
         total = hashlib.sha256()
         for name in self.names:
             if name not in self.digests:
-                self.digests[name] = hashlib.sha256(read_file(self.root / name)).digest()
+                self.digests[name] = hashlib.sha256(content_of(self.root, name, self.held)).digest()
             total.update(os.fsencode(name) + b"\0" + self.digests[name])
         return total.hexdigest()
 
     def _filler(self, first: int, transform: ImageTransform) -> Callable[[int, np.ndarray], None]:
         def fill(index: int, out: np.ndarray) -> None:
             name = self.names[first + index]
-            path = self.root / name
-            content = read_file(path)
+            content = content_of(self.root, name, self.held)
             self.digests[name] = hashlib.sha256(content).digest()
-            decoded(path, lambda: transform.from_bytes(content, out))
+            decoded(self.root / name, lambda: transform.from_bytes(content, out))
 
         return fill
 
 
+def content_of(root: Path, name: str, held: Mapping[str, bytes]) -> bytes:
+    """Content of an image, which is held or lies in a file.
+
+    Raises:
+        AdapterError: The file cannot be read.
+    """
+    return held[name] if name in held else read_file(root / name)
+
+
 def image_runs(
-    root: Path, names: Sequence[str], record: Preprocess, spec: InputSpec
+    root: Path,
+    names: Sequence[str],
+    record: Preprocess,
+    spec: InputSpec,
+    held: Mapping[str, bytes] = MappingProxyType({}),
 ) -> tuple[np.ndarray, list[tuple[int, ImageTransform]], Preprocess]:
     """How images become samples: all to one size, or each in its own where neither model nor record says one.
 
@@ -95,6 +110,7 @@ def image_runs(
         names: Images in it.
         record: Preprocessing.
         spec: The input.
+        held: Content of images that lie in no files, by name.
 
     Returns:
         The order in which images of one size are side by side, as indices into `names`; the runs of `ImageReader`
@@ -111,7 +127,7 @@ def image_runs(
             [(len(names), ImageTransform.from_preprocess(complete, dtype=dtype))],
             complete,
         )
-    sizes = [_size(root / name) for name in names]
+    sizes = [_size(root / name, content_of(root, name, held)) for name in names]
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, size in enumerate(sizes):
         by_size.setdefault(size, []).append(index)
@@ -153,6 +169,5 @@ def _any_size(record: Preprocess, spec: InputSpec) -> bool:
     return axes["H"] is None or axes["W"] is None
 
 
-def _size(path: Path) -> tuple[int, int]:
-    content = read_file(path)
+def _size(path: Path, content: bytes) -> tuple[int, int]:
     return decoded(path, lambda: upright_size(content))

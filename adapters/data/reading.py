@@ -10,11 +10,12 @@ import numpy as np
 
 from lampq.adapters.data import texts as text_files
 from lampq.adapters.data.arrays import check_labels
-from lampq.adapters.data.dataset import Dataset
+from lampq.adapters.data.dataset import Dataset, Reader
 from lampq.adapters.data.folder import scan_folder
 from lampq.adapters.data.function import load_function
 from lampq.adapters.data.function_reader import FunctionReader
 from lampq.adapters.data.image_reader import ImageReader, image_runs
+from lampq.adapters.data.images import ImageTransform
 from lampq.adapters.data.named_arrays import (
     CLASSES,
     LABELS,
@@ -27,9 +28,12 @@ from lampq.adapters.data.named_arrays import (
 )
 from lampq.adapters.data.npz import class_names as names_of
 from lampq.adapters.data.npz import load_npz
+from lampq.adapters.data.pairs import PairReader
 from lampq.adapters.data.preprocess import Preprocess
+from lampq.adapters.data.rows import SUFFIXES as TABLES
+from lampq.adapters.data.table import has_images, metadata_of, read_table
 from lampq.adapters.data.text_reader import read_tokens, text_inputs
-from lampq.adapters.data.tokenizer import find_encoder
+from lampq.adapters.data.tokenizer import TextEncoder, find_encoder
 from lampq.adapters.data.wanted import Wanted, image_input
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.input_spec import InputSpec
@@ -53,10 +57,12 @@ def read_data(
     holds an array for each input under its name (`x` for a lone one) and may hold labels `y` and names `classes`.
     Images, and arrays of type uint8, are preprocessed; arrays of another type are taken as they are. A .txt has a
     text a line; a .jsonl or .csv has a field or column `text` and may have a `label`. A function returns an iterable
-    of x or of (x, y), with x an array or a dict of arrays by name.
+    of x or of (x, y), with x an array or a dict of arrays by name. Images may also be named by a table (.csv, .jsonl or
+    .parquet) with a column `image` or `file_name`, or held by a .parquet, and have a `text` and a `label`; so they do
+    in a folder with a metadata.csv, .jsonl or .parquet.
 
     Args:
-        source: A folder, `file.npz`, `file.txt`, `file.jsonl`, `file.csv`, `package.module:function` or
+        source: A folder, `file.npz`, `file.txt`, `file.jsonl`, `file.csv`, `file.parquet`, `package.module:function` or
             `path/to/file.py:function`.
         input_specs: The model's inputs; they decide what the preprocessing leaves open.
         input_spec: The model's input, where it has one.
@@ -127,16 +133,20 @@ def from_arrays(
 
 def _open(path: Path, text: str, wanted: Wanted) -> Dataset:
     if path.is_dir():
-        return _folder(path, text, wanted)
+        metadata = metadata_of(path)
+        return _folder(path, text, wanted) if metadata is None else _table(metadata, text, wanted)
     if path.suffix.lower() == ".npz":
         return _npz(path, text, wanted)
+    pictured = any(len(spec.shape) == 4 or spec.layout is not None for spec in wanted.specs)
+    if pictured and path.suffix.lower() in TABLES and path.is_file() and has_images(path):
+        return _table(path, text, wanted)
     if path.suffix.lower() in text_files.SUFFIXES:
         return _texts(path, text, wanted)
     if text.rpartition(":")[2].replace(".", "_").isidentifier() and ":" in text:
         return _function(text, wanted)
     problem = "no kind of data" if path.exists() else "no such folder or file"
     raise AdapterError(
-        f"data {text}: {problem}; give a folder of images, an .npz, a file of texts or module:function"
+        f"data {text}: {problem}; give a folder of images, an .npz, a file of texts, a table or module:function"
     )
 
 
@@ -210,14 +220,68 @@ def _folder(path: Path, text: str, wanted: Wanted) -> Dataset:
     )
 
 
-def _texts(path: Path, text: str, wanted: Wanted) -> Dataset:
-    content = text_files.read_texts(path)
-    text_inputs(wanted.specs, text)
+def _table(path: Path, text: str, wanted: Wanted) -> Dataset:
+    """Images of a table; with texts where the model takes more than images."""
+    table = read_table(path)
+    images = [spec for spec in wanted.specs if spec.layout is not None or len(spec.shape) == 4]
+    spec = images[0] if len(images) == 1 else image_input(wanted.specs)
+    if spec is None:
+        raise AdapterError(f"data {text}: images go into one input; {takes(wanted.specs)}")
+    others = [other for other in wanted.specs if other is not spec]
+    chosen = wanted.choose(len(table.names), table.labels, table.names.__getitem__)
+    names = [table.names[i] for i in chosen]
+    order, runs, record = image_runs(path.parent, names, wanted.preprocess, spec, table.held)
+    labels = None if table.labels is None else table.labels[chosen]
+
+    def images_of(places: np.ndarray, runs: Sequence[tuple[int, ImageTransform]]) -> ImageReader:
+        return ImageReader(
+            root=path.parent,
+            names=[names[i] for i in places],
+            labels=None if labels is None else labels[places],
+            input_name=spec.name,
+            runs=runs,
+            threads=wanted.threads,
+            held=table.held,
+        )
+
+    reader: Reader = images_of(order, runs)
+    if others:
+        if len(runs) > 1:
+            raise AdapterError(f"data {text}: images keep their sizes; give one to use (--image-size)")
+        if table.texts is None:
+            raise AdapterError(f"data {text}: rows hold no text, and {takes(wanted.specs)}")
+        texts = read_tokens([table.texts[i] for i in chosen], labels, others, _encoder(text, wanted), text)
+        parts = [(images_of(part.order, [(part.count(), runs[0][1])]), part) for part in texts.by_length()]
+        reader = PairReader(parts=parts, labels=texts.labels)
+    return Dataset(
+        source=text,
+        kind="pairs" if others else "folder",
+        class_names=table.class_names,
+        preprocess=record,
+        available=len(table.names),
+        seed=wanted.chosen_by,
+        reader=reader,
+        constants=wanted.constants,
+    )
+
+
+def _encoder(text: str, wanted: Wanted) -> TextEncoder:
+    """The tokenizer beside the model.
+
+    Raises:
+        AdapterError: There is none, or it is not known where the model is.
+    """
     if wanted.model is None:
         raise AdapterError(
             f"data {text}: texts need the model's tokenizer; say where the model is (model=...)"
         )
-    encoder = find_encoder(wanted.model)
+    return find_encoder(wanted.model)
+
+
+def _texts(path: Path, text: str, wanted: Wanted) -> Dataset:
+    content = text_files.read_texts(path)
+    text_inputs(wanted.specs, text)
+    encoder = _encoder(text, wanted)
     chosen = wanted.choose(len(content.texts), content.labels)
     reader = read_tokens(
         [content.texts[i] for i in chosen],

@@ -28,10 +28,12 @@ class TextReader:
     Attributes:
         groups: Inputs by name, a group for each length.
         labels: Labels of the samples in their order, int64, or None.
+        order: Which of the chosen texts each sample is.
     """
 
     groups: Sequence[Mapping[str, np.ndarray]]
     labels: np.ndarray | None
+    order: np.ndarray
 
     def count(self) -> int:
         """Number of samples."""
@@ -47,6 +49,15 @@ class TextReader:
                 here = slice(first + start, first + min(start + size, count))
                 yield Labelled(Batch([part]), None if self.labels is None else self.labels[here])
             first += count
+
+    def by_length(self) -> Iterator[TextReader]:
+        """A reader for each length."""
+        first = 0
+        for group in self.groups:
+            here = slice(first, first + len(next(iter(group.values()))))
+            labels = None if self.labels is None else self.labels[here]
+            yield TextReader(groups=[group], labels=labels, order=self.order[here])
+            first = here.stop
 
     def digest(self) -> str:
         """SHA-256 over the tokens and labels."""
@@ -99,7 +110,7 @@ def read_tokens(
         for members in order
     ]
     everything = np.concatenate([np.array(members) for members in order])
-    return TextReader(groups=groups, labels=None if labels is None else labels[everything])
+    return TextReader(groups=groups, labels=None if labels is None else labels[everything], order=everything)
 
 
 def text_inputs(specs: Sequence[InputSpec], source: str) -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from lampq.adapters.data.arrays import check_labels
-from lampq.core.values.bounded import parse_json, read_bytes
+from lampq.adapters.data.rows import SUFFIXES as TABLES
+from lampq.adapters.data.rows import Row, read_content, read_rows
 from lampq.core.values.errors import AdapterError
-from lampq.core.values.messages import listed, reason
+from lampq.core.values.messages import listed
 
 FIELDS = ("text", "sentence", "content")
 """What the field or column of a text is called, best first."""
-_LABEL = "label"
-_MOST_BYTES, _MOST_TEXTS = 1 << 28, 1_000_000
+LABEL = "label"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,20 +36,12 @@ class Texts:
 
 
 def read_texts(path: Path) -> Texts:
-    """Read a .txt, .jsonl or .csv file, UTF-8. Empty lines at the end of a .txt count for nothing.
+    """Read a .txt, .jsonl, .csv or .parquet file, UTF-8. Empty lines at the end of a .txt count for nothing.
 
     Raises:
         AdapterError: It cannot be read, holds no or an empty text, has no field for texts, or only some labels.
     """
-    try:
-        content = read_bytes(path, _MOST_BYTES).decode("utf-8-sig")
-    except OSError as err:
-        raise AdapterError(f"data {path}: cannot be read ({err.strerror or err})") from err
-    except UnicodeDecodeError as err:
-        raise AdapterError(f"data {path}: no UTF-8 text ({reason(err)})") from err
-    if content.count("\n") > _MOST_TEXTS:
-        raise AdapterError(f"data {path}: more than {_MOST_TEXTS:,} lines; take fewer texts")
-    records = _READERS[path.suffix.lower()](content, path)
+    records = _lines(path) if path.suffix.lower() == ".txt" else _fields(read_rows(path), path)
     if not records:
         raise AdapterError(f"data {path}: holds no texts")
     texts = []
@@ -58,7 +49,7 @@ def read_texts(path: Path) -> Texts:
         if not text.strip():
             raise AdapterError(f"data {path}: {place} holds an empty text; remove it")
         texts.append(text)
-    labels, names = _labels([(place, label) for place, _, label in records], path)
+    labels, names = labels_of([(place, label) for place, _, label in records], path)
     return Texts(texts=texts, labels=labels, class_names=names)
 
 
@@ -66,42 +57,14 @@ Records = list[tuple[str, str, Any]]
 """Where in the file, text, label or None."""
 
 
-def _lines(content: str, path: Path) -> Records:
-    lines = content.split("\n")
+def _lines(path: Path) -> Records:
+    lines = read_content(path).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     return [(f"line {number}", line.rstrip("\r"), None) for number, line in enumerate(lines, start=1)]
 
 
-def _json_lines(content: str, path: Path) -> Records:
-    def rows() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for number, line in enumerate(content.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as err:
-                raise AdapterError(f"data {path}: line {number} is no JSON ({reason(err)})") from err
-            if not isinstance(row, dict):
-                raise AdapterError(f"data {path}: line {number} is no JSON object with a text in it")
-            yield f"line {number}", row
-
-    return _fields(rows(), path)
-
-
-def _csv(content: str, path: Path) -> Records:
-    def rows() -> Iterator[tuple[str, Mapping[str, Any]]]:
-        reader = csv.DictReader(content.splitlines(keepends=True))
-        try:
-            for number, row in enumerate(reader, start=1):
-                yield f"row {number}", row
-        except csv.Error as err:
-            raise AdapterError(f"data {path}: malformed near line {reader.line_num} ({reason(err)})") from err
-
-    return _fields(rows(), path)
-
-
-def _fields(rows: Iterator[tuple[str, Mapping[str, Any]]], path: Path) -> Records:
+def _fields(rows: Iterator[Row], path: Path) -> Records:
     records: Records = []
     for place, row in rows:
         field = next((name for name in FIELDS if name in row), None)
@@ -111,11 +74,11 @@ def _fields(rows: Iterator[tuple[str, Mapping[str, Any]]], path: Path) -> Record
         text = row[field]
         if not isinstance(text, str):
             raise AdapterError(f"data {path}: {field} of {place} is no text")
-        records.append((place, text, row.get(_LABEL)))
+        records.append((place, text, row.get(LABEL)))
     return records
 
 
-def _labels(
+def labels_of(
     values: Sequence[tuple[str, Any]], path: Path
 ) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     """Labels as class indices: numbers as they are, names by their place among all names."""
@@ -134,6 +97,5 @@ def _labels(
     return np.array([places[text] for text in texts], dtype=np.int64), tuple(names)
 
 
-_READERS: Mapping[str, Callable[[str, Path], Records]] = {".txt": _lines, ".jsonl": _json_lines, ".csv": _csv}
-SUFFIXES = tuple(_READERS)
+SUFFIXES = (".txt", *TABLES)
 """Of files of texts."""
