@@ -102,7 +102,8 @@ def data(
         "--data",
         metavar="DATA",
         help="folder of images (class sub-folders give labels), .npz with x (or an array per input) and optional y, "
-        "texts (.txt, .jsonl, .csv), images named or held by a table (.csv, .jsonl, .parquet) with texts and labels, module:function, or synthetic: made from the model",
+        "texts (.txt, .jsonl, .csv), a table of images (.csv, .jsonl, .parquet), "
+        "module:function, or synthetic: made from the model",
     )
     if refusable:
         choice.add_argument(
