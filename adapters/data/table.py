@@ -61,7 +61,10 @@ def read_table(path: Path) -> Table:
         AdapterError: It is malformed, has no rows, or a row no image, an empty text, or only some labels.
         MissingExtraError: What reads it is not installed.
     """
-    names, held, texts, labels = [], {}, [], []
+    names: list[str] = []
+    held: dict[str, bytes] = {}
+    texts: list[str | None] = []
+    labels: list[tuple[str, Any]] = []
     for place, row in read_rows(path):
         field = _field(row, _IMAGES)
         if field is None:
