@@ -19,7 +19,7 @@ from lampq.core.values.measurement import CONTAINERS
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
-from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import MEASURED, NEAREST
 from lampq.core.values.score import AUTO
 from lampq.core.values.shard import Shard
 from lampq.verbs.formats import FORMATS
@@ -192,7 +192,7 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
     group.add_argument(
         "--rounding",
-        choices=ROUNDINGS,
+        choices=MEASURED,
         default=rounding,
         help="choose codes for the least error of the layers' outputs on the data, or round to the nearest "
         f"({rounding})",

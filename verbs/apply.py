@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lampq.adapters import format_named
-from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.batch import BatchLike
@@ -84,7 +84,7 @@ def apply(
     model = model if batch is None else with_examples(model, batch)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
-    model = with_rounding(model, plan.rounding, plan.block, batch)
+    model = with_plan_coding(model, fitted, batch)
     error = model.write(fitted, out, calibration=batch)
     written = size_bytes(out)
     return Applied(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.setting import plan_settings
 from lampq.core.values.batch import BatchLike
@@ -27,8 +27,8 @@ def fake_quantize(
         PlanError: The plan is for another model.
         AdapterError: The plan rounds inputs, and the model's format cannot do that without writing a file.
     """
-    model = with_rounding(model, plan.rounding, plan.block, batch)
     fitted = fit_to(model, plan, partial=partial)
+    model = with_plan_coding(model, fitted, batch)
     settings = plan_settings(model, fitted)
     if rounds_activations(model):
         return model.with_weights(settings)

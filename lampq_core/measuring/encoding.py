@@ -19,7 +19,7 @@ from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import PlanError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
-from lampq.core.values.rounding_kinds import INPUTS, NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -37,7 +37,8 @@ def encoder(
             asked for all the same.
     """
     coding = model.coding
-    weight = model.weight(name)
+    weight = coding.targets.get(name)
+    weight = model.weight(name) if weight is None else weight
     moment = None if coding.moments is None else coding.moments.get(name)
     if moment is None:
         rows = as_rows(weight, channel_axis, coding.block)
@@ -123,10 +124,10 @@ def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
         PlanError: The plan rounds to the layers' inputs, which the model has not seen.
         AdapterError: The format has no such blocks.
     """
-    if plan.rounding == INPUTS and model.coding.moments is None:
+    if plan.rounding == NEAREST:
+        return model.with_coding(Coding(block=plan.block))
+    if model.coding.moments is None:
         raise PlanError(
             "the plan rounds weights to the layers' inputs; give the calibration data, or round to nearest"
         )
-    if plan.rounding == INPUTS:
-        return model.with_coding(replace(model.coding, block=plan.block))
-    return model.with_coding(Coding(block=plan.block))
+    return model.with_coding(replace(model.coding, block=plan.block))

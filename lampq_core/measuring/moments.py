@@ -8,11 +8,14 @@ import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
+from lampq.core.quantizing.moment_sums import MomentSums
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 
+# Parts of the samples whose moments are compared.
+_PARTS = 16
 # Together they must fit in memory beside the model.
 _MOST_BYTES = 8 << 30
 
@@ -21,6 +24,9 @@ def input_moments(
     model: Model, layers: Sequence[Layer], batch: BatchLike, journal: Journal = NOWHERE
 ) -> Mapping[str, np.ndarray]:
     """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
+
+    Of few samples they are drawn towards their diagonal (`core.quantizing.moment_sums`): codes chosen for 64 images
+    would else fit these and not others.
 
     Args:
         model: The float model, or any other whose inputs count.
@@ -45,28 +51,17 @@ def input_moments(
     if remembered is not None:
         return remembered
     records = {layer.name: layer for layer in layers}
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-    for name, values, positions in model.taps(input_batch(model, batch)):
-        rows = _input_rows(records[name], values, positions) if name in records else None
-        if rows is None:
-            continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = rows.T @ rows
-        if not np.isfinite(rows).all():
-            raise RecordError(f"the input of layer {name} is not finite")
-        if not np.isfinite(total).all():
-            largest = float(np.abs(rows).max())
-            raise RecordError(
-                f"the input of layer {name} reaches {largest:.3g}, whose square is beyond float32; check the "
-                "preprocessing of the data, or use --rounding nearest"
-            )
-        if name in sums:
-            sums[name] += total
-        else:
-            sums[name] = total.astype(np.float32)
-        counts[name] = counts.get(name, 0) + len(rows)
-    moments = {name: total / np.float32(counts[name]) for name, total in sums.items()}
+    batch = input_batch(model, batch)
+    sums: dict[str, MomentSums] = {}
+    # Samples are apart, uses of a weight within a sample are not: parts of the samples tell how far moments scatter.
+    for part in np.array_split(np.arange(batch.samples), min(_PARTS, batch.samples)):
+        for name, values, positions in model.taps(batch.take(part)):
+            rows = input_rows(records[name], values, positions) if name in records else None
+            if rows is not None:
+                sums.setdefault(name, MomentSums()).add(_checked_product(rows, name), len(rows))
+        for each in sums.values():
+            each.end_part()
+    moments = {name: each.shrunk() for name, each in sums.items()}
     present = np.array([layer.name in moments for layer in layers])
     parts = {name: {"moment": moment} for name, moment in moments.items()}
     journal.put_all({"moments": {"present": present}, **{f"moments/{name}": p for name, p in parts.items()}})
@@ -82,7 +77,26 @@ def _remembered(journal: Journal, layers: Sequence[Layer]) -> dict[str, np.ndarr
     return {name: part["moment"] for name, part in parts.items() if part is not None}
 
 
-def _input_rows(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:
+def _checked_product(rows: np.ndarray, name: str) -> np.ndarray:
+    """X^T X of the inputs of a layer.
+
+    Raises:
+        RecordError: They are not finite, or too large.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.T @ rows
+    if not np.isfinite(rows).all():
+        raise RecordError(f"the input of layer {name} is not finite")
+    if not np.isfinite(total).all():
+        largest = float(np.abs(rows).max())
+        raise RecordError(
+            f"the input of layer {name} reaches {largest:.3g}, whose square is beyond float32; check the "
+            "preprocessing of the data, or use --rounding nearest"
+        )
+    return total
+
+
+def input_rows(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:
     """What meets a row of weights, shape (uses, N), or None where that cannot be told."""
     columns = layer.size // layer.channels
     if len(layer.shape) == 2:

@@ -29,11 +29,14 @@ class Coding:
         block: Weights of a row that share a scale (`core.values.blocks`), or None: one scale per output channel.
         moments: E[x x^T] of the layers' inputs by layer name (`core.measuring.moments`): codes are chosen for the least
             error of the output; layers without one, and all layers where this is None, round to the nearest level.
+        targets: Weights that are turned into codes in place of the model's own, by layer name, in the shape of its
+            record (`core.measuring.correction`).
         kept: Codes chosen so far.
     """
 
     block: int | None = None
     moments: Mapping[str, np.ndarray] | None = None
+    targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     kept: Kept = field(default_factory=lambda: Kept())
 
     def __post_init__(self) -> None:

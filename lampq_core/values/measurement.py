@@ -16,7 +16,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.measure_kinds import DIFFERENCES, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
-from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST, ROUNDINGS
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
 from lampq.core.values.site_kinds import INPUTS as INPUT_SITES
@@ -46,7 +46,8 @@ class Measurement:
         block: Weights of a row that share a scale; None gives each output channel one.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs on the
             calibration inputs, which costs time and loses several times less at low widths. Applying the plan
-            then needs those inputs too.
+            then needs those inputs too. `corrected` is `inputs` for a profile; `quantize` then lets every layer make up
+            for those before it (`core.measuring.correction`), where that measures better.
         measure: Where damage and interactions come from: `gradients`, all layers and options from a few backward
             passes; `differences`, one layer quantized at a time; or `auto`, gradients where the model has them and
             they agree with a few differences. Differences alone tell how many decisions change.

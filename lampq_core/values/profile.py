@@ -26,7 +26,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.product import Product
 from lampq.core.values.publishing import writing
-from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import MEASURED, NEAREST
 from lampq.core.values.selection import KeptLayer
 from lampq.core.values.shard import Shard
 from lampq.core.values.side_files import SideNames, publish_pair
@@ -101,8 +101,8 @@ class Profile:
         if not self.options or list(self.options) != sorted(set(self.options)):
             raise RecordError("profile: options must be distinct and increasing")
         check_block(self.block)
-        if self.rounding not in ROUNDINGS:
-            raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
+        if self.rounding not in MEASURED:
+            raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(MEASURED)}")
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
         lengths = {LAYERS: len(self.places), OPTIONS: len(self.options), SAMPLES: self.samples}

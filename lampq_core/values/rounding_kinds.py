@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-NEAREST, INPUTS = "nearest", "inputs"
-ROUNDINGS = (NEAREST, INPUTS)
+NEAREST, INPUTS, CORRECTED = "nearest", "inputs", "corrected"
+MEASURED = (NEAREST, INPUTS)
 """To the nearest level, or for the least error of the layer's output on the calibration inputs."""
+ROUNDINGS = (*MEASURED, CORRECTED)
+"""Plans may ask for codes that make up, layer after layer, for the layers before (`core.measuring.correction`)."""
