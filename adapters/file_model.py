@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lampq.adapters.autograd.rebuilt import Rebuilt
     from lampq.core.measuring.setting import RoundedLayers
+    from lampq.core.measuring.walk import Walk
     from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
     from lampq.core.values.option import Option
@@ -132,6 +133,9 @@ class Backend(Protocol[Variant]):
 
     def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers; see `core.measuring.model.Model.taps`."""
+
+    def walk(self, model: FileModel[Variant], inputs: Batch) -> Walk:
+        """A run that stops at every layer; see `core.measuring.walk`."""
 
     def rebuilt(self, model: FileModel[Variant], inputs: Batch) -> Rebuilt:
         """The model in PyTorch, where gradients exist."""
@@ -281,6 +285,10 @@ class FileModel(Generic[Variant]):
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces: name, array, and how often a sample uses each weight."""
         return self.backend.taps(self.variant, self.backend.checked(batch))
+
+    def walk(self, batch: BatchLike) -> Walk:
+        """One run that stops at every layer; see `lampq.core.measuring.walk.Walking`."""
+        return self.backend.walk(self, self.backend.checked(batch))
 
     def fisher(
         self, batch: BatchLike, readout: Readout, draws: Draws, *, progress: Progress = quiet

@@ -146,7 +146,9 @@ def selection(sub: argparse.ArgumentParser) -> None:
         group.add_argument(flag, action="append", default=[], metavar="PATTERN", help=text)
 
 
-def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
+def measure(
+    sub: argparse.ArgumentParser, *, rounding: str = NEAREST, roundings: tuple[str, ...] = MEASURED
+) -> None:
     """What a profile measures."""
     group = sub.add_argument_group("measurement")
     group.add_argument(
@@ -192,9 +194,10 @@ def measure(sub: argparse.ArgumentParser, *, rounding: str = NEAREST) -> None:
     )
     group.add_argument(
         "--rounding",
-        choices=MEASURED,
+        choices=roundings,
         default=rounding,
-        help="choose codes for the least error of the layers' outputs on the data, or round to the nearest "
+        help="choose codes for the least error of the layers' outputs on the data (inputs), also making up for the "
+        "layers before where that measures better (corrected, of quantize and apply), or round to the nearest "
         f"({rounding})",
     )
     group.add_argument(

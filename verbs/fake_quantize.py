@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.measuring.setting import plan_settings
+from lampq.core.measuring.setting import simulated
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.plan import Plan
@@ -29,13 +29,10 @@ def fake_quantize(
     """
     fitted = fit_to(model, plan, partial=partial)
     model = with_plan_coding(model, fitted, batch)
-    settings = plan_settings(model, fitted)
-    if rounds_activations(model):
-        return model.with_weights(settings)
-    rounded = next((name for name, setting in settings.items() if setting.activation is not None), None)
-    if rounded is not None:
+    rounded = next((layer.name for layer in fitted.layers if layer.activation_bits is not None), None)
+    if rounded is not None and not rounds_activations(model):
         raise AdapterError(
             f"the plan rounds the input of {rounded}; {model.format} models do that in a file alone: apply the plan "
             f"and evaluate what is written, or evaluate the PyTorch model"
         )
-    return model.with_weights({name: setting.weight for name, setting in settings.items()})
+    return simulated(model, fitted)

@@ -78,7 +78,7 @@ def profile(
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)
     # Shards choose the same codes and ranges: those for all samples.
-    model = with_rounding(model, measurement.rounding, measurement.block, batch, journal)
+    model = with_rounding(model, measurement.profiled, measurement.block, batch, journal)
     (layers, kept), options = quantizable(model, measurement.selection), measurement.options
     own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
     if own and batch is None:
@@ -146,7 +146,7 @@ def profile(
         kept=kept,
         container=measurement.container,
         block=measurement.block,
-        rounding=measurement.rounding,
+        rounding=measurement.profiled,
         tables=known_tables(
             weight_error=damage.weight_error,
             payload_bytes=payload,

@@ -12,6 +12,7 @@ from lampq.core.allocating.scores import score
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
+from lampq.core.planning.corrected import corrected_plan
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import measure_kinds
 from lampq.core.values.batch import Batch, BatchLike
@@ -23,7 +24,7 @@ from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
-from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.rounding_kinds import CORRECTED, NEAREST
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import KINDS
 from lampq.core.values.work import Work
@@ -66,7 +67,8 @@ def quantize(
         batch: Calibration inputs, preprocessed, samples first.
         out: File to write.
         request: Limits and how to look for the plan; a budget alone is a request for it.
-        measurement: What is measured; None rounds to the layers' inputs and takes the seed of the request.
+        measurement: What is measured; None rounds to the layers' inputs, corrected where that measures better,
+            and takes the seed of the request.
         profile_out: File for the profile that was measured, written last.
         force: Overwrite `out` and `profile_out`.
         work: How it is done.
@@ -102,12 +104,14 @@ def quantize(
     guard = _guard(model, batch, drop, task)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
-    model = with_rounding(model, measurement.rounding, measurement.block, batch, work.journal)
+    model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
     profile = make_profile(model, batch, measurement, work=work)
     if guard is None:
         plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
     else:
         plan = plan_within_drop(model, profile, batch, request, guard, out, progress=work.progress)
+    if measurement.rounding == CORRECTED and guard is None:
+        model, plan = corrected_plan(model, plan, measure_reference(model, batch), work.progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     # As `apply` will write it from the plan alone.
     alone = model.with_coding(model.coding.anew(work.journal.within("written")))
@@ -165,7 +169,7 @@ def _chosen(
     """Both records, each with the choices that are its own."""
     refuse_unknown(choices, (*Request.names(), *Measurement.names(), *Work.names()), "quantize")
     asked = Request.of(request, **named(choices, Request.names()))
-    base = measurement or Measurement(rounding=INPUTS, seed=asked.seed)
+    base = measurement or Measurement(rounding=CORRECTED, seed=asked.seed)
     measurement = Measurement.of(base, **named(choices, Measurement.names()))
     if measurement.measure == measure_kinds.AUTO and asked.recipe.type_scale != TYPE_SCALES[0]:
         # Gradients do not tell which decisions change.
@@ -209,4 +213,8 @@ def _as_written(model: Model, batch: Batch, plan: Plan, out: Path) -> Plan:
         return plan
     reference = measure_reference(model, batch)
     outputs = reference.checked(read_written(model, out).run(batch), "the written model")
-    return dataclasses.replace(plan, measured_kl=reference.damage(outputs))
+    written = reference.damage(outputs)
+    if plan.rounding != NEAREST and plan.measured_kl is not None:
+        # Codes that were fitted to the samples lose less on these than on others.
+        written = max(written, plan.measured_kl)
+    return dataclasses.replace(plan, measured_kl=written)

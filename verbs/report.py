@@ -18,11 +18,17 @@ from lampq.core.values.files import write_text
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
-from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST
 from lampq.page.document import render
 from lampq.page.findings import Findings, Point, Step, Surroundings
 from lampq.verbs.explored import explored
 from lampq.verbs.placed import placed_choice, places
+
+_CODES = {
+    NEAREST: "codes nearest to the weights",
+    INPUTS: "codes fitted to the layers’ inputs",
+    CORRECTED: "codes that make up for the layers before",
+}
 
 
 def report(
@@ -123,7 +129,7 @@ def _caveat(plan: Plan, profile: Profile) -> str:
 
 
 def _coding(rounding: str, block: int | None) -> str:
-    codes = "codes fitted to the layers’ inputs" if rounding == INPUTS else "codes nearest to the weights"
+    codes = _CODES[rounding]
     return codes if block is None else f"{codes}, {block} weights to a scale"
 
 

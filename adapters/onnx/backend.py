@@ -16,8 +16,8 @@ from lampq.adapters.onnx.engine import Engine
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
+from lampq.adapters.onnx.walk import OnnxWalk, input_rows
 from lampq.adapters.onnx.write import write
-from lampq.adapters.padding import without_padding
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
@@ -140,11 +140,14 @@ class OnnxBackend:
         chain = self.engine.chain
         states = chain.start(map(self.engine.feeds, chunks))
         for site, number, index, array in chain.taps(states, chain.feeds(variant.replaced)):
-            array = without_padding(array, chunks[index].count, chunks[index].size)
-            slot = site.uses[number].slot
-            if slot.form == "linear":
-                array = np.moveaxis(array, slot.contraction, -1).reshape(-1, slot.in_features)
-            yield site.name, array, positions[index][site.name]
+            yield site.name, input_rows(site, number, array, chunks[index]), positions[index][site.name]
+
+    def walk(self, model: OnnxModel, inputs: Batch) -> OnnxWalk:
+        """A run segment by segment that stops at every layer."""
+        chunks, chain = self.engine.split(inputs), self.engine.chain
+        positions = [self.records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
+        states = chain.start(map(self.engine.feeds, chunks))
+        return OnnxWalk(chain, states, chunks, positions, model.replaced)
 
     def rebuilt(self, model: OnnxModel, inputs: Batch) -> Rebuilt:
         """The graph in PyTorch."""

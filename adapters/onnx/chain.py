@@ -116,28 +116,43 @@ class Chain:
             Site, index of its use, index of a chunk, and the chunk's activation as the operator reads it.
         """
         for index, part in enumerate(self._segments):
-            inside = set(part.nodes)
-            wanted = [
-                (site, number, use.activation.name or "")
-                for site in part.sites
-                for number, use in enumerate(site.uses)
-                if use.node in inside and use.slot.form in TAPPED
-            ]
-            given = {value.name for value in part.inputs}
-            extra = [site.uses[number].activation for site, number, name in wanted if name not in given]
-            outputs = tuple(dict.fromkeys((*extra, *part.outputs)))
-            opened = index in feeds
-            session = self._runtime.open_part(self._build(index, opened, outputs)) if outputs else None
-            size = self._runtime.workers
-            # As many chunks at a time as threads: their activations need not all fit in memory.
-            for start in range(0, len(states), size):
-                group = states[start : start + size]
-                run = functools.partial(self._run, session, index=index, outputs=outputs, feeds=feeds)
-                found = list(self._pool.map(run, group)) if session is not None else group
-                for chunk, known in enumerate(found, start):
-                    states[chunk] = _behind(part, known)
-                    for site, number, name in wanted:
-                        yield site, number, chunk, known[name].numpy()
+            for chunk, known, taps in self._known(states, index, feeds, part.outputs):
+                states[chunk] = _behind(part, known)
+                for site, number, name in taps:
+                    yield site, number, chunk, known[name].numpy()
+
+    def look(
+        self, states: list[State], index: int, feeds: Feeds
+    ) -> Iterator[tuple[Site, int, int, np.ndarray]]:
+        """Inputs of the sites of a segment, given the states in front of it, which stay there; see `taps`."""
+        for chunk, known, taps in self._known(states, index, feeds, ()):
+            for site, number, name in taps:
+                yield site, number, chunk, known[name].numpy()
+
+    def _known(
+        self, states: list[State], index: int, feeds: Feeds, wanted: Sequence[ir.Value]
+    ) -> Iterator[tuple[int, State, list[tuple[Site, int, str]]]]:
+        """Chunks with the values that a segment adds to their state: those wanted, and what its sites read."""
+        part = self._segments[index]
+        inside = set(part.nodes)
+        taps = [
+            (site, number, use.activation.name or "")
+            for site in part.sites
+            for number, use in enumerate(site.uses)
+            if use.node in inside and use.slot.form in TAPPED
+        ]
+        given = {value.name for value in part.inputs}
+        extra = [site.uses[number].activation for site, number, name in taps if name not in given]
+        outputs = tuple(dict.fromkeys((*extra, *wanted)))
+        session = self._runtime.open_part(self._build(index, index in feeds, outputs)) if outputs else None
+        size = self._runtime.workers
+        # As many chunks at a time as threads: their activations need not all fit in memory.
+        for start in range(0, len(states), size):
+            group = states[start : start + size]
+            run = functools.partial(self._run, session, index=index, outputs=outputs, feeds=feeds)
+            found = list(self._pool.map(run, group)) if session is not None else group
+            for chunk, known in enumerate(found, start):
+                yield chunk, known, taps
 
     def _step(self, state: State, index: int, feeds: Feeds) -> State:
         part = self._segments[index]

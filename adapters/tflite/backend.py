@@ -17,6 +17,7 @@ from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
 from lampq.adapters.tflite.write import rest_bytes, write
 from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.measuring.walk import Passes
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.batch import Batch, BatchLike
@@ -134,6 +135,10 @@ class TfliteBackend:
     def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers."""
         return variant.taps(inputs)
+
+    def walk(self, model: TfliteModel, inputs: Batch) -> Passes:
+        """The runtime stops nowhere: a run for every layer."""
+        return Passes(model, inputs)
 
     def rebuilt(self, model: TfliteModel, inputs: Batch) -> Rebuilt:
         """The graph in PyTorch."""

@@ -26,8 +26,10 @@ from lampq.adapters.torch.site_samples import site_samples
 from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
+from lampq.adapters.torch.walk import TorchWalk
 from lampq.core.measuring.setting import RoundedLayers, Setting
 from lampq.core.measuring.traces import Traces
+from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.draws import Draws
@@ -361,6 +363,13 @@ class TorchModel:
         from lampq.adapters.torch.observer import TapeObserver
 
         return TapeObserver(self.with_examples(batch))
+
+    def walk(self, batch: Batch) -> Walk:
+        """One pass that stops at every layer; see `lampq.core.measuring.walk.Walking`."""
+        if self.runtime.obstacle is not None:
+            # Every batch takes a course of its own.
+            return Passes(self, batch)
+        return TorchWalk(self, list(self.runtime.chunks(self._batch(batch))), self._change)
 
     def stored_bits(self) -> dict[str, tuple[int, int | None]]:
         """Widths of the weights that are stored quantized, and of their inputs, by name."""

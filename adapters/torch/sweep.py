@@ -12,6 +12,7 @@ from lampq.adapters.torch.chunks import Chunk, join, real_rows
 from lampq.adapters.torch.rounding import NOTHING, Rounding, sites
 from lampq.adapters.torch.runtime import Recording, Runtime, Weights
 from lampq.adapters.torch.tape import Named, Values
+from lampq.adapters.torch.uses import Use
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.head import Head
@@ -19,7 +20,7 @@ from lampq.core.values.head import Head
 Key = TypeVar("Key")
 
 # Activations kept between candidates; what does not fit is computed again from the input.
-_STATE_BYTES = 1 << 31
+STATE_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,6 +102,21 @@ class Prefix:
             values = {**values, self._tape.weights[change.weight]: change.tensor}
         return self._tape.results(self._tape.play(values, begin=self._at, call=call))
 
+    def reach(self, uses: Sequence[Use]) -> Iterator[tuple[Use, torch.Tensor]]:
+        """What uses of the weight that it has been moved to read, in order; it stays where it is."""
+        values, at = self._values, self._at
+        for use in uses:
+            values = self._tape.play(values, begin=at, end=use.operation, call=self._call)
+            at = use.operation
+            yield use, values[self._tape.operations[at].read_slot(use.data)]
+
+    def replace(self, change: Change, rounding: Rounding) -> None:
+        """Go on with a change of the weight that it has been moved to, and the rounding that it makes."""
+        self._call = rounding.call(self._recording)
+        if change.weight is not None and change.tensor is not None:
+            new = {self._tape.weights[change.weight]: change.tensor}
+            self._start, self._values = {**self._start, **new}, {**self._values, **new}
+
     def kept_bytes(self) -> int:
         """Memory of the activations kept."""
         fresh = [t for slot, t in self._values.items() if slot not in self._start]
@@ -139,7 +155,7 @@ def sweep(
     groups = [chunk.group for chunk in chunks]
     prefixes: list[Prefix | None] = [None] * len(chunks)
     for key, change in candidates:
-        outputs, budget = [], _STATE_BYTES
+        outputs, budget = [], STATE_BYTES
         changed = rounding.changed(change.rules) if change.rules else rounding
         for index, chunk in enumerate(chunks):
             prefix = prefixes[index]

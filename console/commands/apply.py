@@ -34,7 +34,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--rounding",
         choices=ROUNDINGS,
-        help="round otherwise than the plan says: `inputs` needs --data, the samples of the profile",
+        help="round otherwise than the plan says: `inputs` and `corrected` need --data, the samples of the profile",
     )
     flags.to(sub)
     flags.data(sub, required=False)

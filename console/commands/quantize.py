@@ -8,7 +8,7 @@ from pathlib import Path
 from lampq.console import clashes, flags, given, render, running, synthetic, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import with_examples
-from lampq.core.values.rounding_kinds import INPUTS
+from lampq.core.values.rounding_kinds import CORRECTED, ROUNDINGS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
 
@@ -22,7 +22,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.model(sub)
     flags.data(sub, required=True)
     synthetic.add_arguments(sub)
-    flags.measure(sub, rounding=INPUTS)
+    flags.measure(sub, rounding=CORRECTED, roundings=ROUNDINGS)
     flags.selection(sub)
     flags.budget(sub)
     task_flags.keep(sub)

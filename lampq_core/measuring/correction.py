@@ -10,7 +10,7 @@ Source: Zhong et al. (2024), ERQ, arXiv:2407.06794; layer after layer as in GPTQ
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,13 +19,13 @@ from lampq.core.measuring.encoding import encoder, with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.moments import input_rows
 from lampq.core.measuring.reference import input_batch
-from lampq.core.measuring.setting import Setting, plan_rule
+from lampq.core.measuring.setting import Setting, plan_rule, site_settings
+from lampq.core.measuring.walk import Walk, walk
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.moment_sums import MomentSums
 from lampq.core.quantizing.quantizer import as_rows, from_rows
 from lampq.core.quantizing.ridge import Fold, corrected
-from lampq.core.values.activation_grid import ActivationRule
-from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan
@@ -36,8 +36,6 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 # Parts of the samples, each left out once.
 _FOLDS = 4
-# Samples that run at a time, up to the layer in turn and no further.
-_SAMPLES = 16
 
 
 def with_plan_coding(
@@ -75,18 +73,25 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
     Raises:
         RecordError: An input is not finite.
     """
-    batch, quantized = input_batch(model, batch), model
+    batch = input_batch(model, batch)
     decisions = {decision.name: decision for decision in plan.layers}
     layers = [layer for layer in model.layers() if layer.name in decisions]
     coding = dataclasses.replace(model.coding.anew(), block=plan.block)
+    parts = np.array_split(np.arange(batch.samples), min(_FOLDS, batch.samples))
+    rounds = rounds_activations(model)
+    # Products of activations are rounded from the start.
+    quantized = model.with_weights(site_settings(plan)) if rounds and plan.products else model
+    walks = [(walk(model, batch.take(part)), walk(quantized, batch.take(part))) for part in parts]
     for number, layer in enumerate(layers):
         decision = decisions[layer.name]
-        rule = plan_rule(decision) if rounds_activations(model) else None
-        coding = _corrected(coding, model, quantized, layer, batch, rule)
+        rule = plan_rule(decision) if rounds else None
+        for _, ahead in walks if rule is not None else ():
+            ahead.replace(layer.name, Setting(activation=rule))
+        coding = _corrected(coding, model, layer, walks)
         codes = encoder(model.with_coding(coding), layer.name, layer.channel_axis)(decision.weight_bits)
         weight = from_rows(codes.dequantized(), layer.shape, layer.channel_axis)
-        setting = weight if rule is None else Setting(weight=weight, activation=rule)
-        quantized = quantized.with_weights({layer.name: setting})
+        for _, ahead in walks:
+            ahead.replace(layer.name, weight if rule is None else Setting(weight=weight, activation=rule))
         progress("correcting layers", number + 1, len(layers))
     return model.with_coding(coding)
 
@@ -94,15 +99,13 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
 def _corrected(
     coding: Coding,
     model: Model,
-    quantized: Model,
     layer: Layer,
-    batch: Batch,
-    rule: ActivationRule | None,
+    walks: Sequence[tuple[Walk, Walk]],
 ) -> Coding:
     """The coding with the corrected weights of a layer, to be rounded by the moments of what it will read."""
     sums, folds = MomentSums(), []
-    for part in np.array_split(np.arange(batch.samples), min(_FOLDS, batch.samples)):
-        fold = _fold(model, quantized, layer, batch.take(part), rule)
+    for pair in walks:
+        fold = _fold(layer, *pair)
         if fold is None:
             # The inputs do not tell which values a weight meets.
             return coding
@@ -117,39 +120,20 @@ def _corrected(
     )
 
 
-def _fold(
-    model: Model, quantized: Model, layer: Layer, batch: Batch, rule: ActivationRule | None
-) -> Fold | None:
-    """Moments of some samples, a few at a time: no more of them run at once, and no further than to the layer."""
+def _fold(layer: Layer, exact: Walk, quantized: Walk) -> Fold | None:
+    """Moments of the samples of two walks, which come piece by piece in the same order; None where there are none."""
     own, lost, count = np.zeros(()), np.zeros(()), 0
-    for start in range(0, batch.samples, _SAMPLES):
-        part = batch.take(range(start, min(start + _SAMPLES, batch.samples)))
-        for exact, given in _inputs(model, quantized, layer, part):
-            read = given if rule is None else rule.apply(given)
-            own, lost, count = own + read.T @ read, lost + (exact - read).T @ read, count + len(read)
+    for (values, positions), (changed, _) in zip(
+        exact.inputs(layer.name), quantized.inputs(layer.name), strict=True
+    ):
+        x, x_hat = input_rows(layer, values, positions), input_rows(layer, changed, positions)
+        if x is None or x_hat is None:
+            return None
+        own, lost, count = own + x_hat.T @ x_hat, lost + (x - x_hat).T @ x_hat, count + len(x)
     if not count:
         return None
-    if not np.isfinite(own).all():
+    if not (np.isfinite(own).all() and np.isfinite(lost).all()):
         raise RecordError(
             f"the input of layer {layer.name} is not finite in the quantized model, or too large"
         )
     return Fold(own=own.astype(np.float64), lost=lost.astype(np.float64), count=count)
-
-
-def _inputs(
-    model: Model, quantized: Model, layer: Layer, part: Batch
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows that meet a layer's weights in both models, piece by piece; the models run no further than they must."""
-    left = None
-    for (name, exact, positions), (_, rounded, _) in zip(
-        model.taps(part), quantized.taps(part), strict=False
-    ):
-        if name != layer.name:
-            continue
-        x, x_hat = input_rows(layer, exact, positions), input_rows(layer, rounded, positions)
-        if x is None or x_hat is None:
-            return
-        yield x, x_hat
-        left = (positions * part.samples if left is None else left) - len(x)
-        if left <= 0:
-            return

@@ -64,6 +64,14 @@ class Reference:
         return dataclasses.replace(self, inputs=self.inputs.take(numbers), outputs=self.outputs.take(numbers))
 
 
+def damage(quantized: Model, reference: Reference) -> float:
+    """Mean damage of samples, nats; of large outputs a few samples at a time."""
+    return sum(
+        share * part.damage(part.checked(quantized.run(part.inputs), "the quantized model"))
+        for share, part in reference.slices()
+    )
+
+
 def input_batch(model: Model, batch: BatchLike) -> Batch:
     """Inputs by name, whatever form they come in: a lone array is the model's only input."""
     specs = [spec for spec in model.input_specs if not spec.optional]

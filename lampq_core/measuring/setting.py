@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from lampq.core.measuring.encoding import encoder
+from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
@@ -17,10 +18,12 @@ from lampq.core.values.fitted import Fitted
 from lampq.core.values.product import Product
 
 if TYPE_CHECKING:
-    from lampq.core.measuring.model import Model
     from lampq.core.values.layer import Layer
     from lampq.core.values.plan import Plan, PlanLayer
     from lampq.core.values.profile import Profile
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,6 +101,15 @@ def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
         for decision in plan.layers
     }
     return settings | site_settings(plan)
+
+
+def simulated(model: AnyModel, plan: Plan) -> AnyModel:
+    """The model with the weights of a plan, and its inputs rounded where the model can do that."""
+    settings = plan_settings(model, plan)
+    if rounds_activations(model):
+        return model.with_weights(settings)
+    weights = {name: setting.weight for name, setting in settings.items() if setting.weight is not None}
+    return model.with_weights(weights)
 
 
 def site_settings(plan: Plan) -> dict[str, Setting]:

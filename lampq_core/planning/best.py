@@ -13,6 +13,7 @@ import numpy as np
 from lampq.core.allocating.allocation import uniform_choice
 from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.held_out import Half, halves, held_out_damage
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
@@ -20,7 +21,7 @@ from lampq.core.planning.room import settled
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
 from lampq.core.searching.lampq_update import Updated, is_consecutive, update
-from lampq.core.searching.recentre import Refined, refine
+from lampq.core.searching.recentre import Judge, Refined, refine
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
@@ -29,14 +30,11 @@ from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
-from lampq.core.values.rounding_kinds import INPUTS
 from lampq.core.values.score import AROUND, SWAPS
 from lampq.core.values.solution import Solution
 
 # Plans that look good enough to be measured.
 _TRIES = 8
-# With fewer samples, codes chosen for their inputs fit them noticeably better than others.
-_FEW_SAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,10 +189,36 @@ def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
         near=near_options(profile.options),
         quantizer=functools.partial(profile_setting, bench.model, profile) if bench.rounds_inputs else None,
         seed=search.request.seed,
+        judge=_judge(bench),
         reference=bench.reference,
         journal=bench.journal,
         progress=bench.progress,
     )
+
+
+def _judge(bench: _Bench) -> Judge | None:
+    """Measures plans on samples that their codes were not fitted to; None where codes are fitted to none.
+
+    On the samples that they were fitted to, plans look several times better than they are, and those best whose errors
+    cancel there by chance.
+    """
+    profile, parts = bench.search.profile, halves(bench.model, bench.reference)
+    if not parts:
+        return None
+
+    def judge(choice: np.ndarray) -> float:
+        def quantized(half: Half) -> Model:
+            settings = {
+                layer.name: profile_setting(half.model, profile, index, option)
+                for index, (layer, option) in enumerate(zip(profile.layers, choice.tolist(), strict=True))
+            }
+            if bench.rounds_inputs:
+                return half.model.with_weights(settings)
+            return half.model.with_weights({name: setting.weight for name, setting in settings.items()})
+
+        return held_out_damage(parts, quantized)
+
+    return judge
 
 
 def _told(search: Search, wide: Search, first: Solution, refined: Refined) -> Plan:
@@ -238,11 +262,6 @@ def _remarks(bench: _Bench, choice: np.ndarray) -> tuple[str, ...]:
     uniform = uniform_choice(bench.search.profile, bench.search.problem)
     if uniform is not None and (choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
-    samples = bench.reference.inputs.samples
-    if bench.search.profile.rounding == INPUTS and samples < _FEW_SAMPLES:
-        notes.append(
-            f"codes were chosen for {samples} samples: expect more damage on others than was measured on these"
-        )
     return tuple(notes)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lampq.core.measuring.interaction import Interaction, InteractionBuilder, mean_interaction
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference, damage, measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.batch import Batch, BatchLike
@@ -31,6 +31,9 @@ from lampq.core.values.progress import Progress, quiet
 Quantizer = Callable[[int, int], np.ndarray | Setting]
 """Gives a layer (by index) at an option (by index): its weight, dequantized, in the shape of the layer's record, or a
 setting where the layer's input is rounded too."""
+
+Judge = Callable[[np.ndarray], float]
+"""Measures a plan, options by index, shape (L,): nats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +67,7 @@ def refine(
     tries: int = 8,
     reference: Reference | None = None,
     quantizer: Quantizer | None = None,
+    judge: Judge | None = None,
     seed: int = 0,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
@@ -88,6 +92,7 @@ def refine(
         tries: Plans that a round measures, >= 1.
         reference: What counts as the truth of the batch; None runs the model.
         quantizer: How weights are quantized; None rounds to the nearest level (`core.quantizing.quantizer`).
+        judge: How plans are measured; None takes their damage on the batch.
         seed: Of the search.
         journal: Keeps every plan that is measured and every layer and option of a round.
         progress: Told what is being done.
@@ -98,7 +103,7 @@ def refine(
     """
     if reach < 1 or tries < 1 or rounds < 0:
         raise RecordError(f"rounds {rounds}, reach {reach}, tries {tries}: at least 0, 1 and 1")
-    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer, journal)
+    bench = _Bench(model, layers, widths, problem, batch, reference, quantizer, journal, judge)
     near = _within(len(widths), reach) if near is None else near
     begun = time.perf_counter()
     distinct = {
@@ -220,6 +225,7 @@ class _Bench:
         reference: Reference | None,
         quantizer: Quantizer | None,
         journal: Journal = NOWHERE,
+        judge: Judge | None = None,
     ) -> None:
         if problem.cost.shape != (len(layers), len(widths)):
             raise RecordError(
@@ -230,6 +236,7 @@ class _Bench:
         self._layers = layers
         self._widths = widths
         self._problem = problem
+        self._judge = judge
         self._quantized = self._nearest if quantizer is None else quantizer
         self._reference = measure_reference(model, batch) if reference is None else reference
         self._journal = journal
@@ -322,11 +329,9 @@ class _Bench:
         return Measured(interaction=builder.build(), kl=kl)
 
     def _damage(self, choice: np.ndarray) -> float:
-        model = self._model.with_weights(self._weights(choice))
-        return sum(
-            share * part.damage(part.checked(model.run(part.inputs), "the quantized model"))
-            for share, part in self._reference.slices()
-        )
+        if self._judge is not None:
+            return self._judge(choice)
+        return damage(self._model.with_weights(self._weights(choice)), self._reference)
 
     def _centre(self, model: Model, reference: Reference) -> Batch:
         outputs = reference.checked(model.run(reference.inputs), "the quantized model")

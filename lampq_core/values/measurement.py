@@ -147,6 +147,11 @@ class Measurement:
         return self.sites != INPUT_SITES or self.quantizers is not None
 
     @property
+    def profiled(self) -> str:
+        """The rounding that a profile measures: corrections are of whole plans."""
+        return INPUTS if self.rounding == CORRECTED else self.rounding
+
+    @property
     def selection(self) -> Selection:
         """Which layers are measured."""
         return Selection(keep=self.keep, only=self.only)

@@ -1,0 +1,198 @@
+"""Weights that make up for the layers before: the regression, the walk through the model, and what is told of it."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from numpy_model import NumpyModel
+from onnx_models import exported, module, normal
+from torch import nn
+from torch_models import seeded
+
+import lampq
+from lampq.adapters.onnx import read as read_onnx
+from lampq.adapters.torch import read
+from lampq.core.measuring.correction import with_plan_coding
+from lampq.core.measuring.encoding import with_rounding
+from lampq.core.measuring.held_out import halves, held_out_plan
+from lampq.core.measuring.reference import damage, measure_reference
+from lampq.core.measuring.setting import simulated
+from lampq.core.measuring.walk import Passes
+from lampq.core.planning.corrected import corrected_plan
+from lampq.core.quantizing.ridge import RIDGES, Fold, corrected
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import RecordError
+from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
+
+
+def folds_of(exact, read_, parts):
+    """Moments of parts of the rows."""
+    return [
+        Fold(own=x.T @ x, lost=(y - x).T @ x, count=len(x))
+        for y, x in zip(np.array_split(exact, parts), np.array_split(read_, parts), strict=True)
+    ]
+
+
+def case(samples, noise=0.5, seed=0, features=8):
+    """Inputs, and what is left of them: a rotation a little, and noise."""
+    random = np.random.default_rng(seed)
+    mixing = np.eye(features) + 0.2 * random.normal(size=(features, features))
+    exact = random.normal(size=(samples, features)) @ random.normal(size=(features, features))
+    return exact, exact @ mixing + noise * random.normal(size=exact.shape)
+
+
+def test_corrected_weights_are_those_of_ridge_regression():
+    exact, given = case(400)
+    rows = np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32)
+    found = corrected(rows, folds_of(exact, given, 4))
+    own, cross = given.T @ given / 400, exact.T @ given / 400
+    candidates = []
+    for ridge in RIDGES:
+        damping = ridge * np.trace(own) / 8 * np.eye(8)
+        candidates.append(rows @ (cross + damping) @ np.linalg.inv(own + damping))
+    assert min(np.abs(found - candidate).max() for candidate in candidates) < 1e-4
+
+
+def test_few_samples_move_weights_less_than_they_fit():
+    """With twice as many rows as features, the fit to the samples is no guide."""
+    rows = np.random.default_rng(3).normal(size=(5, 32)).astype(np.float32)
+    better = 0
+    for seed in range(8):
+        exact, given = case(64 + 4000, noise=2.0, seed=seed, features=32)
+        found = corrected(rows, folds_of(exact[:64], given[:64], 4))
+        loss = [np.square(exact[64:] @ rows.T - given[64:] @ w.T).sum() for w in (rows, found)]
+        better += loss[1] <= loss[0]
+    assert better == 8
+
+
+def test_inputs_that_lose_nothing_leave_weights_alone():
+    exact, _ = case(64)
+    rows = np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32)
+    np.testing.assert_allclose(corrected(rows, folds_of(exact, exact, 4)), rows, atol=1e-6)
+    np.testing.assert_array_equal(corrected(rows, folds_of(*case(64), 1)), rows)
+    assert np.isfinite(corrected(rows, folds_of(0 * exact, 0 * exact, 4))).all()
+
+
+class Deep(nn.Module):
+    """Layers enough that errors add up."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(24, 24) for _ in range(5))
+        self.head = nn.Linear(24, 6)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + nn.functional.gelu(layer(x))
+        return self.head(x)
+
+
+def deep(samples=256, bits=2, act_bits=None):
+    model, batch = read(seeded(Deep)), np.random.default_rng(5).normal(size=(samples, 24)).astype(np.float32)
+    profile = lampq.profile(model, batch, bits=(bits, 8), act_bits=act_bits, fisher_draws=0)
+    pins = [f"*={bits}"] if act_bits is None else [f"*=w{bits}a{act_bits}"]
+    plan = dataclasses.replace(lampq.plan(profile, average_bits=8, pins=pins), rounding="inputs")
+    return model, batch, plan
+
+
+@pytest.mark.parametrize("act_bits", [None, 4])
+def test_correcting_loses_less_on_other_samples(act_bits):
+    model, batch, plan = deep(act_bits=act_bits)
+    others = np.random.default_rng(6).normal(size=(500, 24)).astype(np.float32)
+    reference = measure_reference(model, others)
+    losses = []
+    for rounding in ("inputs", "corrected"):
+        each = dataclasses.replace(plan, rounding=rounding)
+        losses.append(damage(simulated(with_plan_coding(model, each, batch), each), reference))
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_the_plan_says_what_measures_best_and_what_others_will_lose():
+    model, batch, plan = deep(64)
+    fitted = with_rounding(model, "inputs", None, batch)
+    reference = measure_reference(model, batch)
+    coded, chosen = corrected_plan(fitted, plan, reference)
+    assert chosen.rounding == "corrected" and coded.coding.targets
+    on_these = damage(simulated(coded, chosen), reference)
+    others = measure_reference(model, np.random.default_rng(6).normal(size=(500, 24)).astype(np.float32))
+    assert on_these < damage(simulated(coded, chosen), others) < 1.5 * chosen.measured_kl
+
+
+def test_halves_judge_every_sample_by_codes_that_have_not_seen_it():
+    model, batch, plan = deep(9)
+    reference = measure_reference(model, batch)
+    parts = halves(with_rounding(model, "inputs", None, batch), reference)
+    assert sorted(half.judged.inputs.samples for half in parts) == [4, 5]
+    for half in parts:
+        seen, judged = np.asarray(half.fitted), np.asarray(half.judged.inputs)
+        assert len(seen) + len(judged) == 9
+        assert not any(np.array_equal(a, b) for a, b in itertools.product(seen, judged))
+    assert held_out_plan(parts, plan) > 0
+    assert halves(model, reference) == ()
+
+
+def test_correction_needs_data():
+    model, _, plan = deep(8)
+    plan = dataclasses.replace(plan, rounding="corrected")
+    with pytest.raises(RecordError, match="needs data; give --data"):
+        lampq.fake_quantize(model, plan)
+
+
+def test_layers_are_corrected_in_order_and_by_the_rows_they_meet():
+    """The second layer's weights, from inputs of a first one that was quantized alone."""
+    model = NumpyModel.random(0)
+    batch = np.random.default_rng(1).normal(size=(60, 8)).astype(np.float32)
+    profile = lampq.profile(model, batch, bits=(2, 8), fisher_draws=0)
+    plan = dataclasses.replace(lampq.plan(profile, average_bits=8, pins=["*=2"]), rounding="corrected")
+    coded = with_plan_coding(model, plan, batch)
+    first, second = model.layers()[:2]
+    np.testing.assert_allclose(coded.coding.targets[first.name], model.weight(first.name), atol=1e-5)
+    weight = simulated(coded, dataclasses.replace(plan, layers=plan.layers[:1])).weight(first.name)
+    quantized = model.with_weights({first.name: weight})
+    inputs = [
+        next(values for name, values, _ in each.taps(batch) if name == second.name)
+        for each in (model, quantized)
+    ]
+    expected = corrected(model.weight(second.name), folds_of(*inputs, 4))
+    np.testing.assert_allclose(coded.coding.targets[second.name], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_command_quantizes_so_and_a_plan_alone_gives_the_same_file(tmp_path):
+    model = lampq.read(MODEL_PATH)
+    images = lampq.read_data(CALIBRATION_PATH, input_specs=model.input_specs, samples=32).inputs()
+    plan = lampq.quantize(
+        model, images, tmp_path / "q.onnx", average_bits=2, bits=(2, 3), rounds=0, fisher_draws=0
+    )
+    assert plan.rounding == "corrected"
+    applied = lampq.apply(model, plan, tmp_path / "again.onnx", batch=images)
+    val = lampq.read_data(VALIDATION_PATH, input_specs=model.input_specs, samples=100).inputs()
+    runs = [np.asarray(lampq.read(path).run(val)) for path in (tmp_path / "q.onnx", applied.path)]
+    np.testing.assert_allclose(*runs, rtol=1e-4, atol=1e-4)
+
+
+def torch_vit():
+    return read(module("encoder"), input_shape=(3, 16, 16))
+
+
+def onnx_vit():
+    return read_onnx(exported("vit", "dynamo"))
+
+
+def onnx_convolutions():
+    return read_onnx(exported("conv", "dynamo"))
+
+
+@pytest.mark.parametrize("build", [torch_vit, onnx_vit, onnx_convolutions])
+def test_a_walk_sees_what_a_run_for_every_layer_sees(build):
+    model = build()
+    batch = Batch.of(normal(5, 3, 16, 16), name=model.input_specs[0].name)
+    walk, passes = model.walk(batch), Passes(model, batch)
+    for number, layer in enumerate(model.layers()):
+        pairs = list(itertools.zip_longest(walk.inputs(layer.name), passes.inputs(layer.name)))
+        for (ours, positions), (theirs, expected) in pairs:
+            assert positions == expected
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        change = model.weight(layer.name) * (1 + 0.3 * (number % 2))
+        walk.replace(layer.name, change)
+        passes.replace(layer.name, change)
