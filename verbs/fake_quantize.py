@@ -28,11 +28,10 @@ def fake_quantize(
         AdapterError: The plan rounds inputs, and the model's format cannot do that without writing a file.
     """
     fitted = fit_to(model, plan, partial=partial)
-    model = with_plan_coding(model, fitted, batch)
     rounded = next((layer.name for layer in fitted.layers if layer.activation_bits is not None), None)
     if rounded is not None and not rounds_activations(model):
         raise AdapterError(
             f"the plan rounds the input of {rounded}; {model.format} models do that in a file alone: apply the plan "
             f"and evaluate what is written, or evaluate the PyTorch model"
         )
-    return simulated(model, fitted)
+    return simulated(with_plan_coding(model, fitted, batch), fitted)
