@@ -106,7 +106,8 @@ def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
 def simulated(model: AnyModel, plan: Plan) -> AnyModel:
     """The model with the weights of a plan, and its inputs rounded where the model can do that."""
     settings = plan_settings(model, plan)
-    if rounds_activations(model):
+    rounds = rounds_activations(model)
+    if rounds:
         return model.with_weights(settings)
     weights = {name: setting.weight for name, setting in settings.items() if setting.weight is not None}
     return model.with_weights(weights)

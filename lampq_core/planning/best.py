@@ -226,7 +226,8 @@ def _told(search: Search, wide: Search, first: Solution, refined: Refined) -> Pl
 
     A round predicts from where the plan is, which is nearer the truth; the bound is of the first prediction.
     """
-    recentred = math.isfinite(refined.predicted)
+    # Around a quantized plan the expansion can dip below zero, where it says nothing.
+    recentred = math.isfinite(refined.predicted) and refined.predicted > 0
     predicted = search.predict(refined.choice)
     expected = refined.predicted if recentred else predicted
     solution = dataclasses.replace(

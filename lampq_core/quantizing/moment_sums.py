@@ -25,7 +25,7 @@ class MomentSums:
         # Of parts, without their diagonals.
         self._squares = 0.0
         # Entries count as correlations: by the spread of the features, as the first part has it.
-        self._spread: np.ndarray | None = None
+        self._spread = np.zeros(0, dtype=np.float32)
 
     def add(self, product: np.ndarray, count: int) -> None:
         """Take in X^T X, shape (N, N), of `count` rows."""
@@ -36,7 +36,7 @@ class MomentSums:
         """The samples that follow are others."""
         if self._part is None:
             return
-        if self._spread is None:
+        if not len(self._spread):
             power = np.diag(self._part) / np.float32(self._part_count)
             self._spread = np.sqrt(np.maximum(power, 1e-6 * power.mean() + _TINY))
         self._squares += self._correlations(self._part)
