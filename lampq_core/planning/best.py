@@ -209,8 +209,8 @@ def _judge(bench: _Bench) -> Judge | None:
     def judge(choice: np.ndarray) -> float:
         def quantized(half: Half) -> Model:
             settings = {
-                layer.name: profile_setting(half.model, profile, index, option)
-                for index, (layer, option) in enumerate(zip(profile.layers, choice.tolist(), strict=True))
+                place.name: profile_setting(half.model, profile, index, option)
+                for index, (place, option) in enumerate(zip(profile.places, choice.tolist(), strict=True))
             }
             if bench.rounds_inputs:
                 return half.model.with_weights(settings)
