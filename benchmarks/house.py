@@ -36,6 +36,7 @@ EXTENSIONS = {
     "(a) a format of models": ("examples/npz_adapter.py", "lampq.formats"),
     "(b) a reading of outputs": ("examples/custom_readout.py", "lampq.roles"),
     "(c) a score": ("examples/custom_score.py", "lampq.scores"),
+    "(d) a quantizer of activations": ("examples/custom_quantizer.py", "lampq.quantizers"),
 }
 
 
@@ -72,8 +73,8 @@ def circles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def room(module: str) -> str:
-    """The folder that a module is in."""
-    return module.rpartition(".")[0] or module
+    """The folder that a module is in; rooms of the core have their sub-folders."""
+    return ".".join(module.split(".")[:-1][:3]) or module
 
 
 def table(known: Mapping[str, str]) -> list[str]:
@@ -103,13 +104,14 @@ def extensions() -> Iterator[str]:
     """What each change touches: one file of one's own, and the line that announces it."""
     for change, (example, group) in EXTENSIONS.items():
         source = (ROOT / example).read_text(encoding="utf-8")
-        used = set(_lampq_imports(source))
+        used = set(lampq_imports(source))
         private = sorted(m for m in used if any(part.startswith("_") for part in m.split(".")))
         count = source.count("\n")
         yield f"| {change} | {example} ({count} lines) | 1, `{group}` | {len(private)} |"
 
 
-def _lampq_imports(source: str) -> Iterator[str]:
+def lampq_imports(source: str) -> Iterator[str]:
+    """Names of lampq that a script imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lampq"):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -52,7 +52,7 @@ def _masks(truth: Any, count: int, classes: int) -> list[np.ndarray]:
     Raises:
         RecordError: They are not.
     """
-    if isinstance(truth, dict | str) or not hasattr(truth, "__len__") or len(truth) != count:
+    if not isinstance(truth, Sequence | np.ndarray) or isinstance(truth, str) or len(truth) != count:
         raise RecordError(f"metric miou takes one mask of classes for each of {count} samples as the truth")
     masks = [np.asarray(mask) for mask in truth]
     for number, mask in enumerate(masks):

@@ -11,6 +11,7 @@ from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.cost_table import CostTable, decimal
 from lampq.core.values.errors import BudgetError
+from lampq.core.values.product import Product
 
 PROFILE = make_profile(kinds=("qkv", "fc1", "head"), widths=(2, 4))
 EVERYTHING = np.ones((3, 2), dtype=bool)
@@ -44,6 +45,13 @@ blocks.2.head,,,2,4
         f"{s}\t{b}\t{b}.5\n" for s in dict.fromkeys(SHAPES) for b in (2, 4)
     )
     assert values(table(tmp_path, shapes)) == [["2.5", "4.5"]] * 3
+
+
+def test_rows_of_a_shape_are_for_layers_and_not_for_products(tmp_path):
+    product = Product(name="blocks.0@scores", left="l", right="r", left_values=8, right_values=8, macs=64)
+    text = f"layer,shape,weight_bits,latency_ms\n*scores,,2,1\n*scores,,4,2\n,{SHAPES[0]},2,3\n,{SHAPES[0]},4,4\n"
+    places, allowed = (PROFILE.layers[0], product), np.ones((2, 2), dtype=bool)
+    assert table(tmp_path, text).values(places, PROFILE.options, allowed) == [[3, 4], [1, 2]]
 
 
 def test_a_row_for_one_input_width_outweighs_one_for_any(tmp_path):

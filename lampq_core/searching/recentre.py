@@ -26,6 +26,7 @@ from lampq.core.values.history import Round
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
+from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
 
 Quantizer = Callable[[int, int], np.ndarray | Setting]
@@ -55,7 +56,7 @@ class Refined:
 
 def refine(
     model: Model,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | Product],
     widths: Sequence[int],
     problem: Problem,
     batch: BatchLike,
@@ -167,7 +168,7 @@ class Measured:
 
 def measure_interaction(
     model: Model,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | Product],
     widths: Sequence[int],
     problem: Problem,
     batch: BatchLike,
@@ -218,7 +219,7 @@ class _Bench:
     def __init__(
         self,
         model: Model,
-        layers: Sequence[Layer],
+        layers: Sequence[Layer | Product],
         widths: Sequence[int],
         problem: Problem,
         batch: BatchLike,
@@ -345,7 +346,10 @@ class _Bench:
         return {name: array for name, (_, array) in self._kept.items()}
 
     def _nearest(self, index: int, option: int) -> np.ndarray:
-        return rounded_weight(self._model, self._layers[index], self._widths[option])
+        layer = self._layers[index]
+        if isinstance(layer, Product):
+            raise RecordError(f"product {layer.name} has no weight to round; say how its factors are")
+        return rounded_weight(self._model, layer, self._widths[option])
 
     def _check(self, choice: np.ndarray) -> None:
         problem = self._problem

@@ -15,6 +15,7 @@ from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.layer import KINDS, Layer
 from lampq.core.values.option import Option
 from lampq.core.values.patterns import select
+from lampq.core.values.product import Product
 
 # Sums up to this many units are exact in integers and easy on every solver.
 _MOST_UNITS = 10**15
@@ -64,7 +65,7 @@ class CostTable:
     source: str = ""
 
     def values(
-        self, layers: Sequence[Layer], options: Sequence[Option], allowed: np.ndarray
+        self, layers: Sequence[Layer | Product], options: Sequence[Option], allowed: np.ndarray
     ) -> list[list[Fraction]]:
         """The value of every allowed option, L lists of J; 0 where an option is not allowed.
 
@@ -97,7 +98,7 @@ class CostTable:
         return table
 
     def integers(
-        self, layers: Sequence[Layer], options: Sequence[Option], allowed: np.ndarray
+        self, layers: Sequence[Layer | Product], options: Sequence[Option], allowed: np.ndarray
     ) -> tuple[np.ndarray, Fraction]:
         """The values as whole multiples of a resolution, so that sums are exact.
 
@@ -169,7 +170,7 @@ class CostTable:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise BudgetError(f"malformed cost table ({type(err).__name__}: {err})") from err
 
-    def _matched(self, layers: Sequence[Layer]) -> list[list[tuple[int, CostRow]]]:
+    def _matched(self, layers: Sequence[Layer | Product]) -> list[list[tuple[int, CostRow]]]:
         """For each layer the rows that are for it, with how particular each is."""
         position = {layer.name: index for index, layer in enumerate(layers)}
         found: list[list[tuple[int, CostRow]]] = [[] for _ in layers]
@@ -186,12 +187,15 @@ class CostTable:
                     picked[row.layer] = []
             for index in picked[row.layer] if row.layer else range(len(layers)):
                 layer = layers[index]
-                if row.kind in ("", layer.kind) and row.shape in ((), layer.shape):
+                shape = layer.shape if isinstance(layer, Layer) else ()
+                if row.kind in ("", layer.kind) and row.shape in ((), shape):
                     kind_only = row.layer in KINDS or not row.layer
                     found[index].append((0 if kind_only and not row.shape else 1 if kind_only else 2, row))
         return found
 
-    def _cell(self, rows: list[tuple[int, CostRow]], option: Option, layer: Layer) -> Fraction | None:
+    def _cell(
+        self, rows: list[tuple[int, CostRow]], option: Option, layer: Layer | Product
+    ) -> Fraction | None:
         fitting = [
             (rank, row.input_bits is not None, row.value)
             for rank, row in rows
