@@ -109,7 +109,7 @@ def test_the_blocks_run(document, materials, tmp_path):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_blocks_name_their_language(document):
-    assert {language for language, _, _ in blocks(document)} <= {*EXAMPLES, *SHOWN}
+    assert {language for language, _, _ in blocks(document)} <= {*RUN, *SHOWN}
 
 
 @pytest.mark.parametrize("document", (*DOCUMENTS, "examples/README.md", "demo/README.md"))
