@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 
-.PHONY: demo test browser clean
+.PHONY: demo test docs browser clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/lampq demo
@@ -12,6 +12,10 @@ test: $(VENV)/.dev browser
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
+# The documents as a site in build/site; whatever leads nowhere fails it.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
+
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
@@ -20,7 +24,7 @@ $(VENV)/.demo: pyproject.toml requirements/demo.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/dev-no-deps.txt
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/docs.txt requirements/dev-no-deps.txt
 	$(VENV)/bin/pip install --quiet -r requirements/dev.txt
 	$(VENV)/bin/pip install --quiet --no-deps -r requirements/dev-no-deps.txt
 	touch $@
