@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lampq.core.values.errors import PlanError as PlanError
     from lampq.core.values.errors import RecordError as RecordError
     from lampq.core.values.errors import SolverError as SolverError
+    from lampq.core.values.errors import WorkerError as WorkerError
     from lampq.core.values.gaussian import Gaussian as Gaussian
     from lampq.core.values.head import Head as Head
     from lampq.core.values.head import HeadChoice as HeadChoice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lampq.adapters.again import Reading
 from lampq.adapters.format import ModelFolder, ModelFormat
 from lampq.adapters.formats import MODEL_FORMATS, format_named, format_of, register
 
@@ -37,7 +38,9 @@ def read(path: str | Path, **options: Any) -> Model:
         AdapterError: There is no such file, its format is unknown, or it is damaged.
         MissingExtraError: The package that reads the format is not installed.
     """
-    return format_of(path).read(path, **options)
+    model = format_of(path).read(path, **options)
+    Reading(source=path, options=options).remember(model)
+    return model
 
 
 def stored(path: str | Path) -> tuple[StoredWeight, ...]:

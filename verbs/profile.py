@@ -38,6 +38,7 @@ from lampq.core.values.work import Work
 from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
+from lampq.verbs.parts import profile_by_parts
 from lampq.verbs.site_rules import SiteRules, site_rules
 
 
@@ -74,6 +75,10 @@ def profile(
     journal, progress = work.journal, work.progress
     refuse_unknown(choices, (*Measurement.names(), *Work.names()), "a measurement")
     measurement = Measurement.of(measurement, **named(choices, Measurement.names()))
+    if work.executor is not None and batch is not None:
+        if shard is not None:
+            raise RecordError(f"shard {shard} of shared work: leave out the shard, or the workers")
+        return profile_by_parts(model, batch, measurement, work.executor, work)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)

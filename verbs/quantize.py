@@ -97,7 +97,7 @@ def quantize(
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
     model = with_examples(model, batch)
-    packed = stored_as(model, out)
+    source, packed = model, stored_as(model, out)
     notes = unpacked_note(model, packed)
     model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)
     measurement = _with_score(measurement, request)
@@ -105,7 +105,9 @@ def quantize(
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
     model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
-    profile = make_profile(model, batch, measurement, work=work)
+    # Workers read what is in a file, which has layers that a folder cannot hold packed.
+    alike = work if packed is source else dataclasses.replace(work, executor=None)
+    profile = make_profile(model, batch, measurement, work=alike)
     if guard is None:
         plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import onnxruntime as ort
 from lampq.adapters.onnx.container import one_line
 from lampq.adapters.onnx.parts import Part
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.threads import own_threads
 
 _FATAL_ONLY = 4
 # On a CPU this fused operator takes longer than the Add and the LayerNormalization that it replaces: up to a
@@ -31,7 +31,7 @@ class Runtime:
     Attributes:
         name: The model, for messages.
         providers: Execution providers, best first.
-        threads: Threads to work with; None takes one per core.
+        threads: Threads to work with; None takes `own_threads`.
     """
 
     name: str
@@ -43,8 +43,7 @@ class Runtime:
         """Threads to work with, as a number."""
         if self.threads is not None:
             return max(1, self.threads)
-        # What this process may use, which in a container is less than the machine has.
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return own_threads()
 
     def open_file(self, path: Path, *, threads: int | None = None) -> ort.InferenceSession:
         """A session of a model file, optimized as the runtime's defaults have it: as others will run it.

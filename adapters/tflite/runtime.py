@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 
 from lampq.core.values.errors import AdapterError, MissingExtraError
 from lampq.core.values.messages import reason
+from lampq.core.values.threads import own_threads
 
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 # More threads than this gain nothing on models of this kind.
@@ -55,7 +55,7 @@ def choose(installed: Sequence[str], numpy_version: str) -> str:
 
 def threads() -> int:
     """Threads a session uses."""
-    return max(1, min(_MOST_THREADS, os.cpu_count() or 1))
+    return max(1, min(_MOST_THREADS, own_threads()))
 
 
 class Session:

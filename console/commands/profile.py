@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from lampq.console import clashes, flags, given, render, running, synthetic
-from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
@@ -39,16 +38,9 @@ def run(args: Namespace) -> None:
     model = given.read_model(args)
     data = None if args.no_data else given.read_dataset(args, model)
     inputs = None if data is None else data.inputs()
-    with running.journal(args, model, inputs, own) as journal:
-        with progress_bar(enabled=first and not args.quiet) as progress:
-            result = profile(
-                model,
-                inputs,
-                given.measurement(args, data),
-                shard=own or args.shard,
-                journal=journal,
-                progress=progress,
-            )
+    with running.work(args, model, inputs, own) as work:
+        measurement = given.measurement(args, data)
+        result = profile(model, inputs, measurement, shard=own or args.shard, work=work)
         if own is not None:
             result = processes.gather(result)
         if first:

@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq.console import clashes, flags, given, render, running, synthetic, task_flags
-from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import CORRECTED, ROUNDINGS
 from lampq.verbs.formats import converted
@@ -52,11 +51,8 @@ def run(args: Namespace) -> None:
     source = given.read_model(args)
     data = given.read_dataset(args, source)
     inputs = data.inputs()
-    with running.journal(args, source, inputs) as journal:
-        with (
-            converted(with_examples(source, inputs), args.to) as model,
-            progress_bar(enabled=not args.quiet) as progress,
-        ):
+    with running.work(args, source, inputs) as work:
+        with converted(with_examples(source, inputs), args.to) as model:
             result = quantize(
                 model,
                 inputs,
@@ -65,8 +61,7 @@ def run(args: Namespace) -> None:
                 given.measurement(args, data),
                 profile_out=args.profile_out,
                 force=args.force,
-                journal=journal,
-                progress=progress,
+                work=work,
                 **task_flags.kept(args, source, data),
             )
         if args.plan_out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import optimal_half_range
+from lampq.core.values.threads import own_threads
 
 GRIDS = ("mid_rise", "mid_tread")
 NARROW = "narrow"
@@ -98,7 +98,7 @@ def quantize(rows: np.ndarray, bits: int, *, grid: str = "auto", threads: int | 
             mid-tread, because odd integers of 8 bits do not fit int8; at 1 bit always mid-rise). `narrow` is
             mid-tread without the most negative code, which some integer kernels cannot multiply; at 2 bits and
             below it is mid-tread, because three levels would be too dear.
-        threads: Worker threads; None uses every core. The result does not depend on it.
+        threads: Worker threads; None takes `own_threads`. The result does not depend on it.
 
     Raises:
         RecordError: The width or grid is unknown, or the rows are empty.
@@ -129,7 +129,7 @@ def _quantize_on(
     def work(block: slice) -> None:
         codes[block], scale[block], error[block] = search(rows[block], bits, start_range)
 
-    workers = threads or os.cpu_count() or 1
+    workers = threads or own_threads()
     blocks = list(_blocks(rows.shape))
     if workers == 1 or len(blocks) < _FEWEST_FOR_THREADS:
         for block in blocks:

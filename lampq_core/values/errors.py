@@ -39,6 +39,10 @@ class SolverError(LampqError, RuntimeError):
     """A solver that failed, or an answer that did not survive certification."""
 
 
+class WorkerError(LampqError, RuntimeError):
+    """A part of shared work that no worker finishes, or workers that cannot be reached."""
+
+
 class MissingExtraError(LampqError, ImportError):
     """An optional package is not installed, or cannot be imported.
 
@@ -55,3 +59,7 @@ class MissingExtraError(LampqError, ImportError):
         super().__init__(f"{package} {what}; run: pip install {again}'lampq[{extra}]'")
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Errors of workers come back through pickles."""
+        return type(self), (self.package, self.extra)

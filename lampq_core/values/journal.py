@@ -7,8 +7,10 @@ whether a part was worked out or remembered, so whatever a kill cuts off, the en
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,6 +43,13 @@ class Journal:
     def within(self, name: str) -> Journal:
         """The journal of a piece of the work, whose names are its own."""
         return Journal(self._file, f"{self._scope}{name}/")
+
+    def sibling(self, name: str) -> Sibling | None:
+        """Where another process keeps its share of this work; removed with this journal. None without a file."""
+        if self._file is None:
+            return None
+        output = self._file.path.with_name(f"{self._file.path.name.removesuffix(ENDING)}.{name}")
+        return Sibling(output=output, owner={**self._file.owner, "part": name})
 
     def get(self, name: str, shapes: Shapes) -> dict[str, np.ndarray] | None:
         """The arrays of a finished part; None where it is not finished.
@@ -110,6 +119,32 @@ NOWHERE = Journal()
 """The journal of work that is done in one go."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """A journal beside another one; a value that can be sent to other processes.
+
+    Attributes:
+        output: What it is named after.
+        owner: See `journal_of`.
+    """
+
+    output: Path
+    owner: Mapping[str, object]
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Journal]:
+        """The journal, which stays when the block is left: it goes with the one that it is beside."""
+        file = JournalFile(_path(self.output), self.owner, lambda _: None)
+        try:
+            yield Journal(file)
+        finally:
+            file.close(always=True)
+
+
+def _path(output: Path) -> Path:
+    return output.with_name(output.name + ENDING)
+
+
 @contextlib.contextmanager
 def journal_of(
     output: Path, owner: Mapping[str, object], *, fresh: bool = False, tell: Callable[[str], None]
@@ -127,13 +162,16 @@ def journal_of(
         RecordError: The journal is of other work; says in what it differs.
         OutputExistsError: Another run is at it.
     """
-    path = output.with_name(output.name + ENDING)
-    if fresh:
-        path.unlink(missing_ok=True)
+    path = _path(output)
+    siblings = glob.escape(output.name) + f".*-of-*{ENDING}"
+    for old in (path, *path.parent.glob(siblings)) if fresh else ():
+        old.unlink(missing_ok=True)
     file = JournalFile(path, owner, tell)
     try:
         yield Journal(file)
         file.remove()
+        for part in path.parent.glob(siblings):
+            part.unlink(missing_ok=True)
     finally:
         file.close()
 

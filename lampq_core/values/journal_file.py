@@ -49,7 +49,7 @@ class JournalFile:
     """
 
     def __init__(self, path: Path, owner: Mapping[str, object], tell: Callable[[str], None]) -> None:
-        self._path, self._tell = path, tell
+        self.path, self.owner, self._tell = path, owner, tell
         self._line = _MAGIC + json.dumps(owner, sort_keys=True).encode() + b"\n"
         self._handle: io.FileIO | None = None
         self._places: dict[str, tuple[int, int]] = {}
@@ -60,7 +60,7 @@ class JournalFile:
             self._open()
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def read(self, name: str) -> bytes | None:
         """The content of a part."""
@@ -75,11 +75,11 @@ class JournalFile:
         if time.monotonic() - self._written >= _EVERY_S or waiting > _MOST_PENDING_BYTES:
             self._write()
 
-    def close(self) -> None:
-        """Write what is left; work that ends before there is a file was short."""
-        if self._handle is not None and not self._handle.closed:
-            if self._pending:
-                self._write()
+    def close(self, *, always: bool = False) -> None:
+        """Write what is left, where there is a file, or always; other work was short."""
+        if self._pending and (always or self._handle is not None):
+            self._write()
+        if self._handle is not None:
             self._handle.close()
 
     def remove(self) -> None:
@@ -87,12 +87,12 @@ class JournalFile:
         self._pending.clear()
         if self._handle is not None:
             self._handle.close()
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         """Read what another run has kept, if it is of the same work."""
         try:
-            if not self._path.is_file() or self._path.is_symlink():
+            if not self.path.is_file() or self.path.is_symlink():
                 raise RecordError(f"{self} is no state of a run; remove it, or name another output")
             handle = self._held("r+b")
             size = handle.seek(0, io.SEEK_END)
@@ -144,7 +144,7 @@ class JournalFile:
         try:
             if self._handle is None:
                 self._handle = self._held("x+b")
-                sync(self._path.parent)
+                sync(self.path.parent)
             self._append(self._handle, frame if self._end else self._line + frame)
         except OSError as err:
             if not self._failed:
@@ -157,7 +157,7 @@ class JournalFile:
 
     def _held(self, mode: str) -> io.FileIO:
         """The file, open, and this run's for as long as it is."""
-        handle = io.FileIO(self._path, mode)
+        handle = io.FileIO(self.path, mode)
         try:
             staging.hold(handle.fileno())
         except BlockingIOError as err:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,10 +18,15 @@ class Work:
     Attributes:
         progress: Told what is being done and how far it is.
         journal: Keeps what is finished, so that the same work goes on after a kill.
+        executor: Workers that share a profile's samples; any `concurrent.futures.Executor` whose workers can read the
+            model's file.
+        parts: In how many parts; None takes as many as there are workers.
     """
 
     progress: Progress = quiet
     journal: Journal = NOWHERE
+    executor: Executor | None = None
+    parts: int | None = None
 
     @classmethod
     def of(cls, work: Work | None = None, **choices: Any) -> Work:
