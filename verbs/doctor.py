@@ -258,6 +258,13 @@ PARTS: tuple[Part, ...] = (
         work=_plot,
     ),
     Part(
+        name="dask",
+        purpose="--dask: work shared with a cluster",
+        modules={"distributed": "distributed"},
+        install="'lampq[dask]'",
+        work=lambda: None,
+    ),
+    Part(
         name="detection",
         purpose="mAP of detectors",
         modules={"pycocotools.mask": "pycocotools"},
