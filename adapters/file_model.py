@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from lampq.adapters.again import Reading
 from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
@@ -185,7 +186,10 @@ class FileModel(Generic[Variant]):
         path: Where it was read from.
         format: Name of its format.
         grid: Grid its weights are quantized on.
+        read_from: What it was read from and how, where it can be read so again (`adapters.again`).
     """
+
+    read_from: Reading | None = None
 
     def __init__(
         self,
@@ -237,12 +241,12 @@ class FileModel(Generic[Variant]):
 
     def with_heads(self, choices: Sequence[HeadChoice]) -> FileModel[Variant]:
         """The same model with some outputs judged another way; a name may be that of any inner tensor."""
-        return FileModel(self.backend.judging(choices), self.replaced, self.coding)
+        return self._like(self.backend.judging(choices), self.coding)
 
     def with_coding(self, coding: Coding) -> FileModel[Variant]:
         """The same model with its weights turned into codes another way."""
         self.backend.check_coding(coding)
-        return FileModel(self.backend, self.replaced, coding)
+        return self._like(self.backend, coding)
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> FileModel[Variant]:
         """The same model with some weights replaced, by layer name, in the shape of the layer's record."""
@@ -343,6 +347,11 @@ class FileModel(Generic[Variant]):
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float | None:
         """Write the model quantized by a plan, then run and verify what was written."""
         return self.backend.write(self, plan, Path(path), calibration)
+
+    def _like(self, backend: Backend[Variant], coding: Coding) -> FileModel[Variant]:
+        model = FileModel(backend, self.replaced, coding)
+        model.read_from = self.read_from
+        return model
 
     def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
         return fitting(array, self.backend.shape(name), layer=name, whose=str(self.path))
