@@ -21,11 +21,11 @@ import lampq
 from lampq import solvers
 from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.predicted_damage import predicted_damage
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.interaction import profile_interaction
 from lampq.core.measuring.measure import measure_plan, quantized_weights
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.readouts.softmax import kl_divergence, log_softmax
 from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
@@ -163,7 +163,7 @@ def main() -> None:
             }
             on_calib = measure_plan(model, widths, calib, reference)
             logits = np.asarray(model.with_weights(quantized_weights(model, widths)).run(inputs))
-            kl = float(kl_divergence(truth, logits).mean())
+            kl = float(kl_divergence(log_softmax(truth), log_softmax(logits)).mean())
             top1 = float((logits.argmax(axis=1) == labels).mean())
             figures += [f"{on_calib:.4f}", f"{kl:.4f}", f"{100 * top1:.2f}"]
         lines.append(

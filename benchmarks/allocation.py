@@ -20,12 +20,12 @@ import lampq
 from lampq import solvers
 from lampq.core.allocating.allocation import build_problem, uniform_choice
 from lampq.core.allocating.predicted_damage import predicted_damage
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.interaction import Interaction, profile_interaction
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.readouts.softmax import kl_divergence, log_softmax
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.budget import Budget
@@ -72,7 +72,7 @@ class Case:
         on_val = np.asarray(model.run(self.val))
         return (
             self.reference.damage(model.run(self.reference.inputs)),
-            float(kl_divergence(self.val_logits, on_val).mean()),
+            float(kl_divergence(log_softmax(self.val_logits), log_softmax(on_val)).mean()),
             float((on_val.argmax(axis=1) == self.labels).mean()),
         )
 

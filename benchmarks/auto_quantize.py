@@ -24,7 +24,7 @@ from peers.subjects import Subject, cifar, digits
 import lampq
 from lampq.adapters.torch import read
 from lampq.adapters.torch.model import TorchModel
-from lampq.core.measuring.divergence import kl_divergence
+from lampq.core.readouts.softmax import kl_divergence, log_softmax
 
 JUDGES = (COMMON, MAX)
 
@@ -62,7 +62,10 @@ class Court:
         if key not in self._known:
             chosen = {name: self.weights[judge][name, found.widths[name]] for name in names}
             logits = np.asarray(self.model.with_weights(chosen).run(self._inputs))
-            self._known[key] = Verdict(top1=self._accuracy(logits), kl=kl_divergence(self._reference, logits))
+            self._known[key] = Verdict(
+                top1=self._accuracy(logits),
+                kl=kl_divergence(log_softmax(self._reference), log_softmax(logits)),
+            )
         return self._known[key]
 
     def _accuracy(self, logits: np.ndarray) -> float:

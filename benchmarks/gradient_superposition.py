@@ -20,12 +20,13 @@ import lampq
 from lampq import adapters
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.measuring.candidates import Candidates
-from lampq.core.measuring.gradient_rows import Draws, Loader, rows_of
+from lampq.core.measuring.gradient_rows import Loader, rows_of
 from lampq.core.measuring.gram_sums import GramSums
 from lampq.core.measuring.interaction import interaction_of
 from lampq.core.measuring.measure import measure_plan
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.shrinking import shrinkage, shrunk
+from lampq.core.readouts.draws import Draws
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.problem import Problem
 from lampq.solvers import solve

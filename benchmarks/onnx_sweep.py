@@ -16,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx_speed
 import report
 
-from lampq.adapters.onnx.backend import OnnxModel
+from lampq.adapters.onnx.backend import OnnxBackend, OnnxModel
 from lampq.adapters.onnx.reader import read
 
 READER = """
@@ -108,7 +109,7 @@ def measure(path: Path, samples: int, options: int, rounds: int) -> list[str]:
 
 def segments(model: OnnxModel) -> int:
     """Segments that the sweep runs."""
-    return len(model.backend.engine.chain)
+    return len(cast(OnnxBackend, model.backend).engine.chain)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from lampq.adapters.data import Preprocess, read_data
 from lampq.adapters.torch import read
 from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.allocating.limits import bit_operations, input_elements
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.softmax import kl_divergence, log_softmax
 from lampq.core.values.budget import Budget
 from lampq.core.values.recipe import Recipe
 from lampq.verbs.best_plan import best_plan
@@ -110,7 +110,7 @@ def main() -> None:
                     *(f"{value:.3f}" for value in average),
                     f"{bops:.3e}",
                     f"{reference.damage(judged.run(images)):.4f}",
-                    f"{kl_divergence(truth, found).mean():.4f}",
+                    f"{kl_divergence(log_softmax(truth), log_softmax(found)).mean():.4f}",
                     f"{100 * (found.argmax(1) == labels).mean():.2f}",
                     f"{spent:.0f}",
                 )

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from divergence import kl_divergence
 from numpy_model import NumpyModel
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.measure import measure_damage
 from lampq.core.measuring.reference import measure_reference

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from divergence import kl_divergence
 from onnx_graphs import batch_for, transformer
 from tflite_models import linear
 from torch_models import make_batch, read_named
@@ -15,7 +16,6 @@ from lampq.adapters.onnx.reader import read as read_onnx
 from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import load_quantized
 from lampq.cli import main
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.encoding import coded_for, with_rounding
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.quantizing.coding import Coding

@@ -7,8 +7,8 @@ import onnx.reference
 import onnxruntime
 import pytest
 import torch
+from divergence import kl_divergence
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.demo_data import (
     CALIBRATION_PATH,

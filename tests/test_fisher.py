@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from class_outputs import HEAD, logits_batch
+from divergence import log_softmax
 
-from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.coding import Coding

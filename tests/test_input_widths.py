@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from divergence import kl_divergence, second_order_kl
 from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
 from lampq.core.allocating.scores.fisher import fisher_scores
 from lampq.core.allocating.scores.lampq import lampq_scores
-from lampq.core.measuring.divergence import kl_divergence, second_order_kl
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError, RecordError

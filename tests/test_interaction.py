@@ -3,11 +3,11 @@ import tracemalloc
 import numpy as np
 import pytest
 from class_outputs import logits_batch, logits_builder, logits_interaction
+from divergence import kl_divergence, log_softmax, second_order_kl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import make_profile
 
-from lampq.core.measuring.divergence import kl_divergence, log_softmax, second_order_kl
 from lampq.core.measuring.interaction import Interaction, peak_bytes, profile_interaction
 from lampq.core.values.errors import RecordError
 

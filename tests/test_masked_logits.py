@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 import pytest
+from divergence import kl_divergence, unmasked
 from onnx import TensorProto, helper, numpy_helper
 
 import lampq
 from lampq import adapters
 from lampq.adapters.onnx.verify import difference
-from lampq.core.measuring.divergence import kl_divergence, unmasked
 
 INF = np.inf
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from class_outputs import logits_interaction
+from divergence import kl_divergence
 from numpy_model import NumpyModel
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.pairs import measure_pairs
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid

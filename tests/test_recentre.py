@@ -5,9 +5,9 @@ import itertools
 
 import numpy as np
 import pytest
+from divergence import kl_divergence
 from numpy_model import NumpyModel
 
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.measure import measure_damage
 from lampq.core.quantizing.quantizer import quantize
 from lampq.core.searching.lampq_update import update

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from divergence import log_softmax
 from tflite_models import Builder, fixture, inputs_for, linear, run_directly
 
 from lampq.adapters.tflite import gradients, read
 from lampq.adapters.tflite.gradients import TorchGraph
 from lampq.adapters.tflite.torch_ops import OPERATORS, UnsupportedOperatorError
-from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces

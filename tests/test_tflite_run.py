@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from divergence import log_softmax
 from tflite_models import NAMES, Builder, fixture, inputs_for, linear, matmul, run_directly
 
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.runtime import choose
-from lampq.core.measuring.divergence import log_softmax
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.measure import measure_activations, measure_damage
 from lampq.core.measuring.reference import measure_reference

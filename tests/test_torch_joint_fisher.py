@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from divergence import kl_divergence
 from torch import nn
 from torch_models import MODELS, read_named, seeded
 
 from lampq.adapters.torch import read
 from lampq.adapters.torch.joint_fisher import joint_fisher
-from lampq.core.measuring.divergence import kl_divergence
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.readouts.draws import Draws

@@ -1,4 +1,4 @@
-"""Damage in nats: how far quantized predictions lie from the float ones."""
+"""Damage in nats from logits, written plainly: what tests hold the readouts against."""
 
 from __future__ import annotations
 
