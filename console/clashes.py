@@ -60,6 +60,7 @@ READS: Mapping[str, Callable[[str | Path], tuple[Path, ...]]] = {
     "weights_b": weight_files,
     "data": data_files,
     "calib": data_files,
+    "val": data_files,
     "profile": profile_files,
     "profiles": profile_files,
     "config": itself,

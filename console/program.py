@@ -39,8 +39,6 @@ def run(argv: Sequence[str] | None) -> int:
             clashes.refuse(args)
             args.run(args)
             sys.stdout.flush()
-        except LampqError as err:
-            return _leave(who, str(err), _BAD_INPUT)
         except KeyboardInterrupt:
             return _leave(who, "interrupted", _INTERRUPTED)
         except BrokenPipeError:
@@ -49,8 +47,10 @@ def run(argv: Sequence[str] | None) -> int:
             return 0
         except Exception as err:
             if interrupts:
-                # Libraries that were being imported make errors of their own of it.
+                # Libraries that were being imported, and we of theirs, make errors of their own of it.
                 return _leave(who, "interrupted", _INTERRUPTED)
+            if isinstance(err, LampqError):
+                return _leave(who, str(err), _BAD_INPUT)
             if isinstance(err, OSError | MemoryError):
                 return _leave(who, _from_system(err), _BAD_INPUT)
             if isinstance(err, UnicodeEncodeError) and all(
