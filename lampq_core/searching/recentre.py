@@ -127,7 +127,7 @@ def refine(
     for number in range(1, rounds + 1):
         begun = time.perf_counter()
         what = f"round {number}: measuring around the plan"
-        interaction = bench.around(choice, near, progress, what).interaction.shrunk(bench.samples)
+        interaction = bench.around(choice, near, progress, what).interaction
         found = allocate(interaction, problem, [choice], seed=seed, keep=tries + 1, bound_limit_s=0)
         new = [index for index, plan in enumerate(found.choices) if plan.tobytes() not in bench.measured]
         if not new:
@@ -245,11 +245,6 @@ class _Bench:
         reduction = problem.reduced()
         # Pinned and tied layers are free where their group is.
         self._allowed = np.isfinite(reduction.problem.cost)[reduction.groups]
-
-    @property
-    def samples(self) -> int:
-        """Samples that are measured on."""
-        return self._reference.inputs.samples
 
     def best(self, plans: Sequence[np.ndarray], progress: Progress) -> tuple[np.ndarray, float]:
         """Measure plans; the one of least damage and its damage."""
