@@ -54,7 +54,7 @@ def test_convolutions_and_branches_run_in_pieces(tmp_path):
     batch = noise(branching)
     (name,) = [head.name for head in branching.heads]
     found = pieces.run(
-        Container(path).parse(), branching._opened.runtime, [name], {"x": batch}, piece_bytes=1
+        Container(path).parse(), branching.variant.opened.runtime, [name], {"x": batch}, piece_bytes=1
     )[name]
     np.testing.assert_allclose(found, branching.run(batch), rtol=1e-5, atol=1e-6)
 
