@@ -169,7 +169,9 @@ def main() -> None:
         "--samples", type=int, default=128, help="calibration images that plans are measured on (128)"
     )
     parser.add_argument("--profile", type=Path, help="profile of an earlier run; made where there is none")
-    parser.add_argument("--no-ablation", action="store_true")
+    parser.add_argument("--no-ablation", action="store_true", help="the plans alone")
+    parser.add_argument("--only-ablation", action="store_true", help="the quantizers alone")
+    parser.add_argument("--judged", type=int, default=500, help="validation images of the ablation (500)")
     args = parser.parse_args()
 
     model = read(args.model, weights=args.weights)
@@ -179,10 +181,32 @@ def main() -> None:
     # Second moments of the inputs are cheap: weights are rounded to those of all images.
     model = with_rounding(model, "inputs", None, every)
     val = read_data(args.val, **common)
-    judge = Judge(model, np.asarray(val.inputs()), val.labels())
+    inputs, labels = np.asarray(val.inputs()), val.labels()
+    if not args.no_ablation:
+        write_ablation(model, images, Judge(model, inputs[: args.judged], labels[: args.judged]))
+    if not args.only_ablation:
+        write_plans(model, images, Judge(model, inputs, labels), args.profile)
+
+
+def write_ablation(model, images, judge):
+    """Quantizers alone and left out."""
+    columns = ("quantizers", "4/4 val KL", "top-1 (%)", "3/3 val KL", "top-1 (%)")
+    rows = [("float weights and activations", 0, f"{judge.top1:.2f}", 0, f"{judge.top1:.2f}")]
+    body = report.table(columns, [*rows, *ablation(model, images, judge)]) + (
+        f"\n\nOne width for all weights and activations, no allocation: only the quantizers differ. Every site takes, "
+        f"by gradients on 32 of {len(images)} calibration images, the best of those named that its role allows "
+        f"(uniform where none does); weights are rounded to the layers' float inputs. Judged on {len(judge.labels)} "
+        f"validation images."
+    )
+    title = "CIFAR-10 ViT, quantizers of activations alone and left out"
+    report.write("low_bit_quantizers", title, body, packages=("numpy", "torch"))
+
+
+def write_plans(model, images, judge, path):
+    """Plans with widths allocated."""
     began = time.process_time()
-    if args.profile is not None and args.profile.exists():
-        profile = lampq.Profile.read(args.profile)
+    if path is not None and path.exists():
+        profile = lampq.Profile.read(path)
     else:
         profile = lampq.profile(
             model,
@@ -193,9 +217,8 @@ def main() -> None:
             rounding="inputs",
             fisher_draws=0,
         )
-        if args.profile is not None:
-            profile.write(args.profile)
-    print("profile", time.process_time() - began, flush=True)
+        if path is not None:
+            profile.write(path)
     seconds = time.process_time() - began
     rows = [("float", 32, 32, 0, 0, f"{judge.top1:.2f}", "")]
     counts = []
@@ -203,23 +226,13 @@ def main() -> None:
         rows.append(row)
         counts.append(text)
     body = report.table(COLUMNS, rows) + (
-        f"\n\n{len(profile.layers)} layers, {len(profile.products)} products, {len(profile.options)} pairs of widths; "
-        f"{len(images)} calibration images, {len(val.labels())} validation images; weights rounded to the layers' "
-        f"float inputs on all {len(every)}; profile {seconds:.0f} s of CPU.\n\nQuantizers taken: {'; '.join(counts)}."
+        f"\n\n{len(profile.layers)} layers, {len(profile.products)} products, {len(profile.options)} pairs of "
+        f"widths; {len(images)} calibration images to measure on, {len(judge.labels)} validation images; weights "
+        f"rounded to the layers' float inputs on all calibration images; profile {seconds:.0f} s of CPU.\n\n"
+        f"Quantizers taken: {'; '.join(counts)}."
     )
-    if not args.no_ablation:
-        found = ablation(model, images, judge)
-        body += (
-            "\n\n## Quantizers, one width everywhere (no allocation)\n\nEvery site takes the best of those named; "
-            "weights rounded to inputs.\n\n"
-            + report.table(("quantizers", "4/4 val KL", "top-1 (%)", "3/3 val KL", "top-1 (%)"), found)
-        )
-    report.write(
-        "low_bit_activations",
-        "CIFAR-10 ViT, weights and all activations at low bits",
-        body,
-        packages=("numpy", "torch"),
-    )
+    title = "CIFAR-10 ViT, weights and all activations at low bits"
+    report.write("low_bit_activations", title, body, packages=("numpy", "torch"))
 
 
 if __name__ == "__main__":
