@@ -14,7 +14,7 @@ from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.treatments.roles import role_of
 from lampq.core.treatments.seen import Seen
-from lampq.core.values.activation_rule import LAST, SiteAxes
+from lampq.core.values.activation_rule import SiteAxes
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 
@@ -93,5 +93,5 @@ def _joined(name: str, parts: list[_Part]) -> Seen:
         values=values,
         samples=len(values) // axes.rows if "@" in name else len(values),
         gradients=gradients,
-        axes=axes or LAST,
+        axes=axes,
     )

@@ -121,7 +121,8 @@ def measure_pairs(
             widths = sorted({options[column].weight_bits for column in columns})
             settings: dict[int | None, Setting] = {None: Setting()}
             if isinstance(layer, Product):
-                settings |= {bits: Setting(left=left(index, bits)) for bits in widths if left is not None}
+                for bits in widths:
+                    settings[bits] = Setting(left=None if left is None else left(index, bits))
             else:
                 encode = encoder(model, layer.name, layer.channel_axis, widths)
                 for bits in widths:

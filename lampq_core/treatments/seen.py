@@ -62,16 +62,6 @@ class Seen:
         rows = np.einsum("dsn,sn->ds", self._flat(self.gradients), error.reshape(self.samples, -1))
         return float(np.square(rows, dtype=np.float64).sum() / (2 * self.samples))
 
-    def best(self, rules: list[ActivationRule]) -> ActivationRule:
-        """The rule of least loss, the first of equals.
-
-        Raises:
-            RecordError: There are none.
-        """
-        if not rules:
-            raise RecordError(f"site {self.name}: no quantizer fits its values")
-        return min(rules, key=self.loss)
-
     def _flat(self, gradients: np.ndarray) -> np.ndarray:
         return gradients.reshape(len(gradients), self.samples, -1)
 
