@@ -46,7 +46,7 @@ SENTENCES, LINES = 500, 50
 
 def uniform(profile: lampq.Profile, bits: int) -> lampq.Plan:
     """All layers at one width."""
-    return lampq.plan(profile, average_bits=bits, mode="kl", pins=[f"*={bits}"])
+    return lampq.plan(profile, average_bits=bits, mode="error", pins=[f"*={bits}"])
 
 
 def shapes(cache: Path) -> dict[str, Any]:
