@@ -327,8 +327,8 @@ def reader_text(values: Mapping[str, Any]) -> str:
             f"{smallest['errors']} symbols read otherwise by stock ONNX Runtime. {smallest['note']}."
         )
     return (
-        f"## PP-OCRv4 recognizer\n\n{values['lines']} drawn lines, {values['symbols']} symbols, judged by stock ONNX Runtime; "
-        "widths by the errors of the weights alone, codes chosen for 32 other lines; float "
+        f"## PP-OCRv4 recognizer\n\n{values['lines']} drawn lines, {values['symbols']} symbols, judged by stock ONNX "
+        "Runtime; widths by the errors of the weights alone, codes chosen for 32 other lines; float "
         f"{values['float bytes']:,} bytes:\n\n"
         + report.table(("plan", "average bits", "bytes", "lines read otherwise"), rows)
         + found
