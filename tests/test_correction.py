@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from numpy_model import NumpyModel
 from onnx_models import exported, module, normal
 from torch import nn
@@ -196,3 +197,17 @@ def test_a_walk_sees_what_a_run_for_every_layer_sees(build):
         change = model.weight(layer.name) * (1 + 0.3 * (number % 2))
         walk.replace(layer.name, change)
         passes.replace(layer.name, change)
+
+
+def test_a_file_with_rounded_inputs_computes_what_was_corrected(tmp_path):
+    model, batch, _ = deep(64)
+    out = tmp_path / "q.safetensors"
+    plan = lampq.quantize(
+        model, batch, out, average_bits=3, average_input_bits=4, bits=(2, 3, 4), act_bits=(4,), rounds=0
+    )
+    assert plan.rounding == "corrected"
+    expected = lampq.fake_quantize(model, plan, batch=batch)
+    loaded = lampq.load_quantized(out, seeded(Deep))
+    with torch.no_grad():
+        outputs = loaded(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(outputs, np.asarray(expected.run(batch)), rtol=1e-3, atol=1e-3)
