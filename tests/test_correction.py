@@ -110,7 +110,7 @@ def test_correcting_loses_less_on_other_samples(act_bits):
 
 
 def test_the_plan_says_what_measures_best_and_what_others_will_lose():
-    model, batch, plan = deep(64)
+    model, batch, plan = deep(256)
     fitted = with_rounding(model, "inputs", None, batch)
     reference = measure_reference(model, batch)
     coded, chosen = corrected_plan(fitted, plan, reference)
@@ -200,7 +200,7 @@ def test_a_walk_sees_what_a_run_for_every_layer_sees(build):
 
 
 def test_a_file_with_rounded_inputs_computes_what_was_corrected(tmp_path):
-    model, batch, _ = deep(64)
+    model, batch, _ = deep(256)
     out = tmp_path / "q.safetensors"
     plan = lampq.quantize(
         model, batch, out, average_bits=3, average_input_bits=4, bits=(2, 3, 4), act_bits=(4,), rounds=0

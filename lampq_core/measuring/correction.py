@@ -22,7 +22,6 @@ from lampq.core.measuring.reference import input_batch
 from lampq.core.measuring.setting import Setting, plan_rule, site_settings
 from lampq.core.measuring.walk import Walk, walk
 from lampq.core.quantizing.coding import Coding
-from lampq.core.quantizing.moment_sums import MomentSums
 from lampq.core.quantizing.quantizer import as_rows, from_rows
 from lampq.core.quantizing.ridge import Fold, corrected
 from lampq.core.values.batch import BatchLike
@@ -103,19 +102,18 @@ def _corrected(
     walks: Sequence[tuple[Walk, Walk]],
 ) -> Coding:
     """The coding with the corrected weights of a layer, to be rounded by the moments of what it will read."""
-    sums, folds = MomentSums(), []
+    folds = []
     for pair in walks:
         fold = _fold(layer, *pair)
         if fold is None:
             # The inputs do not tell which values a weight meets.
             return coding
-        sums.add(fold.own, fold.count)
-        sums.end_part()
         folds.append(fold)
+    every = Fold.of(folds)
     rows = corrected(as_rows(model.weight(layer.name), layer.channel_axis), folds)
     return dataclasses.replace(
         coding,
-        moments={**(coding.moments or {}), layer.name: sums.shrunk()},
+        moments={**(coding.moments or {}), layer.name: (every.own / every.count).astype(np.float32)},
         targets={**coding.targets, layer.name: from_rows(rows, layer.shape, layer.channel_axis)},
     )
 

@@ -8,14 +8,11 @@ import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
-from lampq.core.quantizing.moment_sums import MomentSums
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 
-# Parts of the samples whose moments are compared.
-_PARTS = 16
 # Together they must fit in memory beside the model.
 _MOST_BYTES = 8 << 30
 
@@ -24,9 +21,6 @@ def input_moments(
     model: Model, layers: Sequence[Layer], batch: BatchLike, journal: Journal = NOWHERE
 ) -> Mapping[str, np.ndarray]:
     """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
-
-    Of few samples they are drawn towards their diagonal (`core.quantizing.moment_sums`): codes chosen for 64 images
-    would else fit these and not others.
 
     Args:
         model: The float model, or any other whose inputs count.
@@ -51,17 +45,19 @@ def input_moments(
     if remembered is not None:
         return remembered
     records = {layer.name: layer for layer in layers}
-    batch = input_batch(model, batch)
-    sums: dict[str, MomentSums] = {}
-    # Samples are apart, uses of a weight within a sample are not: parts of the samples tell how far moments scatter.
-    for part in np.array_split(np.arange(batch.samples), min(_PARTS, batch.samples)):
-        for name, values, positions in model.taps(batch.take(part)):
-            rows = input_rows(records[name], values, positions) if name in records else None
-            if rows is not None:
-                sums.setdefault(name, MomentSums()).add(_checked_product(rows, name), len(rows))
-        for each in sums.values():
-            each.end_part()
-    moments = {name: each.shrunk() for name, each in sums.items()}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+    for name, values, positions in model.taps(input_batch(model, batch)):
+        rows = input_rows(records[name], values, positions) if name in records else None
+        if rows is None:
+            continue
+        total = _checked_product(rows, name)
+        if name in sums:
+            sums[name] += total
+        else:
+            sums[name] = total.astype(np.float32)
+        counts[name] = counts.get(name, 0) + len(rows)
+    moments = {name: total / np.float32(counts[name]) for name, total in sums.items()}
     present = np.array([layer.name in moments for layer in layers])
     parts = {name: {"moment": moment} for name, moment in moments.items()}
     journal.put_all({"moments": {"present": present}, **{f"moments/{name}": p for name, p in parts.items()}})
