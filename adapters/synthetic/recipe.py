@@ -21,9 +21,9 @@ class SynthesisRecipe:
         rate: Size of the first step, in units of the parameters; steps shrink to nothing.
         smoothness: Power of the frequency by which fine detail of images moves less than coarse.
         statistics: Weight of the normalizations' statistics.
-        confidence: Weight of the classes' confidence, which counts where there are no normalizations: beside them it
-            only pulls samples to where no data are.
-        entropy: Weight of the entropy of patch similarities.
+        confidence: Weight of the classes' confidence; None: a little where there are no normalizations. Beside them it
+            pulls samples to where no data are.
+        entropy: Weight of the entropy of patch similarities; None: likewise.
         variation: Weight of the total variation of images.
         batch: Samples that are refined together.
     """
@@ -33,8 +33,8 @@ class SynthesisRecipe:
     rate: float = 0.06
     smoothness: float = 0.25
     statistics: float = 1.0
-    confidence: float = 0.05
-    entropy: float = 0.0
+    confidence: float | None = None
+    entropy: float | None = None
     variation: float = 0.0
     batch: int = 64
 
@@ -45,7 +45,7 @@ class SynthesisRecipe:
                 raise RecordError(f"synthetic data: {name} {value}; at least 1 is needed")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not 0 <= value < float("inf"):
+            if value is not None and not 0 <= value < float("inf"):
                 raise RecordError(f"synthetic data: {field.name} {value}; give a number from 0 on")
 
     def key(self, *parts: Any) -> str:

@@ -19,6 +19,8 @@ from lampq.core.values.progress import Progress
 Tensors = Mapping[str, torch.Tensor]
 # What steps shrink to, as a part of the first.
 _LAST_STEP = 0.02
+# Weight of classes and patches where normalizations tell nothing.
+_LITTLE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,10 +48,10 @@ class Refiner:
         with torch.no_grad():
             count = len(next(iter(samples.values())))
             seen = self._observed(_tensors(samples), np.arange(min(count, self.run_size)))
-        recipe, terms = self.recipe, []
-        if recipe.statistics and seen.normalized:
+        terms = []
+        if seen.normalized:
             terms.append(f"statistics of {len(seen.normalized)} normalizations")
-        if recipe.entropy and seen.attended:
+        elif seen.attended:
             terms.append(f"patch similarities of {len(seen.attended)} attentions")
         if self._logits(seen) is not None:
             terms.append("classes")
@@ -124,13 +126,15 @@ class Refiner:
         """All terms that the model has, weighted; None where it has none."""
         recipe = self.recipe
         terms: list[torch.Tensor] = []
-        logits = self._logits(seen)
+        logits, little = self._logits(seen), 0.0 if seen.normalized else _LITTLE
+        confidence = little if recipe.confidence is None else recipe.confidence
+        entropy = little if recipe.entropy is None else recipe.entropy
         if recipe.statistics and seen.normalized:
             terms.append(recipe.statistics * losses.statistics_loss(seen.normalized))
-        if recipe.confidence and logits is not None and not seen.normalized:
-            terms.append(recipe.confidence * losses.confidence_loss(logits))
-        if recipe.entropy and seen.attended:
-            terms.append(recipe.entropy * losses.entropy_loss(seen.attended))
+        if confidence and logits is not None:
+            terms.append(confidence * losses.confidence_loss(logits))
+        if entropy and seen.attended:
+            terms.append(entropy * losses.entropy_loss(seen.attended))
         if terms and recipe.variation:
             pictures = [samples[name] for name, space in self.spaces.items() if isinstance(space, Pictures)]
             terms += [recipe.variation * losses.variation_loss(each) for each in pictures]
