@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lampq.adapters.autograd.rebuilt import Rebuilt
+    from lampq.adapters.synthetic.observation import Observer
     from lampq.core.measuring.setting import RoundedLayers
     from lampq.core.measuring.walk import Walk
     from lampq.core.readouts.draws import Draws
@@ -315,6 +316,13 @@ class FileModel(Generic[Variant]):
     def relevance(self, batch: BatchLike, *, progress: Progress = quiet) -> dict[str, float]:
         """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
         return self._rebuilt(batch).relevance(progress=progress)
+
+    def observer(self, batch: BatchLike) -> Observer:
+        """Forward passes that show normalizations and attentions; see `lampq.adapters.synthetic.observation`."""
+        graph = self._rebuilt(batch).graph
+        from lampq.adapters.torch.observer import graph_observer
+
+        return graph_observer(graph, self.input_specs[0].batch)
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width; None where there is no such form."""

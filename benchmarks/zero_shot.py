@@ -72,7 +72,7 @@ def moment_errors(model, samples: np.ndarray, real: Mapping[str, np.ndarray]) ->
     return np.array([np.linalg.norm(own[name] - real[name]) / np.linalg.norm(real[name]) for name in real])
 
 
-def plans(model, real, inputs, labels, preprocess) -> list[tuple[str, ...]]:
+def plans(model, real, inputs, labels, preprocess, measure) -> list[tuple[str, ...]]:
     """A row for every source and budget."""
     model = with_examples(model, real)
     moments = input_moments(model, model.layers(), real)
@@ -80,7 +80,7 @@ def plans(model, real, inputs, labels, preprocess) -> list[tuple[str, ...]]:
     for name, samples, made_s in sources(model, real, preprocess):
         began = time.process_time()
         coded = with_rounding(model, "inputs", None, samples)
-        profile = lampq.profile(coded, samples, rounding="inputs", fisher_draws=0)
+        profile = lampq.profile(coded, samples, rounding="inputs", measure=measure, fisher_draws=0)
         errors = moment_errors(model, samples, moments)
         for budget in BUDGETS:
             plan = best_plan(coded, profile, samples, Budget(average_bits=budget))
@@ -157,6 +157,7 @@ def main() -> None:
     for flag in ("--model", "--weights", "--calib", "--val"):
         parser.add_argument(flag)
     parser.add_argument("--samples", type=int, help="samples to search on")
+    parser.add_argument("--measure", default="differences", help="how profiles measure (see lampq profile)")
     args = parser.parse_args()
     setting = read_digits(args) if args.what == "digits" else read_cifar(args)
     if args.what == "variants":
@@ -178,7 +179,7 @@ def main() -> None:
             "moments: mean error",
         )
         columns = (*columns, "val top-1 (%)", "val KL (nats)")
-        rows = plans(*setting)
+        rows = plans(*setting, args.measure)
     names = {"digits": "zero_shot_digits", "cifar": "zero_shot", "variants": "zero_shot_variants"}
     counts = f"{len(setting[1])} samples to search on, {len(setting[2])} others to judge by."
     title = f"Samples from the model alone: {args.what}"

@@ -212,7 +212,7 @@ class _Making:
             fixed={},
             head=self._head(),
             recipe=self.recipe,
-            run_size=self._run_size(),
+            run_size=observer.most or self.recipe.batch,
         )
 
     def _by_classes(self, progress: Progress, why: str) -> tuple[Samples, str]:

@@ -62,7 +62,13 @@ class Observation:
 
 
 class Observer(Protocol):
-    """Runs a model so that gradients of all that is observed reach its inputs."""
+    """Runs a model so that gradients of all that is observed reach its inputs.
+
+    Attributes:
+        most: Samples that it takes at a time, or None: any number.
+    """
+
+    most: int | None
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Observation:
         """Run samples, as many as the model takes at a time."""

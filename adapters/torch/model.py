@@ -360,9 +360,9 @@ class TorchModel:
 
     def observer(self, batch: Batch) -> Observer:
         """Forward passes that show what normalizations and attentions make of inputs like those of a batch."""
-        from lampq.adapters.torch.observer import TapeObserver
+        from lampq.adapters.torch.observer import module_observer
 
-        return TapeObserver(self.with_examples(batch))
+        return module_observer(self.with_examples(batch))
 
     def walk(self, batch: Batch) -> Walk:
         """One pass that stops at every layer; see `lampq.core.measuring.walk.Walking`."""

@@ -22,7 +22,7 @@ from lampq.core.treatments.roles import KEYS, LEFT, PROBABILITIES, QUERIES, RIGH
 from lampq.core.values.activation_rule import ActivationRule, SiteAxes
 from lampq.core.values.product import Product
 
-_PRODUCTS = frozenset({"aten::bmm", "aten::baddbmm", "aten::mm"})
+PRODUCTS = frozenset({"aten::bmm", "aten::baddbmm", "aten::mm"})
 _SOFTMAX = frozenset({"aten::_softmax", "aten::_safe_softmax"})
 # What may come between a product and its softmax: scales, masks, position biases.
 _ELEMENTWISE = frozenset({f"aten::{n}" for n in ("add", "sub", "mul", "div", "masked_fill", "where")})
@@ -127,7 +127,7 @@ class Factors:
 def factors(recording: Recording) -> Iterator[Factors]:
     """The products of two activations, in order, named by what they do in attention."""
     tape = recording.tape
-    softmax = _behind_softmax(tape)
+    softmax = behind_softmax(tape)
     seen: Counter[str] = Counter()
 
     def numbered(name: str) -> str:
@@ -174,7 +174,7 @@ def _input_axes(shape: tuple[int, ...], use: Use, layout: Layout | None, samples
     return SiteAxes(inner=layout.inner, leading=len(shape) - 1).of(shape, samples)
 
 
-def _behind_softmax(tape: Tape) -> dict[int, int]:
+def behind_softmax(tape: Tape) -> dict[int, int]:
     """Slot of a softmax's result, rearranged or not -> slot of the product that the softmax is of."""
     source: dict[int, int] = {}
     found: dict[int, int] = {}
@@ -182,7 +182,7 @@ def _behind_softmax(tape: Tape) -> dict[int, int]:
         if not operation.reads or not operation.writes:
             continue
         first = operation.reads[0][1]
-        if operation.name in _PRODUCTS:
+        if operation.name in PRODUCTS:
             source.update(dict.fromkeys(operation.writes, operation.writes[0]))
         elif operation.name in _SOFTMAX:
             found.update(dict.fromkeys(operation.writes, source.get(first, -1)))
