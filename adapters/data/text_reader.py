@@ -119,7 +119,7 @@ def text_inputs(specs: Sequence[InputSpec], source: str) -> dict[str, str]:
     Raises:
         AdapterError: One takes none of these, or not exactly one takes the tokens themselves.
     """
-    roles = {spec.name: _role(spec) for spec in specs}
+    roles = {spec.name: role_of(spec) for spec in specs}
     strange = [spec for spec in specs if roles[spec.name] is None or len(spec.shape) != 2]
     if strange:
         raise AdapterError(
@@ -133,7 +133,8 @@ def text_inputs(specs: Sequence[InputSpec], source: str) -> dict[str, str]:
     return {name: role for name, role in roles.items() if role is not None}
 
 
-def _role(spec: InputSpec) -> str | None:
+def role_of(spec: InputSpec) -> str | None:
+    """What an input of a model of texts takes, by its name and type, or None."""
     name = spec.name.lower()
     if "mask" in name:
         return MASK

@@ -21,6 +21,7 @@ from lampq.adapters.synthetic.drawing import Samples, class_deviations, draw, se
 from lampq.adapters.synthetic.observation import Observable
 from lampq.adapters.synthetic.recipe import SynthesisRecipe
 from lampq.adapters.synthetic.spaces import Pictures, Space, Values
+from lampq.adapters.synthetic.texts import make_texts, token_inputs
 from lampq.core.measuring.model import Model
 from lampq.core.readouts.softmax import log_softmax
 from lampq.core.values.errors import AdapterError, NoGradientsError, RecordError
@@ -53,10 +54,10 @@ def synthetic(
 ) -> Dataset:
     """Calibration samples made from a model alone.
 
-    Pictures are drawn as scenes of occluding shapes, selected so that what normalizations and classes say of them
-    together is what the training data must have given, and refined by gradients of the same. Where the model has no
-    gradients the selection goes by classes alone; inputs that are no pictures begin as noise. The notes of what comes
-    back say which of it was possible.
+    Texts are sampled from decoders, and are words of the vocabulary for other models. Pictures are drawn as scenes of
+    occluding shapes, selected so that what normalizations and classes say of them together is what the training data
+    must have given, and refined by gradients of the same. Where the model has no gradients the selection goes by
+    classes alone; inputs that are no pictures begin as noise. The notes of what comes back say what was possible.
 
     Args:
         model: The float model.
@@ -101,7 +102,8 @@ class _Making:
     Attributes:
         model: The float model.
         specs: Its inputs, without those that are fixed.
-        spaces: What their samples are made of, by name.
+        texts: Those of them that take texts.
+        spaces: What samples of the others are made of, by name.
         count: Samples wanted.
         seed: Any integer from 0.
         constants: Inputs that are fixed.
@@ -110,6 +112,7 @@ class _Making:
 
     model: Model
     specs: Sequence[InputSpec]
+    texts: Sequence[InputSpec]
     spaces: Mapping[str, Space]
     count: int
     seed: int
@@ -135,10 +138,12 @@ class _Making:
         specs = [spec for spec in model.input_specs if spec.name not in fixed and not spec.optional]
         if not specs:
             raise AdapterError(f"synthetic data: no input is free; {takes(model.input_specs)}")
-        spaces = {spec.name: _space(spec, model, preprocess) for spec in specs}
+        tokens = token_inputs(specs)
+        spaces = {spec.name: _space(spec, model, preprocess) for spec in specs if spec.name not in tokens}
         return cls(
             model=model,
             specs=specs,
+            texts=[spec for spec in specs if spec.name in tokens],
             spaces=spaces,
             count=count,
             seed=seed,
@@ -154,11 +159,18 @@ class _Making:
 
     def make(self, progress: Progress) -> tuple[Samples, tuple[str, ...]]:
         """Samples as they are kept, and notes on how they were made."""
-        try:
-            drawn, note = self._by_gradients(progress)
-        except NoGradientsError as err:
-            drawn, note = self._by_classes(progress, str(err))
-        return self._kept(drawn), (f"synthetic data, made from the model: {note}",)
+        fixed, ways = {}, []
+        if self.texts:
+            fixed, way = make_texts(self.model, self.texts, self.count, self.seed, progress)
+            ways.append(way)
+        if self.spaces:
+            try:
+                drawn, way = self._by_gradients(fixed, progress)
+            except NoGradientsError as err:
+                drawn, way = self._by_classes(fixed, progress, str(err))
+            fixed = {**fixed, **self._kept(drawn)}
+            ways.append(way)
+        return fixed, (f"synthetic data, made from the model: {'; '.join(ways)}",)
 
     def dataset(self, kept: Samples) -> Dataset:
         """Samples as they are kept, ready to be fed to the model."""
@@ -171,14 +183,14 @@ class _Making:
             source=SOURCE,
         )
 
-    def _by_gradients(self, progress: Progress) -> tuple[Samples, str]:
+    def _by_gradients(self, fixed: Samples, progress: Progress) -> tuple[Samples, str]:
         """Samples that are refined, and how.
 
         Raises:
             NoGradientsError: The model has none; says why.
         """
-        refiner = self._refiner()
-        terms = refiner.terms(draw(self.spaces, range(refiner.run_size), self.seed))
+        refiner = self._refiner(fixed)
+        terms = refiner.terms(draw(self.spaces, range(min(self.count, refiner.run_size)), self.seed))
         if not terms:
             raise NoGradientsError("neither normalizations, attention nor classes tell of its data")
         chosen = select_drawn(
@@ -196,33 +208,37 @@ class _Making:
             chosen, progress
         ), f"{self._drawn_as()}, selected and refined by {listed(terms)}"
 
-    def _refiner(self) -> Refiner:
+    def _refiner(self, fixed: Samples) -> Refiner:
         if not isinstance(self.model, Observable):
             raise NoGradientsError(f"{self.model.format} models have none here")
-        whole = next((spec for spec in self.specs if spec.dtype not in FLOATING), None)
+        made = [spec for spec in self.specs if spec.name in self.spaces]
+        whole = next((spec for spec in made if spec.dtype not in FLOATING), None)
         if whole is not None:
             raise NoGradientsError(f"input {whole.name} takes {whole.dtype}")
-        example = self.dataset(self._kept(draw(self.spaces, range(2), self.seed))).inputs()
+        few = min(2, self.count)
+        texts = {name: tokens[:few] for name, tokens in fixed.items()}
+        example = self.dataset({**texts, **self._kept(draw(self.spaces, range(few), self.seed))}).inputs()
         observer = self.model.observer(example)
         from lampq.adapters.synthetic.refining import Refiner
 
         return Refiner(
             observer=observer,
             spaces=self.spaces,
-            fixed={},
+            fixed=fixed,
             head=self._head(),
             recipe=self.recipe,
             run_size=observer.most or self.recipe.batch,
         )
 
-    def _by_classes(self, progress: Progress, why: str) -> tuple[Samples, str]:
+    def _by_classes(self, fixed: Samples, progress: Progress, why: str) -> tuple[Samples, str]:
         """Samples that are drawn and, where the model names classes, selected by them; and how."""
         head = self._head()
         if head is None:
             return draw(self.spaces, range(self.count), self.seed), f"{self._drawn_as()} ({why})"
 
         def deviations(samples: Samples, rows: np.ndarray) -> np.ndarray:
-            logits = self.model.run(self.dataset(self._kept(samples)).inputs())[head.name]
+            texts = {name: tokens[rows] for name, tokens in fixed.items()}
+            logits = self.model.run(self.dataset({**texts, **self._kept(samples)}).inputs())[head.name]
             return class_deviations(np.exp(log_softmax(logits)))
 
         chosen = select_drawn(
