@@ -24,6 +24,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.moments import input_moments
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.budget import Budget
+from lampq.core.values.request import Request
 from lampq.demo_data import MODEL_PATH, calibration, validation
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.fake_quantize import fake_quantize
@@ -58,12 +59,12 @@ def noise(model, samples: int) -> np.ndarray:
 def sources(model, real: np.ndarray, preprocess) -> Iterator[tuple[str, np.ndarray, float]]:
     """Name, samples and CPU seconds of making them: as many of each kind as there are real ones."""
     yield "real", real, 0.0
-    yield "Gaussian noise", noise(model, len(real)), 0.0
     began = time.process_time()
     made = lampq.synthetic(model, len(real), preprocess=preprocess)
     inputs = np.asarray(made.inputs())
     print(made.notes[0], flush=True)
     yield "synthetic", inputs, time.process_time() - began
+    yield "Gaussian noise", noise(model, len(real)), 0.0
 
 
 def moment_errors(model, samples: np.ndarray, real: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -72,7 +73,7 @@ def moment_errors(model, samples: np.ndarray, real: Mapping[str, np.ndarray]) ->
     return np.array([np.linalg.norm(own[name] - real[name]) / np.linalg.norm(real[name]) for name in real])
 
 
-def plans(model, real, inputs, labels, preprocess, measure) -> list[tuple[str, ...]]:
+def plans(model, real, inputs, labels, preprocess, measure, rounds) -> list[tuple[str, ...]]:
     """A row for every source and budget."""
     model = with_examples(model, real)
     moments = input_moments(model, model.layers(), real)
@@ -83,7 +84,8 @@ def plans(model, real, inputs, labels, preprocess, measure) -> list[tuple[str, .
         profile = lampq.profile(coded, samples, rounding="inputs", measure=measure, fisher_draws=0)
         errors = moment_errors(model, samples, moments)
         for budget in BUDGETS:
-            plan = best_plan(coded, profile, samples, Budget(average_bits=budget))
+            request = Request(budget=Budget(average_bits=budget), rounds=rounds)
+            plan = best_plan(coded, profile, samples, request)
             judged = lampq.evaluate(
                 fake_quantize(model, plan, batch=samples), inputs, labels, reference=model
             )
@@ -158,6 +160,7 @@ def main() -> None:
         parser.add_argument(flag)
     parser.add_argument("--samples", type=int, help="samples to search on")
     parser.add_argument("--measure", default="differences", help="how profiles measure (see lampq profile)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of measuring around a plan (3)")
     args = parser.parse_args()
     setting = read_digits(args) if args.what == "digits" else read_cifar(args)
     if args.what == "variants":
@@ -179,7 +182,7 @@ def main() -> None:
             "moments: mean error",
         )
         columns = (*columns, "val top-1 (%)", "val KL (nats)")
-        rows = plans(*setting, args.measure)
+        rows = plans(*setting, args.measure, args.rounds)
     names = {"digits": "zero_shot_digits", "cifar": "zero_shot", "variants": "zero_shot_variants"}
     counts = f"{len(setting[1])} samples to search on, {len(setting[2])} others to judge by."
     title = f"Samples from the model alone: {args.what}"
