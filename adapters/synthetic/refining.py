@@ -103,8 +103,10 @@ class Refiner:
         offsets = {name: torch.zeros_like(samples, requires_grad=True) for name, samples in start.items()}
         optimizer = torch.optim.Adam(offsets.values(), lr=self.recipe.rate)
         for step in range(self.recipe.steps):
-            samples = self._moved(start, offsets)
-            loss = self._loss(self._observed(samples, rows), samples)
+            # A generator elsewhere that nobody finished may have left gradients switched off.
+            with torch.enable_grad():
+                samples = self._moved(start, offsets)
+                loss = self._loss(self._observed(samples, rows), samples)
             if loss is None:
                 break
             optimizer.zero_grad()
