@@ -68,7 +68,7 @@ def main() -> None:
         f"{report.table(('profile by', 'seconds', 'CPU seconds', 'load before'), rows)}\n\n"
         f"{speed:.2f} times as fast, {added:.0%} more CPU time; without waiting for others "
         f"{args.workers / (1 + added):.2f} times. Damage differs by {worst:.1e} of the largest at most."
-        f"\n\n`{' '.join(words[3:-1])}`"
+        f"\n\n`profile {args.flags}`"
     )
     report.write("workers", "Profiles shared out among processes", text, packages=("numpy", "onnxruntime"))
 
