@@ -184,3 +184,12 @@ def test_version_one_plans_are_read_for_good(profile, tmp_path):
     (tmp_path / "old.json").write_text(json.dumps(old))
     read = lampq.Plan.read(tmp_path / "old.json")
     assert read.products == () and read.layers[0].activation_range == (-1.0, 2.0)
+
+
+def test_a_sweep_tells_the_widths_of_layers_and_a_report_says_what_it_cannot_draw(profile, tmp_path):
+    points = lampq.sweep(profile, mode="kl")
+    assert {len(point.widths) for point in points} == {len(profile.layers)}
+    plan = lampq.plan(profile, average_bits=4, mode="kl")
+    assert lampq.report(plan, tmp_path / "alone.html").stat().st_size > 10_000
+    with pytest.raises(lampq.PlanError, match="leave out --profile"):
+        lampq.report(plan, tmp_path / "report.html", profile=profile)

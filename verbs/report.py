@@ -55,10 +55,15 @@ def report(
 
     Raises:
         OutputExistsError: `out` exists and `force` is false.
-        PlanError: The profile is of another model, or lacks a width that the plan uses.
+        PlanError: The profile is of another model, lacks a width that the plan uses, or has products of activations.
     """
     out = Path(out)
     refuse_clashes([Output(path=out)], force=force)
+    if profile is not None and profile.products:
+        raise PlanError(
+            "a report draws the curve of layers alone, and this profile has products of activations too; "
+            "leave out --profile"
+        )
     around = None if profile is None else surroundings(plan, profile, seed=seed, profile_file=profile_file)
     write_text(out, render(Findings(plan=plan, around=around, plan_file=plan_file)))
     return out

@@ -90,7 +90,8 @@ def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
 
     What all points share is worked out once: a sweep of thousands of layers has as many points.
     """
-    rows, sizes, widths = np.arange(len(profile.layers)), profile.sizes, profile.weight_bits
+    places, layers = np.arange(len(profile.places)), len(profile.layers)
+    sizes, widths = profile.sizes, profile.weight_bits
     weights = int(sizes.sum())
     inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
     varied = _inputs_vary(profile)
@@ -101,10 +102,10 @@ def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
             average_bits=int(sizes @ widths[choice]) / weights,
             size_bytes=profile.total_bytes(choice),
             predicted_kl=damage,
-            widths=tuple(widths[choice].tolist()),
+            widths=tuple(widths[choice[:layers]].tolist()),
             knee=knee,
-            input_widths=tuple(inputs[choice].tolist()) if varied else (),
-            bops=None if bops is None else int(bops[rows, choice].sum()),
+            input_widths=tuple(inputs[choice[:layers]].tolist()) if varied else (),
+            bops=None if bops is None else int(bops[places, choice].sum()),
         )
 
     return describe
