@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ class Part:
     """All that a worker needs.
 
     Attributes:
+        profile: The verb that measures a part, `lampq.profile`, which itself comes here for all parts.
         model: How to read it.
         batch: All samples; what is chosen by them is the same for all parts.
         measurement: What is measured.
@@ -38,6 +39,7 @@ class Part:
         state: Where the part's own journal is, on this machine, or None.
     """
 
+    profile: Callable[..., Profile]
     model: Reading
     batch: Batch
     measurement: Measurement
@@ -47,7 +49,12 @@ class Part:
 
 
 def profile_by_parts(
-    model: Model, batch: BatchLike, measurement: Measurement, executor: Executor, work: Work
+    profile: Callable[..., Profile],
+    model: Model,
+    batch: BatchLike,
+    measurement: Measurement,
+    executor: Executor,
+    work: Work,
 ) -> Profile:
     """The profile that all workers of an executor measure together.
 
@@ -62,6 +69,7 @@ def profile_by_parts(
     local = isinstance(executor, Processes)
     parts = [
         Part(
+            profile=profile,
             model=reading,
             batch=inputs,
             measurement=measurement,
@@ -78,14 +86,12 @@ def profile_by_parts(
 
 def measure_part(part: Part) -> Profile:
     """What one worker does."""
-    from lampq.verbs.profile import profile
-
     model = judged(adapters.read(part.model.source, **part.model.options), part.model.heads)
     with _journal(part.state) as journal:
         if part.moments is not None:
             kept = Kept(journal.within("codes"))
             model = model.with_coding(Coding(block=part.measurement.block, moments=part.moments, kept=kept))
-        return profile(model, part.batch, part.measurement, shard=part.shard, journal=journal)
+        return part.profile(model, part.batch, part.measurement, shard=part.shard, journal=journal)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ def profile(
     if work.executor is not None and batch is not None:
         if shard is not None:
             raise RecordError(f"shard {shard} of shared work: leave out the shard, or the workers")
-        return profile_by_parts(model, batch, measurement, work.executor, work)
+        return profile_by_parts(profile, model, batch, measurement, work.executor, work)
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)
@@ -144,7 +144,7 @@ def profile(
     if sites is not None:
         overhead = overhead.with_places(sites.file_bytes(options))
         joint = None if joint is None else np.concatenate([joint, sites.second_order(options)])
-    profile = Profile(
+    result = Profile(
         layers=layers,
         options=options,
         rest_bytes=overhead.rest_bytes,
@@ -187,7 +187,7 @@ def profile(
             },
         },
     )
-    return profile if reference is None else _with_own_tables(profile, own, model, reference)
+    return result if reference is None else _with_own_tables(result, own, model, reference)
 
 
 def _with_own_tables(

@@ -61,8 +61,8 @@ class Processes(Executor):
 def workers_of(executor: Executor) -> int:
     """How many tasks an executor does at a time, as far as it tells."""
     told = getattr(executor, "count", None) or getattr(executor, "_max_workers", None)
-    client = getattr(executor, "_client", None)
-    if told is None and hasattr(client, "nthreads"):
+    client: Any = getattr(executor, "_client", None)
+    if told is None and client is not None and hasattr(client, "nthreads"):
         told = len(client.nthreads())
     return told if isinstance(told, int) and told > 0 else _FEWEST
 
