@@ -159,7 +159,8 @@ class _Making:
 
     def make(self, progress: Progress) -> tuple[Samples, tuple[str, ...]]:
         """Samples as they are kept, and notes on how they were made."""
-        fixed, ways = {}, []
+        fixed: dict[str, Any] = {}
+        ways: list[str] = []
         if self.texts:
             fixed, way = make_texts(self.model, self.texts, self.count, self.seed, progress)
             ways.append(way)

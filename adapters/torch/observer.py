@@ -138,8 +138,9 @@ def _normalizations(tape: Tape, weights: Named) -> dict[int, _Affine]:
         if len(slots) != 2 or len(vectors) != 1:
             continue
         vector, other = vectors[0], slots[0] if slots[1] == vectors[0] else slots[1]
-        axis = _channels(constant[vector])
-        assert axis is not None  # It is a vector.
+        channels = _channels(constant[vector])
+        assert channels is not None  # It is a vector.
+        axis = channels
         if operation.name == "aten::mul":
             scaled[operation.writes[0]] = (vector, axis)
         elif operation.name == "aten::add" and scaled.get(other, (0, 0))[1] == axis:
