@@ -146,7 +146,7 @@ def read_digits(args: argparse.Namespace):
     model = adapters.read(MODEL_PATH)
     inputs, labels = validation()
     # What the bundled images were normalized with.
-    record = preprocess_for(MODEL_PATH, model.input_spec, mean=(0.305,), std=(0.376,))
+    record = preprocess_for(MODEL_PATH, model.input_specs[0], mean=(0.305,), std=(0.376,))
     return model, calibration()[: args.samples or 256], inputs, labels, record
 
 
@@ -182,7 +182,7 @@ def main() -> None:
             "moments: mean error",
         )
         columns = (*columns, "val top-1 (%)", "val KL (nats)")
-        rows = plans(*setting, args.measure, args.rounds)
+        rows = plans(*setting, measure=args.measure, rounds=args.rounds)
     names = {"digits": "zero_shot_digits", "cifar": "zero_shot", "variants": "zero_shot_variants"}
     counts = f"{len(setting[1])} samples to search on, {len(setting[2])} others to judge by."
     title = f"Samples from the model alone: {args.what}"
