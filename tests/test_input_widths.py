@@ -294,6 +294,7 @@ def test_quantize_writes_weights_and_ranges(tmp_path):
         bits=(3, 8),
         act_bits=(4, 8),
         fisher_draws=0,
+        rounding="nearest",
         rounds=1,
     )
     expected = kl_divergence(model.run(batch), fake_quantize(model, result, batch=batch).run(batch)).mean()

@@ -36,7 +36,7 @@ def made(tmp_path_factory):
 
 def test_quantize_writes_the_profile_that_its_plan_was_made_from(made, tmp_path, capfd):
     profile, plan = Profile.read(made / "p.json"), Plan.read(made / "q.json")
-    assert (profile.samples, profile.rounding) == (32, plan.rounding) == (32, "inputs")
+    assert (profile.samples, profile.rounding, plan.rounding) == (32, "inputs", "corrected")
     assert [layer.name for layer in profile.layers] == [layer.name for layer in plan.layers]
     assert (
         run(capfd, "report", made / "q.json", "--profile", made / "p.json", "-o", tmp_path / "r.html")[0] == 0
@@ -148,7 +148,7 @@ def test_reasons_say_when_the_profile_rounds_otherwise(made, tmp_path, capfd):
     nearest = tmp_path / "nearest.json"
     words = ["profile", MODEL_PATH, *DATA, "--bits", "2,3,4", "--fisher-draws", "0", "--quiet", "-o", nearest]
     assert run(capfd, *words)[0] == 0
-    for profile, told in ((nearest, True), (made / "p.json", False)):
+    for profile, told in ((nearest, True), (made / "p.json", True)):
         said = run(capfd, "inspect", made / "q.json", "--why", "--profile", profile, "--json")[1]
         assert (json.loads(said)["note"] is not None) == told
 

@@ -38,6 +38,8 @@ class TorchWalk:
             for recording, chunk in zip(self._recordings, chunks, strict=True)
         ]
 
+    # Around the function, not within: there it would stay switched off for callers between two steps.
+    @torch.no_grad()
     def inputs(self, name: str) -> Iterator[tuple[np.ndarray, int]]:
         """What a layer multiplies, rounded where its input is, and how often a sample uses its weights."""
         weight, budget = self._model.parameters[name], STATE_BYTES
@@ -46,14 +48,13 @@ class TorchWalk:
             uses = {use: layout for use, layout in recording.uses if use.weight == weight}
             positions = round(sum(use.multiplications for use in uses) / (chunk.size * size))
             axes = {site.operation: site.axes for site in sites(recording)} if rule is not None else {}
-            with torch.no_grad():
-                prefix.advance(Change(weight=weight))
-                for use, value in prefix.reach([use for use in uses if use.form != "lookup"]):
-                    read = value if rule is None else rule.apply(value, axes[use.operation], torch)
-                    units, layout = use.units(read), uses[use]
-                    if layout is not None:
-                        units = layout.first_samples(units, chunk.size, chunk.count)
-                    yield units.float().cpu().numpy(), positions
+            prefix.advance(Change(weight=weight))
+            for use, value in prefix.reach([use for use in uses if use.form != "lookup"]):
+                read = value if rule is None else rule.apply(value, axes[use.operation], torch)
+                units, layout = use.units(read), uses[use]
+                if layout is not None:
+                    units = layout.first_samples(units, chunk.size, chunk.count)
+                yield units.float().cpu().numpy(), positions
             budget -= prefix.kept_bytes()
             if budget < 0:
                 prefix.rewind()
