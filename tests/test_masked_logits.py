@@ -70,4 +70,5 @@ def test_a_model_with_masked_classes_and_an_undefined_second_output_is_quantized
     plan = lampq.quantize(model, x, tmp_path / "q.onnx", average_bits=6)
     assert 0 <= plan.measured_kl < 0.1
     result = lampq.evaluate(adapters.read(tmp_path / "q.onnx"), x, reference=model)
-    assert result.kl == pytest.approx(plan.measured_kl, rel=1e-3)
+    # What the plan tells is of samples that its codes were not fitted to.
+    assert 0 <= result.kl < plan.measured_kl
