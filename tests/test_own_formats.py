@@ -57,7 +57,8 @@ def test_a_registered_format_goes_through_all_verbs_by_its_ending(no_more_format
     images = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)
     plan = lampq.quantize(model, images, tmp_path / "q.npznet", average_bits=4, rounds=1)
     again = lampq.read(tmp_path / "q.npznet")
-    assert plan.measured_kl == pytest.approx(lampq.evaluate(again, images, reference=model).kl)
+    # What the plan tells is of samples that its codes were not fitted to.
+    assert 0 < lampq.evaluate(again, images, reference=model).kl < plan.measured_kl
     assert lampq.inspect(tmp_path / "q.npznet").facts["format"] == "npz"
     with pytest.raises(AdapterError, match=r"written as \.npznet; name such a file"):
         lampq.apply(model, plan, tmp_path / "q.npz")
