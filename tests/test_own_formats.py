@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from held_out_kl import by_halves
 from numpy_model import NumpyModel
 from plugins import install
 
@@ -56,9 +57,12 @@ def test_a_registered_format_goes_through_all_verbs_by_its_ending(no_more_format
     model = lampq.read(network(tmp_path / "x.npznet"))
     images = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)
     plan = lampq.quantize(model, images, tmp_path / "q.npznet", average_bits=4, rounds=1)
-    again = lampq.read(tmp_path / "q.npznet")
-    # What the plan tells is of samples that its codes were not fitted to.
-    assert 0 < lampq.evaluate(again, images, reference=model).kl < plan.measured_kl
+
+    def damage(fitted, judged):
+        file = lampq.apply(model, plan, tmp_path / "half.npznet", batch=images[fitted], force=True)
+        return lampq.evaluate(lampq.read(file.path), images[judged], reference=model).kl
+
+    assert plan.measured_kl == pytest.approx(by_halves(len(images), damage))
     assert lampq.inspect(tmp_path / "q.npznet").facts["format"] == "npz"
     with pytest.raises(AdapterError, match=r"written as \.npznet; name such a file"):
         lampq.apply(model, plan, tmp_path / "q.npz")

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from held_out_kl import by_halves
 from torch_models import read_named
 
 import lampq
@@ -151,13 +152,16 @@ def test_quantize_writes_what_its_plan_says(model_and_batch, tmp_path):
     )
     plan.write(tmp_path / "p.json")
     again = lampq.Plan.read(tmp_path / "p.json")
+
+    def damage(fitted, judged):
+        return lampq.evaluate(model, batch[judged], plan=again, calibration=batch[fitted]).kl
+
+    assert by_halves(len(batch), damage) == pytest.approx(plan.measured_kl, rel=1e-4)
     judged = lampq.evaluate(model, batch, plan=again, calibration=batch).kl
-    # Nearly nothing is lost, and corrections differ by rounding.
-    assert judged == pytest.approx(plan.measured_kl, rel=0.01, abs=1e-6)
     from lampq.adapters.torch import read
 
     written = read(read_named("packed")[0].module, weights=tmp_path / "q.safetensors")
-    assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=0.01, abs=1e-6)
+    assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)
     size = (tmp_path / "q.safetensors").stat().st_size
     assert again.total_bytes == size
 

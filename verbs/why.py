@@ -11,6 +11,7 @@ from lampq.core.searching.why import next_changes
 from lampq.core.values.head import summary
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
+from lampq.core.values.rounding_kinds import profiled
 from lampq.verbs.inspect import Listing
 from lampq.verbs.placed import placed_choice, places
 
@@ -82,7 +83,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
             "predicted KL" if search.score.in_nats else search.score.unit: search.predict(choice),
             "limits the plan breaks": over,
             "note": None
-            if (plan.rounding, plan.block) == (profile.rounding, profile.block)
+            if (profiled(plan.rounding), plan.block) == (profile.rounding, profile.block)
             else "the profile was measured with another rounding or block than the plan's: figures are of the former",
         },
         columns=("name", "kind", "has", "instead", "damage", "bytes", "average bits", "fits the limits"),

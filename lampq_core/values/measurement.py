@@ -16,7 +16,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.measure_kinds import DIFFERENCES, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
-from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS, profiled
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
 from lampq.core.values.site_kinds import INPUTS as INPUT_SITES
@@ -148,8 +148,8 @@ class Measurement:
 
     @property
     def profiled(self) -> str:
-        """The rounding that a profile measures: corrections are of whole plans."""
-        return INPUTS if self.rounding == CORRECTED else self.rounding
+        """The rounding that a profile measures."""
+        return profiled(self.rounding)
 
     @property
     def selection(self) -> Selection:
