@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lampq.console import config, flags
 from lampq.console.commands import VERBS
@@ -20,9 +21,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where all that is right can be read."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `args.run` is the function of the verb that was named."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lampq",
         description=_DESCRIPTION,
         formatter_class=_Help,

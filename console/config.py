@@ -60,7 +60,9 @@ def _settings(path: Path, verb: str, verbs: Mapping[str, argparse.ArgumentParser
     """Flag -> value: those at the top, and over them those of the verb's own table."""
     try:
         content = tomllib.loads(read_bytes(path, _MOST_BYTES).decode())
-    except (OSError, ValueError) as err:
+    except OSError as err:
+        raise RecordError(f"config {path}: {err.strerror or reason(err)}") from err
+    except ValueError as err:
         raise RecordError(f"config {path}: {reason(err)}") from err
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     for name in tables:

@@ -400,6 +400,14 @@ def count(text: str) -> int:
     return value
 
 
+def processes(text: str) -> int:
+    """A number of processes."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} processes: use at least 1")
+    return value
+
+
 def seed(text: str) -> int:
     """What random choices start from."""
     value = int(text)

@@ -53,7 +53,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     shared = group.add_mutually_exclusive_group()
     shared.add_argument(
         "--workers",
-        type=flags.count,
+        type=flags.processes,
         default=1,
         metavar="N",
         help="processes that share the samples of the profile, one thread each (1: this one, with all threads)",

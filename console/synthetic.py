@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -41,9 +42,12 @@ def asked(args: Namespace) -> bool:
     """Whether data are to be made; a file or folder of that name is `./synthetic`.
 
     Raises:
-        RecordError: A contact sheet of other data is wanted.
+        RecordError: A contact sheet of other data is wanted, or the number of samples is none.
     """
     made = _ASKED.fullmatch(args.data) is not None
+    module, colon, name = args.data.partition(":")
+    if not made and colon and module == "synthetic" and importlib.util.find_spec(module) is None:
+        raise RecordError(f"--data {args.data}: {name!r} is no number of samples; write synthetic:256")
     if not made and vars(args).get("plot") is not None:
         raise RecordError(
             f"--plot shows synthetic data; --data {args.data} are pictures already, or have none"

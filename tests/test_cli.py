@@ -371,3 +371,41 @@ def test_data_beside_the_model_tells_the_preprocessing(work, tmp_path, capfd):
     code, stdout, _ = run(capfd, "eval", tmp_path / "model.onnx", "--data", VAL, "--json", "--quiet")
     assert code == 0
     assert json.loads(stdout)["top1"] == pytest.approx(0.966)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nope"], "lampq: error: argument VERB: invalid choice: 'nope'"),
+        (["plan", "p.json", "-o", "o.json", "--nope"], "unrecognized arguments: --nope; see `lampq --help`"),
+        (
+            ["quantize", "m.onnx", "--data", "d", "--sites", "some", "-o", "q.onnx"],
+            "argument --sites: invalid choice",
+        ),
+        (["profile", "m.onnx", "--workers", "0"], "argument --workers: 0 processes: use at least 1"),
+        (["plan"], "the following arguments are required"),
+    ],
+)
+def test_wrong_words_are_one_line(words, said, capfd):
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    err = capfd.readouterr().err
+    assert left.value.code == 2
+    assert said in err and err.count("\n") == 1
+
+
+def test_synthetic_data_take_a_number(tmp_path, capfd, monkeypatch):
+    # The tests have a module of that name.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = [
+        "quantize",
+        str(MODEL_PATH),
+        "--data",
+        "synthetic:abc",
+        "--avg-bits",
+        "3",
+        "-o",
+        str(tmp_path / "q.onnx"),
+    ]
+    assert main(words) == 2
+    assert capfd.readouterr().err.endswith("'abc' is no number of samples; write synthetic:256\n")
