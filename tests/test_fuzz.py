@@ -6,7 +6,8 @@ from fuzz_sources import DEMO, configurations, quantized, records
 from fuzzing import judge, mutate, survive
 
 from lampq.conversions import FORMATS
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import LampqError, RecordError
+from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 
 
@@ -27,6 +28,21 @@ def test_a_number_beyond_all_floats_is_a_malformed_profile(tmp_path):
     path.write_text(text.replace('"samples": 6', '"samples": 1e999'))
     with pytest.raises(RecordError, match="malformed"):
         Profile.read(path)
+
+
+@pytest.mark.parametrize(("kind", "record"), [("profile", Profile), ("plan", Plan)])
+def test_names_that_are_line_breaks_do_not_break_the_message(kind, record, tmp_path):
+    path = dict(records(tmp_path))[kind]
+    text = path.read_text()
+    refused = 0
+    for key in ("activation_bits", "weight_bits", "name", "shape", "size", "mean"):
+        path.write_text(text.replace(f'"{key}":', r'"\n":'))
+        try:
+            record.read(path)
+        except LampqError as err:
+            assert str(err).isprintable()
+            refused += 1
+    assert refused > 3
 
 
 @pytest.fixture(scope="module")

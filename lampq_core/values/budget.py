@@ -10,6 +10,7 @@ from typing import Any
 from lampq.core.values.amounts import LARGEST, average_bits_limit, parse_at_most, parse_number
 from lampq.core.values.cost_table import CostTable
 from lampq.core.values.errors import BudgetError
+from lampq.core.values.messages import described
 from lampq.core.values.patterns import parse_rule
 
 
@@ -104,7 +105,7 @@ class Budget:
         except (TypeError, ValueError, OverflowError) as err:
             if isinstance(err, BudgetError):
                 raise
-            raise BudgetError(f"malformed budget ({type(err).__name__}: {err})") from err
+            raise BudgetError(f"malformed budget ({described(err)})") from err
 
 
 def is_set(value: Any) -> bool:

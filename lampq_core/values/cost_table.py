@@ -13,6 +13,7 @@ import numpy as np
 
 from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.layer import KINDS, Layer
+from lampq.core.values.messages import described
 from lampq.core.values.option import Option
 from lampq.core.values.patterns import select
 from lampq.core.values.product import Product
@@ -168,7 +169,7 @@ class CostTable:
                 source=str(data.get("source", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise BudgetError(f"malformed cost table ({type(err).__name__}: {err})") from err
+            raise BudgetError(f"malformed cost table ({described(err)})") from err
 
     def _matched(self, layers: Sequence[Layer | Product]) -> list[list[tuple[int, CostRow]]]:
         """For each layer the rows that are for it, with how particular each is."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.messages import described
 
 Number = float | tuple[float, ...]
 _TAG, _BITS = "quantizer", "bits"
@@ -75,7 +76,7 @@ class Fitted:
             }
             return cls(tag=str(data[_TAG]), bits=int(data[_BITS]), parameters=parameters)
         except (KeyError, TypeError, ValueError, AttributeError) as err:
-            raise RecordError(f"malformed quantizer ({type(err).__name__}: {err})") from err
+            raise RecordError(f"malformed quantizer ({described(err)})") from err
 
 
 def row(numbers: np.ndarray) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.messages import described
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,7 +143,7 @@ class Gaussian:
         except RecordError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as err:
-            raise RecordError(f"malformed statistics: {err}") from err
+            raise RecordError(f"malformed statistics: {described(err)}") from err
 
 
 def _first_bad(values: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lampq.core.values.errors import AdapterError, RecordError
-from lampq.core.values.messages import listed
+from lampq.core.values.messages import described, listed
 from lampq.core.values.registry import Registry
 from lampq.core.values.role_kind import RoleKind
 
@@ -85,7 +85,7 @@ class Head:
         try:
             return cls(**{key: value for key, value in data.items() if key in known})
         except TypeError as err:
-            raise RecordError(f"malformed output ({err})") from err
+            raise RecordError(f"malformed output ({described(err)})") from err
 
 
 def judged_of(heads: Sequence[Head], whose: str) -> tuple[Head, ...]:

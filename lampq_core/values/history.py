@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from lampq.core.values.errors import PlanError
+from lampq.core.values.messages import described
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ def _step(entry: Mapping[str, Any]) -> Step | None:
     except (TypeError, PlanError) as err:
         if "kind" not in entry:
             return None
-        raise PlanError(f"history: malformed {tag} ({err})") from err
+        raise PlanError(f"history: malformed {tag} ({described(err)})") from err
 
 
 def _check(step: Step, amounts: tuple[str, ...], optional: tuple[str, ...]) -> None:

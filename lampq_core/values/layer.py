@@ -12,6 +12,7 @@ import numpy as np
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.gaussian import Gaussian
+from lampq.core.values.messages import described
 
 # Below this many weights the scales outweigh what fewer bits save.
 SMALLEST = 64
@@ -160,7 +161,7 @@ class Layer:
         except RecordError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as err:
-            raise RecordError(f"malformed layer record: {type(err).__name__}: {err}") from err
+            raise RecordError(f"malformed layer record: {described(err)}") from err
 
 
 def worth_quantizing(shape: Sequence[int]) -> bool:

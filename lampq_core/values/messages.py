@@ -22,6 +22,15 @@ def reason(err: BaseException, *, last: bool = False) -> str:
     return _clipped(printable(text), _LONGEST)
 
 
+def described(err: BaseException) -> str:
+    r"""The kind of an error and all it says, in a line of at most 200 characters.
+
+    >>> described(TypeError("no argument '\n'"))
+    "TypeError: no argument '\ufffd'"
+    """
+    return _clipped(printable(f"{type(err).__name__}: {err}"), _LONGEST)
+
+
 def root_cause(err: BaseException) -> BaseException:
     """What an error was raised from, and that in turn, to the first that went wrong."""
     seen = {id(err)}

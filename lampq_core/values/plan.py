@@ -16,6 +16,7 @@ from lampq.core.values.errors import LampqError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.history import Step, history_from_json, step_to_json
+from lampq.core.values.messages import described
 from lampq.core.values.notebook import html_table
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -279,7 +280,7 @@ class Plan:
         except LampqError as err:
             raise PlanError(str(err)) from err
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
-            raise PlanError(f"malformed ({type(err).__name__}: {err})") from err
+            raise PlanError(f"malformed ({described(err)})") from err
         if stated != plan.payload_bytes:
             raise PlanError(f"payload_bytes says {stated}, its layers add up to {plan.payload_bytes}")
         return plan

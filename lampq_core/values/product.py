@@ -8,6 +8,7 @@ from typing import Any
 
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import LARGEST_COUNT
+from lampq.core.values.messages import described
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class Product:
                 macs=int(data["macs"]),
             )
         except (KeyError, TypeError, ValueError) as err:
-            raise RecordError(f"malformed product ({type(err).__name__}: {err})") from err
+            raise RecordError(f"malformed product ({described(err)})") from err
 
 
 KIND = "product"

@@ -19,7 +19,7 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
-from lampq.core.values.messages import printable
+from lampq.core.values.messages import described, printable
 from lampq.core.values.notebook import html_table
 from lampq.core.values.npz import read_npz
 from lampq.core.values.option import Option
@@ -397,7 +397,7 @@ class Profile:
         except RecordError as err:
             raise RecordError(f"profile {path}: {err}") from err
         except (KeyError, TypeError, ValueError, OverflowError) as err:
-            raise RecordError(f"profile {path}: malformed ({type(err).__name__}: {err})") from err
+            raise RecordError(f"profile {path}: malformed ({described(err)})") from err
 
 
 def _former_arrays(path: Path) -> dict[str, str]:

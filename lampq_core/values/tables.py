@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.messages import described
 
 LAYERS, OPTIONS, SAMPLES = "layers", "options", "samples"
 """Axes whose length a profile knows; an axis of any other name is as long as it is."""
@@ -67,7 +68,7 @@ class TableKind:
                 least=None if data.get("least") is None else float(data["least"]),
             )
         except (KeyError, TypeError, ValueError) as err:
-            raise RecordError(f"malformed description of a table ({err})") from err
+            raise RecordError(f"malformed description of a table ({described(err)})") from err
 
 
 # Names under which NumPy takes something else than an array.
