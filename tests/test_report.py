@@ -194,10 +194,13 @@ def test_the_map_reads_out_what_it_shows(browser, page, plan, around):
     pairs = around.pairs
     code = """(async () => {
         const map = document.getElementById("heat"), box = map.getBoundingClientRect(), n = %d;
+        const readout = document.getElementById("heat-readout"), before = readout.textContent;
         map.dispatchEvent(new PointerEvent("pointermove", {
             clientX: box.left + (%d + 0.5) * box.width / n, clientY: box.top + (%d + 0.5) * box.height / n}));
-        await new Promise((done) => setTimeout(done, 100));
-        return document.getElementById("heat-readout").textContent;
+        // It is painted in a later frame, which on a busy machine may take a while.
+        for (let tries = 0; readout.textContent === before && tries < 200; tries++)
+            await new Promise((done) => setTimeout(done, 50));
+        return readout.textContent;
     })()"""
     rows, columns = np.unravel_index(np.argsort(-np.abs(np.triu(pairs, 1)), axis=None)[:3], pairs.shape)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
