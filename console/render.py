@@ -8,7 +8,7 @@ from lampq.console.tables import facts, table
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.verbs.demo import DemoRow
 from lampq.verbs.evaluate import Evaluation
-from lampq.verbs.inspect import Listing
+from lampq.verbs.inspect import PRODUCT_COLUMNS, Listing, product_rows
 from lampq.verbs.task import MetricValue
 
 
@@ -19,6 +19,8 @@ def listing(found: Listing) -> None:
         rows = [(h.name, h.role, h.axis, h.mask, h.weight, h.reason or "as asked for") for h in found.heads]
         table("outputs", ("output", "role", "axis", "mask", "weight", "why"), rows)
     table("layers", found.columns, found.rows)
+    if found.products:
+        table("products of activations", found.product_columns, found.products)
     if found.skipped:
         table("left as they are", ("name", "reason"), found.skipped)
 
@@ -26,6 +28,7 @@ def listing(found: Listing) -> None:
 def plan(result: Plan) -> None:
     """A plan in model order, with its totals."""
     varied = len({layer.activation_bits for layer in result.layers}) > 1
+    quantizers = any(layer.quantizer is not None for layer in result.layers)
     rows = [
         (
             layer.name,
@@ -33,13 +36,17 @@ def plan(result: Plan) -> None:
             layer.size,
             layer.weight_bits,
             *((layer.activation_bits or "float",) if varied else ()),
+            *((layer.quantizer and layer.quantizer.tag,) if quantizers else ()),
             layer.payload_bytes,
             layer.predicted_kl,
         )
         for layer in result.layers
     ]
-    inputs = ("input bits",) if varied else ()
+    inputs = (*(("input bits",) if varied else ()), *(("rounded by",) if quantizers else ()))
     table("plan", ("layer", "kind", "weights", "bits", *inputs, "bytes", "predicted KL"), rows)
+    if result.products:
+        # The sentence is for `inspect`.
+        table("products of activations", PRODUCT_COLUMNS[:-1], [row[:-1] for row in product_rows(result)])
     facts(
         "",
         {

@@ -15,6 +15,7 @@ from lampq.page.heads import heads_section
 from lampq.page.heat import heat_section
 from lampq.page.layers import layers_section
 from lampq.page.markup import safe
+from lampq.page.products import products_section
 from lampq.page.rounds import rounds_section
 from lampq.page.tradeoff import tradeoff_section
 
@@ -39,7 +40,7 @@ def render(findings: Findings) -> str:
         + heads_section(findings)
         + heat_section(findings)
     )
-    below = "</main>" + footer(findings)
+    below = products_section(findings) + "</main>" + footer(findings)
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(script)}">'

@@ -103,8 +103,9 @@ class Surroundings:
         here: The plan itself, predicted with the same ruler as the others.
         narrower: Next width down of each layer, None where there is none; L entries in the plan's order.
         wider: Next width up, likewise.
-        pairs: Interactions in nats, shape (L, L), symmetric: a layer's own damage on the diagonal, elsewhere what
-            the two layers together add beyond their own. None where the profile kept no logit differences.
+        pairs: Interactions in nats, shape (L + P, L + P) with P products behind the layers, symmetric: the damage of
+            each alone on the diagonal, elsewhere what two together add beyond their own. None where the profile kept
+            no logit differences.
         unit: What the predictions count: nats, or without data a stand-in for them.
         caveat: Why the predictions of the profile are not those of the plan, or nothing.
         sweep: The curve with its plans.
@@ -147,6 +148,11 @@ class Findings:
         if self.around is not None:
             options |= {(option.weight_bits, option.activation_bits) for option in self.around.sweep.options}
         return options
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Names of the layers, then of the products."""
+        return tuple(place.name for place in (*self.plan.layers, *self.plan.products))
 
     @property
     def inputs_vary(self) -> bool:

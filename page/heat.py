@@ -30,19 +30,20 @@ def heat_section(findings: Findings) -> str:
     off = pairs - np.diag(np.diag(pairs))
     largest = float(np.abs(off).max())
     picture, blocks = _picture(pairs, largest)
-    layers = findings.plan.layers
-    bounds = [f"{short(layers[start].name, 40)}" for start, _ in blocks]
+    places = findings.places
+    bounds = [f"{short(places[start], 40)}" for start, _ in blocks]
     labels = [
-        first if end - start == 1 else f"{first} … {short(layers[end - 1].name, 40)}"
+        first if end - start == 1 else f"{first} … {short(places[end - 1], 40)}"
         for first, (start, end) in zip(bounds, blocks, strict=True)
     ]
-    title = f"Map of the interactions of {len(layers)} layers, in model order from the top left corner"
+    title = f"Map of the interactions of {_what(findings)}, in model order from the top left corner"
     body = (
         '<div class="heat"><figure><div class="heat-frame">'
         '<span class="corner first" aria-hidden="true">first layer</span>'
         f'<img id="heat" src="data:image/png;base64,{picture}" alt="{safe(title)}" width="{len(blocks)}" '
         f'height="{len(blocks)}" data-largest="{largest:.6e}" data-power="{_POWER}">'
-        '<span class="corner last" aria-hidden="true">last layer</span></div>'
+        f'<span class="corner last" aria-hidden="true">last {"product" if findings.plan.products else "layer"}</span>'
+        "</div>"
         f'<figcaption><span class="ramp" aria-hidden="true"></span><span class="ramp-ends"><span>cancel '
         f"{number(-largest, 2)}</span><span>0</span><span>add {signed(largest)}</span></span>"
         '<output id="heat-readout" aria-live="off">Nats for each pair.</output>'
@@ -51,6 +52,13 @@ def heat_section(findings: Findings) -> str:
         f'<ol id="heat-names" hidden>{"".join(f"<li>{safe(label)}" for label in labels)}</ol>'
     )
     return section("interactions", "How layers act on each other", _lead(pairs, off), body)
+
+
+def _what(findings: Findings) -> str:
+    products = len(findings.plan.products)
+    return f"{len(findings.plan.layers)} layers" + (
+        f" and the {products} products behind them" if products else ""
+    )
 
 
 def _lead(pairs: np.ndarray, off: np.ndarray) -> str:
@@ -96,9 +104,9 @@ def _strongest(findings: Findings, off: np.ndarray, *, sign: int) -> str:
     best = [int(i) for i in np.argsort(-values, kind="stable")[:_STRONGEST] if values[i] > 0]
     if not best:
         return ""
-    layers = findings.plan.layers
+    places = findings.places
     body = "".join(
-        f"<tr><th scope=row>{name(layers[rows[i]].name)}<br>{name(layers[columns[i]].name)}"
+        f"<tr><th scope=row>{name(places[rows[i]])}<br>{name(places[columns[i]])}"
         f"<td>{signed(float(off[rows[i], columns[i]]))}"
         for i in best
     )

@@ -21,10 +21,13 @@ def layers_section(findings: Findings, room: int) -> str:
     A model of very many layers first loses the sentences, then the layers with the least damage; the text says so.
     """
     layers = findings.plan.layers
-    inputs = _has_inputs(findings)
+    inputs, quantizers = _has_inputs(findings), _has_quantizers(findings)
     reasons = any(layer.why for layer in layers)
     for sentences in (reasons, False):
-        rows = [_row(findings, index, inputs=inputs, why=sentences) for index in range(len(layers))]
+        rows = [
+            _row(findings, index, inputs=inputs, quantizers=quantizers, why=sentences)
+            for index in range(len(layers))
+        ]
         sizes = [len(row.encode()) for row in rows]
         if sum(sizes) <= room:
             break
@@ -81,6 +84,8 @@ def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
     ]
     if _has_inputs(findings):
         columns.append(("input", "n", "width of the layer’s input"))
+    if _has_quantizers(findings):
+        columns.append(("rounded by", "", "quantizer of the layer’s input"))
     columns += [
         ("bytes", "n", "codes and scales"),
         ("damage", "n", "predicted for this layer alone, nats"),
@@ -95,7 +100,7 @@ def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
     return columns
 
 
-def _row(findings: Findings, index: int, *, inputs: bool, why: bool) -> str:
+def _row(findings: Findings, index: int, *, inputs: bool, quantizers: bool, why: bool) -> str:
     layer: PlanLayer = findings.plan.layers[index]
     cells = [
         f"<td>{index + 1}<th scope=row>{name(layer.name)}<td>{name(layer.kind)}<td>{count(layer.size)}"
@@ -103,6 +108,8 @@ def _row(findings: Findings, index: int, *, inputs: bool, why: bool) -> str:
     ]
     if inputs:
         cells.append(f"<td>{'–' if layer.activation_bits is None else layer.activation_bits}")
+    if quantizers:
+        cells.append(f"<td>{'–' if layer.quantizer is None else safe(layer.quantizer.tag)}")
     cells.append(f"<td>{count(layer.payload_bytes)}<td>{number(layer.predicted_kl)}")
     if findings.around:
         cells += [_step(findings.around.narrower[index]), _step(findings.around.wider[index])]
@@ -117,6 +124,10 @@ def _step(step: Step | None) -> str:
 
 def _has_inputs(findings: Findings) -> bool:
     return any(inputs is not None for _, inputs in findings.options)
+
+
+def _has_quantizers(findings: Findings) -> bool:
+    return any(layer.quantizer is not None for layer in findings.plan.layers)
 
 
 def _controls(findings: Findings) -> str:

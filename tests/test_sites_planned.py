@@ -1,5 +1,6 @@
 """Widths of sites allocated with those of weights: profiles, budgets, plans, the command line."""
 
+import csv
 import dataclasses
 import json
 
@@ -9,7 +10,10 @@ from held_out_kl import by_halves
 from torch_models import read_named
 
 import lampq
+from lampq.console import render
 from lampq.core.allocating.limits import bit_operations, input_use, input_values
+from lampq.core.values.fitted import Fitted
+from lampq.verbs.sweep import write_csv
 
 WIDTHS = (2, 4, 8)
 
@@ -190,10 +194,61 @@ def test_version_one_plans_are_read_for_good(profile, tmp_path):
     assert read.products == () and read.layers[0].activation_range == (-1.0, 2.0)
 
 
-def test_a_sweep_tells_the_widths_of_layers_and_a_report_says_what_it_cannot_draw(profile, tmp_path):
+def test_a_sweep_tells_the_widths_of_layers_and_of_factors(profile, tmp_path):
     points = lampq.sweep(profile, mode="kl")
-    assert {len(point.widths) for point in points} == {len(profile.layers)}
+    assert {len(point.widths) for point in points} == {len(profile.places)}
+    write_csv(profile, points, tmp_path / "curve.csv")
+    names, *rows = csv.reader((tmp_path / "curve.csv").read_text().splitlines())
+    assert names[-len(profile.places) :] == [place.name for place in profile.places]
+    assert {len(row) for row in rows} == {len(names)}
+
+
+@pytest.mark.parametrize("mode", ["kl", "superposition"])
+def test_a_report_shows_products_and_the_curve_around_them(profile, tmp_path, mode):
+    plan = lampq.plan(profile, average_bits=4, mode=mode)
+    page = lampq.report(plan, tmp_path / "report.html", profile=profile).read_text()
+    for decision in plan.products:
+        row = f"<b>{decision.left.bits}</b> {decision.left.tag}<td><b>{decision.right.bits}</b> {decision.right.tag}"
+        assert row in page
+    assert (
+        f"{len(plan.layers)} layers and the {len(plan.products)} products behind them" in page or mode == "kl"
+    )
+    assert 'id="explorer"' in page
+    alone = lampq.report(plan, tmp_path / "alone.html").read_text()
+    assert "Products of activations" in alone and 'id="explorer"' not in alone
+
+
+def test_a_report_and_why_refuse_a_profile_of_other_sites(profile, tmp_path):
     plan = lampq.plan(profile, average_bits=4, mode="kl")
-    assert lampq.report(plan, tmp_path / "alone.html").stat().st_size > 10_000
-    with pytest.raises(lampq.PlanError, match="leave out --profile"):
-        lampq.report(plan, tmp_path / "report.html", profile=profile)
+    layers_alone = profile.part(range(len(profile.layers)))
+    with pytest.raises(lampq.PlanError, match="the profile has no product transformer"):
+        lampq.report(plan, tmp_path / "report.html", profile=layers_alone)
+    without = dataclasses.replace(plan, products=())
+    with pytest.raises(lampq.PlanError, match="the plan has no product transformer"):
+        lampq.why(without, profile)
+    wide = dataclasses.replace(plan.products[0], left=Fitted(tag="token", bits=7))
+    strange = dataclasses.replace(plan, products=(wide, *plan.products[1:]))
+    with pytest.raises(lampq.PlanError, match="no factors of 7 bits and"):
+        lampq.why(strange, profile)
+
+
+def test_inspect_and_why_list_products(profile, tmp_path):
+    plan = lampq.plan(profile, average_bits=4, mode="kl")
+    plan.write(tmp_path / "p.json")
+    profile.write(tmp_path / "profile.json")
+    listing = lampq.inspect(tmp_path / "p.json").to_json()
+    first = plan.products[0]
+    assert listing["products"][0]["left factor"] == f"{first.left.bits} bits {first.left.tag}"
+    assert listing["layers"][0]["rounded by"] == plan.layers[0].quantizer.tag
+    measured = lampq.inspect(tmp_path / "profile.json").to_json()["products"]
+    assert [row["product"] for row in measured] == [product.name for product in profile.products]
+    assert measured[0]["KL at w4a4"] == pytest.approx(profile.kl[len(profile.layers), 4])
+    told = [row["name"] for row in lampq.why(plan, profile).to_json()["layers"]]
+    assert {product.name for product in profile.products} <= set(told)
+    assert first.name in [row["name"] for row in lampq.why(plan).to_json()["layers"]]
+
+
+def test_the_table_of_a_plan_shows_factors(profile, capsys):
+    render.plan(lampq.plan(profile, average_bits=4, mode="kl"))
+    shown = capsys.readouterr().err
+    assert "products of activations" in shown and "rounded by" in shown and "@context" in shown

@@ -13,6 +13,7 @@ from lampq.core.allocating.limits import budget_summary
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.files import read_json
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head, HeadChoice
 from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan
@@ -35,6 +36,8 @@ class Listing:
         rows: One tuple per layer, plain values.
         skipped: (name, reason) of weights that stay as they are.
         heads: What the outputs mean.
+        products: One tuple per product of two activations, under `product_columns`.
+        product_columns: Their column headings.
     """
 
     what: str
@@ -43,6 +46,8 @@ class Listing:
     rows: tuple[tuple[Any, ...], ...]
     skipped: tuple[tuple[str, str], ...] = ()
     heads: tuple[Head, ...] = ()
+    products: tuple[tuple[Any, ...], ...] = ()
+    product_columns: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -50,6 +55,7 @@ class Listing:
             "what": self.what,
             **self.facts,
             "layers": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
+            "products": [dict(zip(self.product_columns, row, strict=True)) for row in self.products],
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
             "heads": [head.to_json() for head in self.heads],
         }
@@ -160,13 +166,14 @@ def _stored(path: Path, plan: Plan) -> Listing:
 
 def _profile(profile: Profile) -> Listing:
     texts = [profile.option_text(index) for index in range(len(profile.options))]
-    rows = []
-    for index, layer in enumerate(profile.layers):
-        row: list[Any] = [layer.name, layer.kind, layer.size, layer.macs, layer.fisher]
-        table = profile.kl if profile.kl is not None else profile.weight_error
-        # A width that the format cannot store has not been measured.
-        figures = zip(table[index].tolist(), profile.available[index].tolist(), strict=True)
-        rows.append((*row, *(value if stored else None for value, stored in figures)))
+    table = profile.kl if profile.kl is not None else profile.weight_error
+    # A width that the format cannot store has not been measured.
+    figures = [
+        tuple(value if stored else None for value, stored in zip(*row, strict=True))
+        for row in zip(table.tolist(), profile.available.tolist(), strict=True)
+    ]
+    layers = [(layer.name, layer.kind, layer.size, layer.macs, layer.fisher) for layer in profile.layers]
+    products = [(product.name, *product.sites, product.macs) for product in profile.products]
     measured = "KL" if profile.kl is not None else "error"
     facts = {
         "samples": profile.samples,
@@ -176,18 +183,35 @@ def _profile(profile: Profile) -> Listing:
         "kept float": [layer.name for layer in profile.kept],
         "provenance": dict(profile.provenance),
     }
-    columns = (
-        "name",
-        "kind",
-        "weights",
-        "macs",
-        "fisher",
-        *(f"{measured} at {text.removesuffix(' bits')}" for text in texts),
+    at = tuple(f"{measured} at {text.removesuffix(' bits')}" for text in texts)
+    return Listing(
+        what="profile",
+        facts=facts,
+        columns=("name", "kind", "weights", "macs", "fisher", *at),
+        rows=tuple((*row, *more) for row, more in zip(layers, figures, strict=False)),
+        heads=profile.heads,
+        products=tuple((*row, *more) for row, more in zip(products, figures[len(layers) :], strict=True)),
+        product_columns=("product", "left factor", "right factor", "macs", *at),
     )
-    return Listing(what="profile", facts=facts, columns=columns, rows=tuple(rows), heads=profile.heads)
+
+
+PRODUCT_COLUMNS = ("product", "left factor", "right factor", "predicted KL", "why")
+"""What `product_rows` tell."""
+
+
+def product_rows(plan: Plan) -> tuple[tuple[Any, ...], ...]:
+    """How a plan rounds the factors of products, a row for each product."""
+
+    def factor(fitted: Fitted | None) -> str:
+        return "float" if fitted is None else f"{fitted.bits} bits {fitted.tag}"
+
+    return tuple(
+        (one.name, factor(one.left), factor(one.right), one.predicted_kl, one.why) for one in plan.products
+    )
 
 
 def _plan(plan: Plan) -> Listing:
+    quantizers = any(layer.quantizer is not None for layer in plan.layers)
     rows = tuple(
         (
             layer.name,
@@ -195,6 +219,7 @@ def _plan(plan: Plan) -> Listing:
             layer.size,
             layer.weight_bits,
             layer.activation_bits,
+            *((layer.quantizer and layer.quantizer.tag,) if quantizers else ()),
             layer.payload_bytes,
             layer.predicted_kl,
             layer.why,
@@ -216,5 +241,12 @@ def _plan(plan: Plan) -> Listing:
         "notes": list(plan.notes),
         "provenance": dict(plan.provenance),
     }
-    columns = ("name", "kind", "weights", "weight bits", "activation bits", "bytes", "predicted KL", "why")
-    return Listing(what="plan", facts=facts, columns=columns, rows=rows)
+    inputs = ("activation bits", *(("rounded by",) if quantizers else ()))
+    return Listing(
+        what="plan",
+        facts=facts,
+        columns=("name", "kind", "weights", "weight bits", *inputs, "bytes", "predicted KL", "why"),
+        rows=rows,
+        products=product_rows(plan),
+        product_columns=PRODUCT_COLUMNS,
+    )

@@ -1,4 +1,4 @@
-"""A plan on a profile: which layer and which option of the profile each layer of the plan has."""
+"""A plan on a profile: which place and which option of the profile each layer and product of the plan has."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import numpy as np
 
 from lampq.core.values.errors import PlanError
 from lampq.core.values.match import match
-from lampq.core.values.plan import Plan
+from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.profile import Profile
 
 
 def places(plan: Plan, profile: Profile) -> list[int]:
-    """Index in the profile of each layer of the plan.
+    """Index in the profile of each layer of the plan, and behind them of each product.
 
     Raises:
-        PlanError: A layer on either side has no partner.
+        PlanError: A layer or product on either side has no partner.
     """
     matching = match(plan.layers, profile.layers)
     place = dict(matching.pairs)
@@ -26,11 +27,24 @@ def places(plan: Plan, profile: Profile) -> list[int]:
             f"the profile is not of the plan's model: {len(lone)} layers have no match, {lone[0]} first; "
             f"give the profile that the plan was made from"
         )
-    return [place[index] for index in range(len(plan.layers))]
+    return [*(place[index] for index in range(len(plan.layers))), *_products(plan, profile)]
+
+
+def _products(plan: Plan, profile: Profile) -> list[int]:
+    known = {product.name: index for index, product in enumerate(profile.products, start=len(profile.layers))}
+    planned = [product.name for product in plan.products]
+    lone = sorted(known.keys() ^ set(planned))
+    if lone:
+        side = "plan" if lone[0] in known else "profile"
+        raise PlanError(
+            f"the profile is not of the plan's sites: the {side} has no product {lone[0]}; give the profile that the "
+            f"plan was made from"
+        )
+    return [known[name] for name in planned]
 
 
 def placed_choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
-    """The plan as option indices in the profile's order, shape (L,).
+    """The plan as option indices in the profile's order, shape (L + P,).
 
     Args:
         plan: The plan.
@@ -38,16 +52,23 @@ def placed_choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
         order: From `places`.
 
     Raises:
-        PlanError: A layer's option was not profiled.
+        PlanError: An option of a layer or product was not profiled.
     """
     options = {(option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)}
     choice = np.empty(len(order), dtype=np.int64)
-    for layer, index in zip(plan.layers, order, strict=True):
-        option = options.get((layer.weight_bits, layer.activation_bits))
+    for decision, index in zip((*plan.layers, *plan.products), order, strict=True):
+        option = options.get(decision.widths)
         if option is None or not profile.available[index, option]:
-            width = f"{layer.weight_bits} bits"
-            if layer.activation_bits:
-                width += f" with an input of {layer.activation_bits}"
-            raise PlanError(f"layer {layer.name}: the profile has no {width} for it; profile that width too")
+            raise PlanError(
+                f"{decision.name}: the profile has no {_text(decision)} for it; profile that width too"
+            )
         choice[index] = option
     return choice
+
+
+def _text(decision: PlanLayer | PlanProduct) -> str:
+    if isinstance(decision, PlanProduct):
+        left, right = ("float" if bits is None else f"{bits} bits" for bits in decision.widths)
+        return f"factors of {left} and {right}"
+    inputs = f" with an input of {decision.activation_bits}" if decision.activation_bits else ""
+    return f"{decision.weight_bits} bits{inputs}"

@@ -55,15 +55,10 @@ def report(
 
     Raises:
         OutputExistsError: `out` exists and `force` is false.
-        PlanError: The profile is of another model, lacks a width that the plan uses, or has products of activations.
+        PlanError: The profile is of another model, lacks a width that the plan uses, or has other products.
     """
     out = Path(out)
     refuse_clashes([Output(path=out)], force=force)
-    if profile is not None and profile.products:
-        raise PlanError(
-            "a report draws the curve of layers alone, and this profile has products of activations too; "
-            "leave out --profile"
-        )
     around = None if profile is None else surroundings(plan, profile, seed=seed, profile_file=profile_file)
     write_text(out, render(Findings(plan=plan, around=around, plan_file=plan_file)))
     return out
@@ -74,6 +69,7 @@ def surroundings(
 ) -> Surroundings:
     """What a profile tells about a plan; arguments and errors as of `report`."""
     order = places(plan, profile)
+    layers = order[: len(plan.layers)]
     choice = placed_choice(plan, profile, order)
     search = _search(plan, profile, order, choice, seed)
     points = tradeoff(search)
@@ -111,11 +107,11 @@ def surroundings(
         knee=next((index for index, p in enumerate(points) if p.knee), 0),
         uniform={bits: point(np.full(len(choice), index)) for bits, index in uniform.items()},
         here=here,
-        narrower=tuple(narrower[index] for index in order),
-        wider=tuple(wider[index] for index in order),
+        narrower=tuple(narrower[index] for index in layers),
+        wider=tuple(wider[index] for index in layers),
         pairs=_pairs(search, choice, order),
         sweep=explored(
-            search, points, (choice, here), order=order, uniform=uniform, profile_file=profile_file
+            search, points, (choice, here), order=layers, uniform=uniform, profile_file=profile_file
         ),
         heads=profile.heads,
         unit=search.score.unit,
@@ -146,7 +142,9 @@ def _search(plan: Plan, profile: Profile, order: list[int], choice: np.ndarray, 
     """
     free = dataclasses.replace(asked(plan, profile), budget=None, seed=seed)
     unruled = dataclasses.replace(free, pins=(), ties=())
-    if any(layer.name != profile.layers[index].name for layer, index in zip(plan.layers, order, strict=True)):
+    if any(
+        layer.name != profile.places[index].name for layer, index in zip(plan.layers, order, strict=False)
+    ):
         free = unruled
     try:
         search = Search.of(profile, free, solvers.solve)
@@ -177,7 +175,7 @@ def _steps(search: Search, choice: np.ndarray) -> tuple[list[Step | None], list[
 
 
 def _pairs(search: Search, choice: np.ndarray, order: list[int]) -> np.ndarray | None:
-    """Interactions of the plan's options in nats, shape (L, L), in the plan's order."""
+    """Interactions of the plan's options in nats, shape (L + P, L + P), in the plan's order."""
     if search.interaction is None:
         return None
     layers, options = search.interaction.linear.shape

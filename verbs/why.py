@@ -17,7 +17,7 @@ from lampq.verbs.placed import placed_choice, places
 
 
 def why(plan: Plan, profile: Profile | None = None) -> Listing:
-    """What the next narrower and the next wider option of every layer would change, all other layers as planned.
+    """What the next narrower and wider options of every layer and product would change, all others as planned.
 
     Args:
         plan: The plan.
@@ -37,7 +37,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
                 "more": "give the profile (--profile) for figures under today's limits",
             },
             columns=columns,
-            rows=tuple((p.name, p.kind, _has(p.weight_bits, p.activation_bits), p.why) for p in plan.layers),
+            rows=tuple((p.name, p.kind, _has(*p.widths), p.why) for p in (*plan.layers, *plan.products)),
         )
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
@@ -50,12 +50,12 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())
     rows = []
-    for layer, index in zip(plan.layers, order, strict=True):
+    for decision, index in zip((*plan.layers, *plan.products), order, strict=True):
         for change in changes[index]:
             rows.append(
                 (
-                    layer.name,
-                    layer.kind,
+                    decision.name,
+                    decision.kind,
                     profile.option_text(int(choice[index])),
                     profile.option_text(change.option),
                     change.damage,
@@ -91,5 +91,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     )
 
 
-def _has(weight_bits: int, activation_bits: int | None) -> str:
-    return f"w{weight_bits}a{activation_bits}" if activation_bits else f"{weight_bits} bits"
+def _has(weight_bits: int | None, activation_bits: int | None) -> str:
+    if weight_bits is None or activation_bits is None:
+        return f"{weight_bits or activation_bits or 'no'} bits"
+    return f"w{weight_bits}a{activation_bits}"

@@ -39,9 +39,10 @@ class Point:
         average_bits: Weight width averaged over all weights.
         size_bytes: Bytes of the whole model.
         predicted_kl: Predicted damage, nats.
-        widths: Weight width of each layer.
+        widths: Weight width of each layer, then that of the left factor of each product.
         knee: Whether this is the knee of the curve.
-        input_widths: Width of each layer's input, None for float; empty where all options have the same.
+        input_widths: Width of each layer's input, None for float, then that of each right factor; empty where all
+            options have the same.
         bops: Bit operations per sample, or None where multiply-accumulates are unknown.
     """
 
@@ -90,7 +91,7 @@ def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
 
     What all points share is worked out once: a sweep of thousands of layers has as many points.
     """
-    places, layers = np.arange(len(profile.places)), len(profile.layers)
+    places = np.arange(len(profile.places))
     sizes, widths = profile.sizes, profile.weight_bits
     weights = int(sizes.sum())
     inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
@@ -102,9 +103,9 @@ def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
             average_bits=int(sizes @ widths[choice]) / weights,
             size_bytes=profile.total_bytes(choice),
             predicted_kl=damage,
-            widths=tuple(widths[choice[:layers]].tolist()),
+            widths=tuple(widths[choice].tolist()),
             knee=knee,
-            input_widths=tuple(inputs[choice[:layers]].tolist()) if varied else (),
+            input_widths=tuple(inputs[choice].tolist()) if varied else (),
             bops=None if bops is None else int(bops[places, choice].sum()),
         )
 

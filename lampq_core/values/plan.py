@@ -78,6 +78,11 @@ class PlanLayer:
             if not (np.isfinite(low) and np.isfinite(high) and low <= high):
                 raise PlanError(f"layer {self.name}: activation range {self.activation_range} cannot be")
 
+    @property
+    def widths(self) -> tuple[int, int | None]:
+        """Of the weights and the input; None where it stays float."""
+        return self.weight_bits, self.activation_bits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:

@@ -34,6 +34,16 @@ class PlanProduct:
         """Name of the product."""
         return self.product.name
 
+    @property
+    def kind(self) -> str:
+        """What patterns may call it."""
+        return self.product.kind
+
+    @property
+    def widths(self) -> tuple[int | None, int | None]:
+        """Of the left and the right factor; None where it stays float."""
+        return (self.left.bits if self.left else None, self.right.bits if self.right else None)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return {
