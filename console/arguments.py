@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NoReturn
 
-from lampq.console import config, flags
-from lampq.console.commands import VERBS
+from lampq.console import config
+from lampq.console.commands import SUMMARIES, load
+from lampq.console.help import Help
 from lampq.console.parsers import parsers
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
+_EPILOG = """example:
+  lampq quantize vit.onnx --data images/ --avg-bits 4 -o vit-4bit.onnx
 
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples as written and lines up options on terminals of any width."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
+`lampq VERB --help` explains each verb with an example; `lampq demo` shows all of it."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,40 +26,40 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; `args.run` is the function of the verb that was named."""
-    parser = _Parser(
-        prog="lampq",
-        description=_DESCRIPTION,
-        formatter_class=_Help,
-        epilog="example:\n  lampq quantize vit.onnx --data images/ --avg-bits 4 -o vit-4bit.onnx\n\n"
-        "`lampq VERB --help` explains each verb with an example.",
-    )
+def build_parser(verbs: Container[str] = SUMMARIES) -> argparse.ArgumentParser:
+    """The parser of the whole command line; `args.run` is the function of the verb that was named.
+
+    Args:
+        verbs: Those whose flags are declared; of others there is the line of help, and nothing is loaded.
+    """
+    parser = _Parser(prog="lampq", description=_DESCRIPTION, formatter_class=Help, epilog=_EPILOG)
     parser.add_argument("--version", action="store_true", help="print the version and leave")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for verb in VERBS:
-        sub = verbs.add_parser(
-            verb.NAME,
-            help=verb.SUMMARY,
-            description=verb.SUMMARY,
-            formatter_class=_Help,
-            epilog=f"example:\n  {verb.EXAMPLE}",
-        )
-        sub.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
-        sub.add_argument(
-            "--seed", type=flags.seed, default=0, metavar="N", help="seed of every random choice (0)"
-        )
-        sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
-        config.add_flag(sub)
-        verb.add_arguments(sub)
-        sub.set_defaults(run=verb.run, parser=parser)
+    group = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, summary in SUMMARIES.items():
+        sub = group.add_parser(name, help=summary, description=summary, formatter_class=Help)
+        if name in verbs:
+            _declare(sub, name)
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def _declare(sub: argparse.ArgumentParser, name: str) -> None:
+    """The flags that all verbs have, and those of one."""
+    # Not above: the help of all verbs needs nothing of what flags are checked against.
+    from lampq.console import flags
+
+    verb = load(name)
+    sub.epilog = f"example:\n  {verb.EXAMPLE}"
+    flags.common(sub)
+    verb.add_arguments(sub)
+    sub.set_defaults(run=verb.run)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with the flags of its file put in.
 
     Raises:
         RecordError: The file cannot be read, or names an unknown flag.
     """
-    return parser.parse_args(config.expanded(sys.argv[1:] if argv is None else argv, parsers(parser)))
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser(words)
+    return parser.parse_args(config.expanded(words, parsers(parser)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lampq.console import clashes, site_flags
+from lampq.console import clashes, config, site_flags
 from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
@@ -32,6 +32,14 @@ BYTES = "--size is bytes of the model, such as 12MB; the size of images is --ima
 _SEEDS = 2**32
 
 
+def common(sub: argparse.ArgumentParser) -> None:
+    """What every verb takes."""
+    sub.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    sub.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of every random choice (0)")
+    sub.add_argument("--quiet", action="store_true", help="no tables and no progress on standard error")
+    config.add_flag(sub)
+
+
 def model(sub: argparse.ArgumentParser) -> None:
     """The model to read, and how."""
     sub.add_argument(
@@ -50,7 +58,7 @@ def model(sub: argparse.ArgumentParser) -> None:
     reading(sub)
 
 
-def checkpoint(sub: argparse.ArgumentParser) -> None:
+def checkpoint(sub: argparse._ActionsContainer) -> None:
     """The weights of a model that is code."""
     sub.add_argument("--weights", metavar="FILE", help="checkpoint of a factory's model (.safetensors, .pth)")
 
@@ -192,20 +200,34 @@ def measure(
         help="labels of the Fisher traces: the model's own (true), those of the data (empirical), or forward "
         "passes instead of gradients (true; forward where a model has no gradients)",
     )
-    group.add_argument(
-        "--rounding",
-        choices=roundings,
-        default=rounding,
-        help="choose codes for the least error of the layers' outputs on the data (inputs), also making up for the "
-        "layers before where that measures better (corrected, of quantize and apply), or round to the nearest "
-        f"({rounding})",
-    )
+    rounded(group, roundings, rounding)
     group.add_argument(
         "--fisher-draws",
         type=int,
         default=2,
         metavar="N",
         help="random draws of the Fisher trace, 0 to skip it (2)",
+    )
+
+
+def rounded(
+    sub: argparse._ActionsContainer, choices: tuple[str, ...], default: str | None, usual: str = ""
+) -> None:
+    """How weights become codes.
+
+    Args:
+        sub: Where the flag goes.
+        choices: What it takes.
+        default: What is done unless told; None leaves it open, and `usual` says what becomes of it.
+        usual: The default in words.
+    """
+    sub.add_argument(
+        "--rounding",
+        choices=choices,
+        default=default,
+        help="how codes are chosen: for the least error of the layers' outputs on the data (inputs), also making up "
+        "for the layers before where that measures better (corrected, of quantize and apply), or the nearest "
+        f"(nearest) (default: {usual or default})",
     )
 
 
@@ -235,7 +257,10 @@ def shard(sub: argparse.ArgumentParser) -> None:
 def to(sub: argparse.ArgumentParser) -> None:
     """Another format to write."""
     sub.add_argument(
-        "--to", choices=FORMATS, help="export the model to this format first (PyTorch models: onnx)"
+        "--to",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"format to write: {', '.join(FORMATS)}, to which a PyTorch model is exported first",
     )
 
 
@@ -320,14 +345,19 @@ def search(sub: argparse.ArgumentParser, *, solver: bool = True) -> None:
     if solver:
         group.add_argument("--solver", default="auto", metavar="NAME", help="auto, exact, scipy or cbc")
         group.add_argument("--time-limit", type=float, metavar="S", help="seconds for the solver")
-    group.add_argument(
+    rules(group)
+
+
+def rules(sub: argparse._ActionsContainer) -> None:
+    """Widths that are fixed, or the same."""
+    sub.add_argument(
         "--pin",
         action="append",
         default=[],
         metavar="PATTERN=BITS",
         help="fix a kind's or layer's width: head=8, head=w8a8 (repeatable)",
     )
-    group.add_argument(
+    sub.add_argument(
         "--tie",
         action="append",
         default=[],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-from lampq.console import clashes
+from collections.abc import Container
 
 
 def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -12,9 +11,9 @@ def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
     return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction))
 
 
-def name_files(parser: argparse.ArgumentParser, files: object) -> None:
-    """Mark the arguments that name files, as shtab wants them marked."""
+def name_files(parser: argparse.ArgumentParser, names: Container[str], files: object) -> None:
+    """Mark the arguments of these names as files, as shtab wants them marked."""
     for sub in parsers(parser).values():
         for action in sub._actions:
-            if action.dest in clashes.READS or action.dest in clashes.WRITES:
+            if action.dest in names:
                 action.complete = files  # type: ignore[attr-defined]

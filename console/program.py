@@ -22,20 +22,20 @@ def run(argv: Sequence[str] | None) -> int:
     _open_outputs()
     with _noted_interrupts() as interrupts, _any_text():
         try:
-            from lampq.console import clashes
             from lampq.console.arguments import build_parser, parse
 
-            parser = build_parser()
-            args = parse(parser, argv)
+            args = parse(argv)
             if args.version:
                 import lampq
 
                 print(lampq.__version__)
                 return 0
             if args.verb is None:
-                parser.print_help(sys.stderr)
+                build_parser(()).print_help(sys.stderr)
                 return _BAD_INPUT
             who = f"lampq {args.verb}"
+            from lampq.console import clashes
+
             clashes.refuse(args)
             args.run(args)
             sys.stdout.flush()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _BESIDE = frozenset(
     (
         "run",
-        "parser",
         "written",
         "json",
         "quiet",

@@ -29,7 +29,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     """Where synthetic samples are kept, and a picture of them."""
     group = sub.add_argument_group("data made from the model (--data synthetic, or synthetic:N)")
     group.add_argument(
-        "--plot", type=Path, metavar="SHEET.png", help="show the synthetic pictures on a contact sheet"
+        "--plot", type=Path, metavar="PNG", help="draw a picture too: the synthetic images on a contact sheet"
     )
     group.add_argument(
         "--synthetic-folder",

@@ -234,13 +234,13 @@ def test_demo(tmp_path, capfd):
 
 
 def test_help_has_an_example_for_every_verb(capfd):
-    from lampq.console.commands import VERBS
+    from lampq.console.commands import SUMMARIES
 
-    for verb in VERBS:
+    for verb in SUMMARIES:
         with pytest.raises(SystemExit) as caught:
-            main([verb.NAME, "--help"])
+            main([verb, "--help"])
         assert caught.value.code == 0
-        assert f"lampq {verb.NAME}" in capfd.readouterr().out.split("example:")[1]
+        assert f"lampq {verb}" in capfd.readouterr().out.split("example:")[1]
 
 
 def test_without_a_verb_help_is_shown(capfd):

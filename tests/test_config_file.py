@@ -8,7 +8,7 @@ import pytest
 from records import make_profile
 
 from lampq.cli import main
-from lampq.console.arguments import build_parser, parse
+from lampq.console.arguments import parse
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def config(tmp_path):
 
 
 def parsed(*words):
-    return parse(build_parser(), words)
+    return parse(words)
 
 
 def test_flags_of_all_forms_come_from_the_file(config):

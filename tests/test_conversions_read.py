@@ -252,7 +252,7 @@ def test_out_and_in_again(work, capfd):
         (["missing.json", "--from", "json", "--plan", "plan.json"], "no such file"),
         (["plan.json", "--from", "json"], "--model"),
         (["plan.json", "--from", "json", "--plan", "plan.json", "--profile", "profile.json"], "give one of"),
-        (["plan.json"], "--to TOOL"),
+        (["plan.json"], "--to FORMAT"),
         (["missing.onnx"], "no such file"),
         (["plan.json", "--to", "ort-nbits"], "--model"),
         (["arrays.npz", "--from", "csv", "--plan", "plan.json"], "cannot be read as text"),

@@ -13,17 +13,15 @@ from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply
 from lampq.verbs.formats import converted
 
-NAME = "apply"
-SUMMARY = "write the quantized model in the model's own format"
 EXAMPLE = "lampq apply vit.onnx plan.json -o vit-q.onnx"
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     flags.model(sub)
-    sub.add_argument("plan", metavar="PLAN", type=Path, help="plan made by `lampq plan`")
+    sub.add_argument("plan", metavar="PLAN", type=Path, help="plan made by `lampq plan` or `lampq quantize`")
     sub.add_argument(
-        "--partial", action="store_true", help="apply even if some layers of either side find no match"
+        "--partial", action="store_true", help="go on without what either side has no match or place for"
     )
     sub.add_argument(
         "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
@@ -31,11 +29,8 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--by-name", action="store_true", help="match layers by name and size where weights differ"
     )
-    sub.add_argument(
-        "--rounding",
-        choices=ROUNDINGS,
-        help="round otherwise than the plan says: `inputs` and `corrected` need --data, the samples of the profile",
-    )
+    usual = "as the plan says; inputs and corrected need --data, the samples of the profile"
+    flags.rounded(sub, ROUNDINGS, None, usual)
     flags.to(sub)
     flags.data(sub, required=False)
     flags.no_size(sub)

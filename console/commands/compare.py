@@ -12,8 +12,6 @@ from lampq.core.values.messages import printable
 from lampq.core.values.plan import Plan
 from lampq.verbs.compare import compare
 
-NAME = "compare"
-SUMMARY = "plans side by side: where their widths differ, and what they come to"
 EXAMPLE = "lampq compare plan.json other.json"
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from lampq.console import clashes
 from lampq.console.parsers import name_files
 from lampq.core.values.errors import MissingExtraError
 
-NAME = "completion"
-SUMMARY = "a script that completes verbs, flags and files in your shell"
 EXAMPLE = 'eval "$(lampq completion bash)"   (in ~/.bashrc)'
 
 
@@ -27,5 +26,9 @@ def run(args: Namespace) -> None:
         import shtab
     except ImportError as err:
         raise MissingExtraError("shtab", "complete", err) from err
-    name_files(args.parser, shtab.FILE)
-    print(shtab.complete(args.parser, args.shell))
+    # Here, because it is what loads this file.
+    from lampq.console.arguments import build_parser
+
+    parser = build_parser()
+    name_files(parser, {**clashes.READS, **clashes.WRITES}, shtab.FILE)
+    print(shtab.complete(parser, args.shell))

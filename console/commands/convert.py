@@ -15,8 +15,6 @@ from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.convert import convert, read_foreign, read_quantized
 
-NAME = "convert"
-SUMMARY = "a plan as another tool's configuration, and back; the plan of a quantized model"
 EXAMPLE = (
     "lampq convert plan.json --to torchao -o torchao.json\n"
     "  lampq convert recipe.json --from ai-edge --model vit.tflite -o plan.json\n"
@@ -32,22 +30,27 @@ def add_arguments(sub: ArgumentParser) -> None:
         help="with --to a plan, with --from a configuration, with neither a quantized model",
     )
     way = sub.add_mutually_exclusive_group()
-    way.add_argument("--to", choices=FORMATS, metavar="TOOL", help=f"write for: {', '.join(FORMATS)}")
-    way.add_argument("--from", dest="tool", choices=FORMATS, metavar="TOOL", help="read from the same tools")
+    way.add_argument("--to", choices=FORMATS, metavar="FORMAT", help=f"format to write: {', '.join(FORMATS)}")
+    way.add_argument(
+        "--from", dest="tool", choices=FORMATS, metavar="FORMAT", help="format of FILE: the same"
+    )
     group = sub.add_argument_group("the model it is for")
     group.add_argument("--model", metavar="MODEL", help="the model; its names go into the configuration")
-    group.add_argument("--weights", metavar="FILE", help="checkpoint, where the model is a factory")
-    group.add_argument("--profile", metavar="PROFILE", type=Path, help="a profile of it")
-    group.add_argument("--plan", metavar="PLAN", type=Path, help="another plan of it, not with --to")
-    sub.add_argument("--partial", action="store_true", help="leave out what either side has no place for")
+    flags.checkpoint(group)
+    group.add_argument(
+        "--profile", metavar="PROFILE", type=Path, help="profile of the same model: says it as well"
+    )
+    group.add_argument(
+        "--plan", metavar="PLAN", type=Path, help="plan of the same model: says it as well, not with --to"
+    )
+    sub.add_argument(
+        "--partial", action="store_true", help="go on without what either side has no match or place for"
+    )
     sub.add_argument(
         "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
     )
     sub.add_argument("--fit", action="store_true", help="solve again within the widths that the tool has")
-    for flag, text in (("--pin", "PATTERN=BITS"), ("--tie", "PATTERN")):
-        sub.add_argument(
-            flag, action="append", default=[], metavar=text, help="for --fit, as in `lampq plan`"
-        )
+    flags.rules(sub.add_argument_group("with --fit"))
     flags.output(sub, "configuration or plan to write")
 
 
@@ -111,5 +114,5 @@ def _reference(
 
 def _model_path(source: str) -> str:
     if source.endswith((".json", ".csv")):
-        raise PlanError(f"{source} is no model: pass --to TOOL for a plan, --from TOOL for a configuration")
+        raise PlanError(f"{source} is no model: pass --to FORMAT for a plan, --from FORMAT for a configuration")
     return source

@@ -10,15 +10,15 @@ from lampq.console import render
 from lampq.console.progress import progress_bar
 from lampq.verbs.demo import demo, demo_outputs
 
-NAME = "demo"
-SUMMARY = "the whole job on a bundled trained model and bundled real images, offline, in seconds"
 EXAMPLE = "lampq demo -o demo/"
 
 
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
-    sub.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="keep the files made on the way")
-    sub.add_argument("--force", action="store_true", help="overwrite files in that folder")
+    sub.add_argument(
+        "-o", "--out", type=Path, metavar="FOLDER", help="folder to write: keeps the files made on the way"
+    )
+    sub.add_argument("--force", action="store_true", help="overwrite an existing output")
     sub.set_defaults(written=demo_outputs)
 
 

@@ -10,8 +10,6 @@ from lampq.console import tables
 from lampq.core.values.errors import LampqError
 from lampq.verbs.doctor import BROKEN, doctor
 
-NAME = "doctor"
-SUMMARY = "what is installed, what works, and what to install for what"
 EXAMPLE = "lampq doctor"
 
 

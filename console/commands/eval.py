@@ -15,8 +15,6 @@ from lampq.core.values.plan import Plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.formats import judged
 
-NAME = "eval"
-SUMMARY = "top-1, damage to a reference by output, bytes, milliseconds per sample"
 EXAMPLE = "lampq eval vit-q.onnx --data val/ --reference vit.onnx --json"
 
 
@@ -30,8 +28,9 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--plan",
         type=Path,
-        metavar="FILE",
-        help="judge MODEL as this plan has it, in float arithmetic, against MODEL itself; no file is written",
+        metavar="PLAN",
+        help="plan of the same model: MODEL is judged as it has it, in float arithmetic, against MODEL itself; no file "
+        "is written",
     )
     sub.add_argument(
         "--calib",

@@ -13,8 +13,6 @@ from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
 from lampq.verbs.why import why
 
-NAME = "inspect"
-SUMMARY = "what is in a model, profile or plan, as a table"
 EXAMPLE = "lampq inspect plan.json --why --profile profile.json"
 
 
@@ -29,7 +27,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         help="of a plan: what one width more or less would cost and save in each layer, and whether it fits",
     )
     sub.add_argument(
-        "--profile", type=Path, metavar="PROFILE", help="with --why: what the plan was made from, for figures"
+        "--profile", type=Path, metavar="PROFILE", help="profile of the same model: figures for --why"
     )
 
 

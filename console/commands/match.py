@@ -11,8 +11,6 @@ from lampq.core.values.messages import printable
 from lampq.verbs.match import match
 from lampq.verbs.sources import Source, read_source
 
-NAME = "match"
-SUMMARY = "which layers of two models, profiles or plans hold the same weights"
 EXAMPLE = (
     "lampq match plan.json vit.tflite\n\n"
     "exit status: 0 when every layer of either side has a match, 2 otherwise (and on bad input).\n"

@@ -10,8 +10,6 @@ from lampq.core.values.merge import merge
 from lampq.core.values.profile import Profile
 from lampq.verbs.inspect import inspect
 
-NAME = "merge"
-SUMMARY = "put profiles of parts of the data together"
 EXAMPLE = "lampq merge part-1.json part-2.json -o profile.json"
 
 

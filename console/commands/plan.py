@@ -9,8 +9,6 @@ from lampq.console import flags, given, render
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
-NAME = "plan"
-SUMMARY = "choose the width of every layer from a profile"
 EXAMPLE = "lampq plan profile.json --avg-bits 3.5 --pin 'head=8' -o plan.json"
 
 

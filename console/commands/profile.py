@@ -10,8 +10,6 @@ from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
 from lampq.verbs.profile import profile
 
-NAME = "profile"
-SUMMARY = "measure a model: statistics, quantization errors, damage of every layer at every width"
 EXAMPLE = "lampq profile vit.onnx --data calib/ -o profile.json"
 
 

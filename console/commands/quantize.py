@@ -11,8 +11,6 @@ from lampq.core.values.rounding_kinds import CORRECTED, ROUNDINGS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
 
-NAME = "quantize"
-SUMMARY = "profile, plan and apply in one, checked on the calibration data"
 EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 
 

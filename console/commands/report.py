@@ -10,8 +10,6 @@ from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.report import report
 
-NAME = "report"
-SUMMARY = "a plan as one web page that people can read, complete in one file"
 EXAMPLE = "lampq report plan.json --profile profile.json -o report.html"
 
 
@@ -21,7 +19,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--profile",
         type=Path,
-        metavar="P",
+        metavar="PROFILE",
         help="profile of the same model: adds every other budget and the interactions between layers",
     )
     flags.output(sub, "page to write (HTML)")

@@ -10,8 +10,6 @@ from lampq.core.planning.tradeoff import AXES
 from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import sweep, write_csv, write_plot
 
-NAME = "sweep"
-SUMMARY = "every budget from one profile"
 EXAMPLE = "lampq sweep profile.json -o pareto.csv --plot pareto.png"
 
 
@@ -21,7 +19,9 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.search(sub, solver=False)
     flags.limits(sub.add_argument_group("limits that every plan keeps"))
     sub.add_argument("--against", choices=AXES, help="what is swept (bits, or bops where input widths vary)")
-    sub.add_argument("--plot", type=Path, metavar="PNG", help="draw the curve too (needs the plot extra)")
+    sub.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw a picture too: the curve (needs the plot extra)"
+    )
     flags.output(sub, "table to write (CSV)")
 
 
