@@ -114,5 +114,7 @@ def _reference(
 
 def _model_path(source: str) -> str:
     if source.endswith((".json", ".csv")):
-        raise PlanError(f"{source} is no model: pass --to FORMAT for a plan, --from FORMAT for a configuration")
+        raise PlanError(
+            f"{source} is no model: pass --to FORMAT for a plan, --from FORMAT for a configuration"
+        )
     return source
