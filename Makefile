@@ -30,13 +30,8 @@ $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt requirements/docs.txt requireme
 	touch $@
 
 # The tests open the report page in a real browser, and fail where there is none.
-browser:
-	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
-	if [ "$$(id -u)" -eq 0 ]; then root=; elif command -v sudo > /dev/null; then root=sudo; else \
-	  echo "make test: install Chromium (the tests open the report page in it), or run as root" >&2; exit 2; fi; \
-	command -v apt-get > /dev/null || { echo "make test: install Chromium by hand; there is no apt-get" >&2; exit 2; }; \
-	$$root apt-get -o Acquire::Retries=3 update -qq && \
-	$$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium > /dev/null
+browser: | $(VENV)/bin/pip
+	@requirements/chromium.sh $(VENV)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 _QUIET = [
     "--headless",
@@ -29,9 +30,12 @@ _PATIENCE_S = 60
 
 def find_chromium():
     """Its path; a machine without it fails the tests."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    # Beside Python where `make test` unpacked it.
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, (shutil.which(name, path=places) for name in names)), None)
     if path is None:
-        raise FileNotFoundError("no Chromium; on Debian: apt-get install --no-install-recommends chromium")
+        raise FileNotFoundError("no Chromium; `make browser` brings it, or: apt-get install chromium")
     return path
 
 
