@@ -74,7 +74,7 @@ def _settings(path: Path, verb: str, verbs: Mapping[str, argparse.ArgumentParser
 def _given(words: Sequence[str], parser: argparse.ArgumentParser) -> set[argparse.Action]:
     """Flags that the command line gives itself, and those that exclude them."""
     flags = parser._option_string_actions
-    given = set()
+    explicit = set()
     for word in words:
         name = word.partition("=")[0]
         matches = [
@@ -82,15 +82,15 @@ def _given(words: Sequence[str], parser: argparse.ArgumentParser) -> set[argpars
         ]
         if word[:1] == "-" and not matches:
             matches = [flag for flag in flags if len(flag) == 2 and word.startswith(flag)]
-        given |= {flags[name]} if name in flags else {flags[flag] for flag in matches}
+        explicit |= {flags[name]} if name in flags else {flags[flag] for flag in matches}
     for group in parser._mutually_exclusive_groups:
-        if given & set(group._group_actions):
-            given |= set(group._group_actions)
-    return given
+        if explicit & set(group._group_actions):
+            explicit |= set(group._group_actions)
+    return explicit
 
 
 def _words(
-    path: Path, name: str, value: Any, parser: argparse.ArgumentParser, given: set[argparse.Action]
+    path: Path, name: str, value: Any, parser: argparse.ArgumentParser, explicit: set[argparse.Action]
 ) -> Iterator[str]:
     """One setting as words of a command line; none where that says otherwise."""
     flags = {
@@ -100,7 +100,7 @@ def _words(
     if action is None or name in ("help", "config") or action.help == argparse.SUPPRESS:
         verb = parser.prog.rpartition(" ")[2]
         raise RecordError(f"config {path}: {name!r} is no flag of {verb}{_near(name, flags)}")
-    if action in given:
+    if action in explicit:
         return
     if action.nargs == 0:
         if not isinstance(value, bool):

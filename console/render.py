@@ -12,17 +12,19 @@ from lampq.verbs.inspect import PRODUCT_COLUMNS, Listing, product_rows
 from lampq.verbs.task import MetricValue
 
 
-def listing(found: Listing) -> None:
+def listing(contents: Listing) -> None:
     """What `inspect` found."""
-    facts(found.what, found.facts)
-    if found.heads:
-        rows = [(h.name, h.role, h.axis, h.mask, h.weight, h.reason or "as asked for") for h in found.heads]
+    facts(contents.what, contents.facts)
+    if contents.heads:
+        rows = [
+            (h.name, h.role, h.axis, h.mask, h.weight, h.reason or "as asked for") for h in contents.heads
+        ]
         table("outputs", ("output", "role", "axis", "mask", "weight", "why"), rows)
-    table("layers", found.columns, found.rows)
-    if found.products:
-        table("products of activations", found.product_columns, found.products)
-    if found.skipped:
-        table("left as they are", ("name", "reason"), found.skipped)
+    table("layers", contents.columns, contents.rows)
+    if contents.products:
+        table("products of activations", contents.product_columns, contents.products)
+    if contents.skipped:
+        table("left as they are", ("name", "reason"), contents.skipped)
 
 
 def plan(result: Plan) -> None:
@@ -63,12 +65,12 @@ def plan(result: Plan) -> None:
     )
 
 
-def _beside(found: Neighbour | None) -> str | None:
-    if found is None:
+def _beside(neighbour: Neighbour | None) -> str | None:
+    if neighbour is None:
         return None
     return (
-        f"{found.total_bytes:,} bytes, {found.average_bits:.4g} bits on average, "
-        f"predicted {found.predicted_kl:.4g} nats"
+        f"{neighbour.total_bytes:,} bytes, {neighbour.average_bits:.4g} bits on average, "
+        f"predicted {neighbour.predicted_kl:.4g} nats"
     )
 
 

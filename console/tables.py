@@ -30,10 +30,10 @@ _RULE, _EDGE = 3, 1
 
 def console() -> Console:
     """Standard error, as wide as the terminal."""
-    found = Console(stderr=True, highlight=False)
-    if found.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-        found.width = max(found.width, _LEAST_WIDTH)
-        return found
+    terminal = Console(stderr=True, highlight=False)
+    if terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        terminal.width = max(terminal.width, _LEAST_WIDTH)
+        return terminal
     return Console(stderr=True, highlight=False, width=_LOG_WIDTH)
 
 
@@ -125,7 +125,7 @@ def _empty(value: Any) -> bool:
 
 
 def _shortened(line: str) -> str:
-    return _DIGEST.sub(lambda found: found.group()[:_DIGEST_SHOWN] + "...", line)
+    return _DIGEST.sub(lambda digest: digest.group()[:_DIGEST_SHOWN] + "...", line)
 
 
 def text(value: Any) -> str:

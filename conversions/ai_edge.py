@@ -47,7 +47,7 @@ def weight_bits(layer: AnyLayer, target: Target) -> tuple[int, ...]:
     return tuple(bits for bits in WEIGHT_BITS if containers.multiplied(weight, bits))
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The rules, after those that were kept: the last that fits wins."""
     from lampq.adapters.tflite.recipe import check_distinct, layer_rules
 
@@ -57,7 +57,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
         weight = model.variant.opened.weights[entry.layer.name]
         rules += layer_rules(model, weight, entry.weight_bits, static=entry.activation_bits is not None)
     check_distinct(model, rules)
-    return document.to_text([*kept.get("rules", ()), *rules])
+    return document.to_text([*unknown.get("rules", ()), *rules])
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
@@ -89,10 +89,10 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
             unknown.append(rule)
         if not fitting:
             continue
-        found = _widths(rule, where)
+        rule_widths = _widths(rule, where)
         for address in fitting:
             widths.pop(address, None)
-            widths.update({} if found is None else {address: found})
+            widths.update({} if rule_widths is None else {address: rule_widths})
     return Foreign(widths=widths, strangers=tuple(strangers), unknown={"rules": unknown} if unknown else {})
 
 

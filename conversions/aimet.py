@@ -37,7 +37,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (f"{module_path(layer, target, LINEAR, CONVOLUTION)}.weight",)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """Parameter -> one encoding a channel.
 
     Raises:
@@ -45,22 +45,22 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
     """
     encodings = {entry.addresses[0]: _encodings(entry) for entry in entries}
     data = {"version": _VERSION, "activation_encodings": {}, "param_encodings": encodings}
-    return document.to_text({**data, **kept})
+    return document.to_text({**data, **unknown})
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
     """Widths by parameter, from versions 0.6.1 (an object) and 1.0.0 (a list); ranges are not kept."""
     top = document.mapping(document.parse(text, TITLE), "the encodings")
-    given = top.get("param_encodings")
-    if isinstance(given, list):
-        entries = [document.mapping(item, "an entry of param_encodings") for item in given]
+    params = top.get("param_encodings")
+    if isinstance(params, list):
+        entries = [document.mapping(item, "an entry of param_encodings") for item in params]
         named = {
             document.text(e.get("name"), "name of an encoding"): (e.get("bw"), e.get("dtype"))
             for e in entries
         }
     else:
         named = {
-            name: _shared(value, name) for name, value in document.mapping(given, "param_encodings").items()
+            name: _shared(value, name) for name, value in document.mapping(params, "param_encodings").items()
         }
     known, widths = set(addresses), dict[str, Widths]()
     strangers = []
@@ -105,7 +105,7 @@ def _shared(value: Any, name: str) -> tuple[Any, Any]:
         document.mapping(c, f"an encoding of {name}")
         for c in document.sequence(value, f"encodings of {name}")
     ]
-    found = [(c.get("bitwidth"), c.get("dtype", "int")) for c in channels]
-    if not found or any(other != found[0] for other in found):
-        document.malformed(f"bitwidth of {name}", [bits for bits, _ in found], "one width for all channels")
-    return found[0]
+    types = [(c.get("bitwidth"), c.get("dtype", "int")) for c in channels]
+    if not types or any(other != types[0] for other in types):
+        document.malformed(f"bitwidth of {name}", [bits for bits, _ in types], "one width for all channels")
+    return types[0]

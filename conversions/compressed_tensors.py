@@ -24,7 +24,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (module_path(layer, target, LINEAR, EMBEDDING),)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The configuration as JSON; weights have a scale per output row."""
     groups: dict[str, dict[str, Any]] = {}
     for entry in sorted(entries, key=lambda e: (e.weight_bits, e.activation_bits or 0)):
@@ -50,7 +50,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
         "config_groups": groups,
         "ignore": [],
     }
-    return document.to_text({**data, **kept})
+    return document.to_text({**data, **unknown})
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:

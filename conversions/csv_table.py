@@ -27,7 +27,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (layer.name,)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """One row a layer; an input that stays float leaves its cell empty."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")

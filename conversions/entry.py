@@ -82,8 +82,8 @@ class Format(Protocol):
             PlanError: It takes a model of another format to tell.
         """
 
-    def write(self, entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
-        """The text of the configuration; `kept` are the unknown keys of one that was read before."""
+    def write(self, entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
+        """The text of the configuration; `unknown` are the unknown keys of one that was read before."""
 
     def read(self, text: str, addresses: Sequence[str]) -> Foreign:
         """What a configuration says of these addresses.

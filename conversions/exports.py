@@ -72,8 +72,8 @@ def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> s
         raise PlanError(
             f"{form.TITLE} has no place for any layer of the plan ({listed(homeless, separator='; ')})"
         )
-    kept: dict[str, Any] = dict(plan.provenance.get(KEPT, {}).get(tool, {}))
-    return form.write(entries, target, kept)
+    unknown: dict[str, Any] = dict(plan.provenance.get(KEPT, {}).get(tool, {}))
+    return form.write(entries, target, unknown)
 
 
 def weight_bits(form: Format, layer: AnyLayer, target: Target) -> tuple[int, ...]:

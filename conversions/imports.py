@@ -56,13 +56,13 @@ def import_plan(text: str, tool: str, target: Target, *, partial: bool = False) 
         notes.append(f"ignored, not in the model: {listed(foreign.strangers)}")
     if foreign.unknown:
         notes.append(f"kept, beyond widths: {listed(list(foreign.unknown))}")
-    kept = {KEPT: {tool: dict(foreign.unknown)}} if foreign.unknown else {}
+    unknown = {KEPT: {tool: dict(foreign.unknown)}} if foreign.unknown else {}
     if len(foreign.blocks) > 1:
         sizes = ", ".join(map(str, sorted(foreign.blocks)))
         notes.append(f"left out: scales shared by {sizes} weights, of which a plan has one")
     block = next(iter(foreign.blocks)) if len(foreign.blocks) == 1 else None
     plan = given_plan(_by_layer(foreign.widths, homes), target.with_block(block), notes=notes)
-    return dataclasses.replace(plan, provenance={**plan.provenance, **kept})
+    return dataclasses.replace(plan, provenance={**plan.provenance, **unknown})
 
 
 def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[str]) -> Plan:
@@ -85,15 +85,15 @@ def given_plan(widths: Mapping[str, Widths], target: Target, *, notes: Sequence[
 
 
 def _by_layer(widths: Mapping[str, Widths], homes: Mapping[str, str]) -> dict[str, Widths]:
-    found: dict[str, Widths] = {}
+    by_layer: dict[str, Widths] = {}
     for address, value in widths.items():
         layer = homes[address]
-        if found.setdefault(layer, value) != value:
+        if by_layer.setdefault(layer, value) != value:
             raise PlanError(
                 f"the configuration gives layer {layer}, one weight in several places, different widths; "
                 f"a weight has one"
             )
-    return found
+    return by_layer
 
 
 def _decision(layer: AnyLayer, widths: Widths, target: Target) -> PlanLayer:

@@ -32,7 +32,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (path,)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The configuration as JSON; weights have a scale per output channel, inputs one each."""
     rules: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for entry in entries:
@@ -40,7 +40,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
         rules.append(_rule(f"{name}.{_WEIGHT}", entry.weight_bits, axis=0))
         if entry.activation_bits is not None:
             rules.append(_rule(f"{name}.{_INPUT}", entry.activation_bits, axis=None))
-    return document.to_text({"quant_cfg": rules, "algorithm": "max", **kept})
+    return document.to_text({"quant_cfg": rules, "algorithm": "max", **unknown})
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
@@ -84,7 +84,7 @@ def _rules(value: Any) -> list[tuple[str, int | None]]:
             for name, rest in value.items()
             if isinstance(rest, dict)
         ]
-    found: list[tuple[str, int | None]] = []
+    parsed: list[tuple[str, int | None]] = []
     rules = document.sequence(value, "quant_cfg")
     if len(rules) > _MOST_RULES:
         raise PlanError(f"{len(rules):,} entries of quant_cfg; at most {_MOST_RULES:,} are read")
@@ -93,10 +93,10 @@ def _rules(value: Any) -> list[tuple[str, int | None]]:
         rule = document.mapping(rule, where)
         name = document.text(rule.get("quantizer_name"), f"quantizer_name of {where}")
         if rule.get("enable", True) is False:
-            found.append((name, None))
+            parsed.append((name, None))
         elif rule.get("cfg"):
             cfg = document.mapping(rule["cfg"], f"cfg of {where}")
-            found.append((name, document.bits(cfg.get("num_bits"), f"num_bits of {name}")))
-    if sum(len(name) for name, _ in found) > _MOST_CHARACTERS:
+            parsed.append((name, document.bits(cfg.get("num_bits"), f"num_bits of {name}")))
+    if sum(len(name) for name, _ in parsed) > _MOST_CHARACTERS:
         raise PlanError(f"patterns of more than {_MOST_CHARACTERS:,} characters in all")
-    return found
+    return parsed

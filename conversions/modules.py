@@ -36,10 +36,10 @@ def module_path(layer: AnyLayer, target: Target, *classes: str) -> str:
         return _asked(layer, target, classes)
     if layer.name.rpartition(".")[2] == _PACKED:
         raise NoPlaceError("a packed parameter, which no module of its own holds")
-    found = LINEAR if len(layer.shape) == 2 else CONVOLUTION if len(layer.shape) == 4 else None
+    module_class = LINEAR if len(layer.shape) == 2 else CONVOLUTION if len(layer.shape) == 4 else None
     if layer.kind == "embedding":
-        found = EMBEDDING
-    if found not in classes:
+        module_class = EMBEDDING
+    if module_class not in classes:
         raise NoPlaceError(f"no {' or '.join(classes)}")
     return layer.name
 
@@ -50,9 +50,9 @@ def _asked(layer: AnyLayer, target: Target, classes: tuple[str, ...]) -> str:
         raise PlanError("modules are known of PyTorch models alone; give such a model, or none")
     model = cast("TorchModel", model)
     path, _, last = model.parameters[layer.name].rpartition(".")
-    found = type(model.module.get_submodule(path)).__name__
+    class_name = type(model.module.get_submodule(path)).__name__
     if last != "weight":
-        raise NoPlaceError(f"a packed parameter of {found}, which no module of its own holds")
-    if found not in classes and found != "NonDynamicallyQuantizableLinear":
-        raise NoPlaceError(f"a {found}, no {' or '.join(classes)}")
+        raise NoPlaceError(f"a packed parameter of {class_name}, which no module of its own holds")
+    if class_name not in classes and class_name != "NonDynamicallyQuantizableLinear":
+        raise NoPlaceError(f"a {class_name}, no {' or '.join(classes)}")
     return path

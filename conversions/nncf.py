@@ -27,18 +27,18 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return node_names(layer, target, "MatMul", "Gemm")
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The calls, each with its mode and the nodes it takes and leaves out, and the share of 4-bit weights."""
     nodes = {bits: [a for e in entries if e.weight_bits == bits for a in e.addresses] for bits in WEIGHT_BITS}
     calls = []
-    for bits, taken in nodes.items():
+    for bits, layers in nodes.items():
         others = sorted(name for other, names in nodes.items() if other != bits for name in names)
-        if taken:
+        if layers:
             extra = {"ratio": 1.0, "group_size": -1, "all_layers": True} if bits == 4 else {}
-            calls.append({"mode": _MODES[bits], **extra, "nodes": taken, "ignored_scope": {"names": others}})
+            calls.append({"mode": _MODES[bits], **extra, "nodes": layers, "ignored_scope": {"names": others}})
     size = sum(entry.layer.size for entry in entries)
     narrow = sum(entry.layer.size for entry in entries if entry.weight_bits == 4)
-    return document.to_text({"compress_weights": calls, "ratio": narrow / size, **kept})
+    return document.to_text({"compress_weights": calls, "ratio": narrow / size, **unknown})
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
@@ -55,9 +55,9 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         scope = document.mapping(call.get("ignored_scope", {}), f"ignored_scope of call {index}")
         ignored = _names(scope.get("names", []), f"names of call {index}")
         left_out = set(ignored)
-        taken = _names(call.get("nodes", [a for a in addresses if a not in left_out]), "nodes")
-        strangers += [name for name in (*taken, *ignored) if name not in known]
-        for name in taken:
+        nodes = _names(call.get("nodes", [a for a in addresses if a not in left_out]), "nodes")
+        strangers += [name for name in (*nodes, *ignored) if name not in known]
+        for name in nodes:
             if name in known:
                 widths.setdefault(name, (_WIDTHS[mode], None))
     unknown = {k: v for k, v in top.items() if k not in ("compress_weights", "ratio")}

@@ -22,13 +22,13 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return node_names(layer, target, "MatMul")
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """Node name -> bits, scheme and group size; the last is the quantizer's own setting where rows are not cut."""
     config: dict[str, Any] = {}
     for entry in entries:
         for name in entry.addresses:
             group = {} if entry.block is None else {"group_size": entry.block}
-            config[name] = {"bits": entry.weight_bits, "scheme": "sym", **group, **kept.get(name, {})}
+            config[name] = {"bits": entry.weight_bits, "scheme": "sym", **group, **unknown.get(name, {})}
     return document.to_text(config)
 
 

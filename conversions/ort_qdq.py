@@ -31,7 +31,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (initializer(layer, target),)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """Initializer -> type, per channel and symmetric."""
     overrides = {
         entry.addresses[0]: [
@@ -39,7 +39,7 @@ def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> 
                 "quant_type": _WRITTEN[entry.weight_bits],
                 "axis": site(entry.layer, target).channel_axis,
                 "symmetric": True,
-                **kept.get(entry.addresses[0], {}),
+                **unknown.get(entry.addresses[0], {}),
             }
         ]
         for entry in entries
@@ -71,7 +71,7 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
 
 
 def _bits(value: Any, name: str) -> int:
-    found = _TYPES.get(str(value).rpartition(".")[2])
-    if found is None:
+    bits = _TYPES.get(str(value).rpartition(".")[2])
+    if bits is None:
         document.malformed(f"quant_type of {name}", value, f"one of {', '.join(_TYPES)}")
-    return found
+    return bits

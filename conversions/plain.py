@@ -22,7 +22,7 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (layer.name,)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """Widths by name."""
     return document.to_text({entry.addresses[0]: _value(entry) for entry in entries})
 

@@ -112,28 +112,28 @@ def _homes(
 ) -> list[AnyLayer]:
     """The target's layer of each weight."""
     named = {layer.name: layer for layer in target.layers}
-    found: dict[int, AnyLayer] = {}
+    homes: dict[int, AnyLayer] = {}
     for index, weight in enumerate(stored):
         layer = named.get(weight.layer.name)
         if layer is not None and layer.size == weight.layer.size:
-            found[index] = layer
-    if len(found) < len(stored):
-        taken = {layer.name for layer in found.values()}
-        free = [layer for layer in target.layers if layer.name not in taken]
+            homes[index] = layer
+    if len(homes) < len(stored):
+        occupied = {layer.name for layer in homes.values()}
+        free = [layer for layer in target.layers if layer.name not in occupied]
         float_already = match(floats(), free)
         free = [free[j] for j in float_already.only_right]
-        found |= _in_order({i: w for i, w in enumerate(stored) if i not in found}, free, label, target.label)
+        homes |= _in_order({i: w for i, w in enumerate(stored) if i not in homes}, free, label, target.label)
     wrong = [
         weight.layer.name
         for index, weight in enumerate(stored)
-        if not is_rounded(weight.layer.fingerprint, found[index].fingerprint, weight.weight_bits)
+        if not is_rounded(weight.layer.fingerprint, homes[index].fingerprint, weight.weight_bits)
     ]
     if wrong:
         raise PlanError(
             f"{label} was not made from {target.label}: {len(wrong)} of its {len(stored)} quantized weights are "
             f"none of that, rounded ({listed(wrong)})"
         )
-    return [found[index] for index in range(len(stored))]
+    return [homes[index] for index in range(len(stored))]
 
 
 def _in_order(
@@ -144,7 +144,7 @@ def _in_order(
     Raises:
         PlanError: There are not as many of a size.
     """
-    found: dict[int, AnyLayer] = {}
+    homes: dict[int, AnyLayer] = {}
     for size in dict.fromkeys(weight.layer.size for weight in nameless.values()):
         indices = [index for index, weight in nameless.items() if weight.layer.size == size]
         layers = [layer for layer in free if layer.size == size]
@@ -154,8 +154,8 @@ def _in_order(
                 f"{size:,} values have names of their own ({nameless[indices[0]].layer.name}), where {target} has "
                 f"{len(layers)} left"
             )
-        found.update(zip(indices, layers, strict=True))
-    return found
+        homes.update(zip(indices, layers, strict=True))
+    return homes
 
 
 def _require(stored: Sequence[StoredWeight], label: str) -> None:

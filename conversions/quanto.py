@@ -27,13 +27,13 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (module_path(layer, target, LINEAR, CONVOLUTION),)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The map as JSON."""
-    found = {
+    widths = {
         e.addresses[0]: {"weights": _qtype(e.weight_bits), "activations": _qtype(e.activation_bits)}
         for e in entries
     }
-    return document.to_text({**found, **kept})
+    return document.to_text({**widths, **unknown})
 
 
 def read(text: str, addresses: Sequence[str]) -> Foreign:
@@ -61,7 +61,7 @@ def _qtype(bits: int | None) -> str:
 def _bits(value: Any, where: str) -> int | None:
     if value is None or value == _NONE:
         return None
-    found = re.fullmatch(r"qint([248])", str(value))
-    if found is None:
+    match = re.fullmatch(r"qint([248])", str(value))
+    if match is None:
         document.malformed(where, value, "qint2, qint4, qint8 or none")
-    return int(found[1])
+    return int(match[1])

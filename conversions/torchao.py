@@ -27,10 +27,10 @@ def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:
     return (module_path(layer, target, LINEAR),)
 
 
-def write(entries: Sequence[Entry], target: Target, kept: Mapping[str, Any]) -> str:
+def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) -> str:
     """The configuration as JSON."""
-    found = {entry.addresses[0]: _config(entry) for entry in entries}
-    data = {**kept.get("_data", {}), "fqn_to_config": {**found, **kept.get("fqn_to_config", {})}}
+    configs = {entry.addresses[0]: _config(entry) for entry in entries}
+    data = {**unknown.get("_data", {}), "fqn_to_config": {**configs, **unknown.get("fqn_to_config", {})}}
     return document.to_text({"_type": "FqnToConfig", "_version": 1, "_data": data})
 
 
@@ -51,9 +51,9 @@ def read(text: str, addresses: Sequence[str]) -> Foreign:
         fitting = covered[name]
         if config is None:
             continue
-        found = _widths(config, name)
+        layer_widths = _widths(config, name)
         for address in fitting:
-            widths.setdefault(address, found)
+            widths.setdefault(address, layer_widths)
         if not fitting and name != "_default":
             strangers.append(name)
     return Foreign(
@@ -101,10 +101,10 @@ def _widths(config: Any, name: str) -> Widths:
         document.malformed(f"_type of {name}", kind, f"{_WEIGHT_ONLY} or {_DYNAMIC}, which have a width")
     data = document.mapping(config.get("_data"), f"_data of {name}")
     dtype = document.mapping(data.get("weight_dtype"), f"weight_dtype of {name}").get("_data")
-    found = re.fullmatch(r"int([1-8])", str(dtype))
-    if found is None:
+    match = re.fullmatch(r"int([1-8])", str(dtype))
+    if match is None:
         document.malformed(f"weight_dtype of {name}", dtype, "int1 to int8")
-    return int(found[1]), 8 if kind == _DYNAMIC else None
+    return int(match[1]), 8 if kind == _DYNAMIC else None
 
 
 def _blocks(entries: Mapping[str, Any]) -> Iterator[int]:

@@ -44,15 +44,15 @@ def mean_average_precision(case: Case, *, name: str, least_score: float = _SURE)
         categories = annotations.category_ids(known, _classes(boxes))
         truth, images, notes = annotations.truth(), annotations.images, annotations.notes
         preprocess = case.preprocess
-    found: list[dict[str, Any]] = []
+    detected: list[dict[str, Any]] = []
     start = 0
     for group, size in zip(case.inputs.groups, case.inputs.sizes, strict=True):
         part = slice(start, start + size)
-        found += detections(boxes[part], images[part], categories, image_size(group), preprocess)
+        detected += detections(boxes[part], images[part], categories, image_size(group), preprocess)
         start += size
-    if not found:
+    if not detected:
         notes = (*notes, f"decoder {decoder.name} finds no box in any image: {name} is 0")
-    value = average_precision(truth, found)[0 if name == "map" else 1]
+    value = average_precision(truth, detected)[0 if name == "map" else 1]
     return Measured(value=value, notes=notes)
 
 

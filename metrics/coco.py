@@ -122,7 +122,7 @@ def detections(
         size: (height, width) of the model's input.
         preprocess: What was done to the images; None where they were scaled to that size.
     """
-    found = []
+    entries = []
     for own, image in zip(boxes, images, strict=True):
         if image is None:
             continue
@@ -130,7 +130,7 @@ def detections(
         for (left, top, right, bottom), score, cls in zip(
             corners.tolist(), own.scores, own.classes, strict=True
         ):
-            found.append(
+            entries.append(
                 {
                     "image_id": image["id"],
                     "category_id": categories[int(cls)],
@@ -138,7 +138,7 @@ def detections(
                     "score": float(score),
                 }
             )
-    return found
+    return entries
 
 
 def _original(
@@ -154,7 +154,7 @@ def _original(
     return (corners + np.array([left, top, left, top])) * scale
 
 
-def average_precision(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def average_precision(truth: Mapping[str, Any], detected: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Mean average precision over overlaps .50 to .95, and at .50, as COCO defines them.
 
     Raises:
@@ -166,7 +166,7 @@ def average_precision(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any
         from pycocotools.cocoeval import COCOeval
     except ImportError as err:
         raise MissingExtraError("pycocotools", "detection") from err
-    if not found:
+    if not detected:
         return 0.0, 0.0
     # It reports on standard output, which belongs to results.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -174,7 +174,7 @@ def average_precision(truth: Mapping[str, Any], found: Sequence[Mapping[str, Any
             right = COCO()
             right.dataset = {"info": {}, **_complete(truth)}
             right.createIndex()
-            judge = COCOeval(right, right.loadRes(list(found)), "bbox")
+            judge = COCOeval(right, right.loadRes(list(detected)), "bbox")
             judge.evaluate()
             judge.accumulate()
             judge.summarize()

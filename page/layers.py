@@ -39,14 +39,14 @@ def layers_section(findings: Findings, room: int) -> str:
     shown = list(range(len(layers)))
     if sum(sizes) > room:
         order = sorted(shown, key=lambda index: -(layers[index].predicted_kl or 0.0))
-        kept, used = [], 0
+        worst, used = [], 0
         for index in order:
             used += sizes[index]
             if used > room:
                 break
-            kept.append(index)
-        shown = sorted(kept)
-        note = f" Shown are the {count(len(kept))} layers of greatest damage; the plan file has all."
+            worst.append(index)
+        shown = sorted(worst)
+        note = f" Shown are the {count(len(worst))} layers of greatest damage; the plan file has all."
     if findings.around:
         note += (
             " <span class=exploring hidden>Narrower, wider and why are of the plan of this report, "

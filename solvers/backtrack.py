@@ -8,19 +8,19 @@ import numpy as np
 
 
 def options_taken(
-    parents: Sequence[np.ndarray], taken: Sequence[np.ndarray], found: tuple[int, int, int, int]
+    parents: Sequence[np.ndarray], decisions: Sequence[np.ndarray], goal: tuple[int, int, int, int]
 ) -> np.ndarray:
     """The options of a state, latest first, shape (n,), int64.
 
     Args:
         parents: For each stage the state before it of every state.
-        taken: For each stage the option that every state took there, -1 for none.
-        found: Number of stages passed, the state, and two more options that complete it, -1 for none.
+        decisions: For each stage the option that every state took there, -1 for none.
+        goal: Number of stages passed, the state, and two more options that complete it, -1 for none.
     """
-    stage, state, option, extra = found
+    stage, state, option, extra = goal
     options = [extra, option]
     while stage > 0:
         stage -= 1
-        options.append(int(taken[stage][state]))
+        options.append(int(decisions[stage][state]))
         state = int(parents[stage][state])
     return np.array([option for option in options if option >= 0], dtype=np.int64)

@@ -130,10 +130,10 @@ def search(
     weight, cost = np.zeros((len(slack), 1), dtype=np.int64), np.zeros(1)
     promise = np.array([lower])
     parents: list[np.ndarray] = []
-    taken: list[np.ndarray] = []
-    best, found = ceiling, None
+    decisions: list[np.ndarray] = []
+    best, goal = ceiling, None
     if (slack >= 0).all() and best > 0:
-        best, found = 0.0, (-1, 0, -1, -1)
+        best, goal = 0.0, (-1, 0, -1, -1)
     dropped, made, stop = math.inf, 0, Stop.FINISHED
     for stage in range(count):
         begin, end = stages.start[stage], stages.start[stage + 1]
@@ -161,12 +161,12 @@ def search(
         fitting = np.where((weight <= slack).all(axis=0), cost, np.inf)
         place = int(np.argmin(fitting)) if len(cost) else -1
         if place >= 0 and fitting[place] < best:
-            best, found = float(fitting[place]), (stage, int(state[place]), int(option[place]), -1)
+            best, goal = float(fitting[place]), (stage, int(state[place]), int(option[place]), -1)
         leaders = _leaders(promise)
         completion = _complete(stages, int(end), weight[:, leaders], cost[leaders])
         if completion is not None and completion[0] < best:
             place = leaders[completion[1]]
-            best, found = completion[0], (stage, int(state[place]), int(option[place]), completion[2])
+            best, goal = completion[0], (stage, int(state[place]), int(option[place]), completion[2])
 
         keep = np.flatnonzero((promise < best - rounding) & ~_dominated(weight, cost, leaders))
         keep = keep[_distinct(weight[:, keep], cost[keep])]
@@ -178,10 +178,10 @@ def search(
             keep = by_promise[:width]
         weight, cost, promise = weight[:, keep], cost[keep], promise[keep]
         parents.append(state[keep].astype(np.int32))
-        taken.append(option[keep].astype(np.int32))
+        decisions.append(option[keep].astype(np.int32))
         if not len(keep):
             break
-    cells = None if found is None else stages.cell[options_taken(parents, taken, found)]
+    cells = None if goal is None else stages.cell[options_taken(parents, decisions, goal)]
     if dropped >= best - rounding:
         return Found(cells=cells, bound=best, stop=Stop.FINISHED, work=made)
     stop = Stop.WORK_LIMIT if stop is Stop.FINISHED else stop

@@ -127,8 +127,8 @@ def search(
     weight, cost = np.zeros(1, dtype=np.int64), np.zeros(1)
     promise = np.array([lower])
     parents: list[np.ndarray] = []
-    taken: list[np.ndarray] = []
-    found: tuple[int, int, int, int] | None = None
+    decisions: list[np.ndarray] = []
+    goal: tuple[int, int, int, int] | None = None
     dropped, work, stop = math.inf, 0, Stop.FINISHED
     for stage in range(stages):
         gap = best - rounding - lower
@@ -155,13 +155,13 @@ def search(
         # Cost falls as weight rises, so the heaviest state that fits is the cheapest.
         fitting = int(np.searchsorted(weight, slack, side="right"))
         if fitting and cost[fitting - 1] < best:
-            best, found = (
+            best, goal = (
                 float(cost[fitting - 1]),
                 (stage, int(state[fitting - 1]), int(option[fitting - 1]), -1),
             )
         single = singles.best(int(end), slack - weight, cost)
         if single is not None and single[0] < best:
-            best, found = single[0], (stage, int(state[single[1]]), int(option[single[1]]), single[2])
+            best, goal = single[0], (stage, int(state[single[1]]), int(option[single[1]]), single[2])
 
         promise = cost + rest.bound(stage + 1, slack - weight)
         alive = np.flatnonzero(promise < best - rounding)
@@ -176,16 +176,17 @@ def search(
             break
         weight, cost, promise = weight[alive], cost[alive], promise[alive]
         parents.append(state[alive].astype(np.int32))
-        taken.append(option[alive].astype(np.int32))
-    cells = None if found is None else _cells(options, options_taken(parents, taken, found))
+        decisions.append(option[alive].astype(np.int32))
+    cells = None if goal is None else _cells(options, options_taken(parents, decisions, goal))
     if dropped >= best - rounding:
         return Improvement(cells=cells, bound=math.inf, stop=Stop.FINISHED)
     return Improvement(cells=cells, bound=dropped, stop=Stop.WORK_LIMIT if stop is Stop.FINISHED else stop)
 
 
-def _cells(options: OpenOptions, taken: np.ndarray) -> np.ndarray:
+def _cells(options: OpenOptions, decisions: np.ndarray) -> np.ndarray:
     """The cells that options set."""
     parts = [
-        options.cells[options.cell_start[c] : options.cell_start[c] + options.cell_count[c]] for c in taken
+        options.cells[options.cell_start[c] : options.cell_start[c] + options.cell_count[c]]
+        for c in decisions
     ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

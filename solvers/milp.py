@@ -103,14 +103,14 @@ def minimise_with(
     for _ in range(_ZOOMS):
         top = float(cost[np.isfinite(cost)].max())
         unit = unit_of(top)
-        found = _within_limits(replace(form, cost=cost / unit), run, left)
-        found = replace(found, bound=found.bound * unit)
-        if found.choice is None:
+        outcome = _within_limits(replace(form, cost=cost / unit), run, left)
+        outcome = replace(outcome, bound=outcome.bound * unit)
+        if outcome.choice is None:
             # A rerun that ends without a choice takes nothing from the answer before it.
-            return found if best.choice is None else best
-        objective = float(form.cost[layers, found.choice].sum())
+            return outcome if best.choice is None else best
+        objective = float(form.cost[layers, outcome.choice].sum())
         if objective <= best_objective:
-            best, best_objective = found, objective
+            best, best_objective = outcome, objective
         if best_objective == 0 or best_objective > _COARSE * top:
             break
         cost = np.where(cost > best_objective * (1 + ROUNDING), np.inf, cost)

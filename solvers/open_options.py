@@ -103,8 +103,8 @@ def _bundles(
     for first, total in zip(begins.tolist(), counts.tolist(), strict=True):
         size = 1
         while total > 0:
-            taken = min(size, total)
+            bundle = min(size, total)
             begin.append(first)
-            count.append(taken)
-            first, total, size = first + taken, total - taken, 2 * size
+            count.append(bundle)
+            first, total, size = first + bundle, total - bundle, 2 * size
     return order, np.array(begin), np.array(count)

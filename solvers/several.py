@@ -148,13 +148,13 @@ def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) 
             ceiling = np.inf
         stages = breadth.stages(dearer, heavier, reduced, slack, ceiling - dual)
         if lists:
-            found = halves.search(
+            outcome = halves.search(
                 stages, multipliers, ceiling=ceiling - base_cost, most=lists.pop(0), deadline=deadline
             )
         else:
             # Better bounds are worth their price by now.
             pencil = _pencil(relaxed) * relaxed.unit if pencil is None else pencil
-            found = breadth.search(
+            outcome = breadth.search(
                 stages,
                 pencil,
                 ceiling=ceiling - base_cost,
@@ -162,18 +162,18 @@ def _search(relaxed: _Relaxed, bound: float, work: int, deadline: float | None) 
                 work=work,
                 deadline=deadline,
             )
-        work -= found.work
-        if found.cells is not None:
+        work -= outcome.work
+        if outcome.cells is not None:
             choice = base.copy()
-            choice[found.cells // cost.shape[1]] = found.cells % cost.shape[1]
+            choice[outcome.cells // cost.shape[1]] = outcome.cells % cost.shape[1]
             best = float(cost[layers, choice].sum())
-        bound = min(best, max(bound, base_cost + found.bound))
-        if found.stop is Stop.FINISHED:
+        bound = min(best, max(bound, base_cost + outcome.bound))
+        if outcome.stop is Stop.FINISHED:
             # The best below the ceiling is the optimum; if there is none, what lay at the ceiling is.
-            if found.cells is not None or ceiling >= best - rounding:
+            if outcome.cells is not None or ceiling >= best - rounding:
                 return Minimum(choice=choice, bound=best, stop=Stop.FINISHED)
-        elif found.stop is Stop.TIME_LIMIT or work <= 0 or (choice is not None and pencil is not None):
-            return Minimum(choice=choice, bound=bound, stop=found.stop)
+        elif outcome.stop is Stop.TIME_LIMIT or work <= 0 or (choice is not None and pencil is not None):
+            return Minimum(choice=choice, bound=bound, stop=outcome.stop)
         if not lists:
             rise = rise * _RISE or _FIRST * (best - bound if choice is not None else max(bound, _FIRST))
 

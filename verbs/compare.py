@@ -95,11 +95,11 @@ def compare(
     sizes = [layer.size for layer in plans[0].layers]
     columns: list[dict[int, list[PlanLayer]]] = [{i: [layer] for i, layer in enumerate(plans[0].layers)}]
     for plan, label in zip(plans[1:], labels[1:], strict=True):
-        found = match(plans[0].layers, plan.layers, by_name=by_name)
-        if not found.matches:
+        matching = match(plans[0].layers, plan.layers, by_name=by_name)
+        if not matching.matches:
             raise PlanError(f"{label} is of another model than {labels[0]}: no layer is in both")
-        column = {i: [plan.layers[j] for j in m.right] for m in found.matches for i in m.left}
-        for j in found.only_right:
+        column = {i: [plan.layers[j] for j in m.right] for m in matching.matches for i in m.left}
+        for j in matching.only_right:
             # A layer that the first plan leaves float may be in several of the others.
             layer = plan.layers[j]
             row = _row(layer, names, sizes, len(plans[0].layers), columns)

@@ -36,17 +36,17 @@ class Correspondence:
         """(left names, right names, how, distance) of every match, in the order of the right."""
         return [
             (
-                " + ".join(self.left[i] for i in found.left),
-                " + ".join(self.right[j] for j in found.right),
-                found.how,
-                found.distance,
+                " + ".join(self.left[i] for i in pair.left),
+                " + ".join(self.right[j] for j in pair.right),
+                pair.how,
+                pair.distance,
             )
-            for found in self.matching.matches
+            for pair in self.matching.matches
         ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
-        found = self.matching
+        matching = self.matching
         return {
             "complete": self.complete,
             "matches": [
@@ -56,15 +56,15 @@ class Correspondence:
                     "how": m.how,
                     "distance": m.distance,
                 }
-                for m in found.matches
+                for m in matching.matches
             ],
-            "only_left": [self.left[i] for i in found.only_left],
-            "only_right": [self.right[j] for j in found.only_right],
+            "only_left": [self.left[i] for i in matching.only_left],
+            "only_right": [self.right[j] for j in matching.only_right],
             "ambiguous": [
                 {"left": [self.left[i] for i in ours], "right": [self.right[j] for j in theirs]}
-                for ours, theirs in found.ambiguous
+                for ours, theirs in matching.ambiguous
             ],
-            "renamed": found.renamed,
+            "renamed": matching.renamed,
         }
 
 
@@ -81,10 +81,10 @@ def match(left: Source | str | Path, right: Source | str | Path, *, by_name: boo
     """
     sides = [read_source(side) if isinstance(side, str | Path) else side for side in (left, right)]
     ours, theirs = map(layers_of, sides)
-    found = match_layers(ours, theirs, by_name=by_name)
+    matching = match_layers(ours, theirs, by_name=by_name)
     return Correspondence(
         left=tuple(layer.name for layer in ours),
         right=tuple(layer.name for layer in theirs),
-        matching=found,
-        remainder=left_over(found, ours, theirs, sides=("the first", "the second")),
+        matching=matching,
+        remainder=left_over(matching, ours, theirs, sides=("the first", "the second")),
     )

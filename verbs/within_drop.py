@@ -112,14 +112,14 @@ def _plan(search: Search, choice: np.ndarray) -> Plan:
     size = search.profile.total_bytes(choice)
     limits = dataclasses.replace(search.request.limits, size_bytes=size, average_bits=None, max_kl=None)
     stored = np.where(np.isfinite(search.problem.cost), search.profile.stored_bytes, 0)
-    taken = int(stored[np.arange(len(choice)), choice].sum())
+    used_bytes = int(stored[np.arange(len(choice)), choice].sum())
     asked = dataclasses.replace(
         search,
         request=dataclasses.replace(search.request, budget=limits),
         problem=dataclasses.replace(
             search.problem,
             resources=stored[None],
-            limits=np.array([taken], dtype=np.int64),
+            limits=np.array([used_bytes], dtype=np.int64),
             resource_names=(BYTES,),
         ),
     )

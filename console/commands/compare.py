@@ -34,20 +34,24 @@ def run(args: Namespace) -> None:
         PlanError: Widths differ and that was to be checked.
     """
     plans = [Plan.read(Path(path)) for path in args.plans]
-    found = compare(plans, args.plans, by_name=args.by_name)
-    shown = found.layers if args.all else found.different
+    comparison = compare(plans, args.plans, by_name=args.by_name)
+    shown = comparison.layers if args.all else comparison.different
     if not args.quiet:
-        title = "layers" if args.all else f"layers that differ ({len(shown)} of {len(found.layers)})"
+        title = "layers" if args.all else f"layers that differ ({len(shown)} of {len(comparison.layers)})"
         tables.table(
-            title, ("layer", "weights", *found.labels), [(x.name, x.size, *x.options) for x in shown]
+            title, ("layer", "weights", *comparison.labels), [(x.name, x.size, *x.options) for x in shown]
         )
         tables.table(
-            "totals", ("", *found.labels), [(name, *values) for name, values in found.totals.items()]
+            "totals",
+            ("", *comparison.labels),
+            [(name, *values) for name, values in comparison.totals.items()],
         )
     if args.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(comparison.to_json()))
     else:
-        for layer in found.different:
+        for layer in comparison.different:
             print(printable(layer.name), *(option or "float" for option in layer.options), sep="\t")
-    if args.check and not found.same:
-        raise PlanError(f"{len(found.different)} of {len(found.layers)} layers have different widths")
+    if args.check and not comparison.same:
+        raise PlanError(
+            f"{len(comparison.different)} of {len(comparison.layers)} layers have different widths"
+        )

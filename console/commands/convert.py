@@ -106,10 +106,10 @@ def _reference(
     args: Namespace, model: Model | None, profile: Profile | None
 ) -> Model | Profile | Plan | None:
     plan = None if args.plan is None else Plan.read(args.plan)
-    found = [source for source in (model, profile, plan) if source is not None]
-    if len(found) > 1:
+    sources = [source for source in (model, profile, plan) if source is not None]
+    if len(sources) > 1:
         raise PlanError("--model, --profile and --plan say the same thing; give one of them")
-    return found[0] if found else None
+    return sources[0] if sources else None
 
 
 def _model_path(source: str) -> str:

@@ -36,16 +36,18 @@ def run(args: Namespace) -> None:
     Raises:
         PlanError: Something is left over.
     """
-    found = match(_read(args.left, args.weights_a), _read(args.right, args.weights_b), by_name=args.by_name)
+    correspondence = match(
+        _read(args.left, args.weights_a), _read(args.right, args.weights_b), by_name=args.by_name
+    )
     if not args.quiet:
-        tables.table("matches", (args.left, args.right, "how", "distance"), found.rows())
+        tables.table("matches", (args.left, args.right, "how", "distance"), correspondence.rows())
     if args.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(correspondence.to_json()))
     else:
-        for left, right, how, _ in found.rows():
+        for left, right, how, _ in correspondence.rows():
             print(printable(left), printable(right), how, sep="\t")
-    if not found.complete:
-        raise PlanError(f"{found.remainder} (first {args.left}, second {args.right})")
+    if not correspondence.complete:
+        raise PlanError(f"{correspondence.remainder} (first {args.left}, second {args.right})")
 
 
 def _read(path: str, weights: str | None) -> Source:

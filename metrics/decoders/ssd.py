@@ -51,13 +51,13 @@ def _chosen(boxes: np.ndarray, flat: Mapping[str, np.ndarray], size: tuple[int, 
 def _suppressed(boxes: np.ndarray, scores: np.ndarray, size: tuple[int, int]) -> Boxes:
     """Every class of every anchor is a box of its own, as in the paper."""
     anchors, classes = np.nonzero(scores[:, 1:] >= _LEAST_SCORE)
-    found = Boxes(
+    candidates = Boxes(
         corners=boxes[anchors].astype(np.float64) * _sides(size),
         scores=scores[anchors, classes + 1],
         classes=classes,
         known=scores.shape[1] - 1,
     )
-    return suppressed(found.best(_CANDIDATES), most_overlap=_MOST_OVERLAP, most=MOST)
+    return suppressed(candidates.best(_CANDIDATES), most_overlap=_MOST_OVERLAP, most=MOST)
 
 
 def _sides(size: tuple[int, int]) -> tuple[int, int, int, int]:
