@@ -25,14 +25,14 @@ def load_function(text: str) -> Callable[..., Any]:
     place, _, name = text.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     try:
-        found: Any = module
+        function: Any = module
         for part in name.split("."):
-            found = getattr(found, part)
+            function = getattr(function, part)
     except AttributeError as err:
         raise AdapterError(f"{place} has no {name}; write module:function or path/file.py:function") from err
-    if not callable(found):
-        raise AdapterError(f"{text} is a {type(found).__name__}, no function")
-    return found
+    if not callable(function):
+        raise AdapterError(f"{text} is a {type(function).__name__}, no function")
+    return function
 
 
 def _import_module(name: str) -> Any:

@@ -88,14 +88,14 @@ def _is_for_images(config: Mapping[str, Any]) -> bool:
 
 
 def _normalization(config: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "scale": float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
     }
     if config.get("do_normalize", "image_mean" in config):
         for name in ("mean", "std"):
             value = config[f"image_{name}"]
-            found[name] = tuple(float(v) for v in (value if isinstance(value, list) else [value]))
-    return found
+            settings[name] = tuple(float(v) for v in (value if isinstance(value, list) else [value]))
+    return settings
 
 
 def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def preprocess_for(
         base = Preprocess.preset(preset)
     else:
         # Whoever gives mean and std does not depend on a file that may be malformed.
-        given = mean is not None and std is not None
-        base = (None if given else find_preprocess(model, spec)) or PRESETS["none"]
+        explicit = mean is not None and std is not None
+        base = (None if explicit else find_preprocess(model, spec)) or PRESETS["none"]
     if (mean is None) != (std is None) and base.std == (1.0,):
         raise AdapterError("preprocessing: give mean and std together")
     changes: dict[str, Any] = {"size": _sides(size), "mean": mean, "std": std}

@@ -29,7 +29,7 @@ def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:
     model = Container(Path(path)).parse()
     noted = _noted(model)
     planes: dict[str, list[tuple[int, int, int]]] = {}
-    found: dict[str, tuple[int, str]] = {}
+    stored: dict[str, tuple[int, str]] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if not value.uses() or tensor is None:
@@ -37,11 +37,11 @@ def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:
         if tensor.dtype == ir.DataType.UINT8 and (match := PLANE_NAME.fullmatch(name)):
             plane = int(match["low"]), int(match["width"]), tensor.size
             planes.setdefault(match["layer"], []).append(plane)
-            found.setdefault(match["layer"], (0, "bitplane"))
+            stored.setdefault(match["layer"], (0, "bitplane"))
         elif tensor.dtype == ir.DataType.INT8 and (match := INT8_NAME.fullmatch(name)):
             layer = match["layer"]
             whole = PART.sub("", layer)
-            found[layer] = (noted.get(layer) or noted.get(whole) or _fewest_bits(tensor.numpy()), "int8")
+            stored[layer] = (noted.get(layer) or noted.get(whole) or _fewest_bits(tensor.numpy()), "int8")
     for layer, parts in planes.items():
         parts.sort()
         ends = [low + width for low, width, _ in parts]
@@ -50,16 +50,16 @@ def read_bits(path: str | Path) -> dict[str, tuple[int, str]]:
             raise AdapterError(
                 f"{path}: the packed codes of layer {layer} are incomplete; the file is damaged"
             )
-        found[layer] = (ends[-1], "bitplane")
-    return found
+        stored[layer] = (ends[-1], "bitplane")
+    return stored
 
 
 def _noted(model: ir.Model) -> dict[str, int]:
     """Widths by layer as the metadata state them; nothing where they are missing or unreadable."""
     try:
         layers = json.loads(model.metadata_props[PLAN_KEY])["layers"]
-        found = {name: re.fullmatch(r"w([1-8])(?:a[2-8])?", text) for name, text in layers.items()}
-        return {name: int(match[1]) for name, match in found.items() if match}
+        matches = {name: re.fullmatch(r"w([1-8])(?:a[2-8])?", text) for name, text in layers.items()}
+        return {name: int(match[1]) for name, match in matches.items() if match}
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
 

@@ -141,8 +141,8 @@ class Chain:
             for number, use in enumerate(site.uses)
             if use.node in inside and use.slot.form in TAPPED
         ]
-        given = {value.name for value in part.inputs}
-        extra = [site.uses[number].activation for site, number, name in taps if name not in given]
+        entering = {value.name for value in part.inputs}
+        extra = [site.uses[number].activation for site, number, name in taps if name not in entering]
         outputs = tuple(dict.fromkeys((*extra, *wanted)))
         session = self._runtime.open_part(self._build(index, index in feeds, outputs)) if outputs else None
         size = self._runtime.workers
@@ -150,8 +150,8 @@ class Chain:
         for start in range(0, len(states), size):
             group = states[start : start + size]
             run = functools.partial(self._run, session, index=index, outputs=outputs, feeds=feeds)
-            found = list(self._pool.map(run, group)) if session is not None else group
-            for chunk, known in enumerate(found, start):
+            results = list(self._pool.map(run, group)) if session is not None else group
+            for chunk, known in enumerate(results, start):
                 yield chunk, known, taps
 
     def _step(self, state: State, index: int, feeds: Feeds) -> State:

@@ -143,12 +143,12 @@ def _segment(flow: Flow, sites: Sequence[Site], spans: Sequence[_Span], low: int
     inside = set(nodes)
     read = {value for node in nodes for value in flow.reads[node]}
     ending = high == len(flow.nodes)
-    given = set(flow.outputs)
+    finals = set(flow.outputs)
     crossing = [s for s in spans if s.made < high <= s.last]
     return Segment(
         nodes=nodes,
         inputs=tuple(s.value for s in spans if s.made < low and s.value in read),
-        outputs=tuple(s.value for s in crossing if s.made >= low and (not ending or s.value in given)),
+        outputs=tuple(s.value for s in crossing if s.made >= low and (not ending or s.value in finals)),
         keep=frozenset(s.value.name or "" for s in crossing),
         sites=tuple(site for site in sites if any(flow.place(use.node) in inside for use in site.uses)),
     )

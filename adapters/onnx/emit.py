@@ -148,12 +148,12 @@ class Emitter:
         return name
 
     def _free(self, name: str) -> str:
-        found, number = name, 1
-        while found in self._taken:
+        free, number = name, 1
+        while free in self._taken:
             number += 1
-            found = f"{name}.{number}"
-        self._taken.add(found)
-        return found
+            free = f"{name}.{number}"
+        self._taken.add(free)
+        return free
 
 
 def _short_names() -> Iterator[str]:
@@ -166,10 +166,10 @@ def _short_names() -> Iterator[str]:
 
 def _names(model: ir.Model) -> set[str]:
     """Names of all values, those of subgraphs included: an inner name must not hide a new outer one."""
-    taken: set[str] = set()
+    names: set[str] = set()
     for graph in model.graphs():
-        taken.update(value.name or "" for value in graph.inputs)
-        taken.update(graph.initializers)
+        names.update(value.name or "" for value in graph.inputs)
+        names.update(graph.initializers)
         for node in graph:
-            taken.update(value.name or "" for value in node.outputs)
-    return taken
+            names.update(value.name or "" for value in node.outputs)
+    return names

@@ -187,8 +187,8 @@ def _hoist(model: ir.Model) -> None:
     inner = [graph for graph in model.graphs() if graph is not main]
     if not inner:
         return
-    taken = {value.name for graph in model.graphs() for value in graph.initializers.values()}
-    taken |= {value.name for node in main.all_nodes() for value in node.outputs}
+    used = {value.name for graph in model.graphs() for value in graph.initializers.values()}
+    used |= {value.name for node in main.all_nodes() for value in node.outputs}
     for graph in inner:
         for name, value in tuple(graph.initializers.items()):
             tensor = value.const_value
@@ -198,13 +198,13 @@ def _hoist(model: ir.Model) -> None:
                 continue
             del graph.initializers[name]
             if name in main.initializers or sum(name in g.initializers for g in inner):
-                value.name = _unused(name, taken)
+                value.name = _unused(name, used)
             main.register_initializer(value)
 
 
-def _unused(name: str, taken: set[str | None]) -> str:
+def _unused(name: str, used: set[str | None]) -> str:
     number = 1
-    while (fresh := f"{name}.{number}") in taken:
+    while (fresh := f"{name}.{number}") in used:
         number += 1
-    taken.add(fresh)
+    used.add(fresh)
     return fresh

@@ -122,7 +122,7 @@ def table_rows(flow: Flow, value: ir.Value) -> int | None:
     """Rows of the smallest table that an input of integers is looked up in; None where there is none."""
     if value.dtype is None or value.dtype.is_floating_point():
         return None
-    found, stack, seen = [], [value], set()
+    lengths, stack, seen = [], [value], set()
     while stack:
         for node, index in stack.pop().uses():
             if node in seen:
@@ -132,11 +132,11 @@ def table_rows(flow: Flow, value: ir.Value) -> int | None:
                 axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
                 length = table.shape[axis]
                 if isinstance(length, int) and table not in flow.active:
-                    found.append(length)
+                    lengths.append(length)
             elif node.op_type in _STEPS and index == 0:
                 seen.add(node)
                 stack += node.outputs
-    return min(found, default=None)
+    return min(lengths, default=None)
 
 
 def _spec(value: ir.Value) -> InputSpec:

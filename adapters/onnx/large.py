@@ -50,8 +50,10 @@ def rewrite(emit: Emitter, site: Site, parts: list[ir.Value]) -> None:
         node = use.node
         left = node.inputs[0]
         assert left is not None  # A product has two factors.
-        kept = {name: a.value for name, a in node.attributes.items() if name in ("transA", "transB", "alpha")}
-        pieces = [emit.before(node, node.op_type, [left, part], **kept) for part in parts]
+        settings = {
+            name: a.value for name, a in node.attributes.items() if name in ("transA", "transB", "alpha")
+        }
+        pieces = [emit.before(node, node.op_type, [left, part], **settings) for part in parts]
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is None:
             emit.take_over(node, "Concat", pieces, axis=-1)

@@ -90,7 +90,7 @@ def distinguish(paths: Sequence[str]) -> list[str]:
     ['a.0', 'b', 'a.1']
     """
     counts = Counter(paths)
-    taken = {path for path, count in counts.items() if count == 1}
+    used = {path for path, count in counts.items() if count == 1}
     numbers: Counter[str] = Counter()
     names = []
     for path in paths:
@@ -98,10 +98,10 @@ def distinguish(paths: Sequence[str]) -> list[str]:
         if counts[path] > 1:
             name = f"{path}.{numbers[path]}"
             numbers[path] += 1
-            while name in taken:
+            while name in used:
                 name = f"{path}.{numbers[path]}"
                 numbers[path] += 1
-            taken.add(name)
+            used.add(name)
         names.append(name)
     return names
 
@@ -205,11 +205,11 @@ def _is_within(place: str, path: str) -> bool:
     """
     if not place:
         return False
-    wanted, given = place.split("."), path.split(".")
+    wanted, parts = place.split("."), path.split(".")
     at = 0
     for part in wanted:
-        if part not in given[at:]:
+        if part not in parts[at:]:
             return False
-        at = given.index(part, at) + 1
+        at = parts.index(part, at) + 1
     # The module itself, or a parameter of its own such as in_proj.
-    return at >= len(given) - 1
+    return at >= len(parts) - 1

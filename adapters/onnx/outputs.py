@@ -145,13 +145,13 @@ class _Paths:
             The tensors, each with the names of the outputs that it stands for.
         """
         fronts = {output: self._front(output) for output in outputs}
-        kept = set().union(*fronts.values()) - judged
+        stand_ins = set().union(*fronts.values()) - judged
         for value in list(dict.fromkeys(v for front in fronts.values() for v in front)):
-            if value in kept and self._follows(value, (kept - {value}) | judged):
-                kept.remove(value)
+            if value in stand_ins and self._follows(value, (stand_ins - {value}) | judged):
+                stand_ins.remove(value)
         standing: dict[ir.Value, list[str]] = {}
         for output in outputs:
-            for value in self._sources(output, kept):
+            for value in self._sources(output, stand_ins):
                 standing.setdefault(value, []).append(output.name or "")
         return standing
 

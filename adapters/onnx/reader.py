@@ -59,12 +59,12 @@ def read(
         graph = flow.trace(model)
         specs = inputs.describe(graph)
         fixed = inputs.fix(specs, constants)
-        found, left = sites.find(graph, embeddings=embeddings)
+        quantizable, left = sites.find(graph, embeddings=embeddings)
         probe.infer_types(graph)
-        described = outputs.describe(graph, found)
+        described = outputs.describe(graph, quantizable)
         inferred = heads.infer(described, specs, path.stem)
         graph = heads.judge(graph, inferred)
-        positions = roles.positions(graph, found)
+        positions = roles.positions(graph, quantizable)
     except LampqError as err:
         raise AdapterError(f"{path}: {err}") from err
     except onnx.checker.ValidationError as err:
@@ -72,17 +72,17 @@ def read(
     # The file decides what the graph libraries stumble over: to the caller it is one fact.
     except Exception as err:
         raise AdapterError(f"{path} holds a graph that cannot be understood: {one_line(err)}") from err
-    names = [site.name for site in found]
+    names = [site.name for site in quantizable]
     by_place = [
         infer_kind(site.name, convolution="Conv" in site.uses[0].node.op_type, position=position)
-        for site, position in zip(found, positions, strict=True)
+        for site, position in zip(quantizable, positions, strict=True)
     ]
     return FileModel(
         OnnxBackend(
             Opened(
                 container=container,
                 flow=graph,
-                sites=found,
+                sites=quantizable,
                 kinds=tuple(override_kinds(names, by_place, kinds)),
                 left=left,
                 all_specs=specs,

@@ -62,7 +62,7 @@ class _Roles:
     def kinds(self) -> list[str | None]:
         after_attention = self._sites_after(self._contexts)
         on_input = self._sites_after(self._flow.inputs)
-        found: dict[Site, str] = {}
+        kinds: dict[Site, str] = {}
         second: set[Site] = set()
         for site in self._sites:
             region, readers = self._region([self._flow.place(use.node).outputs[0] for use in site.uses])
@@ -71,27 +71,27 @@ class _Roles:
             bent = any(v.producer() is not None and v.producer().op_type in _ACTIVATIONS for v in region)  # type: ignore[union-attr]
             linear = site.form == "linear"
             if any(use.node.op_type == "Attention" for use in site.uses):
-                found[site] = "qkv"
+                kinds[site] = "qkv"
             elif roles:
-                found[site] = roles.pop() if len(roles) == 1 else "qkv"
+                kinds[site] = roles.pop() if len(roles) == 1 else "qkv"
             elif site.form == "lookup" or (site.form == "other" and _is_table(site)):
-                found[site] = "embedding"
+                kinds[site] = "embedding"
             elif not linear and site.form != "recurrent" and site in on_input:
-                found[site] = "patch_embed"
+                kinds[site] = "patch_embed"
             elif not region.isdisjoint(self._flow.outputs):
-                found[site] = "head"
+                kinds[site] = "head"
             elif "Conv" in site.uses[0].node.op_type:
-                found[site] = "conv"
+                kinds[site] = "conv"
             elif not linear:
                 continue
             elif site in after_attention:
-                found[site] = "proj"
+                kinds[site] = "proj"
             elif bent and nexts and all(n.form == "linear" for n in nexts):
-                found[site] = "fc1"
+                kinds[site] = "fc1"
                 second |= nexts
             elif site in second:
-                found[site] = "fc2"
-        return [found.get(site) for site in self._sites]
+                kinds[site] = "fc2"
+        return [kinds.get(site) for site in self._sites]
 
     def _find_attention(self) -> None:
         """Mark the products before and after each softmax, and the operators that are whole attentions."""
@@ -143,11 +143,11 @@ class _Roles:
 
     def _sites_after(self, values: Sequence[ir.Value]) -> set[Site]:
         """Sites that read something which depends on one of the values alone, with no other layer between."""
-        found = set()
+        readers_of = set()
         for value in values:
             _, readers = self._region([value])
-            found |= {self._site_of[node] for node, _ in readers if node in self._site_of}
-        return found
+            readers_of |= {self._site_of[node] for node, _ in readers if node in self._site_of}
+        return readers_of
 
     def _region(self, starts: Sequence[ir.Value]) -> tuple[set[ir.Value], set[tuple[ir.Node, int]]]:
         """Values that depend on the starts alone, and the operators that read them but do not belong.

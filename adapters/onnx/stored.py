@@ -51,7 +51,7 @@ def stored(path: str | Path) -> tuple[StoredWeight, ...]:
 
 
 def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tuple[StoredWeight, ...]:
-    found: dict[str, StoredWeight] = {}
+    weights: dict[str, StoredWeight] = {}
     parts: dict[str, dict[str, np.ndarray]] = {}
     for node, value, makers in _candidates(model):
         part, bits, container = identity(node, value, makers, own)
@@ -63,8 +63,8 @@ def _found(path: Path, model: ir.Model, own: dict[str, tuple[int, str]]) -> tupl
         make = packed(path, model, node) if node.op_type == _NBITS else unpacked(path, model, value, makers)
         pieces[part] = make().astype(np.float32, copy=False)
         whole = np.concatenate([*pieces.values()], axis=_axis(node)) if len(pieces) > 1 else pieces[part]
-        found[name] = _record(path, node, name, whole, bits, container, _own_scales(makers, name))
-    return tuple(found.values())
+        weights[name] = _record(path, node, name, whole, bits, container, _own_scales(makers, name))
+    return tuple(weights.values())
 
 
 def _candidates(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Value, list[ir.Node]]]:

@@ -55,8 +55,8 @@ class Call:
         value = self.optional(index)
         if value is not None:
             return [int(v) for v in value.reshape(-1).tolist()]
-        given = self.get(attribute)
-        return None if given is None else [int(v) for v in given]
+        values = self.get(attribute)
+        return None if values is None else [int(v) for v in values]
 
 
 Function = Callable[[Call], "torch.Tensor | Sequence[torch.Tensor]"]

@@ -34,8 +34,8 @@ def _sizes(call: Call, x: torch.Tensor) -> list[int]:
     scales, sizes = call.optional(offset), call.numbers(3, "sizes") if offset == 2 else None
     if sizes:
         return sizes
-    given = call.get("scales") if scales is None else scales.tolist()
-    return [math.floor(side * scale + 1e-6) for side, scale in zip(x.shape, given or [], strict=True)]
+    factors = call.get("scales") if scales is None else scales.tolist()
+    return [math.floor(side * scale + 1e-6) for side, scale in zip(x.shape, factors or [], strict=True)]
 
 
 def _nearest(call: Call, x: torch.Tensor, sizes: list[int], place: str) -> torch.Tensor:

@@ -132,14 +132,14 @@ def _padding(
     automatic = call.get("auto_pad", "NOTSET")
     axes = len(sides)
     if automatic in ("NOTSET", "VALID"):
-        given = call.get("pads", [0] * (2 * axes)) if automatic == "NOTSET" else [0] * (2 * axes)
-        return [n for axis in reversed(range(axes)) for n in (given[axis], given[axis + axes])]
-    found: list[int] = []
+        explicit = call.get("pads", [0] * (2 * axes)) if automatic == "NOTSET" else [0] * (2 * axes)
+        return [n for axis in reversed(range(axes)) for n in (explicit[axis], explicit[axis + axes])]
+    padding: list[int] = []
     for side, width, step, skip in zip(sides, kernel, stride, dilation, strict=True):
         total = max(0, (math.ceil(side / step) - 1) * step + (width - 1) * skip + 1 - side)
         front = total // 2 if automatic == "SAME_UPPER" else total - total // 2
-        found = [front, total - front, *found]
-    return found
+        padding = [front, total - front, *padding]
+    return padding
 
 
 def _max_pool(call: Call) -> torch.Tensor:
@@ -219,8 +219,8 @@ def _gather(call: Call) -> torch.Tensor:
     x, index = call.tensor(0), call.tensor(1).long()
     axis = call.get("axis", 0) % x.dim()
     index = torch.where(index < 0, index + x.shape[axis], index)
-    found = x.index_select(axis, index.reshape(-1))
-    return found.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+    picked = x.index_select(axis, index.reshape(-1))
+    return picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 def _split(call: Call) -> Sequence[torch.Tensor]:

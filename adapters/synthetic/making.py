@@ -173,11 +173,11 @@ class _Making:
             ways.append(way)
         return fixed, (f"synthetic data, made from the model: {'; '.join(ways)}",)
 
-    def dataset(self, kept: Samples) -> Dataset:
+    def dataset(self, samples: Samples) -> Dataset:
         """Samples as they are kept, ready to be fed to the model."""
         records = [space.preprocess for space in self.spaces.values() if isinstance(space, Pictures)]
         return from_arrays(
-            kept,
+            samples,
             input_specs=self.model.input_specs,
             constants=self.constants,
             preprocess=records[0] if records else None,

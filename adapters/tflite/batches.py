@@ -57,21 +57,21 @@ class Batches:
             AdapterError: It is empty, names are missing or unknown, or an array is of another shape or kind.
         """
         try:
-            given = Batch.of(batch)
+            named = Batch.of(batch)
         except RecordError as err:
             raise AdapterError(f"{self.path}: the batch is empty or uneven; {err}") from err
         ports = {port.spec.name: port for port in self.interface.inputs}
         if not ports:
             raise AdapterError(f"{self.path} has no inputs; there is nothing to run it on")
-        if len(ports) == 1 and len(given.names) == 1:
-            given = Batch([dict(zip(ports, group.values(), strict=True)) for group in given.groups])
-        if set(given.names) != set(ports):
+        if len(ports) == 1 and len(named.names) == 1:
+            named = Batch([dict(zip(ports, group.values(), strict=True)) for group in named.groups])
+        if set(named.names) != set(ports):
             listed = ", ".join(str(port.spec) for port in self.interface.inputs)
             raise AdapterError(
-                f"{self.path}: the inputs are {listed}; the batch has {', '.join(sorted(given.names))}"
+                f"{self.path}: the inputs are {listed}; the batch has {', '.join(sorted(named.names))}"
             )
         return Batch(
-            [{name: self._fitting(ports[name], group[name]) for name in ports} for group in given.groups]
+            [{name: self._fitting(ports[name], group[name]) for name in ports} for group in named.groups]
         )
 
     def _fitting(self, port: Port, array: np.ndarray) -> np.ndarray:

@@ -132,9 +132,9 @@ class Cuts:
     def _constants_for(self, ops: Sequence[int]) -> list[int]:
         """The constant operators in front of some that they need."""
         needed = {tensor for op in ops for tensor in self.subgraph.ops[op].inputs}
-        found: list[int] = []
+        indices: list[int] = []
         for op in reversed(self.subgraph.ops[: ops[0]] if ops else []):
             if op.index in self.constant_ops and needed.intersection(op.outputs):
-                found.append(op.index)
+                indices.append(op.index)
                 needed.update(op.inputs)
-        return found[::-1]
+        return indices[::-1]

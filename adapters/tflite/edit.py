@@ -62,8 +62,8 @@ class Draft:
         """Number of the code of a builtin operator at a version, added where it is new."""
         number = schema().value("BuiltinOperator", name)
         for index, record in enumerate(self.codes):
-            found = max(record.builtin_code, record.deprecated_builtin_code)
-            if (found, record.version) == (number, version):
+            builtin = max(record.builtin_code, record.deprecated_builtin_code)
+            if (builtin, record.version) == (number, version):
                 return index
         # Readers before schema 3a know only the first field, which holds codes below 127.
         self.codes.append(
@@ -144,8 +144,8 @@ class Draft:
 
     def keep(self, subgraph: int, ops: Iterable[int], inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Reduce the model to some operators of one subgraph with other inputs and outputs."""
-        kept = set(ops)
-        self.ops = [[op if i in kept else None for i, op in enumerate(self.ops[subgraph])]]
+        wanted = set(ops)
+        self.ops = [[op if i in wanted else None for i, op in enumerate(self.ops[subgraph])]]
         self.tensors, self.records = [self.tensors[subgraph]], [self.records[subgraph]]
         self.inputs, self.outputs = [tuple(inputs)], [tuple(outputs)]
         self.signatures = self.metadata = self.metadata_buffer = None
@@ -193,8 +193,8 @@ class Draft:
 
     def numbering(self, subgraph: int) -> dict[int, int]:
         """The number that each tensor of a subgraph has in the changed model."""
-        kept = (i for i in range(len(self.tensors[subgraph])) if (subgraph, i) not in self._dropped)
-        return {old: new for new, old in enumerate(kept)}
+        remaining = (i for i in range(len(self.tensors[subgraph])) if (subgraph, i) not in self._dropped)
+        return {old: new for new, old in enumerate(remaining)}
 
     def discard(self, subgraph: int, tensor: int) -> None:
         """Leave a tensor out of the changed model if no operator reads it any more."""
@@ -207,12 +207,12 @@ class Draft:
         subgraphs, numberings = [], []
         for index, (tensors, own) in enumerate(zip(self.tensors, self.ops, strict=True)):
             ops = list(self._in_order(index, own))
-            kept = self.numbering(index)
-            numbering = {-1: -1, **kept}
+            renumbered = self.numbering(index)
+            numbering = {-1: -1, **renumbered}
             numberings.append(numbering)
             subgraphs.append(
                 self.records[index].copy(
-                    tensors=[tensors[i] for i in kept],
+                    tensors=[tensors[i] for i in renumbered],
                     inputs=_numbers(numbering[i] for i in self.inputs[index]),
                     outputs=_numbers(numbering[i] for i in self.outputs[index]),
                     operators=[_renumbered(op, numbering) for op in ops],

@@ -133,11 +133,11 @@ class Flow:
 
     def _upstream(self, tensors: Iterable[int], fed: Iterable[int] = ()) -> Iterator[Op]:
         """The operators in front of tensors, those next to them first."""
-        given = set(fed)
-        wanted = set(tensors) - given
+        sources = set(fed)
+        wanted = set(tensors) - sources
         for op in reversed(self.subgraph.ops):
             if not wanted.isdisjoint(op.outputs):
-                wanted.update(set(op.inputs) - given)
+                wanted.update(set(op.inputs) - sources)
                 yield op
 
     def _chooses(self, op: Op) -> bool:

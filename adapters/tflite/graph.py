@@ -134,11 +134,11 @@ class Subgraph:
     @cached_property
     def consumers(self) -> dict[int, list[tuple[Op, int]]]:
         """The operators that read each tensor, and in which place."""
-        found: dict[int, list[tuple[Op, int]]] = {}
+        consumers: dict[int, list[tuple[Op, int]]] = {}
         for op in self.ops:
             for slot, tensor in enumerate(op.inputs):
-                found.setdefault(tensor, []).append((op, slot))
-        return found
+                consumers.setdefault(tensor, []).append((op, slot))
+        return consumers
 
 
 class Graph:
@@ -246,10 +246,10 @@ def type_of(tensor: Record) -> str:
 
 
 def _indices(values: Sequence[int] | None, low: int, high: int, what: str) -> tuple[int, ...]:
-    found = () if values is None else tuple(int(v) for v in values)
-    if any(not low <= v < high for v in found):
-        raise AdapterError(f"{what} name tensor {next(v for v in found if not low <= v < high)} of {high}")
-    return found
+    indices = () if values is None else tuple(int(v) for v in values)
+    if any(not low <= v < high for v in indices):
+        raise AdapterError(f"{what} name tensor {next(v for v in indices if not low <= v < high)} of {high}")
+    return indices
 
 
 def _buffer(index: int, buffer: Record, view: memoryview) -> np.ndarray:

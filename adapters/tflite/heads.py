@@ -58,5 +58,5 @@ def chosen(
     for choice in choices:
         output, head = by_name.get(choice.name) or (outputs.named(choice.name), None)
         by_name[choice.name] = output, chosen_head(choice, output.spec, inputs, head)
-    found = [(output, head) for output, head in by_name.values() if head is not None]
-    return Judgement(outputs=tuple(output for output, _ in found), heads=tuple(head for _, head in found))
+    judged = [(output, head) for output, head in by_name.values() if head is not None]
+    return Judgement(outputs=tuple(output for output, _ in judged), heads=tuple(head for _, head in judged))

@@ -121,7 +121,7 @@ def find(graph: Graph, signature: str | None = None) -> Interface:
     return Interface(subgraph=number, inputs=tuple(ports), native_batch=native, names=named)
 
 
-def unique(names: Iterable[str], taken: Sequence[str] = ()) -> list[str]:
+def unique(names: Iterable[str], used: Sequence[str] = ()) -> list[str]:
     """Names with a number behind those that are there already.
 
     >>> unique(["x", "y", "x"])
@@ -130,7 +130,7 @@ def unique(names: Iterable[str], taken: Sequence[str] = ()) -> list[str]:
     result: list[str] = []
     for name in names:
         chosen, number = name, 2
-        while chosen in result or chosen in taken:
+        while chosen in result or chosen in used:
             chosen, number = f"{name}#{number}", number + 1
         result.append(chosen)
     return result

@@ -54,16 +54,16 @@ def _array(
 
 def rows(subgraph: Subgraph, tensor: int) -> int:
     """How many numbers an input of integers may take: the rows of the smallest table that it is looked up in."""
-    wanted, seen, found = [tensor], {tensor}, []
+    wanted, seen, lengths = [tensor], {tensor}, []
     while wanted:
         for op, slot in subgraph.consumers.get(wanted.pop(), []):
             if op.name == "GATHER" and slot == 1:
                 axis = 0 if op.options is None else int(op.options.axis)
-                found.append(subgraph.shape(op.inputs[0])[axis])
+                lengths.append(subgraph.shape(op.inputs[0])[axis])
             elif op.name == "EMBEDDING_LOOKUP" and slot == 0:
-                found.append(subgraph.shape(op.inputs[1])[0])
+                lengths.append(subgraph.shape(op.inputs[1])[0])
             elif op.name in _ON_THE_WAY:
                 new = [t for t in op.outputs if t not in seen]
                 seen.update(new)
                 wanted += new
-    return max(1, min(found, default=_NUMBERS))
+    return max(1, min(lengths, default=_NUMBERS))

@@ -184,7 +184,7 @@ class Rewriter:
         op = subgraph.ops[site.op]
         source, result = op.inputs[0], op.outputs[0]
         fed = self._feed(site, source, inputs)
-        given = draft.add_tensor(
+        static = draft.add_tensor(
             site.subgraph,
             subgraph.tensors[result].copy(name=_named(subgraph.tensors[result], b"int8"), **_int8(outputs)),
         )
@@ -196,11 +196,11 @@ class Rewriter:
             site.subgraph,
             site.op,
             inputs=np.array(operands, dtype=np.int32),
-            outputs=np.array([given], dtype=np.int32),
+            outputs=np.array([static], dtype=np.int32),
         )
         if added is not None:
             draft.discard(site.subgraph, added)
-        back = operator(draft.code("DEQUANTIZE", 2), given, result, "DequantizeOptions")
+        back = operator(draft.code("DEQUANTIZE", 2), static, result, "DequantizeOptions")
         draft.surround(site.subgraph, site.op, after=[back])
 
     def _feed(self, site: Site, source: int, grid: ActivationGrid) -> int:

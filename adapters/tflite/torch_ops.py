@@ -78,8 +78,8 @@ def _strided_slice(call: Call) -> torch.Tensor:
 
 
 def _reshape(call: Call) -> torch.Tensor:
-    given = len(call.inputs) > 1 and call.inputs[1] is not None
-    return call.tensor(0).reshape(call.numbers(1) if given else list(call.shape))
+    has_shape = len(call.inputs) > 1 and call.inputs[1] is not None
+    return call.tensor(0).reshape(call.numbers(1) if has_shape else list(call.shape))
 
 
 def _pad(call: Call) -> torch.Tensor:
@@ -98,8 +98,8 @@ def _gather(call: Call) -> torch.Tensor:
         raise UnsupportedOperatorError("GATHER with batch dimensions")
     x, index = call.tensor(0), call.tensor(1).long()
     axis = call.option("axis") % x.dim()
-    found = x.index_select(axis, index.reshape(-1))
-    return found.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
+    picked = x.index_select(axis, index.reshape(-1))
+    return picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 def _split(call: Call) -> Sequence[torch.Tensor]:

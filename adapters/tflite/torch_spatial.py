@@ -37,11 +37,11 @@ def _padding(
     """Left, right, top, bottom; SAME puts the odd one behind."""
     if call.option("padding") != 0:
         return [0, 0, 0, 0]
-    found: list[int] = []
+    padding: list[int] = []
     for side, width, step, skip in zip(sides, kernel, stride, dilation, strict=True):
         total = max(0, (math.ceil(side / step) - 1) * step + (width - 1) * skip + 1 - side)
-        found = [total // 2, total - total // 2, *found]
-    return found
+        padding = [total // 2, total - total // 2, *padding]
+    return padding
 
 
 def pool(call: Call) -> torch.Tensor:

@@ -81,16 +81,16 @@ class _Verification:
     def run(self, inputs: BatchLike | None) -> None:
         """Compare everything."""
         reached = self._reached()
-        found = self._run_whole(reached, inputs)
+        values = self._run_whole(reached, inputs)
         for (subgraph, number), items in self.places.items():
             op = self.graph.subgraphs[subgraph].ops[number]
             if op.name in CALLS:
                 # What it calls cannot be cut out; it is given numbers, which the whole run has tried.
                 continue
-            whole = bool(found) and subgraph == self.main and number in reached
+            whole = bool(values) and subgraph == self.main and number in reached
             fed = self._fed(subgraph, op)
-            feeds = [found[t] if whole else numbers_for(self.graph.subgraphs[subgraph], op, t) for t in fed]
-            results = [found[t] for t in op.outputs] if whole else self._alone(subgraph, op, fed, feeds)
+            feeds = [values[t] if whole else numbers_for(self.graph.subgraphs[subgraph], op, t) for t in fed]
+            results = [values[t] for t in op.outputs] if whole else self._alone(subgraph, op, fed, feeds)
             self._compare(subgraph, op, items, dict(zip(fed, feeds, strict=True)), results)
 
     def _reached(self) -> frozenset[int]:
@@ -125,8 +125,8 @@ class _Verification:
         wanted = dict.fromkeys(t for op in around for t in (*self._fed(self.main, op), *op.outputs))
         tensors = [t for t in wanted if t not in values]
         if tensors:
-            found = self._give([numbering[t] for t in tensors], feeds)
-            values.update(zip(tensors, found, strict=True))
+            results = self._give([numbering[t] for t in tensors], feeds)
+            values.update(zip(tensors, results, strict=True))
         return {**dict(zip(self.outputs, plain, strict=True)), **values}
 
     def _compare_outputs(self, results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:

@@ -183,8 +183,8 @@ class _Group:
             for r in self.readings
             for op, _ in graph.subgraphs[r.subgraph].consumers.get(r.tensor, [])
         )
-        given = any(r.tensor in graph.subgraphs[r.subgraph].outputs for r in self.readings)
-        self.behind |= others or given or len({site.axis for site in self.sites}) > 1
+        is_output = any(r.tensor in graph.subgraphs[r.subgraph].outputs for r in self.readings)
+        self.behind |= others or is_output or len({site.axis for site in self.sites}) > 1
 
     def size(self, graph: Graph) -> str:
         """Bytes of a weight of numbers, for a message."""

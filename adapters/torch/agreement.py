@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 
-def disagreement(expected: Mapping[str, torch.Tensor], given: Mapping[str, np.ndarray]) -> tuple[str, float]:
+def disagreement(expected: Mapping[str, torch.Tensor], actual: Mapping[str, np.ndarray]) -> tuple[str, float]:
     """The floating point output that is furthest off, and by how much, relative to its largest entry.
 
     Infinite and undefined entries must be the same in both; where they are not, or shapes differ, it is infinite.
@@ -20,7 +20,7 @@ def disagreement(expected: Mapping[str, torch.Tensor], given: Mapping[str, np.nd
     for key, tensor in expected.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        error = _relative(tensor.double().cpu().numpy(), np.asarray(given[key], dtype=np.float64))
+        error = _relative(tensor.double().cpu().numpy(), np.asarray(actual[key], dtype=np.float64))
         if not name or not error <= worst:
             worst, name = error, key
     return name, worst
@@ -34,13 +34,13 @@ def arrays(outputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     }
 
 
-def _relative(expected: np.ndarray, given: np.ndarray) -> float:
-    if expected.shape != given.shape:
+def _relative(expected: np.ndarray, actual: np.ndarray) -> float:
+    if expected.shape != actual.shape:
         return np.inf
     finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], given[~finite], equal_nan=True):
+    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
         return np.inf
-    one, other = expected[finite], given[finite]
+    one, other = expected[finite], actual[finite]
     if not one.size:
         return 0.0
     return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-12))

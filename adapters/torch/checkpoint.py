@@ -44,11 +44,11 @@ def load_state(path: Path) -> State:
     """
     path = Path(path)
     if path.is_dir():
-        found = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
-        if found is None:
+        file = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
+        if file is None:
             raise AdapterError(f"weights {path}: the folder holds none of {', '.join(_IN_FOLDERS)}")
-        refuse_link_out(found)
-        path = found
+        refuse_link_out(file)
+        path = file
     if not path.is_file():
         raise AdapterError(f"weights {path}: no such file")
     if path.name.endswith(INDEX):

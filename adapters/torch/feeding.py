@@ -41,14 +41,14 @@ def examples(
     Raises:
         AdapterError: The module does not take them; says what it objects to.
     """
-    found = []
+    fitted = []
     for group in batch.groups[:2]:
         example, objection = example_of(group, module, run, count)
         if objection:
             shapes = ", ".join(f"{n} {array.dtype}{list(array.shape)}" for n, array in group.items())
             raise AdapterError(f"{model} fails on inputs of shape {shapes}: {objection}")
-        found.append(example)
-    return found[0], found[1] if len(found) > 1 else None
+        fitted.append(example)
+    return fitted[0], fitted[1] if len(fitted) > 1 else None
 
 
 def typed(arrays: Mapping[str, np.ndarray], example: Inputs, module: torch.nn.Module, model: str) -> Inputs:

@@ -42,7 +42,7 @@ def scales(
     for operation in tape.operations:
         for slot in dict.fromkeys(slot for _, slot in operation.reads):
             readers.setdefault(slot, []).append(operation)
-    found = {}
+    by_name = {}
     for name, group in uses.items():
         product = tape.operations[group[0].operation].writes[0]
         behind = readers.get(product, [])
@@ -52,8 +52,8 @@ def scales(
         if scale is not None and scale.size == weights[name].shape[group[0].channel_axis]:
             shape = [1] * weights[name].dim()
             shape[group[0].channel_axis] = -1
-            found[name] = scale.reshape(shape)
-    return found
+            by_name[name] = scale.reshape(shape)
+    return by_name
 
 
 def _scale(tape: Tape, normalization: Operation, weights: Mapping[str, torch.Tensor]) -> np.ndarray | None:

@@ -95,13 +95,13 @@ class _Paths:
         }
         steady = {slot for name, slot in self._tape.outputs.items() if name not in jumping}
         sources = {name: list(self._front(slot)) for name, slot in jumping.items()}
-        kept = {slot for group in sources.values() for slot in group} - steady
-        for slot in sorted(kept, reverse=True):
-            if self._follows(slot, (kept - {slot}) | steady):
-                kept.discard(slot)
+        standing = {slot for group in sources.values() for slot in group} - steady
+        for slot in sorted(standing, reverse=True):
+            if self._follows(slot, (standing - {slot}) | steady):
+                standing.discard(slot)
         names: dict[str, int] = {}
         made = []
-        for slot in sorted(kept):
+        for slot in sorted(standing):
             stands_for = tuple(name for name, output in jumping.items() if self._reaches(output, slot))
             made.append(Front(name=self._name(slot, names), slot=slot, stands_for=stands_for))
         return tuple(made)

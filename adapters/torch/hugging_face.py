@@ -189,7 +189,7 @@ def _stored_bits(
     module: torch.nn.Module, quantization: Mapping[str, Any]
 ) -> dict[str, tuple[int, int | None]]:
     """Widths by module, from groups of a compressed-tensors configuration that name modules by pattern."""
-    found: dict[str, tuple[int, int | None]] = {}
+    widths: dict[str, tuple[int, int | None]] = {}
     for group in (quantization.get("config_groups") or {}).values():
         bits = (group.get("weights") or {}).get("num_bits")
         patterns = [target[3:] for target in group.get("targets", ()) if target.startswith("re:")]
@@ -197,5 +197,5 @@ def _stored_bits(
             continue
         for name, _ in module.named_modules():
             if any(re.match(pattern, name) for pattern in patterns):
-                found[name] = (int(bits), None)
-    return found
+                widths[name] = (int(bits), None)
+    return widths

@@ -110,7 +110,7 @@ def graph_observer(graph: Graph, most: int | None) -> TapeObserver:
         shapes = tuple(tensor.shape for tensor in inputs.values())
         if shapes not in tapes:
             with torch.no_grad():
-                tapes[shapes], _ = record(lambda _, given: graph(given), {}, inputs)
+                tapes[shapes], _ = record(lambda _, named: graph(named), {}, inputs)
         return tapes[shapes]
 
     return TapeObserver(tape, {}, lambda raw, samples: raw, most)

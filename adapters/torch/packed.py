@@ -237,8 +237,8 @@ def read(path: Path) -> PackedFile:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, LampqError) as err:
         raise AdapterError(f"{path}: damaged ({type(err).__name__}: {err})") from err
-    taken = {name + suffix for name in described.records for suffix in (_CODES, _SCALE)}
-    rest = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    coded = {name + suffix for name in described.records for suffix in (_CODES, _SCALE)}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in coded}
     return replace(described, weights=weights, rest=rest)
 
 

@@ -144,10 +144,8 @@ def _classes(module: torch.nn.Module, state: State) -> int | None:
     """Rows of the checkpoint's classifier, whatever the model was built for."""
     heads = _configuration(module).get("classifier") or ()
     head = heads if isinstance(heads, str) else next(iter(heads), "")
-    found = next(
-        (t for n, t in state.items() if n == f"{head}.weight" or n.endswith(f".{head}.weight")), None
-    )
-    return None if found is None else int(found.shape[0])
+    last = next((t for n, t in state.items() if n == f"{head}.weight" or n.endswith(f".{head}.weight")), None)
+    return None if last is None else int(last.shape[0])
 
 
 def _configuration(module: torch.nn.Module) -> Mapping[str, Any]:

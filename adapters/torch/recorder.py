@@ -138,14 +138,14 @@ def _draws_random_numbers(
 def _without_dead(operations: Sequence[Operation], outputs: Iterable[int]) -> list[Operation]:
     """The operators that the results depend on."""
     needed = set(outputs)
-    kept: list[Operation] = []
+    live: list[Operation] = []
     for operation in reversed(operations):
         # What an operator overwrites may be read through another view: such operators stay.
         if not operation.mutated() and not needed.intersection(operation.writes):
             continue
         needed.update(slot for _, slot in operation.reads)
-        kept.append(operation)
-    return kept[::-1]
+        live.append(operation)
+    return live[::-1]
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def graph_relevance(
     for chunk in chunks:
         inputs = tensors_of(chunk)
         with torch.no_grad():
-            tape, _ = record(lambda _, given: graph(given), leaves, inputs)
+            tape, _ = record(lambda _, named: graph(named), leaves, inputs)
         if tape.obstacle is not None:
             raise AdapterError(f"relevance: {tape.obstacle} decides by the values it computes")
         uses = [use for group in survey(tape, leaves).uses.values() for use in group]

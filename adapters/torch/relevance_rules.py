@@ -76,8 +76,8 @@ def _chosen(operation: Operation, operands: Values, reached: Sequence[int], arri
     leaves = {slot: operands[slot].detach().requires_grad_() for slot in reached}
     overwritten = operation.mutated()
     with torch.enable_grad():
-        given = {slot: leaf.clone() if slot in overwritten else leaf for slot, leaf in leaves.items()}
-        results = dict(zip(operation.writes, tensors(operation.call(operands, given)), strict=True))
+        fresh = {slot: leaf.clone() if slot in overwritten else leaf for slot, leaf in leaves.items()}
+        results = dict(zip(operation.writes, tensors(operation.call(operands, fresh)), strict=True))
     sent = [results[slot] for slot in arriving]
     parts = torch.autograd.grad(sent, list(leaves.values()), list(arriving.values()), allow_unused=True)
     return {slot: part for slot, part in zip(leaves, parts, strict=True) if part is not None}

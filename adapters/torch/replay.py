@@ -147,8 +147,8 @@ class Pass:
             made = tensors(result)[0]
             if not made.requires_grad:
                 made = result = _leaf(made)
-            kept = activation.detach()
-            made.register_hook(lambda grad: self._collect(use, layout, kept, grad))
+            detached = activation.detach()
+            made.register_hook(lambda grad: self._collect(use, layout, detached, grad))
             return result
 
         tape = recording.tape
@@ -184,13 +184,13 @@ class Pass:
             rows, marks = use.inputs(activation), use.outputs(grad)
         layout = layout or Layout(inner=None)
         repeat = rows.shape[1] // units
-        found = Rows(
+        collected = Rows(
             use=use,
             inputs=layout.by_sample(rows, self._size, repeat),
             gradients=layout.by_sample(marks, self._size, repeat),
         )
         group = self._pending.setdefault(use.weight, [])
-        group.append(found)
+        group.append(collected)
         if len(group) == self._uses[use.weight]:
             self._report(use.weight)
 

@@ -54,8 +54,8 @@ def renamed(state: State, expected: Collection[str]) -> State:
     wraps what was saved. The prefix that makes most names fit is taken off, or put on, where it helps.
     """
     hits = sum(name in expected for name in state)
-    found, wanted = _prefixes(state, expected), _prefixes(expected, set(state))
-    for prefix, count in found.most_common(1):
+    prefixes, wanted = _prefixes(state, expected), _prefixes(expected, set(state))
+    for prefix, count in prefixes.most_common(1):
         if count > hits:
             return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     for prefix, count in wanted.most_common(1):

@@ -126,11 +126,11 @@ class _Surveyor:
             self._follow(operation, traced[0])
             return
         for leaf, name, indices in traced:
-            found = self._use(index, operation, leaf, name, indices)
-            if isinstance(found, Use):
-                self._uses.setdefault(name, []).append(found)
+            use = self._use(index, operation, leaf, name, indices)
+            if isinstance(use, Use):
+                self._uses.setdefault(name, []).append(use)
             else:
-                self._reasons.setdefault(name, found)
+                self._reasons.setdefault(name, use)
 
     def _follow(self, operation: Operation, traced: tuple[int, str, list[torch.Tensor]]) -> None:
         leaf, name, indices = traced
@@ -272,14 +272,14 @@ def _changes(index: torch.Tensor, axis: int) -> bool:
 
 def _only_axis(indices: Sequence[torch.Tensor], axis: int) -> int | None:
     """The one axis of the weight that runs along `axis` of the factor."""
-    found = _varying(indices, axis)
-    if not found and indices[0].shape[axis] == 1:
+    axes = _varying(indices, axis)
+    if not axes and indices[0].shape[axis] == 1:
         # A single output: whichever axis of length 1 nothing else runs along.
         others = {
             i for a in range(indices[0].dim()) if a != axis % indices[0].dim() for i in _varying(indices, a)
         }
-        found = [i for i in range(len(indices)) if i not in others][:1]
-    return found[0] if len(found) == 1 else None
+        axes = [i for i in range(len(indices)) if i not in others][:1]
+    return axes[0] if len(axes) == 1 else None
 
 
 def _box(indices: Sequence[torch.Tensor]) -> Box:

@@ -72,8 +72,8 @@ class Operation:
         """Run it on tensors by slot; `replaced` (by slot) takes precedence."""
         leaves = list(self.leaves)
         for index, slot in self.reads:
-            found = replaced.get(slot)
-            leaves[index] = values[slot] if found is None else found
+            replacement = replaced.get(slot)
+            leaves[index] = values[slot] if replacement is None else replacement
         args, kwargs = self.arguments(leaves)
         return self.function(*args, **kwargs)
 

@@ -130,10 +130,10 @@ def _write_folder(
 
 def quantize_layers(model: Varied, plan: Plan) -> dict[str, Quantized]:
     """Codes and scales of every layer of a plan, on the model's grid."""
-    found = {}
+    quantized = {}
     for name, layer in _named(plan):
-        found[name] = encoder(model, name, _axis(model, name))(layer.weight_bits)
-    return found
+        quantized[name] = encoder(model, name, _axis(model, name))(layer.weight_bits)
+    return quantized
 
 
 def origin(model: Varied) -> dict[str, Any]:
@@ -204,8 +204,8 @@ def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], pa
         raise AdapterError(
             f"{path}: the weight {missing[0]} is missing from what was written; nothing was kept"
         )
-    found = agreement.arrays(model.runtime.outputs(written, example))
-    output, error = agreement.disagreement(model.runtime.outputs(expected.tensors, example), found)
+    actual = agreement.arrays(model.runtime.outputs(written, example))
+    output, error = agreement.disagreement(model.runtime.outputs(expected.tensors, example), actual)
     if not error <= _TOLERANCE:
         raise AdapterError(
             f"{path}: what was written does not compute what it should: {output} is off by {error:.2g} "

@@ -80,7 +80,7 @@ def tied_layers(profile: Profile, ties: Sequence[str]) -> list[tuple[str, tuple[
 
 
 def _pinned(profile: Profile, pins: Sequence[str]) -> dict[int, tuple[np.ndarray, str]]:
-    found: dict[int, tuple[np.ndarray, str]] = {}
+    pinned: dict[int, tuple[np.ndarray, str]] = {}
     for text in pins:
         pattern, width = parse_rule(text, "pin")
         mask = np.array([width.is_of(option) for option in profile.options])
@@ -89,8 +89,8 @@ def _pinned(profile: Profile, pins: Sequence[str]) -> dict[int, tuple[np.ndarray
                 f"pin {text!r}: the profile has {_texts(profile, np.ones(len(mask), dtype=bool))}; "
                 f"profile {width.to_text()} too"
             )
-        found.update(dict.fromkeys(select(profile.places, pattern), (mask, f"pin {text!r}")))
-    return found
+        pinned.update(dict.fromkeys(select(profile.places, pattern), (mask, f"pin {text!r}")))
+    return pinned
 
 
 def _keep_inputs_below(profile: Profile, most_bytes: int, allowed: np.ndarray) -> None:

@@ -61,9 +61,9 @@ def read_cost_table(path: str | Path, *, name: str = "latency", limit: str | Non
     rows = []
     for number, line in lines:
         row = _row(columns, value_column, line, f"{where}, line {number}")
-        given = line[columns["unit"]].strip() if "unit" in columns else unit
-        unit = unit or given
-        factor = _factor(given, unit, f"{where}, line {number}")
+        row_unit = line[columns["unit"]].strip() if "unit" in columns else unit
+        unit = unit or row_unit
+        factor = _factor(row_unit, unit, f"{where}, line {number}")
         rows.append(dataclasses.replace(row, value=row.value * factor))
     if unit.lower() not in _UNITS:
         raise BudgetError(
@@ -86,7 +86,7 @@ def _read_lines(path: Path, where: str) -> tuple[dict[str, str], list[str], list
         why = getattr(err, "strerror", None) or err.__class__.__name__
         raise BudgetError(f"{where}: cannot be read as text ({why})") from err
     comments: dict[str, str] = {}
-    kept: list[tuple[int, str]] = []
+    rows: list[tuple[int, str]] = []
     lines = text.splitlines()
     if len(lines) > _MOST_LINES:
         raise BudgetError(f"{where}: more than {_MOST_LINES:,} lines")
@@ -97,11 +97,11 @@ def _read_lines(path: Path, where: str) -> tuple[dict[str, str], list[str], list
             key, _, value = line.lstrip().lstrip("#").partition(":")
             comments[key.strip().lower()] = value.strip()
         elif line.strip():
-            kept.append((number, line))
-    if len(kept) < 2:
+            rows.append((number, line))
+    if len(rows) < 2:
         raise BudgetError(f"{where}: expected a header and at least one line of values")
-    separator = next((mark for mark in "\t;" if mark in kept[0][1]), ",")
-    cells = [(number, _cells(line, separator, where)) for number, line in kept]
+    separator = next((mark for mark in "\t;" if mark in rows[0][1]), ",")
+    cells = [(number, _cells(line, separator, where)) for number, line in rows]
     return comments, cells[0][1], cells[1:]
 
 

@@ -44,7 +44,7 @@ class Table:
         for layer in self._order:
             length = min(len(least) + int(weight[layer].max()), span + 1)
             total = np.full(length, np.inf)
-            taken = np.zeros(length, dtype=options)
+            chosen = np.zeros(length, dtype=options)
             for option in undominated(weight[layer], cost[layer]).tolist():
                 start = int(weight[layer, option])
                 end = min(start + len(least), length)
@@ -53,8 +53,8 @@ class Table:
                 trial = least[: end - start] + cost[layer, option]
                 better = trial < total[start:end]
                 np.copyto(total[start:end], trial, where=better)
-                np.copyto(taken[start:end], option, where=better)
-            self._taken.append(taken)
+                np.copyto(chosen[start:end], option, where=better)
+            self._taken.append(chosen)
             least = total
         before = np.concatenate(([np.inf], np.minimum.accumulate(least)[:-1]))
         self.weights = np.flatnonzero(least < before)
@@ -65,8 +65,8 @@ class Table:
         dtype = self._taken[0].dtype if self._taken else np.uint8
         choices = np.empty((len(self.weights), len(self._order)), dtype=dtype)
         place = self.weights.copy()
-        for layer, taken in zip(reversed(self._order), reversed(self._taken), strict=True):
-            option = taken[place]
+        for layer, chosen in zip(reversed(self._order), reversed(self._taken), strict=True):
+            option = chosen[place]
             choices[:, layer] = option
             place -= self._weight[layer, option]
         return choices
@@ -91,11 +91,11 @@ class Lists:
             sums = (weight[layer, options][:, None] + lists.weights).ravel()
             costs = (cost[layer, options][:, None] + lists.costs).ravel()
             fit = np.flatnonzero((sums <= span) & (costs < np.inf))
-            kept = fit[undominated(sums[fit], costs[fit])]
-            parents = (kept % len(lists.weights)).astype(np.uint32)
-            lists._stages.append((layer, options[kept // len(lists.weights)].astype(dtype), parents))
-            lists.weights, lists.costs = sums[kept], costs[kept]
-            stored += len(kept)
+            front = fit[undominated(sums[fit], costs[fit])]
+            parents = (front % len(lists.weights)).astype(np.uint32)
+            lists._stages.append((layer, options[front // len(lists.weights)].astype(dtype), parents))
+            lists.weights, lists.costs = sums[front], costs[front]
+            stored += len(front)
             if stored > _STATES:
                 return None
         return lists

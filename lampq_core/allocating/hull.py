@@ -66,10 +66,10 @@ def lower_hull(cost: np.ndarray, weight: np.ndarray) -> Hull:
         bent = inner[:-1] & inner[1:] & (rate[:-1] <= rate[1:])
         if not bent.any():
             break
-        kept = np.ones(len(point), dtype=bool)
-        kept[1:-1] = ~bent
-        point, row = point[kept], row[kept]
-        point_cost, point_weight = point_cost[kept], point_weight[kept]
+        corners = np.ones(len(point), dtype=bool)
+        corners[1:-1] = ~bent
+        point, row = point[corners], row[corners]
+        point_cost, point_weight = point_cost[corners], point_weight[corners]
     step = np.flatnonzero(inner) + 1
     first = np.concatenate(([0], np.flatnonzero(~inner) + 1))[: len(cost)]
     option = point % options if order is None else order.ravel()[point]
@@ -103,14 +103,14 @@ def relax(hull: Hull, weight: np.ndarray, capacity: int) -> Relaxation | None:
         return None
     order = np.argsort(-hull.rate)
     filled = np.cumsum(hull.step_weight[order])
-    taken = int(np.searchsorted(filled, capacity - floor, side="right"))
-    steps = np.bincount(hull.row[hull.step[order[:taken]]], minlength=len(layers))
-    used = int(filled[taken - 1]) if taken else 0
-    tight = taken == len(order)
+    count = int(np.searchsorted(filled, capacity - floor, side="right"))
+    steps = np.bincount(hull.row[hull.step[order[:count]]], minlength=len(layers))
+    used = int(filled[count - 1]) if count else 0
+    tight = count == len(order)
     slack = capacity - floor - used
     return Relaxation(
         base=hull.option[hull.first + steps],
         slack=slack,
-        rate=0.0 if tight else float(hull.rate[order[taken]]),
+        rate=0.0 if tight else float(hull.rate[order[count]]),
         tight=tight or slack == 0,
     )

@@ -61,24 +61,24 @@ def explain_infeasible(problem: Problem, solve: Callable[[Problem], Solution]) -
     )
 
 
-def _clashes(problem: Problem, kept: list[int], solve: Callable[[Problem], Solution]) -> bool:
+def _clashes(problem: Problem, resources: list[int], solve: Callable[[Problem], Solution]) -> bool:
     """Whether no choice meets the kept limits; a solver that cannot tell counts as no."""
-    if not kept:
+    if not resources:
         return False
-    return solve(_using(problem, kept[0], kept)).status is Status.INFEASIBLE
+    return solve(_using(problem, resources[0], resources)).status is Status.INFEASIBLE
 
 
 def _least_use(
-    problem: Problem, resource: int, kept: list[int], solve: Callable[[Problem], Solution]
+    problem: Problem, resource: int, resources: list[int], solve: Callable[[Problem], Solution]
 ) -> int | None:
     """The least use of a resource that any choice within the kept limits has."""
-    solution = solve(_using(problem, resource, kept))
+    solution = solve(_using(problem, resource, resources))
     if solution.choice is None or solution.status is not Status.OPTIMAL:
         return None
     return int(problem.usage(solution.choice)[resource])
 
 
-def _using(problem: Problem, resource: int, kept: list[int]) -> Problem:
+def _using(problem: Problem, resource: int, resources: list[int]) -> Problem:
     """The problem of using as little of a resource as the kept limits allow."""
     use = problem.resources[resource].astype(np.float64)
     largest = float(use.max(initial=0.0))
@@ -87,7 +87,7 @@ def _using(problem: Problem, resource: int, kept: list[int]) -> Problem:
         problem,
         cost=np.where(np.isfinite(problem.cost), use / scale, np.inf),
         scale=scale,
-        resources=problem.resources[kept],
-        limits=problem.limits[kept],
-        resource_names=tuple(problem.resource_names[k] for k in kept),
+        resources=problem.resources[resources],
+        limits=problem.limits[resources],
+        resource_names=tuple(problem.resource_names[k] for k in resources),
     )

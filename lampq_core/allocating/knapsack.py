@@ -46,11 +46,11 @@ def undominated(weight: np.ndarray, cost: np.ndarray) -> np.ndarray:
     weight, cost = weight[order], cost[order]
     keep = np.ones(len(order), dtype=bool)
     keep[1:] = cost[1:] < np.minimum.accumulate(cost)[:-1]
-    kept = np.flatnonzero(keep)
+    front = np.flatnonzero(keep)
     # Of several states of one weight only the last, cheapest, one counts.
-    last = np.ones(len(kept), dtype=bool)
-    last[:-1] = weight[kept[1:]] != weight[kept[:-1]]
-    return order[kept[last]]
+    last = np.ones(len(front), dtype=bool)
+    last[:-1] = weight[front[1:]] != weight[front[:-1]]
+    return order[front[last]]
 
 
 def _common_divisor(values: np.ndarray) -> int:

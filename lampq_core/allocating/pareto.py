@@ -158,6 +158,6 @@ def _outline(
                 choices.append(solution.choice.astype(dtype))
     sizes = np.array([problem.usage(choice)[0] for choice in choices])
     damages = np.array([problem.objective(choice) for choice in choices])
-    kept = undominated(sizes, damages)
-    table = np.array(choices)[kept]
-    return Curve(sizes=sizes[kept], damages=damages[kept], complete=False, _recover=lambda: table)
+    front = undominated(sizes, damages)
+    table = np.array(choices)[front]
+    return Curve(sizes=sizes[front], damages=damages[front], complete=False, _recover=lambda: table)

@@ -70,7 +70,7 @@ def allocate(
     reduction = problem.reduced()
     reduced = interaction.grouped(reduction.groups)
     first = np.unique(reduction.groups, return_index=True)[1]
-    found = search(
+    outcome = search(
         reduced,
         reduction.problem,
         [np.asarray(start)[first] for start in starts],
@@ -78,8 +78,8 @@ def allocate(
         keep=keep,
         time_limit_s=search_limit_s,
     )
-    stop = Stop.FINISHED if found.finished else Stop.TIME_LIMIT
-    if not len(found.choices):
+    stop = Stop.FINISHED if outcome.finished else Stop.TIME_LIMIT
+    if not len(outcome.choices):
         solution = Solution(
             status=Status.UNKNOWN,
             stop=stop,
@@ -89,15 +89,15 @@ def allocate(
             seconds=time.perf_counter() - begun,
             solver=NAME,
         )
-        choices = found.choices[:, reduction.groups]
-        return Allocation(solution=solution, choices=choices, objectives=found.objectives)
+        choices = outcome.choices[:, reduction.groups]
+        return Allocation(solution=solution, choices=choices, objectives=outcome.objectives)
     bound = -np.inf
     if bound_limit_s is None or bound_limit_s > 0:
-        bound = lower_bound(reduced, reduction.problem, found.choices[0], time_limit_s=bound_limit_s).value
-    choices = found.choices[:, reduction.groups]
+        bound = lower_bound(reduced, reduction.problem, outcome.choices[0], time_limit_s=bound_limit_s).value
+    choices = outcome.choices[:, reduction.groups]
     for choice in choices:
         _check(problem, choice)
-    objective = float(found.objectives[0])
+    objective = float(outcome.objectives[0])
     proven = objective - bound <= PROOF_TOLERANCE * abs(objective)
     solution = Solution(
         status=Status.OPTIMAL if proven else Status.FEASIBLE,
@@ -108,7 +108,7 @@ def allocate(
         seconds=time.perf_counter() - begun,
         solver=NAME,
     )
-    return Allocation(solution=solution, choices=choices, objectives=found.objectives)
+    return Allocation(solution=solution, choices=choices, objectives=outcome.objectives)
 
 
 def _check(problem: Problem, choice: np.ndarray) -> None:

@@ -66,10 +66,10 @@ def next_changes(
     known = np.isfinite(explanation.damage)
     fits = explanation.fits & (predicted + explanation.damage <= most_damage)
     covers = cover_table(profile.options)
-    found = []
+    changes = []
     for layer, at in enumerate(choice.tolist()):
         narrower, wider = next_options(covers, known[layer], at)
-        found.append(
+        changes.append(
             [
                 Change(
                     option=option,
@@ -81,7 +81,7 @@ def next_changes(
                 for option in (*narrower, *wider)
             ]
         )
-    return found
+    return changes
 
 
 def sentences(profile: Profile, changes: Sequence[Sequence[Change]]) -> list[str]:

@@ -79,11 +79,11 @@ class CostTable:
             BudgetError: The table lacks an allowed option of a layer, or two equally particular rows disagree;
                 names layers and widths.
         """
-        found = self._matched(layers)
+        matched = self._matched(layers)
         table, missing = [], []
         for index, layer in enumerate(layers):
             cells = [
-                self._cell(found[index], option, layer) if allowed[index, column] else Fraction(0)
+                self._cell(matched[index], option, layer) if allowed[index, column] else Fraction(0)
                 for column, option in enumerate(options)
             ]
             lacking = [option.to_text() for option, cell in zip(options, cells, strict=True) if cell is None]
@@ -174,11 +174,11 @@ class CostTable:
     def _matched(self, layers: Sequence[Layer | Product]) -> list[list[tuple[int, CostRow]]]:
         """For each layer the rows that are for it, with how particular each is."""
         position = {layer.name: index for index, layer in enumerate(layers)}
-        found: list[list[tuple[int, CostRow]]] = [[] for _ in layers]
+        matched: list[list[tuple[int, CostRow]]] = [[] for _ in layers]
         picked: dict[str, list[int]] = {}
         for row in self.rows:
             if row.layer in position:
-                found[position[row.layer]].append((3, row))
+                matched[position[row.layer]].append((3, row))
                 continue
             if row.layer and row.layer not in picked:
                 try:
@@ -191,8 +191,8 @@ class CostTable:
                 shape = layer.shape if isinstance(layer, Layer) else ()
                 if row.kind in ("", layer.kind) and row.shape in ((), shape):
                     kind_only = row.layer in KINDS or not row.layer
-                    found[index].append((0 if kind_only and not row.shape else 1 if kind_only else 2, row))
-        return found
+                    matched[index].append((0 if kind_only and not row.shape else 1 if kind_only else 2, row))
+        return matched
 
     def _cell(
         self, rows: list[tuple[int, CostRow]], option: Option, layer: Layer | Product

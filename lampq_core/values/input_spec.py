@@ -71,7 +71,7 @@ class InputSpec:
         if len(shape) != len(self.shape) or not shape:
             return False
         pairs = zip(self.shape[1:], shape[1:], strict=True)
-        return all(dim is None or dim == given for dim, given in pairs)
+        return all(dim is None or dim == size for dim, size in pairs)
 
     def __str__(self) -> str:
         if self.any_rank:

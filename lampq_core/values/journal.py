@@ -89,9 +89,9 @@ class Journal:
         Raises:
             RecordError: See `get`.
         """
-        kept = self.get(name, {"array": shape})
-        if kept is not None:
-            return kept["array"]
+        stored = self.get(name, {"array": shape})
+        if stored is not None:
+            return stored["array"]
         made = np.asarray(make())
         self.put(name, array=made)
         return made

@@ -108,12 +108,12 @@ def match(left: Sequence[Identified], right: Sequence[Identified], *, by_name: b
 
 
 def left_over(
-    found: Matching, left: Sequence[Identified], right: Sequence[Identified], *, sides: tuple[str, str]
+    matching: Matching, left: Sequence[Identified], right: Sequence[Identified], *, sides: tuple[str, str]
 ) -> str:
     """What has no partner, for a message.
 
     Args:
-        found: A matching of these two.
+        matching: A matching of these two.
         left: Layers.
         right: Layers.
         sides: What to call the two, for example ("the plan", "the model").
@@ -123,25 +123,25 @@ def left_over(
     """
     parts = []
     for indices, layers, side in (
-        (found.only_left, left, sides[0]),
-        (found.only_right, right, sides[1]),
+        (matching.only_left, left, sides[0]),
+        (matching.only_right, right, sides[1]),
     ):
         if indices:
             names = listed([layers[i].name for i in indices])
             parts.append(f"{len(indices)} layers of {side} have no match ({names})")
-    named = same_names(found, left, right)
+    named = same_names(matching, left, right)
     if named:
         parts.append(f"{named} of them have the same name and size on both sides, and --by-name pairs these")
-    unclear = [left[i].name for members, _ in found.ambiguous for i in members]
+    unclear = [left[i].name for members, _ in matching.ambiguous for i in members]
     if unclear:
         parts.append(f"some of these hold equal weights, which nothing tells apart ({listed(unclear)})")
     return "; ".join(parts)
 
 
-def same_names(found: Matching, left: Sequence[Identified], right: Sequence[Identified]) -> int:
+def same_names(matching: Matching, left: Sequence[Identified], right: Sequence[Identified]) -> int:
     """How many layers without a partner have one of the same name and size."""
-    sizes = {left[i].name: left[i].fingerprint.count for i in found.only_left}
-    return sum(sizes.get(right[j].name) == right[j].fingerprint.count for j in found.only_right)
+    sizes = {left[i].name: left[i].fingerprint.count for i in matching.only_left}
+    return sum(sizes.get(right[j].name) == right[j].fingerprint.count for j in matching.only_right)
 
 
 class _Search:
@@ -206,13 +206,13 @@ class _Search:
             {j for _, right in self.ambiguous for j in right},
         )
         for whole in [j for j in self.free_right if j not in unclear[1]]:
-            found = _parts(self.right_table[whole], self.left_table, list(self.free_left))
-            if found is not None:
-                self._add(found[0], (whole,), "fused", found[1])
+            parts = _parts(self.right_table[whole], self.left_table, list(self.free_left))
+            if parts is not None:
+                self._add(parts[0], (whole,), "fused", parts[1])
         for whole in [i for i in self.free_left if i not in unclear[0]]:
-            found = _parts(self.left_table[whole], self.right_table, list(self.free_right))
-            if found is not None:
-                self._add((whole,), found[0], "fused", found[1])
+            parts = _parts(self.left_table[whole], self.right_table, list(self.free_right))
+            if parts is not None:
+                self._add((whole,), parts[0], "fused", parts[1])
 
     def pair_names(self) -> None:
         """Free layers of equal name and size."""
@@ -232,7 +232,7 @@ class _Search:
     def result(self) -> Matching:
         """What was found, in order."""
         return Matching(
-            matches=tuple(sorted(self.found, key=lambda found: found.right)),
+            matches=tuple(sorted(self.found, key=lambda pair: pair.right)),
             only_left=tuple(self.free_left),
             only_right=tuple(self.free_right),
             ambiguous=tuple(self.ambiguous),

@@ -46,12 +46,12 @@ def fields(bits: int) -> tuple[Field, ...]:
     """
     if not 1 <= bits <= 8:
         raise RecordError(f"{bits} bits: codes have 1 to 8")
-    found, low = [], bits
+    parts, low = [], bits
     for width in (8, 4, 2, 1):
         if bits & width:
             low -= width
-            found.append(Field(width=width, low=low))
-    return tuple(found)
+            parts.append(Field(width=width, low=low))
+    return tuple(parts)
 
 
 def payload_bytes(count: int, bits: int) -> int:

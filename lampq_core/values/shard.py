@@ -72,11 +72,11 @@ def original_order(shards: Sequence[Shard], samples: Sequence[int]) -> np.ndarra
     if any(shard.count != count for shard in shards):
         listed = ", ".join(str(shard) for shard in sorted(shards))
         raise RecordError(f"shards of different divisions cannot be merged: {listed}")
-    given = [shard.index for shard in shards]
-    twice = next((i for i in given if given.count(i) > 1), None)
+    indices = [shard.index for shard in shards]
+    twice = next((i for i in indices if indices.count(i) > 1), None)
     if twice is not None:
         raise RecordError(f"shard {twice}/{count} is given twice")
-    missing = [str(i) for i in range(1, count + 1) if i not in given]
+    missing = [str(i) for i in range(1, count + 1) if i not in indices]
     if missing:
         raise RecordError(
             f"of {count} shards, number {', '.join(missing)} is missing; merge all of them at once"
