@@ -26,6 +26,7 @@ from lampq.core.measuring.measure import measure_plan, quantized_weights
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.readouts.softmax import kl_divergence, log_softmax
+from lampq.core.searching.bench import Bench
 from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
@@ -104,34 +105,15 @@ def plan_of(
     """The options that a variant chooses, shape (L,)."""
     problem = build_problem(profile, scores(profile, variant), Budget(average_bits=budget))
     choice = solvers.solve(problem).choice
-    widths = profile.weight_bits.tolist()
+    bench = Bench(model, profile.layers, profile.weight_bits.tolist(), problem, reference)
     tried = [choice]
     if variant.interactions:
         allocation = allocate(profile_interaction(profile), problem, [choice], keep=8, bound_limit_s=0)
         choice, tried = allocation.choices[0], [*allocation.choices, uniform_choice(profile, problem)]
     if variant.update != "-":
-        choice = update(
-            model,
-            profile.layers,
-            widths,
-            problem,
-            reference.inputs,
-            choice,
-            table=variant.update,
-            reference=reference,
-        ).choice
+        choice = update(bench, choice, table=variant.update).choice
     if variant.rounds:
-        refined = refine(
-            model,
-            profile.layers,
-            widths,
-            problem,
-            reference.inputs,
-            tried,
-            rounds=variant.rounds,
-            reference=reference,
-        )
-        choice = refined.choice
+        choice = refine(bench, tried, rounds=variant.rounds).choice
     return choice
 
 

@@ -26,6 +26,7 @@ from lampq.core.measuring.measure import quantized_weights
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.readouts.softmax import kl_divergence, log_softmax
+from lampq.core.searching.bench import Bench
 from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.budget import Budget
@@ -100,17 +101,8 @@ def rows_of(case: Case, budget: str) -> list[tuple[str, ...]]:
         ("superposition", solution.choice, solution.objective, solution.gap, time.perf_counter() - began)
     )
     began = time.perf_counter()
-    refined = refine(
-        case.model,
-        profile.layers,
-        profile.weight_bits.tolist(),
-        problem,
-        case.reference.inputs,
-        [*allocation.choices, uniform],
-        rounds=case.rounds,
-        tries=case.tries,
-        reference=case.reference,
-    )
+    bench = Bench(case.model, profile.layers, profile.weight_bits.tolist(), problem, case.reference)
+    refined = refine(bench, [*allocation.choices, uniform], rounds=case.rounds, tries=case.tries)
     predicted = refined.predicted
     if np.isnan(predicted):
         predicted = float(case.interaction.predict(refined.choice))

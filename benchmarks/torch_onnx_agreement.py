@@ -89,7 +89,7 @@ def scores(models: dict[str, lampq.core.measuring.model.Model], batch: np.ndarra
         ("forward passes, ONNX Runtime", export, "forward", 1),
     ):
         began = time.process_time()
-        found = measure_traces(model, measure_reference(model, batch), kind=kind, draws=2)
+        found = measure_traces(model, measure_reference(model, batch), kind=kind)
         seconds[label] = time.process_time() - began
         if found.kind != kind:
             raise SystemExit(f"{label}: {found.note}")

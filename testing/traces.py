@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.fisher_kinds import FORWARD, TRUE
 from lampq.testing.case import Case, require
 
@@ -18,7 +19,7 @@ def fisher_traces_agree_with_small_steps(case: Case) -> None:
     """Where there are gradients; where there are none, forward passes take their place and it is said why."""
     model = case.read()
     reference = measure_reference(model, case.batch)
-    traces = measure_traces(model, reference, kind=TRUE, draws=_DRAWS)
+    traces = measure_traces(model, reference, Draws(count=_DRAWS), kind=TRUE)
     if not case.gradients:
         require(
             traces.kind == FORWARD and bool(traces.note),
@@ -26,7 +27,7 @@ def fisher_traces_agree_with_small_steps(case: Case) -> None:
         )
         return
     require(traces.kind == TRUE, f"there are no gradients: {traces.note}")
-    steps = measure_traces(model, reference, kind=FORWARD, draws=_DRAWS).weight
+    steps = measure_traces(model, reference, Draws(count=_DRAWS), kind=FORWARD).weight
     require(
         set(traces.weight) == set(steps), f"traces are of {sorted(traces.weight)}, layers of {sorted(steps)}"
     )

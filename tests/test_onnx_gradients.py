@@ -328,7 +328,7 @@ def test_samples_draw_the_same_in_any_shard(tmp_path):
 def test_labels_of_the_data_give_the_empirical_traces(tmp_path):
     model, batch = read(saved(mlp(layers=1), tmp_path)), normal(4, 16)
     truth = np.array([0, 3, 1, 1])
-    found = measure_traces(model, measure_reference(model, batch), kind="empirical", truth=truth)
+    found = measure_traces(model, measure_reference(model, batch), Draws(truth=truth))
     logits = np.asarray(model.run(batch)).astype(np.float64)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     residual = np.eye(4)[truth] - p
@@ -351,9 +351,7 @@ def test_unknown_operators_are_named(tmp_path):
         == "no gradients (operator Shrink has no differentiable form here): traces from forward passes"
     )
     with pytest.raises(NoGradientsError, match="take the true or the forward one"):
-        measure_traces(
-            model, measure_reference(model, normal(2, 16)), kind="empirical", truth=np.zeros(2, int)
-        )
+        measure_traces(model, measure_reference(model, normal(2, 16)), Draws(truth=np.zeros(2, int)))
 
 
 def test_an_interpreter_that_disagrees_is_not_believed(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ from class_outputs import logits_interaction
 from divergence import kl_divergence
 from numpy_model import NumpyModel
 
+from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.pairs import measure_pairs
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.setting import Setting, rounded_weight
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
 from lampq.core.values.errors import RecordError
@@ -51,6 +53,18 @@ def setup(options):
     return model, model.layers(), options, batch
 
 
+def measured(model, options, batch, *, rules=rules, available=None, **how):
+    layers = model.layers()
+    candidates = Candidates(
+        model=model,
+        layers=layers,
+        options=options,
+        available=np.ones((len(layers), len(options)), dtype=bool) if available is None else available,
+        rules=rules,
+    )
+    return measure_pairs(candidates, measure_reference(model, batch), **how)
+
+
 def exhaustive(model, layers, options, batch):
     reference = np.asarray(model.run(batch))
     delta = np.zeros((len(layers), len(options), *reference.shape))
@@ -66,7 +80,7 @@ def exhaustive(model, layers, options, batch):
 
 def test_without_tolerance_every_pair_is_measured():
     model, layers, options, batch = setup(all_options((2, 4, 8), (2, 3, 8)))
-    found = measure_pairs(model, layers, options, batch, rules, tolerance=0)
+    found = measured(model, options, batch, tolerance=0)
     reference, delta = exhaustive(model, layers, options, batch)
     assert found.measured.all()
     assert found.runs == delta.shape[0] * len(options)
@@ -79,7 +93,7 @@ def test_without_tolerance_every_pair_is_measured():
 @pytest.mark.parametrize("tolerance", [0.02, 0.1, 0.5])
 def test_sums_stand_in_where_they_are_good(tolerance):
     model, layers, options, batch = setup(all_options(range(2, 9), range(2, 9)))
-    found = measure_pairs(model, layers, options, batch, rules, tolerance=tolerance)
+    found = measured(model, options, batch, tolerance=tolerance)
     reference, delta = exhaustive(model, layers, options, batch)
     expected = np.array([[kl_divergence(reference, reference + d).mean() for d in row] for row in delta])
     assert found.runs < (0.9 if tolerance < 0.1 else 0.6) * expected.size
@@ -97,16 +111,14 @@ def test_sums_stand_in_where_they_are_good(tolerance):
 
 
 def test_a_tighter_tolerance_never_runs_less():
-    model, layers, options, batch = setup(all_options(range(2, 9), range(2, 9)))
-    runs = [
-        measure_pairs(model, layers, options, batch, rules, tolerance=t).runs for t in (0.5, 0.1, 0.02, 1e-9)
-    ]
+    model, _, options, batch = setup(all_options(range(2, 9), range(2, 9)))
+    runs = [measured(model, options, batch, tolerance=t).runs for t in (0.5, 0.1, 0.02, 1e-9)]
     assert runs == sorted(runs)
 
 
 def test_one_input_width_is_measured_directly():
-    model, layers, options, batch = setup(all_options((2, 4, 8), 8))
-    found = measure_pairs(model, layers, options, batch, rules)
+    model, _, options, batch = setup(all_options((2, 4, 8), 8))
+    found = measured(model, options, batch)
     assert found.measured.all()
     assert found.runs == found.measured.size
 
@@ -115,7 +127,7 @@ def test_what_the_format_cannot_store_is_left_out():
     model, layers, options, batch = setup(all_options((2, 3, 4), (4, 8)))
     available = np.ones((len(layers), len(options)), dtype=bool)
     available[1, :2] = False
-    found = measure_pairs(model, layers, options, batch, rules, available=available, tolerance=0.1)
+    found = measured(model, options, batch, available=available, tolerance=0.1)
     assert (found.damage.kl[1, :2] == 0).all()
     assert (found.damage.kl[available] > 0).all()
 
@@ -126,7 +138,7 @@ def test_inputs_of_tokens_own_grids_and_of_layers_without_any():
     def some(layer, bits):
         return None if layer == 0 else TokenGrid(bits=bits)
 
-    found = measure_pairs(model, layers, options, batch, some, tolerance=0)
+    found = measured(model, options, batch, rules=some, tolerance=0)
     kl = found.damage.kl.reshape(len(layers), 3, 3)
     assert np.allclose(kl[0], kl[0][:, :1])
     assert (kl[1:, :, 0] > kl[1:, :, 2]).all()
@@ -138,9 +150,9 @@ def test_logits_that_are_not_finite_name_the_layer():
             for name, option, logits in super().sweep(batch, candidates):
                 yield name, option, logits.map(lambda a: a * np.nan) if name == "blocks.1.fc1" else logits
 
-    model, layers, options, batch = setup(all_options((2, 4), (4, 8)))
+    model, _, options, batch = setup(all_options((2, 4), (4, 8)))
     with pytest.raises(RecordError, match=r"layer blocks\.1\.fc1 quantized"):
-        measure_pairs(Broken(model._weights), layers, options, batch, rules)
+        measured(Broken(model._weights), options, batch)
 
 
 def test_neighbours_are_one_width_away_in_weights_or_inputs():

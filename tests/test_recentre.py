@@ -9,9 +9,11 @@ from divergence import kl_divergence
 from numpy_model import NumpyModel
 
 from lampq.core.measuring.measure import measure_damage
+from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import quantize
+from lampq.core.searching.bench import Bench, within_reach
 from lampq.core.searching.lampq_update import update
-from lampq.core.searching.recentre import measure_interaction, refine
+from lampq.core.searching.recentre import refine
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.gaussian_error import error_table
 from lampq.core.values.problem import Problem
@@ -37,6 +39,13 @@ def case():
     return model, layers, batch, problem, measured
 
 
+def bench(case, *, widths=WIDTHS, problem=None):
+    model, layers, batch, whole, _ = case
+    return Bench(
+        model, layers, widths, whole if problem is None else problem, measure_reference(model, batch)
+    )
+
+
 def damage(model, layers, batch, plan):
     weights = {
         layer.name: quantize(model.weight(layer.name), WIDTHS[option]).dequantized()
@@ -46,9 +55,9 @@ def damage(model, layers, batch, plan):
 
 
 def test_rounds_only_improve_and_end_near_the_best_plan_of_all(case):
-    model, layers, batch, problem, measured = case
+    _, _, _, _, measured = case
     uniform, start = np.zeros(5, dtype=np.int64), np.array([2, 0, 0, 0, 1])
-    result = refine(model, layers, WIDTHS, problem, batch, [uniform, start], rounds=4, reach=2)
+    result = refine(bench(case), [uniform, start], rounds=4, reach=2)
     assert result.kl == pytest.approx(measured[result.choice.tobytes()], rel=1e-5)
     assert result.kl <= min(measured[uniform.tobytes()], measured[start.tobytes()])
     ranks = sorted(measured.values())
@@ -62,9 +71,9 @@ def test_rounds_only_improve_and_end_near_the_best_plan_of_all(case):
 
 
 def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
-    model, layers, batch, problem, measured = case
+    model, layers, batch, _, measured = case
     plan = np.array([1, 0, 1, 0, 2])
-    interaction = measure_interaction(model, layers, WIDTHS, problem, batch, plan).interaction
+    interaction = bench(case).around(plan, within_reach(3, 1)).interaction
     assert interaction.constant == pytest.approx(measured[plan.tobytes()], rel=1e-5)
     assert interaction.measured[3].tolist() == [True, True, False]
     for layer in range(5):
@@ -77,45 +86,45 @@ def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
 
 
 def test_around_the_float_model_it_is_the_profile_measured_piece_by_piece(case):
-    model, layers, batch, problem, _ = case
-    found = measure_interaction(model, layers, WIDTHS, problem, batch)
+    model, layers, batch, _, _ = case
+    found = bench(case).around(None)
     profiled = measure_damage(model, layers, WIDTHS, batch)
     np.testing.assert_allclose(found.kl, profiled.kl, rtol=1e-6)
     np.testing.assert_allclose(found.interaction.gram, profiled.gram, rtol=1e-6, atol=1e-12)
 
 
 def test_pins_and_ties_hold_and_pinned_layers_are_not_measured(case):
-    model, layers, batch, problem, _ = case
+    _, _, _, problem, _ = case
     held = dataclasses.replace(problem, pins={4: 1}, ties=((0, 1),))
     start = np.array([0, 0, 0, 0, 1])
-    result = refine(model, layers, WIDTHS, held, batch, [start], rounds=3)
+    result = refine(bench(case, problem=held), [start], rounds=3)
     assert result.choice[4] == 1
     assert result.choice[0] == result.choice[1]
-    interaction = measure_interaction(model, layers, WIDTHS, held, batch, start).interaction
+    interaction = bench(case, problem=held).around(start, within_reach(3, 1)).interaction
     assert interaction.measured[4].tolist() == [False, True, False]
 
 
 def test_no_rounds_measure_the_plans_alone(case):
-    model, layers, batch, problem, measured = case
+    _, _, _, _, measured = case
     plans = [np.array([0, 1, 0, 1, 0]), np.array([1, 0, 1, 0, 1])]
-    result = refine(model, layers, WIDTHS, problem, batch, plans, rounds=0)
+    result = refine(bench(case), plans, rounds=0)
     assert result.kl == pytest.approx(min(measured[plan.tobytes()] for plan in plans), rel=1e-5)
     assert np.isnan(result.predicted)
     assert len(result.rounds) == 1
 
 
 def test_plans_that_cannot_be_measured_are_refused(case):
-    model, layers, batch, problem, _ = case
+    _, _, _, _, _ = case
     with pytest.raises(RecordError, match="exceeds the limit of resource 0"):
-        refine(model, layers, WIDTHS, problem, batch, [np.full(5, 2)])
+        refine(bench(case), [np.full(5, 2)])
     with pytest.raises(RecordError, match="no choice of 5 options"):
-        refine(model, layers, WIDTHS, problem, batch, [np.full(5, 3)])
+        refine(bench(case), [np.full(5, 3)])
     with pytest.raises(BudgetError, match="no plan"):
-        refine(model, layers, WIDTHS, problem, batch, [])
+        refine(bench(case), [])
     with pytest.raises(RecordError, match="at least"):
-        refine(model, layers, WIDTHS, problem, batch, [], reach=0)
+        refine(bench(case), [], reach=0)
     with pytest.raises(RecordError, match="does not fit"):
-        refine(model, layers, (2, 3), problem, batch, [np.zeros(5)])
+        refine(bench(case, widths=(2, 3)), [np.zeros(5)])
 
 
 def relative_errors(model, layers, batch, plan):
@@ -154,7 +163,7 @@ def test_lampqs_update_swaps_the_pair_that_its_rule_names(case, table):
             loss = errors[down, plan[down] - 1] - errors[down, plan[down]]
             pairs.append((gain - loss, gain, loss, up, down))
     _, gain, loss, up, down = max(pairs)
-    result = update(model, layers, WIDTHS, problem, batch, plan, table=table)
+    result = update(bench(case), plan, table=table)
     first = result.swaps[0]
     assert (first.raised, first.lowered) == (up, down)
     assert first.gain == pytest.approx(gain, rel=1e-4)
@@ -165,15 +174,15 @@ def test_lampqs_update_swaps_the_pair_that_its_rule_names(case, table):
 
 
 def test_lampqs_update_leaves_pinned_layers_alone_and_weighs_by_importance(case):
-    model, layers, batch, problem, _ = case
+    _, _, _, problem, _ = case
     plan = np.array([1, 1, 1, 0, 1])
     held = dataclasses.replace(problem, pins={0: 1, 4: 1}, ties=((1, 2),))
-    assert update(model, layers, WIDTHS, held, batch, plan).swaps == ()
-    free = update(model, layers, WIDTHS, problem, batch, plan, importance=np.array([1, 1, 1e6, 1, 1]))
+    assert update(bench(case, problem=held), plan).swaps == ()
+    free = update(bench(case), plan, importance=np.array([1, 1, 1e6, 1, 1]))
     assert free.swaps[0].raised == 2
-    none = update(model, layers, WIDTHS, problem, batch, plan, most_swaps=0)
+    none = update(bench(case), plan, most_swaps=0)
     assert none.choice.tolist() == plan.tolist()
     with pytest.raises(RecordError, match="single bits"):
-        update(model, layers, (2, 4, 8), problem, batch, plan)
+        update(bench(case, widths=(2, 4, 8)), plan)
     with pytest.raises(RecordError, match="none of paper"):
-        update(model, layers, WIDTHS, problem, batch, plan, table="guess")
+        update(bench(case), plan, table="guess")

@@ -100,15 +100,15 @@ def test_an_update_that_widths_with_gaps_do_not_allow_is_told():
 
 
 def test_plans_of_equal_widths_that_cannot_be_tried_are_told():
-    from lampq.core.planning.best import _Bench, _equal_choices
+    from lampq.core.planning.best import _equal_choices, _Trial
 
     profile = pair_profile()
     uneven = [i for i, o in enumerate(profile.options) if o.weight_bits != o.activation_bits]
     profile = dataclasses.replace(profile.narrowed(uneven))
     search = Search.of(profile, Request.of(average_bits=4, mode="kl"), solvers.solve)
     search = dataclasses.replace(search, score=score("superposition"))
-    bench = _Bench(search=search, model=None, reference=None, rounds_inputs=True, journal=None, progress=None)
-    choices, notes = _equal_choices(bench)
+    trial = _Trial(search=search, model=None, reference=None, rounds_inputs=True, journal=None, progress=None)
+    choices, notes = _equal_choices(trial)
     assert choices == []
     assert len(notes) == 1
     assert "no plan of equal widths for weights and inputs was tried: " in notes[0]

@@ -10,6 +10,7 @@ from lampq import adapters
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.errors import RecordError
 
 
@@ -54,8 +55,7 @@ def test_traces_change_with_the_seed_alone():
     model = adapters.read(fixture("conv_any_batch"))
     batch = inputs_for(model, 3)
     runs = [
-        measure_traces(model, measure_reference(model, batch), draws=1, seed=seed).weight
-        for seed in (0, 0, 1)
+        measure_traces(model, measure_reference(model, batch), Draws(seed=seed)).weight for seed in (0, 0, 1)
     ]
     assert runs[0] == runs[1] != runs[2]
 

@@ -126,17 +126,5 @@ def _by_differences(
             progress=progress,
         )
         return damage, {}
-    pairs = measure_pairs(
-        candidates.model,
-        [*candidates.layers, *candidates.products],
-        candidates.options,
-        reference.inputs,
-        candidates.rules,
-        left=candidates.left,
-        available=candidates.available,
-        reference=reference,
-        tolerance=tolerance,
-        journal=journal,
-        progress=progress,
-    )
+    pairs = measure_pairs(candidates, reference, tolerance=tolerance, journal=journal, progress=progress)
     return pairs.damage, pairs.summary()

@@ -18,6 +18,7 @@ from lampq.core.measuring.measure import measure_activations, measure_weight_err
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, measure_reference, with_examples
 from lampq.core.measuring.traces import Traces, measure_traces
+from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.choices import named, refuse_unknown
 from lampq.core.values.errors import AdapterError, RecordError
@@ -248,11 +249,10 @@ def _sensitivity(
     traces = measure_traces(
         model,
         reference,
+        Draws(
+            count=measurement.fisher_draws, seed=measurement.seed, samples=numbers, truth=measurement.labels
+        ),
         kind=measurement.fisher,
-        draws=measurement.fisher_draws,
-        seed=measurement.seed,
-        truth=measurement.labels,
-        samples=numbers,
         journal=journal,
         progress=progress,
     )

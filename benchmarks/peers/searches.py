@@ -20,7 +20,9 @@ import lampq
 from lampq import solvers
 from lampq.adapters.torch.model import TorchModel
 from lampq.core.allocating.allocation import build_problem, uniform_choice
-from lampq.core.searching.recentre import measure_interaction, refine
+from lampq.core.measuring.reference import measure_reference
+from lampq.core.searching.bench import Bench
+from lampq.core.searching.recentre import refine
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.budget import Budget
 from lampq.verbs.best_plan import best_plan
@@ -161,7 +163,8 @@ def ours_with(
 
     begun = processor_s()
     problem = build_problem(profile, profile.kl, Budget(average_bits=max(budgets)))
-    measured = measure_interaction(model, layers, WIDTHS, problem, batch, quantizer=quantized)
+    reference = measure_reference(model, batch)
+    measured = Bench(model, layers, WIDTHS, problem, reference, quantizer=quantized).around(None)
     cost = np.minimum.accumulate(measured.kl, axis=1)
     seconds = processor_s() - begun
     for budget in budgets:
@@ -172,9 +175,8 @@ def ours_with(
         starts = [additive, uniform_choice(profile, problem)]
         found = allocate(measured.interaction, problem, starts, keep=8, bound_limit_s=0)
         yield _found("lampq superposition", budget, _widths(profile, found.solution.choice), seconds, begun)
-        refined = refine(
-            model, layers, WIDTHS, problem, batch, [*found.choices, *starts], rounds=3, quantizer=quantized
-        )
+        bench = Bench(model, layers, WIDTHS, problem, reference, quantizer=quantized)
+        refined = refine(bench, [*found.choices, *starts], rounds=3)
         yield _found(ROUNDS, budget, _widths(profile, refined.choice), seconds, begun)
 
 

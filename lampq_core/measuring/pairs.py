@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lampq.core.measuring.candidates import WidthRules
+from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.measure import Collector, Damage
-from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import from_rows
-from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.batch import Batch
+from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -63,41 +63,33 @@ class PairDamage:
 
 
 def measure_pairs(
-    model: Model,
-    layers: Sequence[Layer | Product],
-    options: Sequence[Option],
-    batch: BatchLike,
-    rules: WidthRules,
+    candidates: Candidates,
+    reference: Reference,
     *,
-    left: WidthRules | None = None,
-    available: np.ndarray | None = None,
     tolerance: float = 0.1,
-    reference: Reference | None = None,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> PairDamage:
     """Round the weights and the input of one layer at a time and measure how the predictions move.
 
     Args:
-        model: The float model; it takes settings.
-        layers: Its L records, in model order, products of activations behind layers.
-        options: J pairs of widths, increasing, all with an input width.
-        batch: Calibration inputs, samples first.
-        rules: How inputs are rounded, and right factors of products.
-        left: How left factors of products are rounded.
-        available: Which options count, bool, shape (L, J); None: all.
+        candidates: Layers of a model that takes settings, in model order, products of activations behind them, and
+            pairs of widths, increasing, all with an input width.
+        reference: Calibration inputs, and what the float model makes of them.
         tolerance: Relative error of a predicted damage that is accepted; 0 measures every pair.
-        reference: What the float model makes of `batch`; None runs it.
         journal: Keeps every layer.
         progress: Told after every layer.
 
     Raises:
-        RecordError: Logits are not finite; names the layer.
+        RecordError: Logits are not finite; names the layer. Or the candidates have no rules.
     """
-    float_model = measure_reference(model, batch) if reference is None else reference
+    options, allowed = candidates.options, candidates.available
+    rules, left = candidates.rules, candidates.left
+    if rules is None:
+        raise RecordError("pairs of widths need rules of how inputs are rounded")
+    layers: list[Layer | Product] = [*candidates.layers, *candidates.products]
     table = (len(layers), len(options))
-    allowed = np.ones(table, dtype=bool) if available is None else available
-    collector, own = Collector(float_model, table), journal.within("pairs")
+    collector, own = Collector(reference, table), journal.within("pairs")
     kl, error, steps = collector.kl, collector.error, collector.steps
     measured, deviation, runs = np.zeros(table, dtype=bool), np.full(table, np.nan), np.zeros(table[0], int)
     tables = {**collector.tables, "run": measured, "deviation": deviation, "runs": runs}
@@ -110,9 +102,9 @@ def measure_pairs(
         """Outputs moved by both differences of a pair."""
         option = options[column]
         both = held[option.weight_bits, None].plus(held[None, option.activation_bits])
-        return float_model.outputs.plus(both)
+        return reference.outputs.plus(both)
 
-    def candidates() -> Iterator[tuple[str, int, Setting]]:
+    def pairs() -> Iterator[tuple[str, int, Setting]]:
         for index, layer in enumerate(layers):
             if own.recall(str(index), tables, (index,)):
                 continue
@@ -124,7 +116,7 @@ def measure_pairs(
                 for bits in widths:
                     settings[bits] = Setting(left=None if left is None else left(index, bits))
             else:
-                encode = encoder(model, layer.name, layer.channel_axis, widths)
+                encode = encoder(candidates.model, layer.name, layer.channel_axis, widths)
                 for bits in widths:
                     quantized = encode(bits)
                     weight = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
@@ -145,18 +137,18 @@ def measure_pairs(
             progress("measuring layers", index + 1, len(layers))
 
     # Candidates are drawn one by one, so each may depend on what the ones before it measured.
-    for name, column, outputs in model.sweep(float_model.inputs, candidates()):
+    for name, column, outputs in candidates.model.sweep(reference.inputs, pairs()):
         index = position[name]
         runs[index] += 1
-        float_model.checked(outputs, f"the model with layer {name} quantized")
+        reference.checked(outputs, f"the model with layer {name} quantized")
         if column < 0:
             single = search.singles(np.flatnonzero(allowed[index]).tolist())[-column - 1]
-            held[single] = outputs.minus(float_model.outputs)
+            held[single] = outputs.minus(reference.outputs)
             continue
         collector.add(index, column, outputs)
         measured[index, column] = True
         if held:
-            predicted = float_model.damage(summed(column))
+            predicted = reference.damage(summed(column))
             slack = max(abs(predicted - kl[index, column]) - _NOISE, 0.0)
             deviation[index, column] = slack / max(kl[index, column], _NOISE)
     return PairDamage(

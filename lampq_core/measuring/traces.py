@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,13 +15,14 @@ from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import NoGradientsError, RecordError
-from lampq.core.values.fisher_kinds import EMPIRICAL, FORWARD, KINDS, TRUE
+from lampq.core.values.fisher_kinds import EMPIRICAL, FORWARD, KINDS
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.progress import Progress, quiet
 
 # Samples whose traces are taken at a time.
 _SAMPLES = 64
+_TWO = Draws(count=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +68,9 @@ class Differentiable(Protocol):
 def measure_traces(
     model: Model,
     reference: Reference,
+    draws: Draws = _TWO,
     *,
-    kind: str = TRUE,
-    draws: int = 2,
-    seed: int = 0,
-    truth: np.ndarray | None = None,
-    samples: np.ndarray | None = None,
+    kind: str | None = None,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Traces:
@@ -83,12 +81,9 @@ def measure_traces(
     Args:
         model: The float model.
         reference: What the float model makes of the inputs.
+        draws: Random directions per sample, or with forward passes per layer; with labels for `empirical`.
         kind: `true`, from gradients or, where the model has none, from forward passes; `empirical`, from
-            gradients alone; `forward`.
-        draws: Random directions per sample, or with forward passes per layer.
-        seed: Seeds them.
-        truth: Labels of the data, shape (S,), for `empirical`.
-        samples: Number of each sample in the whole data set, shape (S,); None counts from 0.
+            gradients alone; `forward`; None: what the draws are of.
         journal: Keeps some samples at a time, or with forward passes every draw.
         progress: Told how far it is.
 
@@ -97,9 +92,10 @@ def measure_traces(
         AdapterError: Gradients are not finite, or `empirical` is wanted of a model without gradients or without a
             lone output of classes.
     """
+    kind = draws.kind if kind is None else kind
     if kind not in KINDS:
         raise RecordError(f"Fisher information {kind!r} is none of {', '.join(KINDS)}")
-    if kind == EMPIRICAL and truth is None:
+    if kind == EMPIRICAL and draws.truth is None:
         raise RecordError(
             "the empirical Fisher information needs labelled data, such as a folder with one sub-folder per "
             "class; take the true one for data without labels"
@@ -108,9 +104,7 @@ def measure_traces(
         reference.readout.check_labels(reference.outputs)
     note = ""
     if kind != FORWARD:
-        directions = Draws(
-            count=draws, seed=seed, samples=samples, truth=truth if kind == EMPIRICAL else None
-        )
+        directions = draws if kind == EMPIRICAL else replace(draws, truth=None)
         try:
             if not isinstance(model, Differentiable):
                 raise NoGradientsError(f"{model.format} models have none here")
@@ -122,7 +116,9 @@ def measure_traces(
                     f"({err}); take the true or the forward one"
                 ) from err
             note = f"no gradients ({err}): traces from forward passes"
-    values = forward_fisher(model, reference, draws=draws, seed=seed, journal=journal, progress=progress)
+    values = forward_fisher(
+        model, reference, draws=draws.count, seed=draws.seed, journal=journal, progress=progress
+    )
     return Traces(kind=FORWARD, weight=values, note=note)
 
 

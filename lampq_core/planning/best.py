@@ -20,8 +20,9 @@ from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.planning.room import settled
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
+from lampq.core.searching.bench import Bench, Judge
 from lampq.core.searching.lampq_update import Updated, is_consecutive, update
-from lampq.core.searching.recentre import Judge, Refined, refine
+from lampq.core.searching.recentre import Refined, refine
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
@@ -38,8 +39,8 @@ _TRIES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Bench:
-    """What plans of a search are measured with.
+class _Trial:
+    """A search whose plans are measured.
 
     Attributes:
         search: The search; its profile was made with the batch.
@@ -98,7 +99,7 @@ def best_plan(
     _check_same_data(profile, reference)
     wide = Search.of(profile, dataclasses.replace(request, budget=request.limits), solve)
     search, best = settled(wide, keep=_TRIES)
-    bench = _Bench(
+    trial = _Trial(
         search=search,
         model=model,
         reference=reference,
@@ -106,21 +107,21 @@ def best_plan(
         journal=journal,
         progress=progress,
     )
-    equal, notes = _equal_choices(bench)
+    equal, notes = _equal_choices(trial)
     choices = [*best.choices, *equal]
-    updated, update_notes = _updated(bench, choices[0])
+    updated, update_notes = _updated(trial, choices[0])
     if updated is not None:
         choices = [updated.choice]
-    refined = _refined(bench, choices)
+    refined = _refined(trial, choices)
     plan = _told(search, wide, best.solution, refined)
     return dataclasses.replace(
         plan,
         history=(*(() if updated is None else updated.swaps), *refined.rounds),
-        notes=(*plan.notes, *notes, *update_notes, *_remarks(bench, refined.choice)),
+        notes=(*plan.notes, *notes, *update_notes, *_remarks(trial, refined.choice)),
     )
 
 
-def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
+def _equal_choices(trial: _Trial) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Good choices that have one width for weights and input of a layer, worth measuring beside those of pairs.
 
     Where errors are large predictions are not exact, and in so much smaller a space fewer plans look good by mistake.
@@ -128,8 +129,8 @@ def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
     Returns:
         The choices, and a note where there are none though there might have been.
     """
-    search = bench.search
-    if not bench.rounds_inputs or not search.score.uses_interactions:
+    search = trial.search
+    if not trial.rounds_inputs or not search.score.uses_interactions:
         return [], ()
     request = dataclasses.replace(search.request, mode=search.score, solver="auto", time_limit_s=None)
     try:
@@ -144,9 +145,9 @@ def _equal_choices(bench: _Bench) -> tuple[list[np.ndarray], tuple[str, ...]]:
     return [columns[choice] for choice in best.choices], ()
 
 
-def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[str, ...]]:
+def _updated(trial: _Trial, choice: np.ndarray) -> tuple[Updated | None, tuple[str, ...]]:
     """The published update of a choice where its score has it, and a note where the profile does not allow it."""
-    search, profile, recipe = bench.search, bench.search.profile, bench.search.request.recipe
+    search, profile, recipe = trial.search, trial.search.profile, trial.search.request.recipe
     if search.score.improved_by != SWAPS or search.request.rounds == 0:
         return None, ()
     widths = profile.weight_bits.tolist()
@@ -157,52 +158,48 @@ def _updated(bench: _Bench, choice: np.ndarray) -> tuple[Updated | None, tuple[s
         )
         return None, (left_out,) if recipe.most_swaps else ()
     updated = update(
-        bench.model,
-        profile.layers,
-        widths,
-        search.problem,
-        bench.reference.inputs,
+        Bench(trial.model, profile.layers, widths, search.problem, trial.reference, journal=trial.journal),
         choice,
         table=recipe.table,
         importance=search.score.costs(profile, recipe)[:, 0] if recipe.weighted else None,
         most_swaps=recipe.most_swaps,
-        rules=functools.partial(profile_rule, profile) if bench.rounds_inputs else None,
-        reference=bench.reference,
-        journal=bench.journal,
-        progress=bench.progress,
+        rules=functools.partial(profile_rule, profile) if trial.rounds_inputs else None,
+        progress=trial.progress,
     )
     return updated, ()
 
 
-def _refined(bench: _Bench, choices: Sequence[np.ndarray]) -> Refined:
+def _refined(trial: _Trial, choices: Sequence[np.ndarray]) -> Refined:
     """The choice that measures least, the best uniform one among them, improved in rounds where its score has them."""
-    search, profile = bench.search, bench.search.profile
+    search, profile = trial.search, trial.search.profile
     uniform = uniform_choice(profile, search.problem)
-    return refine(
-        bench.model,
+    around = Bench(
+        trial.model,
         profile.places,
         profile.weight_bits.tolist(),
         search.problem,
-        bench.reference.inputs,
+        trial.reference,
+        quantizer=functools.partial(profile_setting, trial.model, profile) if trial.rounds_inputs else None,
+        judge=_judge(trial),
+        journal=trial.journal,
+    )
+    return refine(
+        around,
         choices if uniform is None else [*choices, uniform],
         rounds=search.request.rounds if search.score.improved_by == AROUND else 0,
         near=near_options(profile.options),
-        quantizer=functools.partial(profile_setting, bench.model, profile) if bench.rounds_inputs else None,
         seed=search.request.seed,
-        judge=_judge(bench),
-        reference=bench.reference,
-        journal=bench.journal,
-        progress=bench.progress,
+        progress=trial.progress,
     )
 
 
-def _judge(bench: _Bench) -> Judge | None:
+def _judge(trial: _Trial) -> Judge | None:
     """Measures plans on samples that their codes were not fitted to; None where codes are fitted to none.
 
     On the samples that they were fitted to, plans look several times better than they are, and those best whose errors
     cancel there by chance.
     """
-    profile, parts = bench.search.profile, halves(bench.model, bench.reference)
+    profile, parts = trial.search.profile, halves(trial.model, trial.reference)
     if not parts:
         return None
 
@@ -212,7 +209,7 @@ def _judge(bench: _Bench) -> Judge | None:
                 place.name: profile_setting(half.model, profile, index, option)
                 for index, (place, option) in enumerate(zip(profile.places, choice.tolist(), strict=True))
             }
-            if bench.rounds_inputs:
+            if trial.rounds_inputs:
                 return half.model.with_weights(settings)
             return half.model.with_weights({name: setting.weight for name, setting in settings.items()})
 
@@ -257,10 +254,10 @@ def beside(plan: Plan, cheaper: Neighbour | None, dearer: Neighbour | None, *, s
     return dataclasses.replace(plan, cheaper=cheaper, dearer=dearer)
 
 
-def _remarks(bench: _Bench, choice: np.ndarray) -> tuple[str, ...]:
+def _remarks(trial: _Trial, choice: np.ndarray) -> tuple[str, ...]:
     """What measuring has shown, and how far it may be trusted."""
     notes = []
-    uniform = uniform_choice(bench.search.profile, bench.search.problem)
+    uniform = uniform_choice(trial.search.profile, trial.search.problem)
     if uniform is not None and (choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
     return tuple(notes)

@@ -21,15 +21,15 @@ import numpy as np
 
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, measure_reference
+from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import Setting
 from lampq.core.quantizing.quantizer import as_rows, from_rows
+from lampq.core.searching.bench import Bench
 from lampq.core.values.activation_rule import ActivationRule
-from lampq.core.values.batch import Batch, BatchLike
+from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian_error import error_table
 from lampq.core.values.history import Swap
-from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.progress import Progress, quiet
@@ -59,19 +59,13 @@ def is_consecutive(widths: Sequence[int]) -> bool:
 
 
 def update(
-    model: Model,
-    layers: Sequence[Layer],
-    widths: Sequence[int],
-    problem: Problem,
-    batch: BatchLike,
+    bench: Bench,
     choice: np.ndarray,
     *,
     table: str = "measured",
     importance: np.ndarray | None = None,
     most_swaps: int = 50,
     rules: OptionRules | None = None,
-    reference: Reference | None = None,
-    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Updated:
     """Swap single bits between layers while the measured damage falls.
@@ -80,11 +74,7 @@ def update(
     about the matrices of the blocks.
 
     Args:
-        model: The float model.
-        layers: Its L records.
-        widths: Weight bits of the J options, increasing by one.
-        problem: Limits, ties, pins and allowed options, (L, J).
-        batch: Calibration inputs, samples first.
+        bench: The model, its L layers, and J widths increasing by one; keeps every swap.
         choice: The plan to begin with, within the limits, shape (L,).
         table: How errors of the neighbouring widths are known: `measured`, or predicted from the measured error
             of the current width by a table of `error_table`: `paper`, `minmax(r)`, `mse`.
@@ -92,21 +82,20 @@ def update(
         most_swaps: The most swaps to try.
         rules: How the input of a layer is rounded at an option (both by index), where inputs are rounded too: a swap
             then moves weights and inputs together.
-        reference: What counts as the truth of the batch; None runs the model.
-        journal: Keeps every swap.
         progress: Told after every swap.
 
     Raises:
         RecordError: The table is unknown, the widths have gaps, or logits are not finite.
     """
-    if list(widths) != list(range(widths[0], widths[0] + len(widths))):
+    model, problem, reference, widths = bench.model, bench.problem, bench.reference, bench.widths
+    layers = [layer for layer in bench.layers if isinstance(layer, Layer)]
+    if not is_consecutive(widths):
         raise RecordError(f"widths {tuple(widths)}: the update moves by single bits and needs all in between")
     ratios = None if table == "measured" else error_table(table)[np.asarray(widths) - 1]
-    reference = measure_reference(model, batch) if reference is None else reference
     weights = _Weights(model, layers, widths, rules)
     choice = np.asarray(choice, dtype=np.int64).copy()
     current = weights.applied(choice)
-    own = journal.within("swaps")
+    own = bench.journal.within("swaps")
     kl = float(own.array("first", (), lambda: _damage(reference, current)))
     movable = _movable(layers, problem)
     swaps: list[Swap] = []
@@ -212,11 +201,11 @@ def _errors(
         if held is None or held[0] != index:
             held = (index, weights.float_rows(index), {j: weights.rows(index, j) for j in near})
         exact = inputs.reshape(-1, held[1].shape[1]) @ held[1].T
-        given = quantized_inputs.reshape(-1, held[1].shape[1])
+        rounded_inputs = quantized_inputs.reshape(-1, held[1].shape[1])
         power[index] += float(np.square(exact, dtype=np.float64).sum())
         for option, rows in held[2].items():
-            taken = weights.rounded(index, option, given)
-            squares[index, option] += float(np.square(taken @ rows.T - exact, dtype=np.float64).sum())
+            rounded = weights.rounded(index, option, rounded_inputs)
+            squares[index, option] += float(np.square(rounded @ rows.T - exact, dtype=np.float64).sum())
     errors = np.full(squares.shape, np.nan)
     for row in np.flatnonzero(movable & (power > 0)):
         at = int(choice[row])
