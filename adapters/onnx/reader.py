@@ -84,7 +84,7 @@ def read(
                 flow=graph,
                 sites=quantizable,
                 kinds=tuple(override_kinds(names, by_place, kinds)),
-                left=left,
+                left=sites.not_understood(left) if requantize else left,
                 all_specs=specs,
                 constants=fixed,
                 outputs=described.specs,

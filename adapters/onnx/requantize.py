@@ -1,11 +1,13 @@
 """Weights that a file holds quantized, as the floats that they stand for.
 
 The part of the graph that makes a weight of constants is run by ONNX Runtime, as in `stored`, whenever the weight is
-asked for; nothing is kept. Files of lampq, DequantizeLinear of constants and MatMulNBits are understood.
+asked for; nothing is kept. Files of lampq, DequantizeLinear of constants, MatMulNBits and the operators of
+`integer_operators` are understood.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lampq.adapters.onnx import stored
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.container import Container
 from lampq.adapters.onnx.flow import normalize, trace
+from lampq.adapters.onnx.integer_operators import in_floats
 from lampq.adapters.onnx.sites import dequantizes
 from lampq.adapters.onnx.unpacking import makers_of, packed, unpacked
 
@@ -46,6 +49,7 @@ def dequantize(model: ir.Model, path: Path) -> ir.Model:
     Raises:
         AdapterError: ONNX Runtime cannot unpack a weight.
     """
+    in_floats(model, functools.partial(_register, model))
     active, own = trace(model).active, read_bits(path)
     made: dict[ir.Value, ir.Value] = {}
     for node in list(model.graph.all_nodes()):

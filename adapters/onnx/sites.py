@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,12 +11,14 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import naming
 from lampq.adapters.onnx.flow import FLOATS, Flow
+from lampq.adapters.onnx.integer_operators import OPERATORS as INTEGER_OPERATORS
 from lampq.adapters.onnx.weights import RECURRENT, SMALLEST_TABLE, TAPPED, Slot, elsewhere, match, places
 from lampq.core.values.layer import SMALLEST, worth_quantizing
 
 # Beyond, a constant is no weight but a mask, or a number that stands for infinity.
 _LARGEST = 2.0**28
 
+_READ_AS_FLOATS = "; --requantize reads it as floats"
 _CHAIN = ("Transpose", "Identity", "Cast")
 # Types that hold quantized weights. Older versions of onnx_ir lack some of the small ones.
 _CODES = frozenset(
@@ -155,6 +158,16 @@ def find(flow: Flow, *, embeddings: bool = True) -> tuple[tuple[Site, ...], tupl
     return sites, tuple(dict.fromkeys(refused.values()))
 
 
+def not_understood(left: tuple[Left, ...]) -> tuple[Left, ...]:
+    """What is left alone after all has been read as floats that could be: its reasons offer that no more."""
+    return tuple(
+        dataclasses.replace(
+            each, reason=each.reason.replace(_READ_AS_FLOATS, " in a way that is not understood")
+        )
+        for each in left
+    )
+
+
 def _left(value: ir.Value, path: str, reason: str) -> Left:
     tensor = value.const_value
     return Left(name=path, reason=reason, size_bytes=0 if tensor is None else int(tensor.nbytes))
@@ -219,7 +232,7 @@ def _constants_behind(
     elif dequantizes(producer):
         # A small table of codes may be anything.
         if index in places(node) and node.op_type != "Gather":
-            yield origin, (), "already quantized; --requantize reads it as floats"
+            yield origin, (), f"already quantized{_READ_AS_FLOATS}"
     else:
         for constant in _leaves(producer):
             if constant.dtype in FLOATS and len(_shape(constant)) > 1 and _size(constant) >= SMALLEST_TABLE:
@@ -261,9 +274,8 @@ def _judge(
     if origin.const_value is None:
         return "without data" if usual else None
     if origin.dtype not in FLOATS:
-        hint = (
-            "; --requantize reads it as floats" if node.op_type == "MatMulNBits" else f", for {node.op_type}"
-        )
+        known = node.op_type in INTEGER_OPERATORS or node.op_type == "MatMulNBits"
+        hint = _READ_AS_FLOATS if known else f", for {node.op_type}"
         return f"already quantized{hint}" if usual else None
     casts = [
         c.outputs[0].dtype or ir.DataType(c.attributes["to"].as_int()) for c in chain if c.op_type == "Cast"

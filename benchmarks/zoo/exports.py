@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 from zoo import pictures
-from zoo.subject import Arrays, Meaning, Subject, halves
+from zoo.subject import JUDGED, Arrays, Meaning, Subject, parts
 
 _SIDE, _VOCABULARY, _LENGTH = 64, 500, 12
 _SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
@@ -151,7 +151,7 @@ _MODELS: tuple[tuple[str, str, Callable[[], nn.Module], tuple[str, ...], dict[st
 def small_transformers(work: Path, samples: int) -> Iterator[Subject]:
     """Each as an ONNX file, with its folder beside it."""
     for name, task, build, inputs, outputs in _MODELS:
-        arrays = {key: array for key, array in _inputs(2 * samples).items() if key in inputs}
+        arrays = {key: array for key, array in _inputs((1 + JUDGED) * samples).items() if key in inputs}
         folder, path = work / name.lower(), work / f"{name.lower()}.onnx"
         if not path.is_file():
             torch.manual_seed(0)
@@ -159,7 +159,7 @@ def small_transformers(work: Path, samples: int) -> Iterator[Subject]:
             model.save_pretrained(folder)
             examples = {key: torch.from_numpy(arrays[key][:2]) for key in inputs}
             export(model, path, examples, list(outputs))
-        calibration, validation = halves(arrays, samples)
+        calibration, validation = parts(arrays, samples)
         yield Subject(
             name=f"{name} (random)", task=task, path=path, calibration=calibration, validation=validation,
             outputs=outputs, batch=8, twin=folder,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from zoo import exports, pictures
-from zoo.subject import Meaning, Subject, halves
+from zoo.subject import JUDGED, Meaning, Subject, parts
 
 _SUBJECTS = (
     "The committee approved the budget", "A cat slept on the warm windowsill", "Quantum computers need cold qubits",
@@ -24,12 +24,12 @@ _ENDINGS = (
 def ocr(folder: Path, samples: int) -> Iterator[Subject]:
     """Detectors, recognizers and a classifier of text, ONNX."""
     few = max(4, samples // 3)
-    text = pictures.text_lines(2 * samples, 64, 200).mean(axis=-1, keepdims=True)
+    text = pictures.text_lines((1 + JUDGED) * samples, 64, 200).mean(axis=-1, keepdims=True)
     yield _subject(
         folder / "ddddocr/common.onnx", "ddddocr recognizer", "text line, CNN + LSTM", "input1",
         pictures.scaled(text), samples, {"387": Meaning(role="classes")},
     )  # fmt: skip
-    pages = pictures.pages(2 * few, 416)[..., ::-1]
+    pages = pictures.pages((1 + JUDGED) * few, 416)[..., ::-1]
     yield _subject(
         folder / "ddddocr/common_det.onnx", "ddddocr detector", "boxes of text", "images",
         pictures.scaled(pages, high=255.0), few, {"output": Meaning(role="values")},
@@ -37,15 +37,15 @@ def ocr(folder: Path, samples: int) -> Iterator[Subject]:
     rapid = folder / "rapidocr_onnxruntime/models"
     yield _subject(
         rapid / "ch_PP-OCRv4_det_infer.onnx", "PP-OCRv4 detector", "pixels of text", "x",
-        pictures.scaled(pictures.pages(2 * few, 320, seed=1), low=-1.0), few,
+        pictures.scaled(pictures.pages((1 + JUDGED) * few, 320, seed=1), low=-1.0), few,
         {"sigmoid_0.tmp_0": Meaning(role="probabilities", axis=1, activated=True)},
     )  # fmt: skip
     yield _subject(
         rapid / "ch_PP-OCRv4_rec_infer.onnx", "PP-OCRv4 recognizer", "text line, CTC", "x",
-        pictures.scaled(pictures.text_lines(2 * samples, 48, 256, seed=2), low=-1.0), samples,
+        pictures.scaled(pictures.text_lines((1 + JUDGED) * samples, 48, 256, seed=2), low=-1.0), samples,
         {"softmax_11.tmp_0": Meaning(role="classes", activated=True)},
     )  # fmt: skip
-    lines = pictures.text_lines(8 * samples, 48, 192, seed=3)
+    lines = pictures.text_lines(4 * (1 + JUDGED) * samples, 48, 192, seed=3)
     lines[1::2] = lines[1::2, ::-1, ::-1]
     yield _subject(
         rapid / "ch_ppocr_mobile_v2.0_cls_infer.onnx", "PP-OCR orientation", "text upside down?", "x",
@@ -70,7 +70,7 @@ def faces(folder: Path, samples: int) -> Iterator[Subject]:
         ("iris_landmark", "iris", 64, 0.0,
          {"output_eyes_contours_and_brows": Meaning(role="values"), "output_iris": Meaning(role="values")}),
     ):  # fmt: skip
-        images = pictures.scaled(pictures.faces(2 * samples, side), layout="NHWC", low=low)
+        images = pictures.scaled(pictures.faces((1 + JUDGED) * samples, side), layout="NHWC", low=low)
         yield _subject(
             data / f"{name}.tflite", f"{called} (TFLite)", "boxes and scores" if "det" in name else "landmarks",
             "x", images, samples, outputs, widths=(2, 4, 8),
@@ -92,12 +92,12 @@ def text_encoder(folder: Path, work: Path, samples: int) -> Subject:
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
     tokenizer.enable_padding(length=16)
     tokenizer.enable_truncation(16)
-    coded = tokenizer.encode_batch(sentences(2 * samples))
+    coded = tokenizer.encode_batch(sentences((1 + JUDGED) * samples))
     arrays = {
         "input_ids": np.array([line.ids for line in coded], dtype=np.int64),
         "attention_mask": np.array([line.attention_mask for line in coded], dtype=np.int64),
     }
-    calibration, validation = halves(arrays, samples)
+    calibration, validation = parts(arrays, samples)
     return Subject(
         name="all-MiniLM-L6-v2", task="embeddings of sentences",
         path=exports.text_encoder(weights, work / "minilm.onnx"),
@@ -116,7 +116,7 @@ def _subject(
     outputs: dict[str, Meaning],
     **more: object,
 ) -> Subject:
-    calibration, validation = halves({entry: images}, samples)
+    calibration, validation = parts({entry: images}, samples)
     return Subject(
         name=name,
         task=task,

@@ -58,7 +58,11 @@ class Subject:
     flags: tuple[str, ...] = field(default=())
 
 
-def halves(arrays: Arrays, calibration: int) -> tuple[Arrays, Arrays]:
+JUDGED = 2
+"""Samples to judge by, for each to search on."""
+
+
+def parts(arrays: Arrays, calibration: int) -> tuple[Arrays, Arrays]:
     """The first samples to search on, the others to judge by."""
     return (
         {name: array[:calibration] for name, array in arrays.items()},
