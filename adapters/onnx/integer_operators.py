@@ -9,7 +9,7 @@ looked up as codes and dequantized afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,10 @@ class _Codes:
         zero = 0 if self.zero is None else self._along(self.zero, codes.ndim).astype(np.float32)
         scale = self._along(self.scale, codes.ndim)
         return ((codes - zero) * scale).astype(scale.dtype)
+
+    def gates_first(self) -> np.ndarray:
+        """What the codes of a recurrent weight stand for, as LSTM stores them."""
+        return self.floats().swapaxes(1, 2)
 
     def _along(self, tensor: ir.TensorProtocol, rank: int) -> np.ndarray:
         array = tensor.numpy()
@@ -175,7 +179,7 @@ def _static(node: ir.Node, register: Register) -> None:
 def _static_weight(node: ir.Node, register: Register) -> ir.Value | None:
     """The weight of a static product: of constant codes, or of a constant that is quantized when the file loads."""
     codes = node.inputs[3]
-    turned = node.op_type == "QGemm" and node.attributes.get_int("transB", 0)
+    turned = node.op_type == "QGemm" and node.attributes.get_int("transB", 0) != 0
     weight = _Codes.of(
         codes, node.inputs[4], node.inputs[5], 0 if turned or node.op_type == "QLinearConv" else -1
     )
@@ -209,7 +213,7 @@ def _recurrent(node: ir.Node, register: Register) -> None:
         if codes is None or weight is None:
             return
         name = _weight_name(node, codes)
-        weights.append(register(name, lambda weight=weight: weight.floats().swapaxes(1, 2)))
+        weights.append(register(name, weight.gates_first))
     floats = _float_node(node, "LSTM", [node.inputs[0], *weights, *node.inputs[3:8]], len(node.outputs))
     ir.convenience.replace_nodes_and_values(
         _graph(node), node, [node], [floats], node.outputs, floats.outputs
@@ -231,7 +235,7 @@ def _lookup(node: ir.Node, register: Register) -> None:
 
 
 def _float_node(
-    node: ir.Node, op_type: str, inputs: list[ir.Value | None], outputs: int | None = None
+    node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], outputs: int | None = None
 ) -> ir.Node:
     """An operator with the attributes, the name and the origin of another."""
     return ir.Node(
