@@ -8,9 +8,10 @@ from numpy_model import NumpyModel
 
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import judged
-from lampq.core.measuring.traces import TRUE, Traces
+from lampq.core.measuring.traces import Traces
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.fisher_kinds import TRUE
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.output_spec import OutputSpec
 
