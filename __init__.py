@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from lampq.verbs.profile import profile as profile
     from lampq.verbs.quantize import quantize as quantize
     from lampq.verbs.report import report as report
+    from lampq.verbs.simulate import simulate as simulate
     from lampq.verbs.sweep import sweep as sweep
     from lampq.verbs.task import Task as Task
     from lampq.verbs.why import why as why

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from lampq.adapters.quiet_import import quiet_import
 from lampq.core.measuring.model import Model
+from lampq.core.values.activation_rule import ActivationRule
+from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, MissingExtraError, RecordError
 from lampq.core.values.messages import reason, root_cause
+from lampq.core.values.product import Product
 from lampq.core.values.stored import StoredWeight
 
 MODULES, NODES, OPERATORS = "modules", "nodes", "operators"
@@ -37,6 +40,10 @@ def _nothing_stored(source: str | Path) -> Iterable[StoredWeight]:
 
 
 def _nothing_beside(path: Path) -> tuple[Path, ...]:
+    return ()
+
+
+def _no_products(model: Model) -> tuple[Product, ...]:
     return ()
 
 
@@ -83,6 +90,9 @@ class ModelFormat:
         beside: Further files that belong to one.
         reread: Reads what was written from a model; None: as any other file.
         exports: Format -> writes a model in that format.
+        products: Products of two activations in a model, where `simulate` can round their factors.
+        simulate: Writes a model in float, with sites rounded by their rules, checked with inputs or made-up ones; gives
+            the share of values that it rounds differently (`adapters.onnx.simulate`). None where nothing does.
         folder: How models are written as folders, or None: they are files.
         addresses: What other tools call its layers by: `modules`, `nodes`, `operators`, or empty.
         blocks_with_inputs: Whether weights that share a scale by blocks go with rounded inputs.
@@ -105,6 +115,8 @@ class ModelFormat:
     beside: Callable[[Path], tuple[Path, ...]] = _nothing_beside
     reread: Callable[[Model, Path], Model] | None = None
     exports: Mapping[str, Callable[[Model, Path], None]] = field(default_factory=dict)
+    products: Callable[[Model], tuple[Product, ...]] = _no_products
+    simulate: Callable[[Model, Mapping[str, ActivationRule], Path, BatchLike | None], float] | None = None
     folder: ModelFolder | None = None
     addresses: str = ""
     blocks_with_inputs: bool = True

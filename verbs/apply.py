@@ -104,12 +104,13 @@ def fit_to(
     partial: bool = False,
     widest: bool = False,
     by_name: bool = False,
+    simulated: bool = False,
 ) -> Plan:
     """The plan with the names and shapes that its layers have in `model`, matched by fingerprint, then by name.
 
     A fused weight hands its width to the parts that the model keeps apart; parts that the model keeps fused must
     agree on one. Layers that the plan keeps float stay so; layers that `out` cannot hold packed are left out, with a
-    note. See `apply` for the arguments.
+    note. See `apply` for the arguments; `simulated` is for `lampq.verbs.simulate`, which rounds sites of any format.
 
     Raises:
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
@@ -173,7 +174,10 @@ def fit_to(
             f"store take the next wider place",
         )
     return dataclasses.replace(
-        plan, layers=placed, products=placed_products(model, plan, partial=partial), notes=notes
+        plan,
+        layers=placed,
+        products=placed_products(model, plan, partial=partial, simulated=simulated),
+        notes=notes,
     )
 
 

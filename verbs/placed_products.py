@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from lampq.adapters import format_named
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.treatments.roles import role_of
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan
 from lampq.core.values.plan_product import PlanProduct
+from lampq.core.values.product import Product
 
 
-def placed_products(model: Model, plan: Plan, *, partial: bool) -> tuple[PlanProduct, ...]:
-    """The decisions on products that the model has, by name.
+def placed_products(
+    model: Model, plan: Plan, *, partial: bool, simulated: bool = False
+) -> tuple[PlanProduct, ...]:
+    """The decisions on products that the model has: by name, or all of them by order where names differ.
 
     Args:
         model: The model; it may be another file of the model that the plan was made from.
         plan: The plan.
         partial: Leave out products that the model has not.
+        simulated: Whether the model is to be written in float, with sites rounded as the plan says.
 
     Raises:
         AdapterError: The format cannot round what the plan rounds; names it, and what the format can.
         PlanError: The model lacks a product.
     """
-    if not rounds_activations(model):
+    if not rounds_activations(model) and not simulated:
         _refuse(model, plan)
         return ()
     if not plan.products:
         return ()
-    known = {product.name for product in model.products()}
+    products = model.products() if rounds_activations(model) else format_named(model.format).products(model)
+    known = {product.name: product for product in products}
     lacking = [product.name for product in plan.products if product.name not in known]
-    if lacking and not partial:
+    if lacking and _alike(plan.products, products):
+        known = {mine.name: theirs for mine, theirs in zip(plan.products, products, strict=True)}
+    elif lacking and not partial:
         raise PlanError(
             f"the plan does not fit {model.path.name}: it lacks the products {listed(lacking)}; pass --partial to "
             f"apply the rest"
         )
-    return tuple(product for product in plan.products if product.name in known)
+    return _placed(plan, known)
+
+
+def _placed(plan: Plan, known: Mapping[str, Product]) -> tuple[PlanProduct, ...]:
+    return tuple(
+        dataclasses.replace(decision, product=known[decision.name])
+        for decision in plan.products
+        if decision.name in known
+    )
+
+
+def _alike(decisions: Sequence[PlanProduct], products: Sequence[Product]) -> bool:
+    """Whether products are the same in the same order, whatever they are called."""
+    return [_form(decision.product) for decision in decisions] == [_form(product) for product in products]
+
+
+def _form(product: Product) -> tuple[str | int, ...]:
+    roles = role_of(product.left), role_of(product.right)
+    return (*roles, product.left_values, product.right_values, product.macs)
 
 
 def _refuse(model: Model, plan: Plan) -> None:
@@ -44,6 +74,6 @@ def _refuse(model: Model, plan: Plan) -> None:
     if rounded:
         raise AdapterError(
             f"{model.path.name}: {model.format} models cannot round {listed(rounded, most=3)} as the plan has it; they "
-            f"can round layers' inputs to 8 bits on one range: apply the plan to the PyTorch model, or plan without "
-            f"--sites"
+            f"can round layers' inputs to 8 bits on one range: apply the plan to the PyTorch model, write what it "
+            f"computes in float with --simulate, or plan without --sites"
         )

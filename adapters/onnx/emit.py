@@ -81,7 +81,9 @@ class Emitter:
         self._prologue.append(node)
         return node.outputs[0]
 
-    def before(self, user: ir.Node, op_type: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
+    def before(
+        self, user: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any
+    ) -> ir.Value:
         """A node in front of `user`; its only output."""
         node = self._node(op_type, inputs, attributes)
         self.graph.insert_before(user, node)
@@ -130,7 +132,7 @@ class Emitter:
             self.graph.insert_before(self.graph[0], self._prologue)
             self._prologue = []
 
-    def _node(self, op_type: str, inputs: Sequence[ir.Value], attributes: dict[str, Any]) -> ir.Node:
+    def _node(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any]) -> ir.Node:
         node = ir.node(op_type, inputs, attributes, name="")
         node.outputs[0].name = self._short()
         self.ledger.current.nodes.append(node)

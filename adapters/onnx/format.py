@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lampq.adapters.format import NODES, ModelFormat
 from lampq.core.values.errors import LampqError
@@ -12,6 +13,10 @@ from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
     from lampq.adapters.onnx.backend import OnnxModel
+    from lampq.core.measuring.model import Model
+    from lampq.core.values.activation_rule import ActivationRule
+    from lampq.core.values.batch import BatchLike
+    from lampq.core.values.product import Product
 
 
 def read(path: str | Path, **options: Any) -> OnnxModel:
@@ -47,6 +52,18 @@ def _external_data(path: Path) -> tuple[Path, ...]:
     return ()
 
 
+def _products(model: Model) -> tuple[Product, ...]:
+    return cast("OnnxModel", model).variant.records.products
+
+
+def _simulate(
+    model: Model, rules: Mapping[str, ActivationRule], path: Path, batch: BatchLike | None
+) -> float:
+    from lampq.adapters.onnx.simulate import simulate
+
+    return simulate(cast("OnnxModel", model), rules, path, batch)
+
+
 ONNX = ModelFormat(
     name="onnx",
     title="ONNX",
@@ -56,6 +73,8 @@ ONNX = ModelFormat(
     read=read,
     stored=read_stored,
     beside=_external_data,
+    products=_products,
+    simulate=_simulate,
     addresses=NODES,
     # Integer products want one scale per channel.
     blocks_with_inputs=False,

@@ -79,6 +79,44 @@ def measure_usage(
     counted = {site.name: [use for use in site.uses if _is_counted(flow, use)] for site in sites}
     values = [_measured(use) for uses in counted.values() for use in uses]
     values = list(dict.fromkeys([*flow.outputs, *values]))
+    shapes = _shape_runs(flow, sites, runtime, feeds, values)
+    sides, samples = _first_that_runs(shapes, (batch,) if batch else (_UNUSUAL, *_USUAL))
+    free = batch is None and samples == _UNUSUAL
+    if free and any(sides[value][:1] != (samples,) for value in flow.outputs):
+        free, (sides, samples) = False, _first_that_runs(shapes, (1,))
+    sizes = {value: math.prod(shape) for value, shape in sides.items()}
+    positions = {
+        name: sum(sizes[_measured(use)] // (use.slot.per_position * samples) for use in uses)
+        for name, uses in counted.items()
+    }
+    return Usage(batch=None if free else samples, positions=positions)
+
+
+def measure_shapes(
+    flow: Flow,
+    sites: Sequence[Site],
+    runtime: Runtime,
+    feeds: Callable[[int], Mapping[str, np.ndarray]],
+    values: Sequence[ir.Value],
+    batch: int | None,
+) -> tuple[Mapping[ir.Value, tuple[int, ...]], int]:
+    """Shapes of values in a blank run, and of how many samples that was; see `measure_usage`.
+
+    Raises:
+        AdapterError: The runtime cannot run the graph.
+    """
+    shapes = _shape_runs(flow, sites, runtime, feeds, values)
+    return _first_that_runs(shapes, (batch,) if batch else (_UNUSUAL, *_USUAL))
+
+
+def _shape_runs(
+    flow: Flow,
+    sites: Sequence[Site],
+    runtime: Runtime,
+    feeds: Callable[[int], Mapping[str, np.ndarray]],
+    values: Sequence[ir.Value],
+) -> Callable[[int], dict[ir.Value, tuple[int, ...]]]:
+    """From a number of samples to the shapes of values in a run of as many blank ones."""
     model = parts.build(
         flow, flow.nodes, inputs=flow.inputs, outputs=values, open_sites=sites, shapes_only=True
     )
@@ -95,16 +133,7 @@ def measure_usage(
         results = runtime.run(session, names, weights | inputs, limit_s=limit_s)
         return {v: tuple(r.numpy().tolist()) for v, r in zip(values, results, strict=True)}
 
-    sides, samples = _first_that_runs(shapes, (batch,) if batch else (_UNUSUAL, *_USUAL))
-    free = batch is None and samples == _UNUSUAL
-    if free and any(sides[value][:1] != (samples,) for value in flow.outputs):
-        free, (sides, samples) = False, _first_that_runs(shapes, (1,))
-    sizes = {value: math.prod(shape) for value, shape in sides.items()}
-    positions = {
-        name: sum(sizes[_measured(use)] // (use.slot.per_position * samples) for use in uses)
-        for name, uses in counted.items()
-    }
-    return Usage(batch=None if free else samples, positions=positions)
+    return shapes
 
 
 def _first_that_runs(

@@ -9,13 +9,14 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import inputs, probe
+from lampq.adapters.onnx import inputs, probe, products
 from lampq.adapters.onnx.batches import Shapes
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.replaced import named
 from lampq.core.values.errors import AdapterError, LampqError
 from lampq.core.values.layer import Layer
+from lampq.core.values.product import Product
 
 
 class Records:
@@ -80,6 +81,28 @@ class Records:
             return self.usage(tuple(shapes)).positions
         except AdapterError:
             return None
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        """Products of two activations, for samples as long as the inputs say, or else as made-up ones.
+
+        Raises:
+            AdapterError: The runtime cannot run the graph.
+        """
+        opened = self._opened
+        values = products.operands(opened.flow)
+        if not values:
+            return ()
+        noise = next(inputs.noise(opened.flow, opened.all_specs, opened.constants))
+        shapes = tuple((spec.name, noise[spec.name].shape[1:]) for spec in opened.specs)
+
+        def feeds(samples: int) -> dict[str, np.ndarray]:
+            return inputs.blank(opened.specs, shapes, samples) | opened.fixed(samples)
+
+        sides, samples = probe.measure_shapes(
+            opened.flow, opened.sites, opened.runtime, feeds, values, opened.batch
+        )
+        return products.records(opened.flow, sides, samples)
 
     def known_positions(self, shapes: Shapes) -> Mapping[str, int]:
         """Positions of layers for samples of some shapes, as far as they have been measured."""

@@ -56,7 +56,7 @@ def check(
     """
     folder, names = written.parent, compared(variant)
     graph = reference(variant, recipe, weights)
-    feed, expected = _first_run(variant, graph, names, batch, folder)
+    feed, expected = first_run(variant, graph, names, batch, folder)
     if recipe.activations:
         _check_conversion(variant, names, feed, folder)
     error = difference(run_file(variant, written, names, feed), expected)
@@ -117,7 +117,7 @@ def _nudged(feed: Arrays) -> dict[str, np.ndarray]:
     }
 
 
-def _first_run(
+def first_run(
     variant: Variant, graph: ir.Model, names: Sequence[str], batch: BatchLike | None, folder: Path
 ) -> tuple[Arrays, dict[str, np.ndarray]]:
     """A feed that a graph can be run with, and its outputs.

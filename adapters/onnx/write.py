@@ -147,7 +147,7 @@ def build(model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]
     rewriter.finish()
     graph.metadata_props[PLAN_KEY] = _summary(recipe)
     if not recipe.keep_traces:
-        _drop_traces(graph)
+        drop_traces(graph)
     integer_layers = tuple(site.name for site in listed if all(use in chosen for use in site.uses))
     return Rewritten(graph=graph, integer_layers=integer_layers, ledger=rewriter.ledger)
 
@@ -162,7 +162,8 @@ def _summary(recipe: Recipe) -> str:
     return json.dumps({"container": recipe.container, **block, "layers": layers}, separators=(",", ":"))
 
 
-def _drop_traces(model: ir.Model) -> None:
+def drop_traces(model: ir.Model) -> None:
+    """Drop what exporters note at every node."""
     for graph in model.graphs():
         values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
         for holder in (graph, *graph, *values):

@@ -12,6 +12,7 @@ from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply
 from lampq.verbs.formats import converted
+from lampq.verbs.simulate import simulate
 
 EXAMPLE = "lampq apply vit.onnx plan.json -o vit-q.onnx"
 
@@ -31,6 +32,12 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     usual = "as the plan says; inputs and corrected need --data, the samples of the profile"
     flags.rounded(sub, ROUNDINGS, None, usual)
+    sub.add_argument(
+        "--simulate",
+        action="store_true",
+        help="write a float ONNX file that computes what the plan computes, any width of any site, in standard "
+        "operators",
+    )
     flags.to(sub)
     flags.data(sub, required=False)
     flags.no_size(sub)
@@ -44,8 +51,11 @@ def run(args: Namespace) -> None:
         plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
     source = given.read_model(args)
     inputs = given.read_dataset(args, source).inputs() if args.data else None
-    with converted(source if inputs is None else with_examples(source, inputs), args.to) as model:
-        applied = apply(
+    # A simulation is exported with its weights rounded.
+    to = None if args.simulate else args.to
+    with converted(source if inputs is None else with_examples(source, inputs), to) as model:
+        write = simulate if args.simulate else apply
+        applied = write(
             model,
             plan,
             args.out,
