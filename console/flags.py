@@ -14,7 +14,8 @@ from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.head import ROLE_KINDS
-from lampq.core.values.measure_kinds import DIFFERENCES, MEASURES
+from lampq.core.values.measure_kinds import AUTO as BOTH
+from lampq.core.values.measure_kinds import MEASURES
 from lampq.core.values.measurement import CONTAINERS
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
@@ -189,7 +190,7 @@ def measure(
     group.add_argument(
         "--measure",
         choices=MEASURES,
-        default=DIFFERENCES,
+        default=BOTH,
         help="what widths do to the outputs: from a few backward passes (gradients), or by quantizing one layer at a "
         "time (differences) (auto: gradients where the model has them and a few differences agree)",
     )

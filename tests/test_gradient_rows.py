@@ -22,6 +22,7 @@ from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.option import all_options
 from lampq.core.values.shard import Shard
+from lampq.verbs.damage import MeasuredDamage
 
 EXACT = Draws(count=3, labels="exact")
 
@@ -189,9 +190,12 @@ def test_a_kind_that_is_asked_for_and_cannot_be_is_refused():
     model.gradient_rows = none
     with pytest.raises(NoGradientsError, match=r"Magic .*; take --measure differences"):
         lampq.profile(model, batch, bits=(2, 8), fisher_draws=0, measure="gradients")
-    profile = lampq.profile(model, batch, bits=(2, 8), fisher_draws=0, measure="auto")
+    profile = lampq.profile(model, batch, bits=(2, 8), fisher_draws=0)
     assert profile.provenance["measure"] == "differences"
     assert "Magic" in profile.provenance["measured"]["note"]
+    (note,) = [line for line in lampq.plan(profile, average_bits=8).notes if "gradients" in line]
+    assert "Magic" in note
+    assert "\n" not in note
 
 
 class Scaled:
@@ -220,6 +224,10 @@ def test_layers_with_wrong_gradients_are_named_and_run_instead():
     assert [lying.layers[index].name for index in check.failing] == [wrong]
     assert check.passes
     assert check.summary(lying.layers)["measured_instead"] == [wrong]
+    told = MeasuredDamage(damage=None, kind="gradients", details={"check": check.summary(lying.layers)})
+    assert told.notes == (
+        f"gradients do not tell what quantizing does to {wrong}, which was quantized and run instead",
+    )
     found = measure_gradients(lying, reference, EXACT, run=check.failing)
     expected = measure_gradients(honest, reference, EXACT)
     np.testing.assert_allclose(found.kl, expected.kl, rtol=0.25, atol=1e-7)

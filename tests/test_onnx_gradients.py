@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from onnx_models import exported, graph, mlp, module, normal, saved
 from torch_models import fisher_of
 
+from lampq.adapters.autograd.batched import Batched
 from lampq.adapters.onnx import read
 from lampq.adapters.onnx.gradients import TorchGraph, obstacle
 from lampq.adapters.onnx.torch_ops import OPERATORS
@@ -382,6 +383,50 @@ def test_every_operator_is_tried():
     }  # fmt: skip
     plain = {"And", "Or", "Equal", "GreaterOrEqual", "Less", "LessOrEqual", "Constant", "Upsample"}
     assert set(OPERATORS) - tried == plain
+
+
+def rows_of_every_layer(model, batch):
+    """Rows of random changes of every layer, which a model either takes by batches or sample by sample."""
+    rng = np.random.default_rng(3)
+    changed = {
+        layer.name: ([model.weight(layer.name) + rng.normal(size=layer.shape).astype(np.float32)], [None])
+        for layer in model.layers()
+    }
+    draws = Draws(labels="exact", count=3)
+    blocks = list(model.gradient_rows(batch, changed, fitted(model, batch), draws))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in changed}
+
+
+@pytest.mark.parametrize(("name", "exporter"), [("vit", "dynamo"), ("encoder", "legacy"), ("conv", "dynamo")])
+def test_batches_give_the_gradients_of_single_samples(name, exporter, monkeypatch):
+    model = read(exported(name, exporter))
+    batch = Batch.of(normal(5, 3, 16, 16, seed=2), name=model.input_specs[0].name)
+    ways = []
+    batched = Batched.of
+    monkeypatch.setattr(Batched, "of", lambda *args: ways.append(batched(*args)) or ways[-1])
+    together = rows_of_every_layer(model, batch)
+    assert ways[-1] is not None
+    monkeypatch.setattr(Batched, "of", lambda *_: None)
+    alone = rows_of_every_layer(model, batch)
+    for layer, expected in alone.items():
+        np.testing.assert_allclose(
+            together[layer], expected, atol=2e-5 * np.abs(expected).max(), err_msg=layer
+        )
+
+
+def test_samples_that_mix_are_taken_one_at_a_time(tmp_path):
+    weights = {"w": normal(8, 32), "v": normal(32, 16, seed=1), "first": np.array([0])}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("ReduceMean", ["h", "first"], ["mean"], keepdims=1),
+        helper.make_node("Sub", ["h", "mean"], ["centred"]),
+        helper.make_node("Tanh", ["centred"], ["a"]),
+        helper.make_node("MatMul", ["a", "v"], ["logits"]),
+    ]
+    made = graph(nodes, weights, inputs={"x": ["batch", 8]}, outputs={"logits": ["batch", 16]})
+    model, batch = read(saved(made, tmp_path)), Batch.of(normal(4, 8, seed=2), name="x")
+    assert len(model.layers()) == 2
+    assert Batched.of(TorchGraph(model.variant), model.heads, batch, None) is None
 
 
 @pytest.mark.parametrize("name", ["Log", "Sqrt"])

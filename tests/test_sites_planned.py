@@ -77,6 +77,12 @@ def test_products_count_in_bit_operations_and_bytes_of_activations(profile):
         lampq.plan(profile, budget=lampq.Budget(max_bops=most - 1))
 
 
+def test_products_are_measured_by_differences_and_plans_say_so(profile):
+    assert profile.provenance["measure"] == "differences"
+    (note,) = [line for line in lampq.plan(profile, average_bits=8).notes if "gradients" in line]
+    assert "factors of products are measured by differences alone" in note
+
+
 def test_products_can_be_pinned_and_tied_by_name_and_kind(profile):
     plan = lampq.plan(profile, average_input_bits=6, pins=["*@context=w8a4"], ties=["product"])
     assert {(d.left.bits, d.right.bits) for d in plan.products} == {(8, 4)}

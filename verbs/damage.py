@@ -19,7 +19,7 @@ from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.journal import Journal
 from lampq.core.values.measure_kinds import DIFFERENCES, GRADIENTS
 from lampq.core.values.measurement import Measurement
-from lampq.core.values.messages import reason
+from lampq.core.values.messages import listed, reason
 from lampq.core.values.progress import Progress
 
 
@@ -43,6 +43,15 @@ class MeasuredDamage:
     def joint(self) -> np.ndarray | None:
         """Second-order damage of every layer and option, nats, shape (L, J), where gradients gave it."""
         return self.damage.kl if self.kind == GRADIENTS else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For plans: what was measured otherwise than by gradients where these were wanted, and why."""
+        if "note" in self.details:
+            return (str(self.details["note"]),)
+        instead = self.details.get("check", {}).get("measured_instead")
+        text = "gradients do not tell what quantizing does to {}, which was quantized and run instead"
+        return (text.format(listed(instead)),) if instead else ()
 
 
 def measured_damage(
@@ -70,11 +79,7 @@ def measured_damage(
         NoGradientsError: Gradients are asked for, and the model has none, or they are not to be trusted.
     """
     details: Mapping[str, Any] = {}
-    if measurement.measure == GRADIENTS and candidates.products:
-        raise NoGradientsError(
-            "factors of products are measured by differences alone; take --measure differences"
-        )
-    if measurement.measure != DIFFERENCES and not candidates.products:
+    if measurement.measure != DIFFERENCES:
         draws = replace(directions_for(whole, measurement.seed), samples=numbers)
         try:
             return _by_gradients(candidates, draws, reference, whole, journal, progress)
@@ -97,6 +102,8 @@ def _by_gradients(
     journal: Journal,
     progress: Progress,
 ) -> MeasuredDamage:
+    if candidates.products:
+        raise NoGradientsError("factors of products are measured by differences alone")
     check = check_gradients(candidates, whole, draws, journal=journal, progress=progress)
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))

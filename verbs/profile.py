@@ -110,7 +110,7 @@ def profile(
     if reference is None:
         widths = [option.weight_bits for option in options]
         damage = measure_weight_error(model, layers, widths, journal=journal, progress=progress)
-        sense, told = _Sensitivity(), {}
+        sense, told, notes = _Sensitivity(), {}, ()
     else:
         candidates = Candidates(
             model=model,
@@ -131,6 +131,7 @@ def profile(
             progress=progress,
         )
         damage, told = measured.damage, _told(measured, ranges)
+        notes = (*reference.readout.notes, *measured.notes)
         layers = measure_activations(model, layers, reference.inputs)
         sense = _sensitivity(
             model, layers, reference, measurement, ranges, numbers, measured.joint, journal, progress
@@ -178,7 +179,7 @@ def profile(
             "data": dict(measurement.data_summary),
             "seed": measurement.seed,
             **({"outputs": summary(heads)} if len(heads) > 1 else {}),
-            **({"notes": list(reference.readout.notes)} if reference and reference.readout.notes else {}),
+            **({"notes": list(notes)} if notes else {}),
             **sense.provenance(measurement),
             **told,
             "versions": {

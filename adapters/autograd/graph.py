@@ -28,8 +28,14 @@ class Graph(Protocol):
 
     weights: dict[str, torch.Tensor]
 
-    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> Mapping[str, torch.Tensor]:
         """The judged outputs of a batch by name, canonical, samples first.
+
+        Args:
+            inputs: By name.
+            weights: In place of the leaves, by layer.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.

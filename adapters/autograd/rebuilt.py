@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lampq.adapters.autograd.batched import Batched
 from lampq.adapters.autograd.graph import Graph, tensors_of
+from lampq.adapters.torch.fisher import fisher_sums
+from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.adapters.torch.relevance import graph_relevance
 from lampq.core.measuring.setting import RoundedLayers
 from lampq.core.measuring.traces import Traces
@@ -26,17 +29,24 @@ class Rebuilt:
 
     Attributes:
         graph: The model.
-        chunks: The samples in the batches that the graph takes; the last may be filled up at its end.
-        samples: How many they are.
+        inputs: The samples.
+        chunks: The same in the batches that the graph takes; the last may be filled up at its end.
+        fixed: The only number of samples that the graph takes, or None.
         layers: Names of all layers; those that the graph has no leaf for do not move its outputs.
         heads: The judged outputs.
     """
 
     graph: Graph
+    inputs: Batch
     chunks: Sequence[Batch]
-    samples: int
+    fixed: int | None
     layers: tuple[str, ...]
     heads: Sequence[Head]
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return self.inputs.samples
 
     def fisher(self, readout: Readout, draws: Draws, *, progress: Progress) -> Traces:
         """Fisher traces; see `core.measuring.traces.Differentiable`.
@@ -44,6 +54,10 @@ class Rebuilt:
         Raises:
             AdapterError: Gradients are not finite; names the layer.
         """
+        batched = self._batched()
+        if batched is not None:
+            sums = fisher_sums(batched, batched.batch, readout, draws, activations=False, progress=progress)
+            return self._traces(draws, sums.traces())
         leaves = list(self.graph.weights.values())
         sums = torch.zeros(len(leaves), dtype=torch.float64)
         for chunk in self._evaluated(readout, draws):
@@ -53,8 +67,7 @@ class Rebuilt:
         if not torch.isfinite(sums).all():
             name = list(self.graph.weights)[int((~torch.isfinite(sums)).nonzero()[0])]
             raise AdapterError(f"the gradients of layer {name} are not finite; check the data")
-        traces = dict(zip(self.graph.weights, (sums / self.samples).tolist(), strict=True))
-        return Traces(kind=draws.kind, weight={name: traces.get(name, 0.0) for name in self.layers})
+        return self._traces(draws, dict(zip(self.graph.weights, (sums / self.samples).tolist(), strict=True)))
 
     def rows(
         self, candidates: RoundedLayers, readout: Readout, draws: Draws, *, progress: Progress
@@ -69,7 +82,12 @@ class Rebuilt:
         """
         if any(rule is not None for _, rules in candidates.values() for rule in rules):
             raise NoGradientsError("inputs that are rounded have no gradients here")
-        weights = self.graph.weights
+        batched, weights = self._batched(), self.graph.weights
+        if batched is not None:
+            moving = {name: candidates[name] for name in candidates if name in weights}
+            for rows in gradient_rows(batched, batched.batch, moving, readout, draws, progress=progress):
+                yield self._with_others(rows, candidates)
+            return
         errors = {name: _errors(weights[name], candidates[name][0]) for name in candidates if name in weights}
         leaves = [weights[name] for name in errors]
         for chunk in self._evaluated(readout, draws):
@@ -94,6 +112,22 @@ class Rebuilt:
         """
         shares = graph_relevance(self.graph, self.chunks, self.heads, self.samples, progress)
         return {name: shares.get(name, 0.0) for name in self.layers}
+
+    def _batched(self) -> Batched | None:
+        return Batched.of(self.graph, self.heads, self.inputs, self.fixed)
+
+    def _traces(self, draws: Draws, traces: Mapping[str, float]) -> Traces:
+        return Traces(kind=draws.kind, weight={name: traces.get(name, 0.0) for name in self.layers})
+
+    def _with_others(
+        self, rows: Mapping[str, np.ndarray], candidates: RoundedLayers
+    ) -> dict[str, np.ndarray]:
+        """The rows, and zeros for layers that the outputs do not depend on."""
+        count, directions = next((values.shape[:2] for values in rows.values()), (0, 0))
+        return {
+            name: rows[name] if name in rows else np.zeros((count, directions, len(rounded), 1), np.float32)
+            for name, (rounded, _) in candidates.items()
+        }
 
     def _evaluated(self, readout: Readout, draws: Draws) -> Iterator[_Evaluated]:
         """The chunks, run, with the directions of their samples."""

@@ -49,10 +49,11 @@ def rebuilt(model: Varied, inputs: Batch) -> Rebuilt:
     except UnsupportedOperatorError as err:
         raise NoGradientsError(f"{err} has no differentiable form here") from err
     # One gradient per sample: what samples share in a batch would be kept for each of them.
+    sizes = [records.fixed_batch(batches.sample_shapes(group)) for group in inputs.groups]
     chunks = [
         Batch([chunk.arrays])
-        for group in inputs.groups
-        for chunk in batches.split(group, records.fixed_batch(batches.sample_shapes(group)) or 1, fixed=True)
+        for group, size in zip(inputs.groups, sizes, strict=True)
+        for chunk in batches.split(group, size or 1, fixed=True)
     ]
     half = any(site.dtype in _HALF for site in opened.sites)
     # As logits, probabilities next to 1 differ by much where they differ by nothing.
@@ -67,7 +68,9 @@ def rebuilt(model: Varied, inputs: Batch) -> Rebuilt:
     if reason:
         raise NoGradientsError(reason)
     names = tuple(site.name for site in opened.sites)
-    return Rebuilt(graph=graph, chunks=chunks, samples=inputs.samples, layers=names, heads=opened.judged)
+    return Rebuilt(
+        graph=graph, inputs=inputs, chunks=chunks, fixed=sizes[0], layers=names, heads=opened.judged
+    )
 
 
 def obstacle(flow: Flow) -> str:
@@ -108,6 +111,7 @@ class TorchGraph:
         version = opened.flow.model.graph.opset_imports.get("", 0)
         self.weights: dict[str, torch.Tensor] = {}
         self._leaves: dict[ir.Value, torch.Tensor] = {}
+        self._places = {site.name: site.weight for site in opened.sites}
         for site in opened.sites:
             leaf = torch.from_numpy(np.array(variant.weight(site.name))).requires_grad_()
             self.weights[site.name] = self._leaves[site.weight] = leaf
@@ -122,7 +126,9 @@ class TorchGraph:
             call = Call(node.op_type, _attributes(node), (), len(node.outputs), version)
             self._calls.append((node, call))
 
-    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """The judged outputs of a batch by name, canonical, samples first.
 
         Raises:
@@ -135,7 +141,8 @@ class TorchGraph:
         samples = len(next(iter(inputs.values())))
         fixed_inputs = {n: torch.from_numpy(np.array(a)) for n, a in self._opened.fixed(samples).items()}
         sources = {**fixed_inputs, **inputs}
-        values = {**self._leaves, **self._constants}
+        own = {} if weights is None else {self._places[name]: leaf for name, leaf in weights.items()}
+        values = {**self._leaves, **self._constants, **own}
         for value in self._opened.flow.inputs:
             source = sources[value.name or ""]
             values[value] = source.float() if source.is_floating_point() else source

@@ -43,7 +43,8 @@ def rebuilt(variant: Variant, inputs: Batch) -> Rebuilt:
     if reason:
         raise NoGradientsError(reason)
     names, heads = tuple(variant.opened.weights), tuple(head for _, head in variant.judgement.judged)
-    return Rebuilt(graph=graph, chunks=pieces, samples=inputs.samples, layers=names, heads=heads)
+    fixed = variant.opened.interface.native_batch
+    return Rebuilt(graph=graph, inputs=inputs, chunks=pieces, fixed=fixed, layers=names, heads=heads)
 
 
 def _pieces(batch: Batch, size: int) -> list[Batch]:
@@ -92,6 +93,7 @@ class TorchGraph:
         self._subgraph = variant.opened.main
         self.weights: dict[str, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
+        self._places: dict[str, list[int]] = {}
         for index in range(len(self._subgraph.tensors)):
             stored = self._subgraph.constant(index)
             if stored is not None and self._subgraph.dtype(index) in DTYPES:
@@ -100,11 +102,13 @@ class TorchGraph:
             readings = [r.tensor for r in weight.readings if r.subgraph == self._subgraph.index]
             if readings and variant.cuts.first(weight) is not None:
                 leaf = torch.from_numpy(np.array(variant.values(name))).requires_grad_()
-                self.weights[name] = leaf
+                self.weights[name], self._places[name] = leaf, readings
                 self._values.update(dict.fromkeys(readings, leaf))
         self._calls = self._prepared()
 
-    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """The judged outputs of at most a native batch by name, canonical, samples first.
 
         Raises:
@@ -114,6 +118,8 @@ class TorchGraph:
 
         interface, count = self._variant.opened.interface, len(next(iter(inputs.values())))
         values = dict(self._values)
+        for name, leaf in (weights or {}).items():
+            values.update(dict.fromkeys(self._places[name], leaf))
         for port in interface.inputs:
             samples = inputs[port.spec.name]
             missing = interface.native_batch - count

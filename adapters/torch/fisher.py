@@ -15,7 +15,7 @@ import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
 from lampq.adapters.torch.replay import passes
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Replayable
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
@@ -69,7 +69,7 @@ class FisherSums:
 
 
 def fisher_sums(
-    model: Varied,
+    model: Replayable,
     batch: Batch,
     readout: Readout,
     draws: Draws,
@@ -117,7 +117,7 @@ def fisher_sums(
 class _Collector:
     """Squares of one pass, kept on the device until the end: reading each would make a GPU wait."""
 
-    def __init__(self, model: Varied, diagonal: frozenset[str], activations: bool) -> None:
+    def __init__(self, model: Replayable, diagonal: frozenset[str], activations: bool) -> None:
         self._model = model
         self._activations = activations
         self._diagonal = diagonal
@@ -157,6 +157,6 @@ class _Collector:
         return FisherSums(samples=count, weight=weight, activation=activation, diagonal=diagonal)
 
 
-def _has_input(model: Varied, name: str) -> bool:
+def _has_input(model: Replayable, name: str) -> bool:
     """Whether a layer reads activations: a table that is looked up does not."""
     return any(use.form != "lookup" for use in model.uses(name))

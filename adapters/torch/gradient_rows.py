@@ -15,7 +15,7 @@ import torch
 
 from lampq.adapters.torch.gradients import Rows, sample_gradients
 from lampq.adapters.torch.replay import Pass, passes
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Replayable
 from lampq.core.measuring.setting import RoundedLayers
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
@@ -26,7 +26,7 @@ from lampq.core.values.progress import Progress, quiet
 
 
 def gradient_rows(
-    model: Varied,
+    model: Replayable,
     batch: Batch,
     candidates: RoundedLayers,
     readout: Readout,
@@ -105,7 +105,7 @@ class _Moves:
     @classmethod
     def of(
         cls,
-        model: Varied,
+        model: Replayable,
         name: str,
         weights: Sequence[np.ndarray],
         rules: Sequence[ActivationRule | None],

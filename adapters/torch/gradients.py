@@ -57,19 +57,34 @@ def sample_gradients(uses: Sequence[Rows], shape: Sequence[int]) -> Iterator[tor
     size = int(torch.Size(shape).numel())
     samples = uses[0].inputs.shape[1]
     step = max(1, _CHUNK_BYTES // (4 * size))
+    whole = tuple((0, length - 1) for length in shape)
     for start in range(0, samples, step):
         part = slice(start, min(start + step, samples))
+        if len(uses) == 1 and uses[0].use.box == whole:
+            # Nothing to add up.
+            yield _product(uses[0], part, torch.Size((part.stop - part.start, *shape)))
+            continue
         total = uses[0].inputs.new_zeros((part.stop - part.start, *shape), dtype=torch.float32)
         for rows in uses:
-            product = rows.gradients[:, part].float().mT @ rows.inputs[:, part].float()
             window = total[(slice(None), *(slice(low, high + 1) for low, high in rows.use.box))]
-            window += _as_stored(product, rows.use, window.shape)
+            window += _product(rows, part, window.shape)
         yield total
+
+
+def _product(rows: Rows, part: slice, shape: torch.Size) -> torch.Tensor:
+    """G^T X of some samples in the layout of the stored weight, samples first."""
+    gradients, inputs = rows.gradients[:, part].float(), rows.inputs[:, part].float()
+    if rows.use.form == "linear" and len(shape) == 3 and rows.use.channel_axis == 1:
+        # Made the way it is stored: turning it around would be a copy.
+        return (inputs.mT @ gradients)[0]
+    return _as_stored(gradients.mT @ inputs, rows.use, shape)
 
 
 def _as_stored(product: torch.Tensor, use: Use, shape: torch.Size) -> torch.Tensor:
     """(groups, samples, outputs, inputs) in the layout of the stored weight, samples first."""
     axis = use.channel_axis
+    if use.form == "whole":
+        return product.reshape(shape)
     if use.form == "transposed":
         return product.transpose(0, 1).mT.reshape(-1, *shape[1:])
     if use.form == "conv" and axis == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,8 @@ class TorchModel:
     """
 
     format = "torch"
+    # Every weight of a module is one for all samples.
+    spread: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,

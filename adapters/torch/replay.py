@@ -18,9 +18,9 @@ from lampq.adapters.torch.outputs import sample_rows
 from lampq.adapters.torch.rounding import Site
 from lampq.adapters.torch.rounding import sites as all_sites
 from lampq.adapters.torch.runtime import Recording
-from lampq.adapters.torch.tape import Operation, Values, tensors
-from lampq.adapters.torch.uses import Use
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.tape import Named, Operation, Values, tensors
+from lampq.adapters.torch.uses import Use, whole
+from lampq.adapters.torch.variant import Replayable
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 
@@ -51,7 +51,9 @@ class Pass:
         scale: Factor that all gradients carry.
     """
 
-    def __init__(self, model: Varied, chunk: Chunk, activations: bool, sites: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: Replayable, chunk: Chunk, activations: bool, sites: Collection[str] = ()
+    ) -> None:
         runtime = model.runtime
         self.count = chunk.count
         self._size = chunk.size
@@ -71,7 +73,8 @@ class Pass:
         self._on_weight: WeightGradients | None = None
         self._on_activation: ActivationGradient | None = None
         with torch.enable_grad():
-            raw = self._play(model, recording, chunk, activations)
+            inputs = {**chunk.inputs, **self._spread(model, chunk)}
+            raw = self._play(model, recording, inputs, activations)
             self.outputs = {
                 head.name: canonical(head, sample_rows(raw[head.name], self._size, head.name, runtime.name))
                 for head in model.judged
@@ -127,7 +130,7 @@ class Pass:
         return padded.to(output.dtype)
 
     def _play(
-        self, model: Varied, recording: Recording, chunk: Chunk, activations: bool
+        self, model: Replayable, recording: Recording, inputs: Named, activations: bool
     ) -> dict[str, torch.Tensor]:
         at = {use.operation: (use, layout) for use, layout in recording.uses}
 
@@ -152,7 +155,22 @@ class Pass:
             return result
 
         tape = recording.tape
-        return tape.run(model.tensors, chunk.inputs, call)
+        return tape.run(model.tensors, inputs, call)
+
+    def _spread(self, model: Replayable, chunk: Chunk) -> dict[str, torch.Tensor]:
+        """Inputs that are weights, whose gradients by sample are those of the weights."""
+        leaves = {own: _leaf(chunk.inputs[own]) for own in model.spread}
+        for own, leaf in leaves.items():
+            leaf.register_hook(lambda grad, own=own: self._collect_whole(own, grad))
+        return leaves
+
+    def _collect_whole(self, weight: str, grad: torch.Tensor) -> None:
+        samples = grad.reshape(1, self._size, 1, -1)
+        rows = Rows(
+            use=whole(weight, grad.shape[1:]), inputs=torch.ones_like(samples[..., :1]), gradients=samples
+        )
+        self._pending[weight] = [rows]
+        self._report(weight)
 
     def _watched(self, index: int, operation: Operation, values: Values) -> dict[int, torch.Tensor]:
         """Aliases of the values of sites, whose gradients are what comes back through this operator alone."""
@@ -205,7 +223,7 @@ class Pass:
 
 
 def passes(
-    model: Varied, batch: Batch, *, batch_size: int, activations: bool, sites: Collection[str] = ()
+    model: Replayable, batch: Batch, *, batch_size: int, activations: bool, sites: Collection[str] = ()
 ) -> Iterator[Pass]:
     """A data set in passes.
 

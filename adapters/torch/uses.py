@@ -25,7 +25,8 @@ class Use:
     Attributes:
         weight: Name of the parameter.
         operation: Index of the operator on its tape.
-        form: `linear`, `conv`, `transposed` (a transposed convolution) or `lookup`.
+        form: `linear`, `conv`, `transposed` (a transposed convolution), `lookup`, or `whole`: every sample has a weight
+            of its own.
         data: Index of the activation among the operator's leaves.
         factor: Index of the weight among them.
         turned: The weight is the left factor, so that rows lie along the last axis.
@@ -100,6 +101,23 @@ class Use:
         if weight.dim() == 2:
             return weight.unsqueeze(0)
         return weight[:1] if self.shared else weight
+
+
+def whole(weight: str, shape: Sequence[int]) -> Use:
+    """The use of a weight of which every sample has one."""
+    return Use(
+        weight=weight,
+        operation=-1,
+        form="whole",
+        data=0,
+        factor=0,
+        turned=False,
+        shared=False,
+        channel_axis=0,
+        box=tuple((0, length - 1) for length in shape),
+        multiplications=0,
+        module="",
+    )
 
 
 def _patches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from lampq.adapters.torch.rounding import Rounding
@@ -14,12 +15,38 @@ from lampq.core.measuring.model import Model
 from lampq.core.values.head import Head
 
 
-class Varied(Model, Protocol):
-    """A module with some weights replaced, and some inputs of layers rounded.
+class Replayable(Protocol):
+    """What gradients of single samples are taken of.
 
     Attributes:
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
+        spread: Inputs that are weights of which every sample has one.
+    """
+
+    runtime: Runtime
+    tensors: dict[str, torch.Tensor]
+    spread: Mapping[str, str]
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Layer name -> parameter name, in the order the model uses them, or the name of an input."""
+
+    @property
+    def judged(self) -> tuple[Head, ...]:
+        """The heads that count."""
+
+    def weight(self, name: str) -> np.ndarray:
+        """The weight of a layer, float32, in the shape of its record."""
+
+    def uses(self, name: str) -> tuple[Use, ...]:
+        """Where a layer's weight is used."""
+
+
+class Varied(Model, Replayable, Protocol):
+    """A module with some weights replaced, and some inputs of layers rounded.
+
+    Attributes:
         rounding: Which activations are rounded.
         source: The text it was read with.
         hugging_face: Whether it can be written as a Hugging Face directory.
@@ -27,8 +54,6 @@ class Varied(Model, Protocol):
         dtype: Type of tensors that stay floating point in what is written; None keeps that in memory.
     """
 
-    runtime: Runtime
-    tensors: dict[str, torch.Tensor]
     rounding: Rounding
     source: str
     hugging_face: bool
@@ -39,16 +64,5 @@ class Varied(Model, Protocol):
     def module(self) -> torch.nn.Module:
         """The module, with the weights it was read with."""
 
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """Layer name -> parameter name, in the order the model uses them."""
-
-    @property
-    def judged(self) -> tuple[Head, ...]:
-        """The heads that count."""
-
     def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor in the type that it has on disk where it stays as it is."""
-
-    def uses(self, name: str) -> tuple[Use, ...]:
-        """Where a layer's weight is used."""

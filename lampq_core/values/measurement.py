@@ -13,7 +13,7 @@ from lampq.core.values.blocks import check_block
 from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fisher_kinds import KINDS, TRUE
-from lampq.core.values.measure_kinds import DIFFERENCES, MEASURES
+from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS, profiled
@@ -71,7 +71,7 @@ class Measurement:
     container: str = CONTAINERS[0]
     block: int | None = None
     rounding: str = NEAREST
-    measure: str = DIFFERENCES
+    measure: str = AUTO
     fisher: str = TRUE
     fisher_draws: int = 2
     seed: int = 0
