@@ -105,12 +105,13 @@ def profile(
         numbers = shard.numbers(reference.inputs.samples)
         reference, measurement = reference.take(numbers), _of_samples(measurement, numbers)
     payload = stored_bytes(model, layers, options, measurement.container)
+    notes: tuple[str, ...] = ()
     if sites is not None:
         payload = np.concatenate([payload, np.where(sites.available(options), 0, -1)])
     if reference is None:
         widths = [option.weight_bits for option in options]
         damage = measure_weight_error(model, layers, widths, journal=journal, progress=progress)
-        sense, told, notes = _Sensitivity(), {}, ()
+        sense, told = _Sensitivity(), {}
     else:
         candidates = Candidates(
             model=model,

@@ -56,8 +56,9 @@ class Rebuilt:
         """
         batched = self._batched()
         if batched is not None:
-            sums = fisher_sums(batched, batched.batch, readout, draws, activations=False, progress=progress)
-            return self._traces(draws, sums.traces())
+            batch = batched.batch
+            whole = fisher_sums(batched, batch, readout, draws, activations=False, progress=progress)
+            return self._traces(draws, whole.traces())
         leaves = list(self.graph.weights.values())
         sums = torch.zeros(len(leaves), dtype=torch.float64)
         for chunk in self._evaluated(readout, draws):
@@ -85,8 +86,8 @@ class Rebuilt:
         batched, weights = self._batched(), self.graph.weights
         if batched is not None:
             moving = {name: candidates[name] for name in candidates if name in weights}
-            for rows in gradient_rows(batched, batched.batch, moving, readout, draws, progress=progress):
-                yield self._with_others(rows, candidates)
+            blocks = gradient_rows(batched, batched.batch, moving, readout, draws, progress=progress)
+            yield from (self._with_others(block, candidates) for block in blocks)
             return
         errors = {name: _errors(weights[name], candidates[name][0]) for name in candidates if name in weights}
         leaves = [weights[name] for name in errors]

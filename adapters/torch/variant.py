@@ -16,17 +16,19 @@ from lampq.core.values.head import Head
 
 
 class Replayable(Protocol):
-    """What gradients of single samples are taken of.
+    """What gradients of single samples are taken of."""
 
-    Attributes:
-        runtime: The module made runnable.
-        tensors: Parameters and buffers by name, replacements included.
-        spread: Inputs that are weights of which every sample has one.
-    """
+    @property
+    def runtime(self) -> Runtime:
+        """The module made runnable."""
 
-    runtime: Runtime
-    tensors: dict[str, torch.Tensor]
-    spread: Mapping[str, str]
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers by name, replacements included."""
+
+    @property
+    def spread(self) -> Mapping[str, str]:
+        """Inputs that are weights, of which every sample has one -> layer name."""
 
     @property
     def parameters(self) -> Mapping[str, str]:
