@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lampq.adapters import format_named
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.setting import plan_rule, site_settings
 from lampq.core.treatments.roles import role_of
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.messages import listed
@@ -29,10 +30,14 @@ def placed_products(
     Raises:
         AdapterError: The format cannot round what the plan rounds; names it, and what the format can.
         PlanError: The model lacks a product.
+        RecordError: No quantizer here has a tag of the plan; names it and the place.
     """
     if not rounds_activations(model) and not simulated:
         _refuse(model, plan)
         return ()
+    for layer in plan.layers:
+        plan_rule(layer)
+    site_settings(plan)
     if not plan.products:
         return ()
     products = model.products() if rounds_activations(model) else format_named(model.format).products(model)

@@ -14,6 +14,7 @@ from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
 from lampq.core.values.activation_rule import ActivationRule
+from lampq.core.values.errors import RecordError
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.product import Product
 
@@ -86,8 +87,14 @@ def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> 
 
 
 def plan_rule(decision: PlanLayer) -> ActivationRule | None:
-    """How a plan rounds the input of a layer: without a quantizer and a range, every token on its own grid."""
-    return input_rule(decision.activation_bits, decision.activation_range, decision.quantizer)
+    """How a plan rounds the input of a layer: without a quantizer and a range, every token on its own grid.
+
+    Raises:
+        RecordError: No quantizer here has the tag; names it and the layer.
+    """
+    if decision.quantizer is not None:
+        return _rule(decision.quantizer, decision.name)
+    return input_rule(decision.activation_bits, decision.activation_range)
 
 
 def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
@@ -117,11 +124,18 @@ def site_settings(plan: Plan) -> dict[str, Setting]:
     """Product -> how a plan rounds its factors."""
     return {
         product.name: Setting(
-            left=None if product.left is None else rule_of(product.left),
-            activation=None if product.right is None else rule_of(product.right),
+            left=None if product.left is None else _rule(product.left, product.name),
+            activation=None if product.right is None else _rule(product.right, product.name),
         )
         for product in plan.products
     }
+
+
+def _rule(fitted: Fitted, place: str) -> ActivationRule:
+    try:
+        return rule_of(fitted)
+    except RecordError as err:
+        raise RecordError(f"{place}: {err}") from err
 
 
 def input_rule(

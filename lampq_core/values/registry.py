@@ -76,7 +76,10 @@ class Registry(Generic[R]):
             return record
         points = self._points()
         if name not in points:
-            raise self._error(f"{self._what} {name!r} is none of {', '.join((*self.loaded, *points))}")
+            raise self._error(
+                f"{self._what} {name!r} is none of {', '.join((*self.loaded, *points))}; "
+                f"or install the package that announces it (entry points {self.group})"
+            )
         return self._load(name, points[name])
 
     @property
