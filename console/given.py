@@ -122,6 +122,7 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
         act_range=args.act_range,
         sites=args.sites,
         quantizers=args.quantizers,
+        rewrites=args.rewrites,
         container=args.container,
         block=args.block,
         rounding=args.rounding,

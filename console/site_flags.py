@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lampq.core.values.rewrite_kinds import NONE, REWRITES
 from lampq.core.values.site_kinds import INPUTS, SITES
 
 
 def add(group: Any) -> None:
-    """`--sites` and `--quantizers`."""
+    """`--sites`, `--quantizers` and `--rewrites`."""
     group.add_argument(
         "--sites",
         choices=SITES,
@@ -22,6 +23,13 @@ def add(group: Any) -> None:
         type=_names,
         metavar="TAG,...",
         help="quantizers that sites choose among, such as uniform,token,log2 (all, with --sites all)",
+    )
+    group.add_argument(
+        "--rewrites",
+        choices=REWRITES,
+        default=NONE,
+        help="rewrite normalizations that layers alone read, so that the model computes the same and its channels "
+        "round alike: all in one way, or each as measures best (none)",
     )
 
 

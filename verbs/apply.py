@@ -11,6 +11,7 @@ from lampq.adapters import format_named
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
+from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.fitted import Fitted
@@ -82,6 +83,7 @@ def apply(
     """
     out = Path(out)
     model = model if batch is None else with_examples(model, batch)
+    model = with_plan_rewrites(model, plan)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
     refuse_model_clashes(model, out, force=force)
     model = with_plan_coding(model, fitted, batch)
@@ -116,6 +118,7 @@ def fit_to(
         PlanError: Layers are left over on either side and `partial` is false, nothing matches at all, or the parts
             of a fused weight have different widths and `widest` is false.
     """
+    model = with_plan_rewrites(model, plan)
     stored = model if out is None else stored_as(model, out)
     layers = model.layers()
     if len(stored.layers()) == len(layers):

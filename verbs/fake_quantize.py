@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.measuring.setting import simulated
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError
@@ -27,6 +28,7 @@ def fake_quantize(
         PlanError: The plan is for another model.
         AdapterError: The plan rounds inputs, and the model's format cannot do that without writing a file.
     """
+    model = with_plan_rewrites(model, plan)
     fitted = fit_to(model, plan, partial=partial)
     rounded = next((layer.name for layer in fitted.layers if layer.activation_bits is not None), None)
     if rounded is not None and not rounds_activations(model):

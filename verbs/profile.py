@@ -15,8 +15,9 @@ from lampq.core.allocating.scores import score as score_named
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import measure_activations, measure_weight_error
-from lampq.core.measuring.model import Model
+from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference, measure_reference, with_examples
+from lampq.core.measuring.rewriting import with_chosen_rewrites
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import BatchLike
@@ -83,6 +84,7 @@ def profile(
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)
+    model = with_chosen_rewrites(model, batch, measurement, progress)
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.profiled, measurement.block, batch, journal)
     (layers, kept), options = quantizable(model, measurement.selection), measurement.options
@@ -170,6 +172,7 @@ def profile(
         per_token=ranges is not None and ranges.per_token,
         products=() if sites is None else sites.products,
         quantizers={} if sites is None else sites.quantizers(),
+        rewrites=model.rewrites if rounds_activations(model) else (),
         heads=heads,
         samples=0 if reference is None else reference.inputs.samples,
         shard=shard,

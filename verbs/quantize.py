@@ -12,6 +12,7 @@ from lampq.core.allocating.scores import score
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
+from lampq.core.measuring.rewriting import with_chosen_rewrites
 from lampq.core.planning.corrected import corrected_plan
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import measure_kinds
@@ -24,6 +25,7 @@ from lampq.core.values.outputs import Output
 from lampq.core.values.plan import Plan
 from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
+from lampq.core.values.rewrite_kinds import NONE
 from lampq.core.values.rounding_kinds import CORRECTED, NEAREST
 from lampq.core.values.score import AUTO
 from lampq.core.values.tables import KINDS
@@ -104,10 +106,13 @@ def quantize(
     guard = _guard(model, batch, drop, task)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
+    model = with_chosen_rewrites(model, batch, measurement, work.progress)
     model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
     # Workers read what is in a file, which has layers that a folder cannot hold packed.
     alike = work if packed is source else dataclasses.replace(work, executor=None)
-    profile = make_profile(model, batch, measurement, work=alike)
+    # What was chosen here need not be once more; workers read the model anew.
+    chosen = measurement if alike.executor is not None else dataclasses.replace(measurement, rewrites=NONE)
+    profile = make_profile(model, batch, chosen, work=alike)
     if guard is None:
         plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.measuring.model import Model, RoundingModel, rounds_activations
-from lampq.core.measuring.reference import Reference
+from lampq.core.measuring.reference import Reference, few_samples
 from lampq.core.treatments import rule_of
 from lampq.core.treatments.choice import best_rule
 from lampq.core.treatments.seen import Seen
@@ -158,14 +158,12 @@ def site_rules(
 
 def _seen(model: RoundingModel, reference: Reference, sites: list[str]) -> Iterator[tuple[str, Seen]]:
     """What calibration has seen, some sites at a time."""
-    count = min(_SAMPLES, reference.inputs.samples)
-    some = reference.take(np.linspace(0, reference.inputs.samples - 1, count).astype(np.int64))
-    inputs = some.inputs if len(some.inputs.groups) == 1 else some.inputs.take(range(some.inputs.sizes[0]))
+    some = few_samples(model, reference.inputs, _SAMPLES)
     pending = list(sites)
     size = 4
     while pending:
         group, pending = pending[:size], pending[size:]
-        seen = model.site_samples(inputs, some.readout, group)
+        seen = model.site_samples(some.inputs, some.readout, group)
         yield from seen.items()
         # Four directions of gradients beside the values.
         largest = max((5 * one.values.size for one in seen.values()), default=1)

@@ -19,6 +19,7 @@ from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
+from lampq.adapters.torch.norm_rewrites import rewritten, seen_norms
 from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.relevance import module_relevance
 from lampq.adapters.torch.rounding import NOTHING, Rounding, products_of
@@ -35,6 +36,7 @@ from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
+from lampq.core.treatments.rewrites import SeenNorm
 from lampq.core.treatments.seen import Seen
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch, BatchLike
@@ -43,6 +45,7 @@ from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import Head, HeadChoice, judged_of
 from lampq.core.values.input_spec import InputSpec, only_input
 from lampq.core.values.layer import Layer
+from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
@@ -83,6 +86,7 @@ class TorchModel:
         runtime: The module made runnable.
         tensors: Parameters and buffers by name, replacements included.
         rounding: Which activations are rounded.
+        rewrites: Normalizations that were rewritten, so that it computes the same in other numbers.
     """
 
     format = "torch"
@@ -115,6 +119,7 @@ class TorchModel:
         self._stored = dict(stored or {})
         self.tensors: dict[str, torch.Tensor] = runtime.weights
         self.rounding = Rounding(rules=rules) if rules else NOTHING
+        self.rewrites: tuple[NormRewrite, ...] = ()
         self._choices: tuple[HeadChoice, ...] = ()
         self._heads: tuple[Head, ...] | None = None
         self._layers: tuple[Layer, ...] | None = None
@@ -293,6 +298,22 @@ class TorchModel:
             return self
         other = copy.copy(self)
         other.in_folder = False
+        return other
+
+    def norms(self, batch: BatchLike) -> tuple[SeenNorm, ...]:
+        """Normalizations in the order the model runs them, and what calibration sees of their channels."""
+        return seen_norms(self, self._batch(batch))
+
+    def with_rewrites(self, rewrites: Sequence[NormRewrite]) -> TorchModel:
+        """The same model, computing the same, with some normalizations rewritten.
+
+        Raises:
+            AdapterError: One cannot be rewritten without changing what the model computes; names it.
+        """
+        other = copy.copy(self)
+        other.tensors = rewritten(self, rewrites)
+        other.rewrites = (*self.rewrites, *rewrites)
+        other._layers = None
         return other
 
     def products(self) -> tuple[Product, ...]:

@@ -1,79 +1,143 @@
-"""Exact rewrites of normalizations and the layers behind them, in place, before a module is quantized."""
+"""Exact rewrites of normalizations and the layers behind them (`core.values.norm_rewrite`), found on the tape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from lampq.adapters.torch import agreement
 from lampq.adapters.torch.runtime import Recording
-from lampq.adapters.torch.tape import Operation, Tape
+from lampq.adapters.torch.tape import Operation, Tape, Values, tensors
 from lampq.adapters.torch.variant import Varied
-from lampq.core.treatments.rewrites import Rewrite
+from lampq.core.treatments.rewrites import SeenNorm
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
-
-Evening = Callable[[np.ndarray, np.ndarray], Rewrite]
-"""From the smallest and largest value of each channel to a rewrite."""
+from lampq.core.values.norm_rewrite import NormRewrite
 
 _NORM = "aten::native_layer_norm"
+# A rewrite moves outputs by the rounding of float32 and no more.
+_TOLERANCE = 1e-3
 
 
-def rewrite_norms(model: Varied, batch: Batch, evening: Evening) -> dict[str, str]:
-    """Even out the channels behind every normalization that layers alone read; the module computes the same.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Norm:
+    """A normalization on a tape.
+
+    Attributes:
+        name: Path of its module, or its place on the tape.
+        operation: Index of its operator.
+        gamma: Name of its scale, where it has one.
+        beta: Name of its offset.
+        layers: (weight, bias) of the layers that read it.
+        why_not: What stands against rewriting it, or empty.
+    """
+
+    name: str
+    operation: int
+    gamma: str = ""
+    beta: str = ""
+    layers: tuple[tuple[str, str], ...] = ()
+    why_not: str = ""
+
+
+def seen_norms(model: Varied, batch: Batch) -> tuple[SeenNorm, ...]:
+    """Normalizations in the order the model runs them, and the ranges of their channels.
 
     Args:
-        model: The float model; parameters of its module are changed.
-        batch: Calibration inputs of one shape, samples first.
-        evening: `core.treatments.rewrites.one_range` or `clipped`.
+        model: The float model.
+        batch: Calibration inputs, samples first.
+    """
+    ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    norms: tuple[_Norm, ...] = ()
+    for chunk in model.runtime.chunks(batch):
+        recording = model.runtime.recording(chunk.inputs, model.tensors)
+        norms = tuple(_norms(recording))
+        for name, low, high in _ranges(recording.tape, norms, model, chunk.inputs):
+            before = ends.get(name, (low, high))
+            ends[name] = np.minimum(before[0], low), np.maximum(before[1], high)
+    layers = {parameter: name for name, parameter in model.parameters.items()}
+    return tuple(
+        SeenNorm(
+            name=norm.name,
+            layers=tuple(layers[weight] for weight, _ in norm.layers),
+            low=ends[norm.name][0],
+            high=ends[norm.name][1],
+            why_not=norm.why_not,
+        )
+        for norm in norms
+    )
 
-    Returns:
-        Normalization (its weight's name) that was left alone -> why.
+
+def rewritten(model: Varied, rewrites: Sequence[NormRewrite]) -> dict[str, torch.Tensor]:
+    """The model's tensors with some normalizations rewritten; it computes the same with them.
+
+    Args:
+        model: The model.
+        rewrites: Each of another normalization.
 
     Raises:
-        AdapterError: None can be rewritten; says why.
+        AdapterError: One is not in the model, cannot be rewritten exactly, or has other channels; names it.
     """
-    chunk = next(iter(model.runtime.chunks(batch)))
-    recording = model.runtime.recording(chunk.inputs, model.tensors)
-    names = {slot: name for name, slot in recording.tape.weights.items()}
-    left: dict[str, str] = {}
-    count = 0
-    for index, operation in enumerate(recording.tape.operations):
+    example = model.runtime.example
+    recording = model.runtime.recording(example, model.tensors)
+    norms = {norm.name: norm for norm in _norms(recording)}
+    changed = dict(model.tensors)
+    for rewrite in rewrites:
+        norm = norms.get(rewrite.norm)
+        why = "the model has no such normalization" if norm is None else norm.why_not
+        if norm is None or why:
+            raise AdapterError(f"{model.runtime.name}: {rewrite.norm} cannot be rewritten: {why}")
+        channels = changed[norm.gamma].numel()
+        if len(rewrite.ratio) != channels:
+            raise AdapterError(
+                f"{model.runtime.name}: the rewrite of {rewrite.norm} is of {len(rewrite.ratio)} channels, and the "
+                f"model has {channels}"
+            )
+        _fold(changed, rewrite, norm)
+    found = agreement.arrays(model.runtime.outputs(changed, example))
+    output, error = agreement.disagreement(model.runtime.outputs(model.tensors, example), found)
+    if not error <= _TOLERANCE:
+        raise AdapterError(
+            f"{model.runtime.name}: rewriting {', '.join(r.norm for r in rewrites[:3])} would change the float model: "
+            f"{output} is off by {error:.2g} of its range; leave out the rewrites"
+        )
+    return changed
+
+
+def _norms(recording: Recording) -> Iterator[_Norm]:
+    tape = recording.tape
+    names = {slot: name for name, slot in tape.weights.items()}
+    readers = Counter(slot for operation in tape.operations for slot in {slot for _, slot in operation.reads})
+    for index, operation in enumerate(tape.operations):
         if operation.name != _NORM:
             continue
-        place = operation.module or f"operator {index}"
-        gamma, beta = _affine(operation, names)
-        if gamma is None or beta is None:
-            left[place] = "it has no scale and offset to fold into"
+        name = operation.module or f"operator {index}"
+        read = [names.get(slot) for _, slot in operation.reads[1:]]
+        if len(read) != 2 or read[0] is None or read[1] is None:
+            yield _Norm(name=name, operation=index, why_not="it has no scale and offset to fold into")
             continue
-        layers = _readers(recording, operation.writes[0])
+        gamma, beta = read
+        layers = _readers(recording, operation)
+        own = [gamma, beta] + ([] if isinstance(layers, str) else [part for pair in layers for part in pair])
+        shared = next((part for part in own if readers[tape.weights[part]] > 1), None)
         if isinstance(layers, str):
-            left[gamma] = layers
-            continue
-        values = _values(recording.tape, model.tensors, chunk.inputs, index)
-        rows = values.reshape(-1, values.shape[-1])
-        _fold(model, evening(rows.min(axis=0), rows.max(axis=0)), gamma, beta, layers)
-        count += 1
-    if not count:
-        why = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:3]) or "it has none"
-        raise AdapterError(f"{model.runtime.name}: no normalization can be rewritten exactly ({why})")
-    return left
+            yield _Norm(name=name, operation=index, why_not=layers)
+        elif shared is not None:
+            yield _Norm(name=name, operation=index, why_not=f"{shared} is used elsewhere too")
+        else:
+            yield _Norm(name=name, operation=index, gamma=gamma, beta=beta, layers=tuple(layers))
 
 
-def _affine(operation: Operation, names: Mapping[int, str]) -> tuple[str | None, str | None]:
-    """Names of a layer norm's scale and offset, which it reads behind its input; None where it has none."""
-    read = [names.get(slot) for _, slot in operation.reads[1:]]
-    return (read[0], read[1]) if len(read) == 2 else (None, None)
-
-
-def _readers(recording: Recording, slot: int) -> list[tuple[str, str]] | str:
+def _readers(recording: Recording, norm: Operation) -> list[tuple[str, str]] | str:
     """(weight, bias) of the layers that read a normalization and nothing else does, or what stands against it."""
     tape, uses = recording.tape, {use.operation: use for use, _ in recording.uses}
     names = {slot: name for name, slot in tape.weights.items()}
-    same, layers = {slot}, []
-    if slot in tape.outputs.values():
-        return "it is an output of the model"
+    channels, same = norm.shape[-1], {norm.writes[0]}
+    layers = []
     for index, operation in enumerate(tape.operations):
         if not same.intersection(read for _, read in operation.reads):
             continue
@@ -85,35 +149,45 @@ def _readers(recording: Recording, slot: int) -> list[tuple[str, str]] | str:
             if sum(other.weight == use.weight for other, _ in recording.uses) > 1:
                 return f"the layer {use.weight} behind it is used elsewhere too"
             layers.append((use.weight, biases[0]))
-        elif operation.rearranges and operation.shape[-1:] != ():
+        elif operation.rearranges and operation.shape[-1:] == (channels,):
             same.update(operation.writes)
         else:
             where = operation.module or "the model"
             return f"{operation.name.removeprefix('aten::')} in {where} reads it too"
+    if same.intersection(tape.outputs.values()):
+        return "it is an output of the model"
     return layers or "no layer reads it"
 
 
-def _values(
-    tape: Tape, weights: Mapping[str, torch.Tensor], inputs: Mapping[str, torch.Tensor], index: int
-) -> np.ndarray:
-    """What a normalization gives."""
+def _ranges(
+    tape: Tape, norms: Sequence[_Norm], model: Varied, inputs: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name of a normalization, and the smallest and largest value of each of its channels."""
+    names = {norm.operation: norm.name for norm in norms}
+    ends: list[tuple[str, np.ndarray, np.ndarray]] = []
+
+    def call(index: int, operation: Operation, values: Values) -> object:
+        result = operation.call(values, {})
+        if index in names:
+            rows = tensors(result)[0].float().reshape(-1, operation.shape[-1])
+            ends.append((names[index], rows.amin(0).cpu().numpy(), rows.amax(0).cpu().numpy()))
+        return result
+
     with torch.no_grad():
-        values = tape.play(tape.start(weights, inputs), end=index + 1)
-    return values[tape.operations[index].writes[0]].float().cpu().numpy()
+        tape.run(model.tensors, inputs, call)
+    yield from ends
 
 
-def _fold(model: Varied, rewrite: Rewrite, gamma: str, beta: str, layers: list[tuple[str, str]]) -> None:
-    def put(name: str, array: np.ndarray) -> None:
-        tensor = model.tensors[name]
-        tensor.copy_(torch.from_numpy(array).to(tensor.device, tensor.dtype))
+def _fold(changed: dict[str, torch.Tensor], rewrite: NormRewrite, norm: _Norm) -> None:
+    def put(names: tuple[str, str], arrays: tuple[np.ndarray, np.ndarray]) -> None:
+        for name, array in zip(names, arrays, strict=True):
+            old = changed[name]
+            changed[name] = torch.from_numpy(array).reshape(old.shape).to(old.device, old.dtype)
 
     def get(name: str) -> np.ndarray:
-        return model.tensors[name].double().cpu().numpy()
+        return changed[name].detach().double().cpu().numpy()
 
-    scale, offset = rewrite.of_norm(get(gamma), get(beta))
-    put(gamma, scale)
-    put(beta, offset)
-    for weight, bias in layers:
-        folded, moved = rewrite.of_layer(get(weight), get(bias))
-        put(weight, folded)
-        put(bias, moved)
+    affine = norm.gamma, norm.beta
+    put(affine, rewrite.of_norm(get(norm.gamma).reshape(-1), get(norm.beta).reshape(-1)))
+    for pair in norm.layers:
+        put(pair, rewrite.of_layer(get(pair[0]), get(pair[1])))

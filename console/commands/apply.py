@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lampq.console import clashes, flags, given, tables
 from lampq.core.measuring.reference import with_examples
+from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import ROUNDINGS
 from lampq.verbs.apply import apply
@@ -53,11 +54,13 @@ def run(args: Namespace) -> None:
     inputs = given.read_dataset(args, source).inputs() if args.data else None
     # A simulation is exported with its weights rounded.
     to = None if args.simulate else args.to
-    with converted(source if inputs is None else with_examples(source, inputs), to) as model:
+    source = with_plan_rewrites(source if inputs is None else with_examples(source, inputs), plan)
+    with converted(source, to) as model:
         write = simulate if args.simulate else apply
         applied = write(
             model,
-            plan,
+            # An export has the rewritten weights for its own.
+            plan if model is source else dataclasses.replace(plan, rewrites=()),
             args.out,
             partial=args.partial,
             widest=args.widest,

@@ -149,6 +149,7 @@ def build_plan(
     return Plan(
         layers=tuple(layers),
         products=_products(profile, np.asarray(choice).tolist(), cost, why),
+        rewrites=profile.rewrites,
         mode=mode,
         budget=dict(budget),
         container=profile.container,

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from lampq.core.quantizing.coding import Coding
     from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
+    from lampq.core.treatments.rewrites import SeenNorm
     from lampq.core.treatments.seen import Seen
     from lampq.core.values.batch import Batch, BatchLike
     from lampq.core.values.head import Head, HeadChoice
     from lampq.core.values.input_spec import InputSpec
     from lampq.core.values.layer import Layer
+    from lampq.core.values.norm_rewrite import NormRewrite
     from lampq.core.values.option import Option
     from lampq.core.values.output_spec import OutputSpec
     from lampq.core.values.overhead import Overhead
@@ -176,7 +178,23 @@ def is_sized(model: Model) -> TypeGuard[Sized]:
 
 
 class RoundingModel(Model, Protocol):
-    """A model whose activations can be rounded as well: it takes settings where others take weights."""
+    """A model whose activations can be rounded as well: it takes settings where others take weights.
+
+    Attributes:
+        rewrites: Normalizations that were rewritten, so that it computes the same in other numbers.
+    """
+
+    rewrites: tuple[NormRewrite, ...]
+
+    def norms(self, batch: BatchLike) -> tuple[SeenNorm, ...]:
+        """Normalizations in the order the model runs them, and what calibration sees of their channels."""
+
+    def with_rewrites(self, rewrites: Sequence[NormRewrite]) -> Self:
+        """The same model, computing the same, with some normalizations rewritten.
+
+        Raises:
+            AdapterError: One cannot be rewritten without changing what the model computes; names it.
+        """
 
     def calibrate(self, batch: BatchLike, *, products: bool = False) -> dict[str, Histogram]:
         """Values of every layer's input, and where wanted of the factors of attention, by name."""

@@ -104,6 +104,13 @@ def measure_reference(model: Model, batch: BatchLike) -> Reference:
     return judged(model, inputs, model.run(inputs), "the float model")
 
 
+def few_samples(model: Model, batch: BatchLike, most: int) -> Reference:
+    """What the float model makes of some samples of one shape, evenly over all."""
+    inputs = input_batch(model, batch)
+    some = inputs.take(np.linspace(0, inputs.samples - 1, min(most, inputs.samples)).astype(np.int64))
+    return measure_reference(model, some if len(some.groups) == 1 else some.take(range(some.sizes[0])))
+
+
 def judged(model: Model, inputs: Batch, outputs: Batch, whose: str) -> Reference:
     """Outputs that are at hand already as what others are measured from.
 

@@ -1,54 +1,45 @@
 """Exact rewrites of the float model that even out the channels of a layer's input before it is rounded.
 
-A normalization gives y = gamma n + beta, layers behind it W y + b. With a ratio r and a shift z per channel,
-
-    y' = (gamma / r) n + (beta - z) / r,    W' = W diag(r),    b' = b + W z
-
-compute the same in float, and one grid for the whole tensor y' is one for every channel of y.
-
 Sources: Li et al. 2023 (RepQ-ViT), arXiv:2212.08254, all channels to one range; Ranjan and Savakis 2024 (LRP-QViT),
 arXiv:2401.11243, the channels above a threshold alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from lampq.core.values.errors import RecordError
+from lampq.core.values.norm_rewrite import NormRewrite
+from lampq.core.values.rewrite_kinds import CLIPPED, ONE_RANGE
 
 # A channel that never moves takes no part in what the others share.
 _STILL = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rewrite:
-    """What the channels of an input are divided by, and what is taken off them before. C channels.
+class SeenNorm:
+    """A normalization as calibration has seen it. C channels.
 
     Attributes:
-        ratio: Float64, shape (C,), > 0.
-        shift: Float64, shape (C,).
+        name: Path of its module.
+        layers: Names of the layers that read it, where it can be rewritten.
+        low: Smallest value of each channel, shape (C,).
+        high: Largest.
+        why_not: Why it cannot be rewritten without changing what the model computes, or empty.
     """
 
-    ratio: np.ndarray
-    shift: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.ratio.shape != self.shift.shape or not (self.ratio > 0).all():
-            raise RecordError("a rewrite needs a positive ratio and a shift for every channel")
-
-    def of_norm(self, gamma: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and offset of the normalization, shape (C,) each."""
-        return gamma / self.ratio, (beta - self.shift) / self.ratio
-
-    def of_layer(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (outputs, C) and bias (outputs,) of a layer behind it."""
-        return weight * self.ratio, bias + weight @ self.shift
+    name: str
+    layers: tuple[str, ...] = ()
+    low: np.ndarray
+    high: np.ndarray
+    why_not: str = ""
 
 
-def one_range(low: np.ndarray, high: np.ndarray) -> Rewrite:
-    """All channels to the range of an average one (RepQ-ViT).
+def one_range(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ratio and shift that bring all channels to the range of an average one (RepQ-ViT).
 
     Args:
         low: Smallest value of each channel, shape (C,).
@@ -62,11 +53,11 @@ def one_range(low: np.ndarray, high: np.ndarray) -> Rewrite:
     ratio = np.where(moving, spread / spread[moving].mean(), 1.0)
     middle = (np.asarray(low, dtype=np.float64) + high) / 2
     # The middle of what all share stays where it is: the grid needs a zero point for it, and one is enough.
-    return Rewrite(ratio=ratio, shift=middle - ratio * middle.mean())
+    return ratio, middle - ratio * middle.mean()
 
 
-def clipped(low: np.ndarray, high: np.ndarray, deviations: float = 2.0) -> Rewrite:
-    """Channels whose largest value is above mean + `deviations` standard deviations to that threshold (LRP-QViT).
+def clipped(low: np.ndarray, high: np.ndarray, deviations: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Those that bring channels above mean + `deviations` standard deviations to that threshold (LRP-QViT).
 
     Args:
         low: Smallest value of each channel, shape (C,).
@@ -79,7 +70,29 @@ def clipped(low: np.ndarray, high: np.ndarray, deviations: float = 2.0) -> Rewri
     _checked(low, high)
     largest = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     threshold = largest.mean() + deviations * largest.std()
-    return Rewrite(ratio=np.maximum(largest / threshold, 1.0), shift=np.zeros(len(largest)))
+    return np.maximum(largest / threshold, 1.0), np.zeros(len(largest))
+
+
+EVENINGS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    ONE_RANGE: one_range,
+    CLIPPED: clipped,
+}
+"""Kind -> how ratio and shift follow from the channels' ranges."""
+
+
+def rewrite_of(seen: SeenNorm, kind: str) -> NormRewrite | None:
+    """The rewrite of a normalization; None where that would change nothing.
+
+    Raises:
+        RecordError: All its channels are constant, or there is no data.
+    """
+    try:
+        ratio, shift = EVENINGS[kind](seen.low, seen.high)
+    except RecordError as err:
+        raise RecordError(f"normalization {seen.name}: {err}") from err
+    if (ratio == 1).all() and not shift.any():
+        return None
+    return NormRewrite.of(seen.name, kind, ratio, shift)
 
 
 def _checked(low: np.ndarray, high: np.ndarray) -> np.ndarray:

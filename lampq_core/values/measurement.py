@@ -16,6 +16,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
+from lampq.core.values.rewrite_kinds import NONE, REWRITES
 from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS, profiled
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
@@ -40,6 +41,9 @@ class Measurement:
             values), the left ones at the widths of weights, the right ones at those of inputs. PyTorch models alone.
         quantizers: Tags of the quantizers (`core.treatments`) that sites choose among, by measured gradients; None
             takes all of them where `sites` is `all`, else `act_range`.
+        rewrites: Whether and how normalizations that layers alone read are rewritten (`core.values.norm_rewrite`):
+            `none`, `one_range`, `clipped`, or `measured`: each in the way that loses least, or not at all. PyTorch
+            models alone.
         tolerance: Where rounding weights and inputs apart predicts the damage of rounding both to within this
             fraction, the prediction is taken instead of a measurement; 0 measures every pair of widths.
         container: `bitplane` (exactly b bits a weight) or `int8`.
@@ -67,6 +71,7 @@ class Measurement:
     act_range: str | None = None
     sites: str = INPUT_SITES
     quantizers: tuple[str, ...] | None = None
+    rewrites: str = NONE
     tolerance: float = 0.1
     container: str = CONTAINERS[0]
     block: int | None = None
@@ -99,6 +104,8 @@ class Measurement:
             raise RecordError(
                 "quantizers choose their own ranges; leave out --act-range, or --sites and --quantizers"
             )
+        if self.rewrites != NONE and self.act_bits is None:
+            raise RecordError("rewrites even out what activations are rounded from: give --act-bits too")
         scores = [self.scores] if isinstance(self.scores, str | Score) else self.scores
         object.__setattr__(self, "scores", tuple(scores))
         if not self.options:
@@ -111,6 +118,7 @@ class Measurement:
             ("Fisher traces", self.fisher, KINDS),
             ("activation range", self.act_range, (None, *RANGES)),
             ("sites", self.sites, SITES),
+            ("rewrites", self.rewrites, REWRITES),
         ):
             if name not in names:
                 raise RecordError(f"{what} {name!r} is none of {', '.join(filter(None, names))}")

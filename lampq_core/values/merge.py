@@ -73,6 +73,10 @@ def _check(first: Profile, other: Profile) -> None:
             "profiles to merge: only some have interactions of layers (others had no room for them), and without all "
             "of them mode superposition is lost; profile the others again, with fewer widths"
         )
+    if first.rewrites != other.rewrites:
+        raise RecordError(
+            "profiles to merge rewrite different normalizations; profile shards of the same data"
+        )
     for name in sorted(first.tables.keys() ^ other.tables.keys()):
         raise RecordError(f"profiles to merge: only some have {name}")
     if first.per_token != other.per_token:

@@ -17,6 +17,7 @@ from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.history import Step, history_from_json, step_to_json
 from lampq.core.values.messages import described
+from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.notebook import html_table
 from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -106,6 +107,7 @@ class Plan:
     Attributes:
         layers: Decisions in model order.
         products: Decisions on products of two activations, in model order; those not named stay float.
+        rewrites: Normalizations that are rewritten first; fingerprints are of the rewritten layers.
         mode: Name of the score that made it, or `uniform`.
         budget: What was asked for: the limits (`core.values.budget.Budget.to_json`), pins and ties, for example
             {"average_bits": 3.0, "pins": ["head=8"]}.
@@ -135,6 +137,7 @@ class Plan:
     rest_bytes: int
     kept: tuple[KeptLayer, ...] = ()
     products: tuple[PlanProduct, ...] = ()
+    rewrites: tuple[NormRewrite, ...] = ()
     block: int | None = None
     rounding: str = NEAREST
     predicted_kl: float | None = None
@@ -222,6 +225,7 @@ class Plan:
             record["shape"] = list(layer.shape)
             record["activation_range"] = list(layer.activation_range) if layer.activation_range else None
             layers.append(record)
+        rewrites = {"rewrites": [rewrite.to_json() for rewrite in self.rewrites]} if self.rewrites else {}
         return {
             "schema": _SCHEMAS[0],
             "mode": self.mode,
@@ -246,6 +250,7 @@ class Plan:
             "kept": [layer.to_json() for layer in self.kept],
             "layers": layers,
             "products": [product.to_json() for product in self.products],
+            **rewrites,
         }
 
     @classmethod
@@ -269,6 +274,7 @@ class Plan:
                 rest_bytes=int(data["rest_bytes"]),
                 kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 products=tuple(PlanProduct.from_json(product) for product in data.get("products", ())),
+                rewrites=tuple(NormRewrite.from_json(rewrite) for rewrite in data.get("rewrites", ())),
                 predicted_kl=_number(data.get("predicted_kl")),
                 bound=_number(data.get("bound")),
                 measured_kl=_number(data.get("measured_kl")),

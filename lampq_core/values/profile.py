@@ -20,6 +20,7 @@ from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
 from lampq.core.values.messages import described, printable
+from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.notebook import html_table
 from lampq.core.values.npz import read_npz
 from lampq.core.values.option import Option
@@ -66,6 +67,7 @@ class Profile:
         per_token: Inputs are rounded on a grid of each token's own, which needs no ranges.
         products: Products of two activations whose factors are rounded. They are places like layers and come after them
             on the axis of tables that layers have: L counts both.
+        rewrites: Normalizations that were rewritten before anything was measured.
         quantizers: Site (a layer by its name, a factor by its own) -> how it is rounded at each width; empty where
             ranges and tokens tell.
         heads: The outputs that were judged, and how.
@@ -85,6 +87,7 @@ class Profile:
     per_token: bool = False
     products: tuple[Product, ...] = ()
     quantizers: Mapping[str, tuple[Fitted, ...]] = field(default_factory=dict)
+    rewrites: tuple[NormRewrite, ...] = ()
     heads: tuple[Head, ...] = ()
     kept: tuple[KeptLayer, ...] = ()
     samples: int = 0
@@ -325,6 +328,7 @@ class Profile:
             publish_pair(file, path, (arrays_file, digest), names, former=_former_arrays(path))
 
     def _to_json(self, arrays: Mapping[str, str]) -> dict[str, Any]:
+        rewrites = {"rewrites": [rewrite.to_json() for rewrite in self.rewrites]} if self.rewrites else {}
         return {
             "schema": _SCHEMAS[0],
             "provenance": dict(self.provenance),
@@ -345,6 +349,7 @@ class Profile:
             "quantizers": {
                 site: [fitted.to_json() for fitted in some] for site, some in self.quantizers.items()
             },
+            **rewrites,
         }
 
     @classmethod
@@ -388,6 +393,7 @@ class Profile:
                     str(site): tuple(Fitted.from_json(fitted) for fitted in some)
                     for site, some in data.get("quantizers", {}).items()
                 },
+                rewrites=tuple(NormRewrite.from_json(rewrite) for rewrite in data.get("rewrites", ())),
                 heads=tuple(Head.from_json(head) for head in data.get("heads", ())),
                 kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 samples=int(data["samples"]),
