@@ -152,7 +152,7 @@ class Findings:
     @property
     def places(self) -> tuple[str, ...]:
         """Names of the layers, then of the products."""
-        return tuple(place.name for place in (*self.plan.layers, *self.plan.products))
+        return tuple(place.name for place in self.plan.places)
 
     @property
     def inputs_vary(self) -> bool:

@@ -56,7 +56,7 @@ def placed_choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
     """
     options = {(option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)}
     choice = np.empty(len(order), dtype=np.int64)
-    for decision, index in zip((*plan.layers, *plan.products), order, strict=True):
+    for decision, index in zip(plan.places, order, strict=True):
         option = options.get(decision.widths)
         if option is None or not profile.available[index, option]:
             raise PlanError(

@@ -37,7 +37,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
                 "more": "give the profile (--profile) for figures under today's limits",
             },
             columns=columns,
-            rows=tuple((p.name, p.kind, _has(*p.widths), p.why) for p in (*plan.layers, *plan.products)),
+            rows=tuple((p.name, p.kind, _has(*p.widths), p.why) for p in plan.places),
         )
     order = places(plan, profile)
     choice = placed_choice(plan, profile, order)
@@ -50,7 +50,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
     changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
     weights = int(profile.sizes.sum())
     rows = []
-    for decision, index in zip((*plan.layers, *plan.products), order, strict=True):
+    for decision, index in zip(plan.places, order, strict=True):
         for change in changes[index]:
             rows.append(
                 (

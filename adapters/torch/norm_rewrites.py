@@ -11,7 +11,7 @@ import torch
 
 from lampq.adapters.torch import agreement
 from lampq.adapters.torch.runtime import Recording
-from lampq.adapters.torch.tape import Operation, Tape, Values, tensors
+from lampq.adapters.torch.tape import Named, Operation, Tape, Values, tensors
 from lampq.adapters.torch.variant import Varied
 from lampq.core.treatments.rewrites import SeenNorm
 from lampq.core.values.batch import Batch
@@ -116,8 +116,8 @@ def _norms(recording: Recording) -> Iterator[_Norm]:
         if operation.name != _NORM:
             continue
         name = operation.module or f"operator {index}"
-        read = [names.get(slot) for _, slot in operation.reads[1:]]
-        if len(read) != 2 or read[0] is None or read[1] is None:
+        read = [names[slot] for _, slot in operation.reads[1:] if slot in names]
+        if len(read) != 2:
             yield _Norm(name=name, operation=index, why_not="it has no scale and offset to fold into")
             continue
         gamma, beta = read
@@ -160,7 +160,7 @@ def _readers(recording: Recording, norm: Operation) -> list[tuple[str, str]] | s
 
 
 def _ranges(
-    tape: Tape, norms: Sequence[_Norm], model: Varied, inputs: dict[str, torch.Tensor]
+    tape: Tape, norms: Sequence[_Norm], model: Varied, inputs: Named
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name of a normalization, and the smallest and largest value of each of its channels."""
     names = {norm.operation: norm.name for norm in norms}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def with_plan_rewrites(model: AnyModel, plan: Plan) -> AnyModel:
             f"{model.path.name}: the plan rewrites normalizations ({plan.rewrites[0].norm} first), which is done to "
             f"PyTorch models alone; apply it to that, with --to {model.format} for such a file"
         )
-    return model.with_rewrites(plan.rewrites)
+    return cast("AnyModel", model.with_rewrites(plan.rewrites))
 
 
 def with_chosen_rewrites(
@@ -82,12 +82,12 @@ def with_chosen_rewrites(
             raise AdapterError(
                 f"{model.path.name}: no normalization can be rewritten exactly ({_reasons(norms)})"
             )
-        return model.with_rewrites(rewrites)
+        return cast("AnyModel", model.with_rewrites(rewrites))
     chosen = []
     for number, norm in enumerate(free):
         chosen += _best(model, norm, few, measurement)
         progress("rewrites of normalizations", number + 1, len(free))
-    return model.with_rewrites(chosen) if chosen else model
+    return cast("AnyModel", model.with_rewrites(chosen)) if chosen else model
 
 
 def _reasons(norms: Sequence[SeenNorm]) -> str:
@@ -117,7 +117,7 @@ def _best(
 
 def _moved(seen: Seen, rewrite: NormRewrite) -> Seen:
     """What a layer's input is seen as behind a rewrite."""
-    gradients = None if seen.gradients is None else seen.gradients * np.float32(rewrite.ratio)
+    gradients = None if seen.gradients is None else seen.gradients * np.array(rewrite.ratio, dtype=np.float32)
     values = rewrite.of_values(seen.values).astype(np.float32)
     return dataclasses.replace(seen, values=values, gradients=gradients)
 

@@ -154,7 +154,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.layers:
             raise PlanError("a plan needs at least one layer")
-        names = [*(layer.name for layer in self.layers), *(product.name for product in self.products)]
+        names = [place.name for place in self.places]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise PlanError(f"two layers of the plan are called {twice}")
@@ -165,6 +165,11 @@ class Plan:
         check_block(self.block)
         if self.rounding not in ROUNDINGS:
             raise PlanError(f"rounding {self.rounding!r} is none of {', '.join(ROUNDINGS)}")
+
+    @property
+    def places(self) -> tuple[PlanLayer | PlanProduct, ...]:
+        """What is decided on: layers, then products."""
+        return (*self.layers, *self.products)
 
     @property
     def widths(self) -> dict[str, int]:
