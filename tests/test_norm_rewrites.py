@@ -243,5 +243,7 @@ def test_the_command_line_rewrites_and_exports_what_it_rewrote(prenorm, tmp_path
     assert main(["apply", common[0], "plan.json", *common[1:], "--to", "onnx", "-o", "q.onnx"]) == 0
     before = np.asarray(prenorm[0].run(x))
     np.testing.assert_allclose(np.asarray(lampq.read("q.onnx").run(x)), before, atol=0.1)
+    assert main(["apply", common[0], "plan.json", *common[1:], "--simulate", "-o", "s.onnx"]) == 0
+    np.testing.assert_allclose(np.asarray(lampq.read("s.onnx").run(x)), before, atol=0.1)
     assert main(["apply", "q.onnx", "plan.json", "-o", "again.onnx"]) == 2
     assert "rewrites normalizations (norm1 first)" in capsys.readouterr().err

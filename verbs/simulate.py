@@ -13,6 +13,7 @@ from lampq.adapters.sources import model_files
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
+from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.measuring.setting import plan_rule, plan_settings
 from lampq.core.treatments import rule_of
 from lampq.core.values.activation_rule import ActivationRule
@@ -68,6 +69,7 @@ def simulate(
             f"{out}: a simulation is written as {format_named(to).output_endings[0]}; name such a file"
         )
     refuse_clashes([Output(path=out)], model_files(model.path), force=force)
+    model = with_plan_rewrites(model, plan)
     fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name, simulated=True)
     settings = plan_settings(with_plan_coding(model, fitted, batch), fitted)
     rounded = model.with_weights(
@@ -111,7 +113,9 @@ def _in_format(rounded: Model, plan: Plan, to: str) -> Iterator[tuple[Model, Pla
         for decision in plan.layers
     ]
     with converted(rounded, to) as exported:
-        yield exported, fit_to(exported, dataclasses.replace(plan, layers=tuple(own)), simulated=True)
+        # An export has the rewritten weights for its own.
+        placed = dataclasses.replace(plan, layers=tuple(own), rewrites=())
+        yield exported, fit_to(exported, placed, simulated=True)
 
 
 def _rules(plan: Plan) -> dict[str, ActivationRule]:
