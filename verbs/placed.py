@@ -54,7 +54,9 @@ def placed_choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
     Raises:
         PlanError: An option of a layer or product was not profiled.
     """
-    options = {(option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)}
+    options: dict[tuple[int | None, int | None], int] = {
+        (option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)
+    }
     choice = np.empty(len(order), dtype=np.int64)
     for decision, index in zip(plan.places, order, strict=True):
         option = options.get(decision.widths)

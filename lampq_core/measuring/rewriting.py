@@ -87,7 +87,7 @@ def with_chosen_rewrites(
     for number, norm in enumerate(free):
         chosen += _best(model, norm, few, measurement)
         progress("rewrites of normalizations", number + 1, len(free))
-    return cast("AnyModel", model.with_rewrites(chosen)) if chosen else model
+    return cast("AnyModel", model.with_rewrites(chosen) if chosen else model)
 
 
 def _reasons(norms: Sequence[SeenNorm]) -> str:
