@@ -1,5 +1,7 @@
-"""What `make test` brings by itself: a browser from the distribution, with root and without."""
+"""What `make test` brings by itself: packages, and a browser from the distribution, with root and without."""
 
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import stat
@@ -7,8 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
-SCRIPT = Path(__file__).parent.parent / "requirements/chromium.sh"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "requirements/chromium.sh"
+DEBIAN_12 = {"python_version": "3.11", "python_full_version": "3.11.2"}
 TOOLS = ("sh", "env", "mkdir", "rm", "find", "dirname", "sort", "paste", "cat", "chmod", "cp", "touch")
 APT = """echo "apt-get $*" >> "$LOG"
 for word in "$@"; do
@@ -96,3 +102,24 @@ def test_a_distribution_that_fails_is_a_failure(machine):
     code, said, _ = bring(machine)
     assert (code, said) == (100, "E: no network\n")
     assert not (machine / "venv/bin/chromium").exists()
+
+
+def pins():
+    """Requirements of all files that `make test` installs."""
+    for path in sorted((ROOT / "requirements").glob("d*.txt")):
+        for line in path.read_text().splitlines():
+            if line and not line.startswith(("#", "-r ")):
+                yield Requirement(line)
+
+
+def test_every_pin_installs_on_the_python_of_debian_12():
+    refused = []
+    for pin in pins():
+        if pin.marker is not None and not pin.marker.evaluate(DEBIAN_12):
+            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            package = importlib.metadata.distribution(pin.name)
+            needed = SpecifierSet(package.metadata.get("Requires-Python") or "")
+            if package.version in pin.specifier and DEBIAN_12["python_full_version"] not in needed:
+                refused.append(f"{pin} needs Python {needed}")
+    assert refused == []
