@@ -120,6 +120,9 @@ def test_every_pin_installs_on_the_python_of_debian_12():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             package = importlib.metadata.distribution(pin.name)
             needed = SpecifierSet(package.metadata.get("Requires-Python") or "")
-            if package.version in pin.specifier and DEBIAN_12["python_full_version"] not in needed:
+            if (
+                str(pin.specifier) == f"=={package.version}"
+                and DEBIAN_12["python_full_version"] not in needed
+            ):
                 refused.append(f"{pin} needs Python {needed}")
     assert refused == []
