@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from lampq.console.tables import unknown_terminal
 from lampq.core.values.messages import printable
 from lampq.core.values.progress import Progress as Report
 from lampq.core.values.progress import quiet
@@ -20,7 +21,8 @@ _PATIENCE_S = 2.0
 def progress_bar(*, enabled: bool) -> Iterator[Report]:
     """A progress report that turns into a bar after two seconds, in a terminal or a notebook; elsewhere silent."""
     console = Console(stderr=True)
-    if not enabled or not (console.is_terminal or console.is_jupyter):
+    moves = console.is_terminal and not console.is_dumb_terminal and not unknown_terminal()
+    if not enabled or not (moves or console.is_jupyter):
         yield quiet
         return
     bar = Progress(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from lampq.core.values.messages import printable
@@ -26,15 +27,23 @@ _LEAST_TEXT = 16
 _MOST_HEADING = 24
 # Between two columns: a line and a space on either side; one line more closes the table.
 _RULE, _EDGE = 3, 1
+# Between a fact and its name.
+_GAP = 2
 
 
 def console() -> Console:
     """Standard error, as wide as the terminal."""
-    terminal = Console(stderr=True, highlight=False)
+    system = None if unknown_terminal() else "auto"
+    terminal = Console(stderr=True, highlight=False, color_system=system)
     if terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         terminal.width = max(terminal.width, _LEAST_WIDTH)
         return terminal
     return Console(stderr=True, highlight=False, width=_LOG_WIDTH)
+
+
+def unknown_terminal() -> bool:
+    """Whether nobody says what the terminal can do; colours and movements of the cursor may then be garbage."""
+    return os.name == "posix" and not os.environ.get("TERM")
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
@@ -43,17 +52,26 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
     if title:
         # As the title of a table it would fold to the width of that.
         out.print(f"[italic]{_shown(title)}[/italic]")
-    grid = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = [(_shown(name), _shown(_shortened(text(value)))) for name, value in _listed(values)]
+    if max((len(name) for name, _ in rows), default=0) + _GAP + _LEAST_TEXT > out.width:
+        # Beside their names they would vanish.
+        for name, value in rows:
+            out.print(f"{name}:", Padding(value, (0, 0, 0, _GAP)), sep="\n")
+        return
+    grid = Table(show_header=False, box=None, padding=(0, _GAP, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                if not _empty(inner):
-                    grid.add_row(_shown(f"{name}: {key}"), _shown(_shortened(text(inner))))
-        elif not _empty(value):
-            grid.add_row(_shown(name), _shown(_shortened(text(value))))
+    for row in rows:
+        grid.add_row(*row)
     out.print(grid)
+
+
+def _listed(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        inner = (
+            {f"{name}: {key}": value[key] for key in value} if isinstance(value, Mapping) else {name: value}
+        )
+        yield from ((key, item) for key, item in inner.items() if not _empty(item))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

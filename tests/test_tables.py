@@ -72,3 +72,12 @@ def test_facts_shorten_digests_and_leave_out_what_is_empty(monkeypatch, capsys):
 def test_titles_of_short_lists_stay_on_one_line(capsys):
     tables.facts("written and verified", {"a": 1})
     assert capsys.readouterr().err.splitlines()[0].strip() == "written and verified"
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 80])
+def test_facts_show_every_value_however_narrow_the_terminal(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    values = {"damage to the reference (nats)": 0.0311, "bytes": {"weights": 113_872, "others": [1, 2]}}
+    tables.facts("model", values)
+    shown = "".join(capsys.readouterr().err.split())
+    assert all(text in shown for text in ("(nats)", "0.0311", "bytes:weights", "113,872", "1;2"))

@@ -9,6 +9,9 @@ import sys
 import pytest
 from records import make_profile
 
+from lampq.console import progress, tables
+from lampq.core.values.progress import quiet
+
 SURROUNDINGS = {
     "no terminal type": {"TERM": None},
     "a dumb terminal": {"TERM": "dumb"},
@@ -72,6 +75,28 @@ def test_plans_are_made_and_shown_in_any_surroundings(name, work):
     assert len(re.sub(r"\W", "", text)) > 100
     if name in ("no colour", "a dumb terminal", "no terminal type"):
         assert not re.search(r"\x1b\[3\d|\x1b\[38", text)
+
+
+@pytest.mark.parametrize(("terminal", "bars"), [("xterm", True), ("dumb", False), (None, False), ("", False)])
+def test_bars_move_where_the_terminal_says_that_it_can(terminal, bars, monkeypatch):
+    monkeypatch.setattr(progress.Console, "is_terminal", True)
+    if terminal is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", terminal)
+    with progress.progress_bar(enabled=True) as report:
+        assert (report is not quiet) == bars
+
+
+@pytest.mark.parametrize(("terminal", "colours"), [("xterm", True), ("dumb", False), (None, False)])
+def test_tables_have_no_marks_where_nobody_says_what_the_terminal_can_do(terminal, colours, monkeypatch):
+    monkeypatch.setattr(tables.Console, "is_terminal", True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if terminal is None:
+        monkeypatch.delenv("TERM", raising=False)
+    else:
+        monkeypatch.setenv("TERM", terminal)
+    assert (tables.console().color_system is not None) == colours
 
 
 def test_a_reader_that_leaves_ends_it_quietly(work):
