@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
+    from lampq.core.values.window import Window
 
 Variant = TypeVar("Variant")
 States = TypeVar("States")
@@ -135,6 +136,9 @@ class Backend(Protocol[Variant]):
 
     def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers; see `core.measuring.model.Model.taps`."""
+
+    def windows(self) -> Mapping[str, Window]:
+        """What convolutions see, by layer, those whose weights are a kernel."""
 
     def walk(self, model: FileModel[Variant], inputs: Batch) -> Walk:
         """A run that stops at every layer; see `core.measuring.walk`."""
@@ -290,6 +294,10 @@ class FileModel(Generic[Variant]):
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces: name, array, and how often a sample uses each weight."""
         return self.backend.taps(self.variant, self.backend.checked(batch))
+
+    def windows(self) -> Mapping[str, Window]:
+        """What convolutions see; see `lampq.core.measuring.model.windows_of`."""
+        return self.backend.windows()
 
     def walk(self, batch: BatchLike) -> Walk:
         """One run that stops at every layer; see `lampq.core.measuring.walk.Walking`."""

@@ -17,6 +17,7 @@ from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
 from lampq.adapters.onnx.walk import OnnxWalk, input_rows
+from lampq.adapters.onnx.windows import windows
 from lampq.adapters.onnx.write import write
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
@@ -26,6 +27,7 @@ from lampq.core.values.head import Head, HeadChoice
 from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
+from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
@@ -141,6 +143,10 @@ class OnnxBackend:
         states = chain.start(map(self.engine.feeds, chunks))
         for site, number, index, array in chain.taps(states, chain.feeds(variant.replaced)):
             yield site.name, input_rows(site, number, array, chunks[index]), positions[index][site.name]
+
+    def windows(self) -> dict[str, Window]:
+        """What convolutions see."""
+        return windows(self.opened.sites)
 
     def walk(self, model: OnnxModel, inputs: Batch) -> OnnxWalk:
         """A run segment by segment that stops at every layer."""

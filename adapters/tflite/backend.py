@@ -15,6 +15,7 @@ from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.prefix import Prefix
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
+from lampq.adapters.tflite.windows import windows
 from lampq.adapters.tflite.write import rest_bytes, write
 from lampq.core.measuring.encoding import coded_for, encoder
 from lampq.core.measuring.walk import Passes
@@ -27,6 +28,7 @@ from lampq.core.values.input_spec import InputSpec
 from lampq.core.values.layer import Layer
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.overhead import Overhead
+from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
@@ -135,6 +137,10 @@ class TfliteBackend:
     def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers."""
         return variant.taps(inputs)
+
+    def windows(self) -> dict[str, Window]:
+        """What convolutions see."""
+        return windows(self.opened.survey.weights, self.opened.main)
 
     def walk(self, model: TfliteModel, inputs: Batch) -> Passes:
         """The runtime stops nowhere: a run for every layer."""

@@ -29,6 +29,7 @@ from lampq.adapters.torch.sweep import Change, forward, sweep
 from lampq.adapters.torch.taps import taps
 from lampq.adapters.torch.uses import Use
 from lampq.adapters.torch.walk import TorchWalk
+from lampq.adapters.torch.windows import windows
 from lampq.core.measuring.setting import RoundedLayers, Setting
 from lampq.core.measuring.traces import Traces
 from lampq.core.measuring.walk import Passes, Walk
@@ -49,6 +50,7 @@ from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.product import Product
 from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
     from lampq.adapters.synthetic.observation import Observer
@@ -381,6 +383,11 @@ class TorchModel:
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """For every layer and mini-batch: its name, its input, and how often a sample uses each weight."""
         return taps(self, self._batch(batch))
+
+    def windows(self) -> dict[str, Window]:
+        """What convolutions see; see `lampq.core.measuring.model.windows_of`."""
+        shapes = {name: self.runtime.weights[own].shape for name, own in self.parameters.items()}
+        return windows({name: self.uses(name) for name in shapes}, shapes)
 
     def observer(self, batch: Batch) -> Observer:
         """Forward passes that show what normalizations and attentions make of inputs like those of a batch."""

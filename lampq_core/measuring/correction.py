@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from lampq.core.measuring.encoding import encoder, with_rounding
-from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.model import Model, rounds_activations, windows_of
 from lampq.core.measuring.moments import input_rows
 from lampq.core.measuring.reference import input_batch
 from lampq.core.measuring.setting import Setting, plan_rule, site_settings
@@ -30,6 +30,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import CORRECTED
+from lampq.core.values.window import Window
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -102,9 +103,9 @@ def _corrected(
     walks: Sequence[tuple[Walk, Walk]],
 ) -> Coding:
     """The coding with the corrected weights of a layer, to be rounded by the moments of what it will read."""
-    folds = []
+    folds, window = [], windows_of(model).get(layer.name)
     for pair in walks:
-        fold = _fold(layer, *pair)
+        fold = _fold(layer, window, *pair)
         if fold is None:
             # The inputs do not tell which values a weight meets.
             return coding
@@ -118,13 +119,13 @@ def _corrected(
     )
 
 
-def _fold(layer: Layer, exact: Walk, quantized: Walk) -> Fold | None:
+def _fold(layer: Layer, window: Window | None, exact: Walk, quantized: Walk) -> Fold | None:
     """Moments of the samples of two walks, which come piece by piece in the same order; None where there are none."""
     own, lost, count = np.zeros(()), np.zeros(()), 0
     for (values, positions), (changed, _) in zip(
         exact.inputs(layer.name), quantized.inputs(layer.name), strict=True
     ):
-        x, x_hat = input_rows(layer, values, positions), input_rows(layer, changed, positions)
+        x, x_hat = (input_rows(layer, array, positions, window) for array in (values, changed))
         if x is None or x_hat is None:
             return None
         own, lost, count = own + x_hat.T @ x_hat, lost + (x - x_hat).T @ x_hat, count + len(x)

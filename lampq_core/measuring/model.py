@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
     from lampq.core.values.product import Product
+    from lampq.core.values.window import Window
 
 
 class Model(Protocol):
@@ -175,6 +176,19 @@ class Sized(Model, Protocol):
 def is_sized(model: Model) -> TypeGuard[Sized]:
     """Whether a model is `Sized`; of others `rest_bytes` and `payload_bytes` say all."""
     return hasattr(model, "overhead")
+
+
+@runtime_checkable
+class _Windowed(Protocol):
+    """A model that knows what its convolutions see."""
+
+    def windows(self) -> Mapping[str, Window]:
+        """By layer, those whose weights are a kernel with one row for each output channel."""
+
+
+def windows_of(model: Model) -> Mapping[str, Window]:
+    """What convolutions of a model see, by layer, as far as it is known."""
+    return model.windows() if isinstance(model, _Windowed) else {}
 
 
 class RoundingModel(Model, Protocol):

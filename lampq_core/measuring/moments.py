@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lampq.core.measuring.model import Model
+from lampq.core.measuring.model import Model, windows_of
 from lampq.core.measuring.reference import input_batch
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
+from lampq.core.values.window import Window
 
 # Together they must fit in memory beside the model.
 _MOST_BYTES = 8 << 30
@@ -20,7 +21,7 @@ _MOST_BYTES = 8 << 30
 def input_moments(
     model: Model, layers: Sequence[Layer], batch: BatchLike, journal: Journal = NOWHERE
 ) -> Mapping[str, np.ndarray]:
-    """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of patch embeddings.
+    """Second moments E[x x^T] of the inputs of every layer that is a matrix, and of convolutions.
 
     Args:
         model: The float model, or any other whose inputs count.
@@ -29,13 +30,16 @@ def input_moments(
         journal: Of the work that they are wanted for.
 
     Returns:
-        By layer name: float32, shape (N, N), with N the columns of `as_rows`. Layers are missing where the
-        inputs do not tell which values a weight meets (convolutions with overlap, embedding tables).
+        By layer name: float32, shape (N, N), with N the columns of `as_rows`, or (groups, N, N) where groups of
+        output channels see channels of their own. Layers are missing where the inputs do not tell which values a
+        weight meets (embedding tables, convolutions of models that do not say how these move).
 
     Raises:
         RecordError: They would take more than 8 GiB, or an input is not finite.
     """
-    needed = 4 * sum((layer.size // layer.channels) ** 2 for layer in layers)
+    windows = windows_of(model)
+    groups = {name: window.groups for name, window in windows.items()}
+    needed = 4 * sum(groups.get(layer.name, 1) * (layer.size // layer.channels) ** 2 for layer in layers)
     if needed > _MOST_BYTES:
         raise RecordError(
             f"rounding to the layers' inputs would need {needed / 2**30:.0f} GiB for this model; "
@@ -48,7 +52,7 @@ def input_moments(
     sums: dict[str, np.ndarray] = {}
     counts: dict[str, int] = {}
     for name, values, positions in model.taps(input_batch(model, batch)):
-        rows = input_rows(records[name], values, positions) if name in records else None
+        rows = _rows(records[name], values, positions, windows.get(name)) if name in records else None
         if rows is None:
             continue
         total = _checked_product(rows, name)
@@ -56,10 +60,10 @@ def input_moments(
             sums[name] += total
         else:
             sums[name] = total.astype(np.float32)
-        counts[name] = counts.get(name, 0) + len(rows)
+        counts[name] = counts.get(name, 0) + rows.shape[-2]
     moments = {name: total / np.float32(counts[name]) for name, total in sums.items()}
     present = np.array([layer.name in moments for layer in layers])
-    parts = {name: {"moment": moment} for name, moment in moments.items()}
+    parts = {name: {"moment": moment.reshape(-1, moment.shape[-1])} for name, moment in moments.items()}
     journal.put_all({"moments": {"present": present}, **{f"moments/{name}": p for name, p in parts.items()}})
     return moments
 
@@ -70,17 +74,33 @@ def _remembered(journal: Journal, layers: Sequence[Layer]) -> dict[str, np.ndarr
         return None
     names = [layer.name for layer, present in zip(layers, kept["present"], strict=True) if present]
     parts = {name: journal.get(f"moments/{name}", {"moment": (None, None)}) for name in names}
-    return {name: part["moment"] for name, part in parts.items() if part is not None}
+    return {name: _by_group(part["moment"]) for name, part in parts.items() if part is not None}
+
+
+def _by_group(stacked: np.ndarray) -> np.ndarray:
+    """Moments that were stored one below the other."""
+    columns = stacked.shape[1]
+    return stacked if len(stacked) == columns else stacked.reshape(-1, columns, columns)
+
+
+def _rows(layer: Layer, values: np.ndarray, positions: int, window: Window | None) -> np.ndarray | None:
+    """`input_rows`, or for each group of channels what meets a row of weights, shape (groups, uses, N)."""
+    rows = input_rows(layer, values, positions, window)
+    if rows is not None or window is None or window.groups == 1:
+        return rows
+    parts = window.rows(values)
+    fits = parts is not None and parts.shape[2] * layer.channels == layer.size
+    return parts if fits and layer.channels % window.groups == 0 else None
 
 
 def _checked_product(rows: np.ndarray, name: str) -> np.ndarray:
-    """X^T X of the inputs of a layer.
+    """X^T X of the inputs of a layer, or of each group of them.
 
     Raises:
         RecordError: They are not finite, or too large.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        total = rows.T @ rows
+        total = rows.swapaxes(-1, -2) @ rows
     if not np.isfinite(rows).all():
         raise RecordError(f"the input of layer {name} is not finite")
     if not np.isfinite(total).all():
@@ -92,17 +112,27 @@ def _checked_product(rows: np.ndarray, name: str) -> np.ndarray:
     return total
 
 
-def input_rows(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:
-    """What meets a row of weights, shape (uses, N), or None where that cannot be told."""
+def input_rows(
+    layer: Layer, values: np.ndarray, positions: int, window: Window | None = None
+) -> np.ndarray | None:
+    """What meets a row of weights, shape (uses, N), or None where that cannot be told, or differs by channel."""
     columns = layer.size // layer.channels
     if len(layer.shape) == 2:
         return values.reshape(-1, columns) if values.shape[-1] == columns else None
+    patches = _patches(layer, values, positions)
+    if patches is not None or window is None or window.groups > 1:
+        return patches
+    seen = window.rows(values)
+    return seen[0] if seen is not None and seen.shape[2] == columns else None
+
+
+def _patches(layer: Layer, values: np.ndarray, positions: int) -> np.ndarray | None:
+    """Patches that neither overlap nor leave a rest, which are plain from the number of uses."""
     if len(layer.shape) != 4 or values.ndim != 4 or layer.channel_axis != 0:
         return None
     _, channels, height, width = layer.shape
-    samples, found, rows, cols = values.shape
-    # Only patches that neither overlap nor leave a rest are plain from the number of uses.
-    if found != channels or rows % height or cols % width or positions != (rows // height) * (cols // width):
+    samples, own, rows, cols = values.shape
+    if own != channels or rows % height or cols % width or positions != (rows // height) * (cols // width):
         return None
     patches = values.reshape(samples, channels, rows // height, height, cols // width, width)
-    return patches.transpose(0, 2, 4, 1, 3, 5).reshape(-1, columns)
+    return patches.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels * height * width)

@@ -99,7 +99,9 @@ def _square(rows: np.ndarray, moment: np.ndarray | None) -> float:
     """E ||rows x||^2 over the channels, by the second moment of x; white where there is none."""
     if moment is None:
         return float(np.square(rows, dtype=np.float64).sum()) / len(rows)
-    return float(np.einsum("cn,cn->", rows @ moment, rows, dtype=np.float64)) / len(rows)
+    groups = moment if moment.ndim == 3 else moment[None]
+    parts = rows.reshape(len(groups), -1, rows.shape[1])
+    return float(np.einsum("gcn,gcn->", parts @ groups, parts, dtype=np.float64)) / len(rows)
 
 
 def _input_errors(model: Model, profile: Profile, batch: Batch) -> np.ndarray:

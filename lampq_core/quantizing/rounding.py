@@ -14,7 +14,7 @@ QuantEase, arXiv:2309.01885.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -66,15 +66,17 @@ class InputRounding:
     """Rounding to the inputs of one layer; what all its widths share is computed once.
 
     Args:
-        moment: Second moment E[x x^T] of the inputs, shape (N, N), positive semi-definite.
+        moment: Second moment E[x x^T] of the inputs, shape (N, N), positive semi-definite; or (groups, N, N), where
+            each group of output channels has inputs of its own.
 
     Raises:
         RecordError: It is no finite square matrix.
     """
 
     def __init__(self, moment: np.ndarray) -> None:
-        self._columns = len(moment)
-        self._metric = OutputMetric.from_moment(moment)
+        self._columns = moment.shape[-1]
+        groups = moment if moment.ndim == 3 else moment[None]
+        self._metrics = [OutputMetric.from_moment(own) for own in groups]
 
     def quantize(
         self,
@@ -94,15 +96,24 @@ class InputRounding:
             raise RecordError(f"an input moment of {self._columns} features does not fit {columns} of a row")
         split = rows.reshape(-1, block)
         results = [quantize(split, bits, grid=grid, threads=threads) for bits in widths]
-        if self._metric is None:
-            return tuple(results)
+        if channels % len(self._metrics):
+            raise RecordError(f"{channels} channels are no {len(self._metrics)} groups")
         lanes = max(_FEWEST_LANES, _SIDE_BY_SIDE // columns)
-        some = max(1, lanes // len(widths))
-        for start in range(0, channels, some):
-            part = slice(start, min(start + some, channels))
+        for metric, part in self._parts(channels, max(1, lanes // len(widths))):
             chosen = [_part(result, part, channels) for result in results]
-            _improve(self._metric, rows[part], chosen, narrow=grid == NARROW)
+            _improve(metric, rows[part], chosen, narrow=grid == NARROW)
+        if not any(self._metrics):
+            return tuple(results)
         return tuple(_with_error(result, split) for result in results)
+
+    def _parts(self, channels: int, most: int) -> Iterator[tuple[OutputMetric, slice]]:
+        """Channels that are rounded side by side, with what their errors do; those without inputs are left out."""
+        size = channels // len(self._metrics)
+        for group, metric in enumerate(self._metrics):
+            if metric is None:
+                continue
+            for start in range(group * size, (group + 1) * size, most):
+                yield metric, slice(start, min(start + most, (group + 1) * size))
 
 
 def _improve(metric: OutputMetric, rows: np.ndarray, nearest: Sequence[Quantized], *, narrow: bool) -> None:
