@@ -13,6 +13,7 @@ from lampq.adapters.again import Reading
 from lampq.adapters.replaced import fitting
 from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.formed import formed_bytes
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.head import Head, HeadChoice, judged_of
 from lampq.core.values.input_spec import InputSpec, only_input
@@ -334,6 +335,8 @@ class FileModel(Generic[Variant]):
 
     def payload_bytes(self, layer: Layer, bits: int, container: str) -> int | None:
         """Stored bytes of a layer's codes and scales at a width; None where there is no such form."""
+        if self.coding.form is not None:
+            return formed_bytes(self.coding.form, layer, bits, container)
         return self.backend.payload_bytes(self, layer, bits, container)
 
     def rest_bytes(self, *, activations: bool = False) -> int:

@@ -18,9 +18,10 @@ import numpy as np
 
 from lampq.adapters.file_model import FileModel
 from lampq.adapters.replaced import named
-from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.measuring.encoding import Encoded, coded_for, encoder
 from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.formed import Formed, blank_parts
 from lampq.core.quantizing.plain_arrays import to_arrays
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.readouts.canonical import canonical
@@ -35,6 +36,7 @@ from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.overhead import Overhead
 from lampq.core.values.packing import payload_bytes
 from lampq.core.values.publishing import atomic_path
+from lampq.core.values.weight_form import WeightForm
 
 if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
@@ -142,12 +144,15 @@ class _Backend:
     def taps(self, variant: Arrays, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         names = {layer.name for layer in self.layers}
         for group in inputs:
-            seen: list[tuple[str, np.ndarray]] = []
-            self.network.run(variant, group, lambda name, values, seen=seen: seen.append((name, values)))
-            for name, values in seen:
+            for name, values in self._inputs(variant, group):
                 if name in names:
                     rows = values.reshape(-1, values.shape[-1])
                     yield name, rows, len(rows) // len(values)
+
+    def _inputs(self, weights: Arrays, group: Arrays) -> list[tuple[str, np.ndarray]]:
+        seen: list[tuple[str, np.ndarray]] = []
+        self.network.run(weights, group, lambda name, values: seen.append((name, values)))
+        return seen
 
     def walk(self, model: NetworkModel, inputs: Batch) -> Walk:
         return Passes(model, inputs)
@@ -161,7 +166,7 @@ class _Backend:
         return payload_bytes(layer.size, bits) + _SCALE_BYTES * layer.channels
 
     def rest_bytes(self, model: NetworkModel, *, activations: bool) -> int:
-        return self._rest(self.layers, _WIDTHS)
+        return self._rest(model, self.layers, _WIDTHS)
 
     def overhead(
         self,
@@ -171,15 +176,20 @@ class _Backend:
         container: str,
         steps: np.ndarray | None,
     ) -> Overhead:
-        return Overhead(rest_bytes=self._rest(layers, sorted({option.weight_bits for option in options})))
+        return Overhead(
+            rest_bytes=self._rest(model, layers, sorted({option.weight_bits for option in options}))
+        )
 
-    def _rest(self, layers: Sequence[Layer], widths: Sequence[int]) -> int:
+    def _rest(self, model: NetworkModel, layers: Sequence[Layer], widths: Sequence[int]) -> int:
         """Bytes of a file beside its payload, at most: written on trial with all layers at every width."""
         rests = []
         for bits in widths:
             file = io.BytesIO()
-            self.network.save(file, self._arrays({layer.name: _blank(layer, bits) for layer in layers}))
-            rests.append(file.tell() - sum(_payload(layer, bits) for layer in layers))
+            form = model.coding.form
+            blank = {layer.name: _blank(layer, bits, form) for layer in layers}
+            self.network.save(file, self._arrays(blank))
+            payload = [model.payload_bytes(layer, bits, "bitplane") or 0 for layer in layers]
+            rests.append(file.tell() - sum(payload))
         return max(rests)
 
     def file_bytes(self) -> int:
@@ -197,7 +207,7 @@ class _Backend:
             self.network.save(handle, self._arrays(quantized, model.replaced))
         return None
 
-    def _arrays(self, quantized: Mapping[str, Quantized], replaced: Arrays | None = None) -> Arrays:
+    def _arrays(self, quantized: Mapping[str, Encoded], replaced: Arrays | None = None) -> Arrays:
         """What a file holds, in the order of the model."""
         arrays: dict[str, np.ndarray] = {}
         for name, weight in self.varied(replaced or {}).items():
@@ -224,12 +234,11 @@ class _Whole:
         return self._backend.run({**self._weights, name: weight}, self._inputs)
 
 
-def _payload(layer: Layer, bits: int) -> int:
-    return payload_bytes(layer.size, bits) + _SCALE_BYTES * layer.channels
-
-
-def _blank(layer: Layer, bits: int) -> Quantized:
+def _blank(layer: Layer, bits: int, form: WeightForm | None) -> Encoded:
     rows = layer.channels
+    if form is not None:
+        parts = blank_parts(form, rows, layer.size // rows, bits)
+        return Formed(form=form, parts=parts, bits=bits, squared_error=np.zeros(rows))
     return Quantized(
         codes=np.zeros((rows, layer.size // rows), np.uint8),
         scale=np.ones(rows, np.float32),

@@ -37,6 +37,7 @@ EXTENSIONS = {
     "(b) a reading of outputs": ("examples/custom_readout.py", "lampq.roles"),
     "(c) a score": ("examples/custom_score.py", "lampq.scores"),
     "(d) a quantizer of activations": ("examples/custom_quantizer.py", "lampq.quantizers"),
+    "(e) a form of weights": ("examples/custom_weights.py", "lampq.forms"),
 }
 
 

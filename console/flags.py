@@ -20,9 +20,10 @@ from lampq.core.values.measurement import CONTAINERS
 from lampq.core.values.option import parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
-from lampq.core.values.rounding_kinds import MEASURED, NEAREST
+from lampq.core.values.rounding_kinds import MEASURED, NEAREST, ROUNDINGS
 from lampq.core.values.score import AUTO
 from lampq.core.values.shard import Shard
+from lampq.core.values.weight_form import WEIGHT_FORMS
 from lampq.verbs.formats import FORMATS
 
 CALIBRATION_SAMPLES = 256
@@ -224,12 +225,21 @@ def rounded(
     """
     sub.add_argument(
         "--rounding",
-        choices=choices,
+        choices=_Roundings(choices),
         default=default,
         help="how codes are chosen: for the least error of the layers' outputs on the data (inputs), also making up "
         "for the layers before where that measures better (corrected, of quantize and apply), or the nearest "
-        f"(nearest) (default: {usual or default})",
+        f"(nearest); or the form of weights of an installed package (default: {usual or default})",
     )
+
+
+class _Roundings(tuple[str, ...]):
+    """Roundings to choose among, and the forms of weights of packages, which are not asked before one is named."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (name not in ROUNDINGS and name in WEIGHT_FORMS)
 
 
 def scores(sub: argparse.ArgumentParser) -> None:

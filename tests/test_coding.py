@@ -16,6 +16,7 @@ from lampq.adapters.onnx.reader import read as read_onnx
 from lampq.adapters.tflite import read as read_tflite
 from lampq.adapters.torch import load_quantized
 from lampq.cli import main
+from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.encoding import coded_for, with_rounding
 from lampq.core.measuring.measure import quantized_weights
 from lampq.core.quantizing.coding import Coding
@@ -152,8 +153,9 @@ def test_files_keep_the_rounding(case, tmp_path):
     assert Plan.read(tmp_path / "plan.json").rounding == "inputs"
     data = json.loads((tmp_path / "plan.json").read_text())
     (tmp_path / "plan.json").write_text(json.dumps(data | {"rounding": "up"}))
-    with pytest.raises(PlanError, match="rounding"):
-        Plan.read(tmp_path / "plan.json")
+    unknown = Plan.read(tmp_path / "plan.json")
+    with pytest.raises(RecordError, match="rounding 'up' is none of nearest, inputs, corrected; or install"):
+        with_plan_coding(model, unknown, batch)
     with pytest.raises(RecordError, match="how weights are stored"):
         merge([again, profile(model, batch, fisher_draws=0)])
 

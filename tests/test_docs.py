@@ -20,7 +20,7 @@ from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {
     "npz_adapter", "onnx_from_scratch", "latency_table", "many_machines", "custom_score", "custom_readout",
-    "custom_quantizer", "torch_vit", "notebook", "point_cloud", "video",
+    "custom_quantizer", "custom_weights", "torch_vit", "notebook", "point_cloud", "video",
 }  # fmt: skip
 DOCUMENTS = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 # Languages whose blocks run, and those that are only shown.

@@ -19,6 +19,7 @@ from lampq.core.values.layer import Layer
 from lampq.core.values.match import Matching, left_over, match, same_names
 from lampq.core.values.messages import listed
 from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.rounding_kinds import form_of
 from lampq.core.values.selection import KeptLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note
 from lampq.verbs.placed_products import placed_products
@@ -156,7 +157,8 @@ def fit_to(
             *notes,
             f"tables that only the plan or only the model counts stay as they are: {listed(left)}",
         )
-    model = model.with_coding(dataclasses.replace(model.coding, block=plan.block))
+    coding = dataclasses.replace(model.coding, block=plan.block, form=form_of(plan.rounding))
+    model = model.with_coding(coding)
     decisions: dict[int, PlanLayer] = {}
     for matched in matching.matches:
         decision = _decision([known[i] for i in matched.left], layers[matched.right[0]].name, widest=widest)

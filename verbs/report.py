@@ -130,7 +130,7 @@ def _caveat(plan: Plan, profile: Profile) -> str:
 
 
 def _coding(rounding: str, block: int | None) -> str:
-    codes = _CODES[rounding]
+    codes = _CODES.get(rounding, f"weights in the form {rounding}")
     return codes if block is None else f"{codes}, {block} weights to a scale"
 
 

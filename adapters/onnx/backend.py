@@ -110,7 +110,8 @@ class OnnxBackend:
         return self.records.measure(self._index[name], weight)
 
     def check_coding(self, coding: Coding) -> None:
-        """Any will do."""
+        """Codes on a uniform grid, in whatever blocks."""
+        coding.refuse_form("ONNX files")
 
     def checked(self, batch: BatchLike) -> Batch:
         """Inputs by name and of the right types."""

@@ -18,7 +18,7 @@ from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
-from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.measuring.encoding import coded_for, uniform_encoder
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -90,7 +90,7 @@ def write(
     with Shelf(path.parent) as shelf:
 
         def quantized(site: Site, bits: int) -> Shelved:
-            shelved[site.name] = shelf.put(encoder(model, site.name, site.channel_axis)(bits))
+            shelved[site.name] = shelf.put(uniform_encoder(model, site.name, site.channel_axis)(bits))
             return shelved[site.name]
 
         rewritten = build(model, recipe, quantized)

@@ -17,7 +17,7 @@ from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
 from lampq.adapters.tflite.windows import windows
 from lampq.adapters.tflite.write import rest_bytes, write
-from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.measuring.encoding import coded_for, uniform_encoder
 from lampq.core.measuring.walk import Passes
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import Quantized
@@ -116,7 +116,8 @@ class TfliteBackend:
         return self.opened.measure(self.opened.weights[name], weight)
 
     def check_coding(self, coding: Coding) -> None:
-        """Refuse blocks: the format stores one scale per output channel."""
+        """Refuse blocks and forms: the format stores codes and one scale per output channel."""
+        coding.refuse_form("TFLite files")
         if coding.block is not None:
             raise AdapterError(
                 f"{self.path}: TFLite stores one scale per output channel; plan without --block"
@@ -204,6 +205,6 @@ class TfliteBackend:
         coded = coded_for(model, plan)
 
         def encoded(weight: Weight, bits: int) -> Quantized:
-            return encoder(coded, weight.name, weight.channel_axis)(bits)
+            return uniform_encoder(coded, weight.name, weight.channel_axis)(bits)
 
         write(model.variant, encoded, plan, path, calibration)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from lampq.adapters.torch.packed import PackedFile
+from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 
 # What torch._int_mm asks of a GPU: more rows than this, and other sizes in multiples of 8.
@@ -83,6 +84,9 @@ def use_int8(module: torch.nn.Module, file: PackedFile) -> list[str]:
         if type(member) is not torch.nn.Linear or record is None or record.channel_axis != 0:
             continue
         quantized = file.weights[f"{path}.weight"]
+        if not isinstance(quantized, Quantized):
+            # Other forms than codes on a uniform grid stay float.
+            continue
         if record.scales != len(member.weight):
             # Integer products want one scale per output channel; blocks stay float.
             continue

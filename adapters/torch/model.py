@@ -35,6 +35,7 @@ from lampq.core.measuring.traces import Traces
 from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.formed import formed_bytes
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.treatments.rewrites import SeenNorm
@@ -364,6 +365,8 @@ class TorchModel:
 
     def with_coding(self, coding: Coding) -> TorchModel:
         """The same model with its weights turned into codes another way."""
+        if self.in_folder:
+            coding.refuse_form("Hugging Face folders")
         other = copy.copy(self)
         other.coding = coding
         return other
@@ -440,6 +443,8 @@ class TorchModel:
         """Stored bytes of a layer's codes and scales at a width."""
         if self.in_folder:
             return compressed.stored_bytes(self, layer, bits)
+        if self.coding.form is not None:
+            return formed_bytes(self.coding.form, layer, bits, container)
         scales = scale_count(layer.shape, layer.channel_axis, self.coding.block)
         return packed.payload_bytes(layer.size, scales, bits, container)
 

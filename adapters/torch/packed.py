@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.checkpoint import State, check_header
+from lampq.core.measuring.encoding import Encoded
 from lampq.core.measuring.setting import input_rule
+from lampq.core.quantizing.formed import Formed, formed_of
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.treatments import rule_of
 from lampq.core.values import packing
@@ -27,6 +29,8 @@ from lampq.core.values.blocks import check_block, scale_count
 from lampq.core.values.errors import AdapterError, LampqError, MissingExtraError
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.messages import reason
+from lampq.core.values.rounding_kinds import form_of
+from lampq.core.values.weight_form import WEIGHT_FORMS
 
 _KEY = "lampq"
 # Version 2 has quantizers of inputs and sites; files without them stay as older readers know them.
@@ -39,7 +43,9 @@ _USUAL: dict[str, Any] = {
     "activation_bits": None,
     "activation_range": None,
     "quantizer": None,
+    "form": None,
 }
+_TYPES = {"uint8": "U8", "int8": "I8", "float16": "F16", "float32": "F32", "int32": "I32", "int64": "I64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,8 @@ class Record:
         activation_bits: Width of the layer's input, or None.
         activation_range: Its range, or None.
         quantizer: How it is rounded, where that is not told by range or tokens alone.
+        form: Name of the form of the weight, where it has one (`core.values.weight_form`): then its parts are in
+            `NAME:PART`, and there are no codes and scales.
     """
 
     layer: str
@@ -71,6 +79,7 @@ class Record:
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
     quantizer: Fitted | None = None
+    form: str | None = None
 
     @property
     def size(self) -> int:
@@ -81,6 +90,19 @@ class Record:
     def scales(self) -> int:
         """Number of scales."""
         return scale_count(self.shape, self.channel_axis, self.block)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of codes and scales, or of the parts."""
+        if self.form is not None:
+            return WEIGHT_FORMS.get(self.form).payload_bytes(*self.rows, self.bits)
+        return payload_bytes(self.size, self.scales, self.bits, self.container)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Output channels, and weights of each."""
+        channels = self.shape[self.channel_axis]
+        return channels, self.size // channels
 
     @property
     def activation_grid(self) -> ActivationGrid | None:
@@ -97,14 +119,14 @@ class PackedFile:
     Attributes:
         records: Parameter -> how it is stored.
         origin: What the model was read from: `source` and what its kind needs to be built again.
-        weights: Parameter -> its codes and scales.
+        weights: Parameter -> its codes and scales, or the parts of its form.
         rest: All other tensors by name.
         sites: Factor of a product -> how it is rounded.
     """
 
     records: Mapping[str, Record]
     origin: Mapping[str, Any]
-    weights: Mapping[str, Quantized]
+    weights: Mapping[str, Encoded]
     rest: State
     sites: Mapping[str, Fitted] = field(default_factory=dict)
 
@@ -130,11 +152,15 @@ class PackedFile:
         return state
 
 
-def encode(records: Mapping[str, Record], weights: Mapping[str, Quantized], rest: State) -> State:
+def encode(records: Mapping[str, Record], weights: Mapping[str, Encoded], rest: State) -> State:
     """The tensors to store."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in rest.items()}
     for name, record in records.items():
         quantized = weights[name]
+        if isinstance(quantized, Formed):
+            parts = {_part(name, part): array for part, array in quantized.parts.items()}
+            tensors |= {key: torch.from_numpy(array) for key, array in parts.items()}
+            continue
         codes = quantized.codes
         if record.container == "bitplane":
             codes = np.concatenate([plane.reshape(-1) for plane in packing.pack(codes, record.bits)])
@@ -208,14 +234,36 @@ def header_bytes(
     kinds = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
     places = {name: (kinds.get(t.dtype, "BOOL"), list(t.shape), t.nbytes) for name, t in rest.items()}
     for name, record in records.items():
-        places[name + _CODES] = ("U8", [record.size], record.size)
-        places[name + _SCALE] = ("F32", [record.scales], 4 * record.scales)
+        places |= _places(name, record)
     header: dict[str, Any] = {"__metadata__": metadata(records, origin)}
     end = sum(size for _, _, size in places.values())
     for name, (dtype, shape, _) in places.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end]}
     length = len(json.dumps(header, separators=(",", ":")).encode())
     return 8 + -(-length // 8) * 8
+
+
+def _places(name: str, record: Record) -> dict[str, tuple[str, list[int], int]]:
+    """Names, types, shapes and bytes of what is stored of a weight, at the width that takes the most to describe."""
+    if record.form is None:
+        scales = record.scales
+        return {
+            name + _CODES: ("U8", [record.size], record.size),
+            name + _SCALE: ("F32", [scales], 4 * scales),
+        }
+    form = WEIGHT_FORMS.get(record.form)
+    every = [
+        {
+            _part(name, part): (_TYPES[np.dtype(kind).name], list(shape), 8 * record.size)
+            for part, (shape, kind) in form.parts(*record.rows, bits).items()
+        }
+        for bits in range(1, 9)
+    ]
+    return max(every, key=lambda places: len(json.dumps(places)))
+
+
+def _part(name: str, part: str) -> str:
+    return f"{name}:{part}"
 
 
 def is_packed(path: Path) -> bool:
@@ -228,8 +276,12 @@ def read(path: Path) -> PackedFile:
 
     Raises:
         AdapterError: It is none of these, or damaged.
+        RecordError: A weight has a form that is not known here; names it.
     """
     described = _described(path)
+    for record in described.records.values():
+        if record.form is not None:
+            form_of(record.form)
     try:
         tensors = _safetensors().load_file(path)
         weights = {name: _decode(name, record, tensors) for name, record in described.records.items()}
@@ -238,6 +290,7 @@ def read(path: Path) -> PackedFile:
     except (KeyError, TypeError, ValueError, AttributeError, LampqError) as err:
         raise AdapterError(f"{path}: damaged ({type(err).__name__}: {err})") from err
     coded = {name + suffix for name in described.records for suffix in (_CODES, _SCALE)}
+    coded |= {_part(name, part) for name, w in weights.items() if isinstance(w, Formed) for part in w.parts}
     rest = {name: tensor for name, tensor in tensors.items() if name not in coded}
     return replace(described, weights=weights, rest=rest)
 
@@ -303,10 +356,16 @@ def _record(data: Mapping[str, Any]) -> Record:
         activation_bits=None if data["activation_bits"] is None else int(data["activation_bits"]),
         activation_range=None if spread is None else (float(spread[0]), float(spread[1])),
         quantizer=None if data["quantizer"] is None else Fitted.from_json(data["quantizer"]),
+        form=None if data["form"] is None else str(data["form"]),
     )
 
 
-def _decode(name: str, record: Record, tensors: State) -> Quantized:
+def _decode(name: str, record: Record, tensors: State) -> Encoded:
+    if record.form is not None:
+        form = WEIGHT_FORMS.get(record.form)
+        told = form.parts(*record.rows, record.bits)
+        parts = {part: tensors[_part(name, part)].numpy() for part in told}
+        return formed_of(form, parts, record.rows, record.bits)
     stored, scale = tensors[name + _CODES].numpy(), tensors[name + _SCALE].numpy()
     if record.step not in (1, 2) or not 1 <= record.bits <= 8 or scale.shape != (record.scales,):
         raise AdapterError(f"weight {name}: its record does not fit its scales")

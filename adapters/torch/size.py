@@ -102,17 +102,19 @@ def _record(
         spread = (float(ends[0]), float(ends[1]))
     elif option.activation_bits is not None and layer.activation is None:
         spread = _LONG_RANGE
+    form, offset = model.coding.form, (1 << bits) - 1 if mid_rise else 1 << (bits - 1)
     return packed.Record(
         layer=layer.name,
         bits=bits,
-        step=_MID_RISE if mid_rise else 1,
-        offset=(1 << bits) - 1 if mid_rise else 1 << (bits - 1),
+        step=_MID_RISE if mid_rise and form is None else 1,
+        offset=offset if form is None else 0,
         shape=layer.shape,
         channel_axis=layer.channel_axis,
         block=model.coding.block,
         container=container,
         activation_bits=option.activation_bits,
         activation_range=spread,
+        form=None if form is None else form.name,
     )
 
 

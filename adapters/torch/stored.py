@@ -56,7 +56,7 @@ def _of_record(path: Path, record: packed.Record, tensor: torch.Tensor) -> Store
         layer=_layer(path, record.layer, tensor, channel_axis=record.channel_axis),
         weight_bits=record.bits,
         activation_bits=record.activation_bits,
-        payload_bytes=packed.payload_bytes(record.size, record.scales, record.bits, record.container),
+        payload_bytes=record.payload_bytes,
         container=record.container,
     )
 

@@ -12,8 +12,9 @@ import torch
 from lampq.adapters.torch import agreement, compressed, packed
 from lampq.adapters.torch.packed import Record
 from lampq.adapters.torch.variant import Varied
-from lampq.core.measuring.encoding import coded_for, encoder
+from lampq.core.measuring.encoding import Encoded, coded_for, encoder, uniform_encoder
 from lampq.core.quantizing.coding import Coding
+from lampq.core.quantizing.formed import Formed
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError, PlanError
@@ -57,6 +58,7 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
             f"{path}: a folder has no place for quantizers of activations; write a .safetensors file"
         )
     if directory:
+        model.coding.refuse_form("Hugging Face folders")
         # Rounding what is stored as floats would cost accuracy and save nothing.
         packable = tuple(layer for layer in plan.layers if compressed.fits(model, layer.name))
         plan = dataclasses.replace(plan, layers=packable)
@@ -68,7 +70,8 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
     expected = model.with_weights(values)
     if directory:
         with atomic_folder(path) as temporary:
-            return _write_folder(model, expected, plan.widths, plan.block, weights, temporary, path)
+            uniform = {name: coded for name, coded in weights.items() if isinstance(coded, Quantized)}
+            return _write_folder(model, expected, plan.widths, plan.block, uniform, temporary, path)
     records = {
         model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
     }
@@ -98,7 +101,7 @@ def rehearse_folder(model: Varied, path: Path) -> None:
     nearest = model.with_coding(Coding(block=model.coding.block))
     layers = {layer.name: layer for layer in nearest.layers()}
     widths = dict.fromkeys(layers, 8)
-    weights = {name: encoder(nearest, name, layer.channel_axis)(8) for name, layer in layers.items()}
+    weights = {name: uniform_encoder(nearest, name, layer.channel_axis)(8) for name, layer in layers.items()}
     values = {
         name: from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
         for name, layer in layers.items()
@@ -128,7 +131,7 @@ def _write_folder(
         ) from err
 
 
-def quantize_layers(model: Varied, plan: Plan) -> dict[str, Quantized]:
+def quantize_layers(model: Varied, plan: Plan) -> dict[str, Encoded]:
     """Codes and scales of every layer of a plan, on the model's grid."""
     quantized = {}
     for name, layer in _named(plan):
@@ -163,7 +166,7 @@ def _axis(model: Varied, name: str) -> int:
     return next(layer.channel_axis for layer in model.layers() if layer.name == name)
 
 
-def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -> Record:
+def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Encoded) -> Record:
     return Record(
         layer=layer.name,
         bits=layer.weight_bits,
@@ -176,6 +179,7 @@ def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Quantized) -
         activation_bits=layer.activation_bits,
         activation_range=layer.activation_range,
         quantizer=layer.quantizer,
+        form=quantized.form.name if isinstance(quantized, Formed) else None,
     )
 
 

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
 from lampq.core.quantizing.coding import Coding, Kept
+from lampq.core.quantizing.formed import Formed, formed
 from lampq.core.quantizing.quantizer import Quantized, as_rows, quantize
 from lampq.core.quantizing.rounding import InputRounding
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.blocks import row_block
-from lampq.core.values.errors import PlanError, RecordError
+from lampq.core.values.errors import AdapterError, PlanError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
-from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS
+from lampq.core.values.rounding_kinds import NEAREST, form_of
+from lampq.core.values.weight_form import WeightForm
+
+Encoded: TypeAlias = Quantized | Formed
+"""A weight at a width: codes and scales, or the parts of another form."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def encoder(
     model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
-) -> Callable[[int], Quantized]:
+) -> Callable[[int], Encoded]:
     """A function from a width to the codes and scales of a layer, by the model's grid and coding.
+
+    Only where the coding has a form of weights are they `Formed`.
 
     Args:
         model: The float model.
@@ -40,10 +48,37 @@ def encoder(
     weight = coding.targets.get(name)
     weight = model.weight(name) if weight is None else weight
     moment = None if coding.moments is None else coding.moments.get(name)
+    if coding.form is not None:
+        return functools.partial(_formed, coding.form, weight, channel_axis, moment)
     if moment is None:
         rows = as_rows(weight, channel_axis, coding.block)
         return lambda bits: quantize(rows, bits, grid=model.grid)
     return _InputEncoder(model, name, weight, channel_axis, moment, widths)
+
+
+def uniform_encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quantized]:
+    """`encoder` for writers of files that hold codes on a uniform grid and nothing else.
+
+    Raises:
+        AdapterError: The coding has a form of weights.
+    """
+    encode = encoder(model, name, channel_axis)
+
+    def coded(bits: int) -> Quantized:
+        encoded = encode(bits)
+        if not isinstance(encoded, Quantized):
+            raise AdapterError(
+                f"{model.format} files have no place for weights in the form {encoded.form.name}"
+            )
+        return encoded
+
+    return coded
+
+
+def _formed(
+    form: WeightForm, weight: np.ndarray, channel_axis: int, moment: np.ndarray | None, bits: int
+) -> Formed:
+    return formed(form, weight, channel_axis, bits, moment)
 
 
 class _InputEncoder:
@@ -95,7 +130,7 @@ def with_rounding(
 
     Args:
         model: The float model.
-        rounding: One of `ROUNDINGS`.
+        rounding: One of `ROUNDINGS`, or the name of a form of weights.
         block: See `Coding`.
         batch: Calibration inputs.
         journal: Of the work that codes are chosen in.
@@ -103,18 +138,19 @@ def with_rounding(
     Raises:
         RecordError: The rounding is unknown, or needs data and there is none.
     """
-    if rounding not in ROUNDINGS:
-        raise RecordError(f"rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
-    if rounding == NEAREST:
-        return model.with_coding(Coding(block=block))
+    form = form_of(rounding)
+    if rounding == NEAREST or (form is not None and not form.uses_inputs):
+        return model.with_coding(Coding(block=block, form=form))
     if model.coding.moments is not None:
-        return model.with_coding(replace(model.coding, block=block))
+        return model.with_coding(replace(model.coding, block=block, form=form))
     if batch is None:
         raise RecordError(
             "rounding to the layers' inputs needs data; give --data, or take --rounding nearest"
         )
     moments = input_moments(model, model.layers(), batch, journal)
-    return model.with_coding(Coding(block=block, moments=moments, kept=Kept(journal.within("codes"))))
+    return model.with_coding(
+        Coding(block=block, moments=moments, form=form, kept=Kept(journal.within("codes")))
+    )
 
 
 def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
@@ -124,10 +160,11 @@ def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
         PlanError: The plan rounds to the layers' inputs, which the model has not seen.
         AdapterError: The format has no such blocks.
     """
-    if plan.rounding == NEAREST:
-        return model.with_coding(Coding(block=plan.block))
+    form = form_of(plan.rounding)
+    if plan.rounding == NEAREST or (form is not None and not form.uses_inputs):
+        return model.with_coding(Coding(block=plan.block, form=form))
     if model.coding.moments is None:
         raise PlanError(
             "the plan rounds weights to the layers' inputs; give the calibration data, or round to nearest"
         )
-    return model.with_coding(replace(model.coding, block=plan.block))
+    return model.with_coding(replace(model.coding, block=plan.block, form=form))

@@ -18,7 +18,6 @@ from lampq.core.measuring.setting import simulated
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch
 from lampq.core.values.plan import Plan
-from lampq.core.values.rounding_kinds import INPUTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,7 +50,7 @@ def halves(model: Model, reference: Reference) -> tuple[Half, ...]:
     bare = model.with_coding(Coding(block=block))
     return tuple(
         Half(
-            model=with_rounding(bare, INPUTS, block, reference.inputs.take(fitted)),
+            model=with_rounding(bare, model.coding.rounding, block, reference.inputs.take(fitted)),
             fitted=reference.inputs.take(fitted),
             judged=reference.take(judged),
         )

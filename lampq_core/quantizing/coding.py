@@ -10,8 +10,10 @@ import numpy as np
 
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.blocks import check_block
+from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.rounding_kinds import INPUTS, NEAREST
+from lampq.core.values.weight_form import WeightForm
 
 # Codes kept, so that search and writing need not choose those of the profile again.
 _KEPT_BYTES = 1 << 30
@@ -31,24 +33,44 @@ class Coding:
             error of the output; layers without one, and all layers where this is None, round to the nearest level.
         targets: Weights that are turned into codes in place of the model's own, by layer name, in the shape of its
             record (`core.measuring.correction`).
+        form: The form of the weights where that is none of codes on a uniform grid.
         kept: Codes chosen so far.
     """
 
     block: int | None = None
     moments: Mapping[str, np.ndarray] | None = None
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
+    form: WeightForm | None = None
     kept: Kept = field(default_factory=lambda: Kept())
 
     def __post_init__(self) -> None:
         check_block(self.block)
+        if self.form is not None and self.block is not None:
+            raise RecordError(f"form {self.form.name} has scales of its own; leave --block out")
 
     def anew(self, journal: Journal = NOWHERE) -> Coding:
         """The same without codes chosen so far: widths coded side by side may round otherwise than one alone."""
         return replace(self, kept=Kept(journal))
 
+    def refuse_form(self, whose: str) -> None:
+        """Refuse weights in a form of their own, for formats that have no place for it.
+
+        Args:
+            whose: The format, or what has none.
+
+        Raises:
+            AdapterError: The coding has a form.
+        """
+        if self.form is not None:
+            raise AdapterError(
+                f"{whose} keep codes on a uniform grid alone, not the form {self.form.name}; write a .safetensors file"
+            )
+
     @property
     def rounding(self) -> str:
-        """`inputs` or `nearest`."""
+        """`inputs`, `nearest`, or the form of the weights."""
+        if self.form is not None:
+            return self.form.name
         return NEAREST if self.moments is None else INPUTS
 
 

@@ -17,7 +17,7 @@ from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rewrite_kinds import NONE, REWRITES
-from lampq.core.values.rounding_kinds import NEAREST, ROUNDINGS, profiled
+from lampq.core.values.rounding_kinds import NEAREST, form_of, profiled
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
 from lampq.core.values.site_kinds import INPUTS as INPUT_SITES
@@ -113,7 +113,6 @@ class Measurement:
         check_block(self.block)
         for what, name, names in (
             ("container", self.container, CONTAINERS),
-            ("rounding", self.rounding, ROUNDINGS),
             ("measure", self.measure, MEASURES),
             ("Fisher traces", self.fisher, KINDS),
             ("activation range", self.act_range, (None, *RANGES)),
@@ -122,6 +121,11 @@ class Measurement:
         ):
             if name not in names:
                 raise RecordError(f"{what} {name!r} is none of {', '.join(filter(None, names))}")
+        if form_of(self.rounding) is not None and (self.container != CONTAINERS[0] or self.block is not None):
+            raise RecordError(
+                f"weights in the form {self.rounding} have scales of their own, and are stored as they are; leave out "
+                f"--block and --container"
+            )
         if not 0 <= self.tolerance < math.inf or self.fisher_draws < 0 or self.seed < 0:
             raise RecordError(
                 f"tolerance {self.tolerance}, {self.fisher_draws} draws, seed {self.seed}: must be at least 0"

@@ -27,7 +27,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.product import Product
 from lampq.core.values.publishing import writing
-from lampq.core.values.rounding_kinds import MEASURED, NEAREST
+from lampq.core.values.rounding_kinds import CORRECTED, NEAREST
 from lampq.core.values.selection import KeptLayer
 from lampq.core.values.shard import Shard
 from lampq.core.values.side_files import SideNames, publish_pair
@@ -104,8 +104,10 @@ class Profile:
         if not self.options or list(self.options) != sorted(set(self.options)):
             raise RecordError("profile: options must be distinct and increasing")
         check_block(self.block)
-        if self.rounding not in MEASURED:
-            raise RecordError(f"rounding {self.rounding!r} is none of {', '.join(MEASURED)}")
+        if not self.rounding or self.rounding == CORRECTED:
+            raise RecordError(
+                f"rounding {self.rounding!r} is none of profiles; corrections are of whole plans"
+            )
         if self.rest_bytes < 0 or self.samples < 0:
             raise RecordError("profile: rest_bytes and samples cannot be negative")
         lengths = {LAYERS: len(self.places), OPTIONS: len(self.options), SAMPLES: self.samples}

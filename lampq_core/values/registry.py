@@ -36,7 +36,15 @@ class Registry(Generic[R]):
         group: Group of the entry points.
     """
 
-    def __init__(self, own: Iterable[R], *, what: str, group: str, error: type[LampqError]) -> None:
+    def __init__(
+        self,
+        own: Iterable[R],
+        *,
+        what: str,
+        group: str,
+        error: type[LampqError],
+        kind: type[R] | None = None,
+    ) -> None:
         """A registry.
 
         Args:
@@ -44,11 +52,12 @@ class Registry(Generic[R]):
             what: What messages call such a record.
             group: Group of the entry points.
             error: What is raised where a record cannot be had.
+            kind: Their class; None: that of the first of `own`.
         """
         self.group = group
         self._own = {record.name: record for record in own}
         self._added: dict[str, R] = {}
-        self._class = type(next(iter(self._own.values())))
+        self._class = type(next(iter(self._own.values()))) if kind is None else kind
         self._what, self._error = what, error
 
     def add(self, record: R) -> None:
