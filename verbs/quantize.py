@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lampq.adapters import format_named
-from lampq.core.allocating.scores import score
+from lampq.core.allocating.scores import ERROR, KL, SUPERPOSITION, score
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
@@ -27,7 +27,7 @@ from lampq.core.values.recipe import TYPE_SCALES
 from lampq.core.values.request import Request
 from lampq.core.values.rewrite_kinds import NONE
 from lampq.core.values.rounding_kinds import CORRECTED, NEAREST
-from lampq.core.values.score import AUTO
+from lampq.core.values.score import AUTO, name_of
 from lampq.core.values.tables import KINDS
 from lampq.core.values.work import Work
 from lampq.metrics.drop import Drop
@@ -44,6 +44,9 @@ from lampq.verbs.formats import (
 from lampq.verbs.profile import profile as make_profile
 from lampq.verbs.task import Task, split_choices
 from lampq.verbs.within_drop import Guard, plan_within_drop
+
+# Plans by these never look at Fisher traces, which a profile that is kept has for the others.
+_WITHOUT_TRACES = (AUTO, *(score.name for score in (SUPERPOSITION, KL, ERROR)))
 
 
 def quantize(
@@ -103,6 +106,8 @@ def quantize(
     notes = unpacked_note(model, packed)
     model, batch = packed.with_coding(Coding(block=measurement.block)), input_batch(packed, batch)
     measurement = _with_score(measurement, request)
+    if profile_out is None and name_of(request.mode) in _WITHOUT_TRACES:
+        measurement = dataclasses.replace(measurement, fisher_draws=0)
     guard = _guard(model, batch, drop, task)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)

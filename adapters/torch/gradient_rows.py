@@ -24,6 +24,9 @@ from lampq.core.values.activation_rule import LAST, ActivationRule
 from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
+# Errors of weights that are kept between uses, in bytes; more are made of codes again and again.
+_ERRORS_BYTES = 1 << 28
+
 
 def gradient_rows(
     model: Replayable,
@@ -53,7 +56,11 @@ def gradient_rows(
         AdapterError: A weight lies in a way that has no per-sample gradients here.
     """
     draws = draws.of(batch.samples)
-    moves = {name: _Moves.of(model, name, *candidates[name]) for name in candidates}
+    tensors = {name: model.tensors[model.parameters[name]].detach().float() for name in candidates}
+    size = sum(4 * tensors[name].numel() * len(rounded) for name, (rounded, _) in candidates.items())
+    moves = {
+        name: _Moves.of(tensors[name], *candidates[name], ready=size <= _ERRORS_BYTES) for name in candidates
+    }
     done = 0
     for part in passes(model, batch, batch_size=batch_size, activations=False):
         vectors = readout.directions(part.reference(readout), draws.part(slice(done, done + part.count)))
@@ -92,54 +99,68 @@ class _Moves:
     """What a layer can be rounded to: W weights, A rules.
 
     Attributes:
-        errors: W_hat - W, one after the other, float32, shape (W, size); with the float weight W behind them where
-            some rule rounds the input.
+        weight: The float weight W.
+        rounded: W_hat, one after the other.
         rules: Of the input.
-        shape: Of the weight.
+        ready: The errors, where they are kept.
     """
 
-    errors: torch.Tensor
+    weight: torch.Tensor
+    rounded: Sequence[np.ndarray]
     rules: tuple[ActivationRule | None, ...]
-    shape: tuple[int, ...]
+    ready: torch.Tensor | None = None
 
     @classmethod
     def of(
         cls,
-        model: Replayable,
-        name: str,
-        weights: Sequence[np.ndarray],
+        weight: torch.Tensor,
+        rounded: Sequence[np.ndarray],
         rules: Sequence[ActivationRule | None],
+        *,
+        ready: bool,
     ) -> _Moves:
-        weight = model.weight(name)
-        rows = [np.subtract(rounded, weight, dtype=np.float32).ravel() for rounded in weights]
-        if any(rule is not None for rule in rules):
-            rows.append(weight.ravel())
-        device = model.tensors[model.parameters[name]].device
-        errors = torch.from_numpy(np.stack(rows)).to(device)
-        return cls(errors=errors, rules=tuple(rules), shape=weight.shape)
+        moves = cls(weight=weight, rounded=rounded, rules=tuple(rules))
+        return dataclasses.replace(moves, ready=moves.errors()) if ready else moves
+
+    def errors(self) -> torch.Tensor:
+        """W_hat - W, one after the other, float32, shape (W, size); with W behind them where some rule rounds the
+        input.
+        """
+        if self.ready is not None:
+            return self.ready
+        rows = self.weight.new_empty((len(self.rounded) + self._rounds, self.weight.numel()))
+        for row, rounded in zip(rows, self.rounded, strict=False):
+            row.copy_(torch.from_numpy(rounded).ravel()).sub_(self.weight.ravel())
+        if self._rounds:
+            rows[-1] = self.weight.ravel()
+        return rows
+
+    @property
+    def _rounds(self) -> bool:
+        return any(rule is not None for rule in self.rules)
 
     @property
     def table(self) -> tuple[int, int]:
         """Numbers of weights and rules."""
-        return len(self.errors) - any(rule is not None for rule in self.rules), len(self.rules)
+        return len(self.rounded), len(self.rules)
 
     def changes(self, uses: list[Rows]) -> torch.Tensor:
         """<G^T X_hat, W_hat> - <G^T X, W> of every sample, float64, shape (samples, W, A)."""
-        count = self.table[0]
-        plain = self._products(uses)
+        count, errors = self.table[0], self.errors()
+        plain = self._products(uses, errors)
         columns = []
         for rule in self.rules:
             if rule is None:
                 columns.append(plain[:, :count])
                 continue
-            products = self._products([_rounded(rows, rule) for rows in uses])
+            products = self._products([_rounded(rows, rule) for rows in uses], errors)
             columns.append(products[:, :count] + (products[:, count:] - plain[:, count:]))
         return torch.stack(columns, -1)
 
-    def _products(self, uses: list[Rows]) -> torch.Tensor:
+    def _products(self, uses: list[Rows], errors: torch.Tensor) -> torch.Tensor:
         """<G^T X, error> of every sample, float64, shape (samples, errors)."""
-        parts = sample_gradients(uses, self.shape)
-        return torch.cat([(part.flatten(1) @ self.errors.T).double() for part in parts])
+        parts = sample_gradients(uses, self.weight.shape)
+        return torch.cat([(part.flatten(1) @ errors.T).double() for part in parts])
 
 
 def _rounded(rows: Rows, rule: ActivationRule) -> Rows:

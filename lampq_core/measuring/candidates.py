@@ -11,7 +11,7 @@ import numpy as np
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.setting import Setting
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -20,8 +20,30 @@ from lampq.core.values.product import Product
 WidthRules: TypeAlias = Callable[[int, int], ActivationRule | None]
 """How the input of a layer (by index) is rounded at a width; None where the layer has no input to round."""
 
-# Rounded weights that are in memory at a time, in bytes, unless a single layer has more.
-_MOST_BYTES = 1 << 29
+# Codes that are in memory at a time, in bytes, unless a single layer has more.
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dequantized(Sequence[np.ndarray]):
+    """A weight at several widths: codes, a byte a weight, that become values whenever one is looked at.
+
+    Attributes:
+        codes: In rows, one for each width.
+        shape: Of the layer's record.
+        channel_axis: Its axis of output channels.
+    """
+
+    codes: tuple[Quantized, ...]
+    shape: tuple[int, ...]
+    channel_axis: int
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
+        """The weight at a width, by index, in the shape of the layer's record."""
+        return from_rows(self.codes[index].dequantized(), self.shape, self.channel_axis)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,14 +51,14 @@ class Roundings:
     """What one layer may be rounded to: every one of W weights with every one of A rules.
 
     Attributes:
-        weights: Dequantized, in the shape of the layer's record.
+        weights: In the shape of the layer's record.
         rules: Of its input; None leaves it float.
         squared_error: ||W_hat - W||^2, float64, shape (W,).
         steps: Distance of neighbouring integers, int64, shape (W,).
         place: Option -> its weight and rule, by index.
     """
 
-    weights: tuple[np.ndarray, ...]
+    weights: Dequantized
     rules: tuple[ActivationRule | None, ...]
     squared_error: np.ndarray
     steps: np.ndarray
@@ -75,10 +97,10 @@ class Candidates:
         record = self.layers[layer]
         widths = sorted({self.options[column].weight_bits for column in columns})
         inputs = self._inputs(columns)
-        encode = encoder(self.model, record.name, record.channel_axis)
-        quantized = [encode(bits) for bits in widths]
+        encode = encoder(self.model, record.name, record.channel_axis, widths)
+        quantized = tuple(encode(bits) for bits in widths)
         return Roundings(
-            weights=tuple(from_rows(q.dequantized(), record.shape, record.channel_axis) for q in quantized),
+            weights=Dequantized(codes=quantized, shape=record.shape, channel_axis=record.channel_axis),
             rules=tuple(self._rule(layer, bits) for bits in inputs),
             squared_error=np.array([float(q.squared_error.sum()) for q in quantized]),
             steps=np.array([q.step for q in quantized], dtype=np.int64),
@@ -110,12 +132,12 @@ class Candidates:
         return {layer: self.columns(layer) for layer in range(len(self.layers))}
 
     def groups(self, columns: Mapping[int, Sequence[int]]) -> list[dict[int, Sequence[int]]]:
-        """The same layers and options in groups whose rounded weights fit in memory together."""
+        """The same layers and options in groups whose codes fit in memory together."""
         groups: list[dict[int, Sequence[int]]] = []
         room = 0
         for layer, some in columns.items():
             widths = {self.options[column].weight_bits for column in some}
-            needed = 4 * self.layers[layer].size * len(widths)
+            needed = self.layers[layer].size * len(widths)
             if not groups or needed > room:
                 groups.append({})
                 room = _MOST_BYTES
