@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lampq.console import clashes, config, site_flags
+from lampq.console import clashes, config, device_flags, site_flags
 from lampq.core.allocating.scores import SCORES, score
 from lampq.core.values.amounts import parse_bops, parse_size
 from lampq.core.values.errors import LampqError
@@ -89,6 +89,7 @@ def reading(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take weights that are quantized already as float ones, to be quantized anew",
     )
+    device_flags.add_arguments(sub)
 
 
 def data(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
 from lampq.adapters.data import Dataset, Preprocess, image_input, parse_constant, preprocess_for, read_data
-from lampq.console import flags, synthetic
+from lampq.console import device_flags, flags, synthetic
 from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
@@ -59,10 +59,11 @@ def read_options(args: Namespace, model: str) -> dict[str, Any]:
     """Arguments of the reader of a model: what was asked for, and nothing else.
 
     Raises:
-        AdapterError: The model takes no checkpoint.
+        AdapterError: The model takes no checkpoint, or no device.
     """
     anew = {"requantize": True} if args.requantize else {}
-    return {**anew, **_shapes_of(args, model), **weights_of(model, args.weights)}
+    where = device_flags.options(args, model)
+    return {**anew, **where, **_shapes_of(args, model), **weights_of(model, args.weights)}
 
 
 def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:

@@ -73,6 +73,7 @@ ONNX = ModelFormat(
     read=read,
     stored=read_stored,
     beside=_external_data,
+    takes_device=True,
     products=_products,
     simulate=_simulate,
     addresses=NODES,

@@ -15,6 +15,7 @@ from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, sites
 from lampq.adapters.onnx.backend import OnnxBackend, OnnxModel
 from lampq.adapters.onnx.container import Container, one_line, silence
+from lampq.adapters.onnx.devices import providers_of
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.session import Runtime
@@ -28,7 +29,8 @@ def read(
     constants: Mapping[str, Any] | None = None,
     embeddings: bool = True,
     requantize: bool = False,
-    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    device: str = "cpu",
+    providers: Sequence[Any] = (),
     threads: int | None = None,
 ) -> OnnxModel:
     """Read an ONNX file; weights stay in it until they are asked for.
@@ -41,7 +43,8 @@ def read(
         constants: Values of inputs that are the same for all samples (image sizes, flags), by name.
         embeddings: Whether tables that are looked up count as layers.
         requantize: Whether weights that are quantized already count, as the floats that they stand for.
-        providers: ONNX Runtime's execution providers, best first.
+        device: Where it runs: `cpu`, `cuda`, `cuda:1` or another provider of ONNX Runtime.
+        providers: ONNX Runtime's execution providers, best first, in place of those of the device.
         threads: Threads of one operator; None leaves it to ONNX Runtime.
 
     Returns:
@@ -49,9 +52,9 @@ def read(
 
     Raises:
         AdapterError: The file is missing, damaged, no ONNX, refers to data outside its folder, or has no such
-            input to fix.
+            input to fix; or ONNX Runtime has no such device.
     """
-    path = Path(path)
+    path, providers = Path(path), tuple(providers) or providers_of(device)
     container = Container(path)
     try:
         model = parse(container, requantize=requantize)
@@ -90,7 +93,7 @@ def read(
                 outputs=described.specs,
                 heads=inferred,
                 jumping=described.jumping,
-                runtime=Runtime(name=str(path), providers=tuple(providers), threads=threads),
+                runtime=Runtime(name=str(path), providers=providers, threads=threads),
                 embeddings=embeddings,
                 requantize=requantize,
             )

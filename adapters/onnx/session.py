@@ -8,12 +8,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from lampq.adapters.onnx.container import one_line
+from lampq.adapters.onnx.devices import CPU, Provider, missing
 from lampq.adapters.onnx.parts import Part
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.threads import own_threads
@@ -35,7 +35,7 @@ class Runtime:
     """
 
     name: str
-    providers: tuple[Any, ...] = ("CPUExecutionProvider",)
+    providers: tuple[Provider, ...] = (CPU,)
     threads: int | None = None
 
     @property
@@ -99,7 +99,7 @@ class Runtime:
         self, model: str | bytes, options: ort.SessionOptions, without: Sequence[str]
     ) -> ort.InferenceSession:
         try:
-            return ort.InferenceSession(
+            session = ort.InferenceSession(
                 model,
                 options,
                 providers=list(self.providers),
@@ -110,6 +110,12 @@ class Runtime:
         # The runtime's exceptions share no base class of their own.
         except Exception as err:
             raise AdapterError(f"{self.name} cannot be loaded by ONNX Runtime: {one_line(err)}") from err
+        lacking = missing(self.providers, session.get_providers())
+        if lacking:
+            raise AdapterError(
+                f"{self.name}: {lacking} does not start here, its libraries or device are missing; take --device cpu"
+            )
+        return session
 
     def run(
         self,

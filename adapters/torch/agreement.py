@@ -20,7 +20,7 @@ def disagreement(expected: Mapping[str, torch.Tensor], actual: Mapping[str, np.n
     for key, tensor in expected.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        error = _relative(tensor.double().cpu().numpy(), np.asarray(actual[key], dtype=np.float64))
+        error = _relative(tensor.cpu().double().numpy(), np.asarray(actual[key], dtype=np.float64))
         if not name or not error <= worst:
             worst, name = error, key
     return name, worst
@@ -29,7 +29,7 @@ def disagreement(expected: Mapping[str, torch.Tensor], actual: Mapping[str, np.n
 def arrays(outputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Outputs as arrays, float64 where they are floating point."""
     return {
-        name: (tensor.double() if tensor.is_floating_point() else tensor).cpu().numpy()
+        name: (tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()).numpy()
         for name, tensor in outputs.items()
     }
 

@@ -13,6 +13,7 @@ from functools import reduce
 import numpy as np
 import torch
 
+from lampq.adapters.torch.devices import widest
 from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.variant import Replayable
@@ -131,11 +132,11 @@ class _Collector:
         if name in self._diagonal:
             shape = self._model.tensors[self._model.parameters[name]].shape
             for gradients in sample_gradients(uses, shape):
-                squares = gradients.square().sum(0, dtype=torch.float64)
+                squares = gradients.square().sum(0, dtype=widest(gradients))
                 self._squares[name] = self._squares.get(name, 0) + squares
 
     def add_activation(self, name: str, gradient: torch.Tensor) -> None:
-        square = torch.linalg.vector_norm(gradient.float()).double().square()
+        square = torch.linalg.vector_norm(gradient.float()).to(widest(gradient)).square()
         self._activation[name] = self._activation.get(name, 0) + square
 
     def sums(self, count: int, scale: float) -> FisherSums:

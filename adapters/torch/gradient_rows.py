@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
+from lampq.adapters.torch.devices import widest
 from lampq.adapters.torch.gradients import Rows, sample_gradients
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.variant import Replayable
@@ -145,7 +146,7 @@ class _Moves:
         return len(self.rounded), len(self.rules)
 
     def changes(self, uses: list[Rows]) -> torch.Tensor:
-        """<G^T X_hat, W_hat> - <G^T X, W> of every sample, float64, shape (samples, W, A)."""
+        """<G^T X_hat, W_hat> - <G^T X, W> of every sample, as exact as the device has it, shape (samples, W, A)."""
         count, errors = self.table[0], self.errors()
         plain = self._products(uses, errors)
         columns = []
@@ -158,9 +159,9 @@ class _Moves:
         return torch.stack(columns, -1)
 
     def _products(self, uses: list[Rows], errors: torch.Tensor) -> torch.Tensor:
-        """<G^T X, error> of every sample, float64, shape (samples, errors)."""
+        """<G^T X, error> of every sample, shape (samples, errors)."""
         parts = sample_gradients(uses, self.weight.shape)
-        return torch.cat([(part.flatten(1) @ errors.T).double() for part in parts])
+        return torch.cat([(part.flatten(1) @ errors.T).to(widest(part)) for part in parts])
 
 
 def _rounded(rows: Rows, rule: ActivationRule) -> Rows:

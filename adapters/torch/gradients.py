@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lampq.adapters.torch.devices import widest
 from lampq.adapters.torch.uses import Box, Use
 from lampq.core.values.errors import AdapterError
 
@@ -106,17 +107,17 @@ def _joined(group: Sequence[Rows]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _part_norms(inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     groups, samples, rows, width = inputs.shape
-    outputs = gradients.shape[-1]
+    outputs, wide = gradients.shape[-1], widest(inputs)
     if rows == 1:
-        norms = inputs.float().square().sum((2, 3), dtype=torch.float64)
-        return (norms * gradients.float().square().sum((2, 3), dtype=torch.float64)).sum(0)
+        norms = inputs.float().square().sum((2, 3), dtype=wide)
+        return (norms * gradients.float().square().sum((2, 3), dtype=wide)).sum(0)
     inputs, gradients = inputs.float(), gradients.float()
     if rows * (width + outputs) <= width * outputs:
         gram = (inputs @ inputs.mT) * (gradients @ gradients.mT)
-        return gram.sum((2, 3), dtype=torch.float64).sum(0)
+        return gram.sum((2, 3), dtype=wide).sum(0)
     chunks = []
     step = max(1, _CHUNK_BYTES // (4 * groups * width * outputs))
     for start in range(0, samples, step):
         product = gradients[:, start : start + step].mT @ inputs[:, start : start + step]
-        chunks.append(product.square_().sum((2, 3), dtype=torch.float64).sum(0))
+        chunks.append(product.square_().sum((2, 3), dtype=wide).sum(0))
     return torch.cat(chunks)

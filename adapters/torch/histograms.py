@@ -42,7 +42,7 @@ def histograms(
     for name, values in _activations(runtime, weights, rounding, batch, products):
         low, high = ends[name]
         if low < high:
-            counts[name] += torch.histc(values.float(), BINS, low, high).double().cpu().numpy()
+            counts[name] += torch.histc(values.float(), BINS, low, high).cpu().double().numpy()
         else:
             counts[name][0] += values.numel()
     return {name: Histogram(low=low, high=high, counts=counts[name]) for name, (low, high) in ends.items()}

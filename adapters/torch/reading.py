@@ -10,6 +10,7 @@ import torch
 
 from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
+from lampq.adapters.torch.devices import device_of, precision_of
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.signature import Signature
@@ -28,7 +29,7 @@ def read(
     kinds: Mapping[str, str] | None = None,
     embeddings: bool = True,
     device: str = "auto",
-    autocast: torch.dtype | None = None,
+    autocast: str | torch.dtype | None = None,
     batch_size: int = 64,
 ) -> TorchModel:
     """Read a PyTorch model. Checkpoints are never executed; a factory is, because the caller names it.
@@ -41,13 +42,14 @@ def read(
         input_shape: Shape of one sample, or of each input by name, where neither data nor trying tells it.
         kinds: Layer kinds to set, by pattern over layer names.
         embeddings: Whether embedding tables count as layers.
-        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
-        autocast: Lower precision for matrix products, or None.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one.
+        autocast: Lower precision for matrix products, `bfloat16` or `float16`, or None.
         batch_size: Samples per run.
 
     Raises:
-        AdapterError: The source cannot be read, or the weights do not fit.
+        AdapterError: The source cannot be read, the weights do not fit, or there is no such device.
     """
+    device, precision = str(device_of(device)), precision_of(autocast)
     signature: Signature | None = None
     dtype: torch.dtype | None = None
     fixed: int | None = None
@@ -87,7 +89,7 @@ def read(
         signature=signature,
         fixed_batch=fixed,
         device=device,
-        autocast=autocast,
+        autocast=precision,
         batch_size=batch_size,
         embeddings=embeddings,
     )

@@ -109,7 +109,7 @@ class Pass:
 
     def reference(self, readout: Readout) -> Batch:
         """The outputs of the samples that count, as arrays."""
-        outputs = {name: tensor.detach().double() for name, tensor in self.outputs.items()}
+        outputs = {name: tensor.detach().cpu().double() for name, tensor in self.outputs.items()}
         return readout.reference(Batch([_arrays(outputs, self.count)]), self._inputs)
 
     def _send(self, vector: Batch, *, keep: bool) -> None:
@@ -125,9 +125,9 @@ class Pass:
 
     def _padded(self, direction: np.ndarray, output: torch.Tensor) -> torch.Tensor:
         """A direction of the samples that count; those that fill up a batch get none."""
-        padded = torch.zeros(output.shape, dtype=torch.float64, device=output.device)
-        padded[: self.count] = torch.from_numpy(np.array(direction)).to(output.device) * self.scale
-        return padded.to(output.dtype)
+        padded = torch.zeros(output.shape, dtype=torch.float64)
+        padded[: self.count] = torch.from_numpy(np.array(direction)) * self.scale
+        return padded.to(output.dtype).to(output.device)
 
     def _play(
         self, model: Replayable, recording: Recording, inputs: Named, activations: bool

@@ -16,6 +16,7 @@ import torch
 from lampq.adapters.torch import feeding, hugging_face_inputs
 from lampq.adapters.torch.agreement import arrays, disagreement
 from lampq.adapters.torch.chunks import Chunk, filled_up, samples_of, split
+from lampq.adapters.torch.devices import device_of
 from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.fronts import Front, fronts
 from lampq.adapters.torch.inputs import Inputs, find_example, longer, vary
@@ -69,7 +70,7 @@ class Runtime:
         name: What to call it in messages.
         input_shape: Shape of one sample, or of each input by name; None lets data or trying tell.
         signature: What the module takes; None reads it off its forward.
-        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
+        device: `cpu`, `cuda`, `mps`, or `auto`: a GPU where there is one.
         autocast: Lower precision for matrix products (torch.bfloat16, torch.float16), or None.
         batch_size: Samples per run.
         fixed_batch: The only number of samples the module takes, or None.
@@ -100,14 +101,12 @@ class Runtime:
         fixed_batch: int | None = None,
         embeddings: bool = True,
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.module = module.to(device)
+        self.device = device_of(device)
+        self.module = module.to(self.device)
         for member in module.modules():
             # Exported programs refuse eval(); they are what they are.
             member.training = False
         self.name = name
-        self.device = torch.device(device)
         self.autocast = autocast
         self.batch_size = fixed_batch or batch_size
         self.fixed_batch = fixed_batch

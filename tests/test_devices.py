@@ -1,0 +1,110 @@
+"""Where models run: by name, what is missing in one line, and the same numbers whichever provider runs them."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from onnx_models import mlp, saved
+from torch_models import read_named
+
+import lampq
+from lampq.adapters.onnx import devices, read
+from lampq.adapters.onnx.session import Runtime
+from lampq.adapters.torch import devices as torch_devices
+from lampq.adapters.torch import read as read_module
+from lampq.cli import main
+from lampq.core.measuring.reference import measure_reference
+from lampq.core.readouts.draws import Draws
+
+
+@pytest.fixture
+def file(tmp_path):
+    return saved(mlp(), tmp_path)
+
+
+def test_devices_are_providers_of_the_runtime(monkeypatch):
+    monkeypatch.setattr(
+        ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    assert devices.providers_of("cpu") == ("CPUExecutionProvider",)
+    assert devices.providers_of("cuda") == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert devices.providers_of("cuda:1") == (
+        ("CUDAExecutionProvider", {"device_id": "1"}),
+        "CPUExecutionProvider",
+    )
+    assert devices.providers_of("CUDAExecutionProvider") == devices.providers_of("cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda", "nonsense", "cpu:first", "tensorrt", ""])
+def test_a_device_that_is_missing_is_one_line_that_lists_what_there_is(file, name):
+    with pytest.raises(lampq.AdapterError, match=r"ONNX Runtime has .*cpu.* here") as caught:
+        lampq.read(file, device=name)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_provider_gives_the_same_numbers(file):
+    """The runtime of the tests has one beside that of the CPU, which leaves all operators to it."""
+    assert "AzureExecutionProvider" in ort.get_available_providers()
+    batch = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    choices = {"bits": (2, 4, 8), "fisher_draws": 1}
+    plain, other = (lampq.profile(read(file, device=name), batch, **choices) for name in ("cpu", "azure"))
+    np.testing.assert_array_equal(plain.kl, other.kl)
+
+
+def test_a_provider_that_does_not_start_is_one_line(file, monkeypatch):
+    runtime = Runtime(name="m.onnx", providers=("AzureExecutionProvider", "CPUExecutionProvider"))
+    monkeypatch.setattr(ort.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
+    with pytest.raises(lampq.AdapterError, match="AzureExecutionProvider does not start here"):
+        runtime.open_file(file)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta"])
+def test_pytorch_lists_its_devices_too(name):
+    with pytest.raises(lampq.AdapterError, match=r"device .*: PyTorch has cpu.* here"):
+        torch_devices.device_of(name)
+
+
+def test_gradients_in_a_lower_precision_are_nearly_those_of_float32():
+    model, batch = read_named("packed")
+    reference, rng = measure_reference(model, batch), np.random.default_rng(0)
+    moved = {
+        layer.name: ([model.weight(layer.name) + rng.normal(size=layer.shape).astype(np.float32)], [None])
+        for layer in model.layers()
+    }
+    half = _read(model.module, "bfloat16")
+    plain, lower = (
+        list(one.gradient_rows(reference.inputs, moved, reference.readout, Draws(labels="exact")))
+        for one in (model, half)
+    )
+    for name in moved:
+        expected, values = (np.concatenate([part[name] for part in parts]) for parts in (plain, lower))
+        assert np.linalg.norm(values - expected) < 0.05 * np.linalg.norm(expected)
+        assert not np.array_equal(values, expected)
+
+
+def _read(module, autocast):
+    return read_module(module, input_shape=(3, 16, 16), device="cpu", autocast=autocast)
+
+
+def test_an_unknown_precision_lists_those_that_there_are():
+    with pytest.raises(lampq.AdapterError, match="precision 'int3' is none of bfloat16, float16"):
+        _read(torch.nn.Linear(4, 4), "int3")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--device", "cuda"], "ONNX Runtime has"),
+        (["--autocast", "bfloat16"], "--autocast goes with a PyTorch model"),
+    ],
+)
+def test_the_command_says_it_in_one_line(file, capsys, words, says):
+    assert main(["inspect", str(file), *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_device_can_be_named_on_the_command_line(file, capsys):
+    assert main(["inspect", str(file), "--device", "cpu", "--json"]) == 0
+    capsys.readouterr()
