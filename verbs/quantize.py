@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lampq.adapters import format_named
-from lampq.core.allocating.scores import ERROR, KL, SUPERPOSITION, score
+from lampq.core.allocating.scores import score
+from lampq.core.allocating.scores.error import ERROR
+from lampq.core.allocating.scores.kl import KL
+from lampq.core.allocating.scores.superposition import SUPERPOSITION
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
