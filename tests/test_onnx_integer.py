@@ -102,8 +102,8 @@ def test_convolutions_need_a_quantized_output(tmp_path):
     batch = batch_for(2, 3, 8, 8)
     plan = make_plan(model, {"stem": 8, "mid": 5, "out": 3, "head": 4}, 8)
     written = write(model, plan, tmp_path / "q.onnx")
-    assert written.integer_layers == ("head",)
     # `mid` is read by nothing but `out`, so that the grid of that one's input is that of its own output.
+    assert written.integer_layers == ("mid", "head")
     written = write(model, plan, tmp_path / "q.onnx", output_ranges={"out": (-3.0, 3.0)})
     assert written.integer_layers == ("mid", "out", "head")
     ops = optimized_ops(written.path, tmp_path)
@@ -119,6 +119,21 @@ def test_convolutions_need_a_quantized_output(tmp_path):
     )
     expected = expected.run(batch)
     assert np.abs(run(written.path, batch) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_the_input_of_every_convolution_is_rounded_though_its_kernel_may_be_a_float_one(tmp_path):
+    model = read(network(tmp_path / "float.onnx"))
+    batch = batch_for(2, 3, 8, 8)
+    alone = make_plan(model, 8, {"stem": 8})
+    written = write(model, alone, tmp_path / "q.onnx", batch=batch)
+    nodes = onnx.load(written.path).graph.node
+    assert [node.op_type for node in nodes if "x" in node.input] == ["QuantizeLinear"]
+    assert written.integer_layers == ()
+    (stem,) = (layer for layer in alone.layers if layer.name == "stem")
+    on_grid = ActivationGrid.from_range(*stem.activation_range).apply(batch)
+    assert np.abs(on_grid - batch).max() > 1e-3
+    expected = model.with_weights(rounded(model, 8)).run(on_grid)
+    np.testing.assert_allclose(run(written.path, batch), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("activations", [None, 8])

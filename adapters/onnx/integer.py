@@ -9,7 +9,8 @@ was measured with versions 1.17 to 1.31, and shapes the forms below:
   when it runs. It becomes MatMul and Sub.
 - MatMul + Relu stays float unless the Relu leads to a quantization that makes it redundant. Subtracting zeros
   in between, one for each channel, keeps them apart; a single zero would be optimized away.
-- Conv needs a quantized output, and before 1.31 an int32 bias.
+- Conv needs a quantized output, and before 1.31 an int32 bias. Where nothing quantizes its output, it reads its rounded
+  input as floats: ConvInteger would be exact too, and takes five times as long as the float convolution.
 
 x86 processors without VNNI add pairs of products in 16 bits, where 2 * 255 * 127 overflows. Integers of up to
 6 bits cannot, which is why codes become small integers and are not shifted up to fill the byte.
@@ -25,6 +26,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.sites import Site, Use
+from lampq.adapters.onnx.weights import TAPPED
 from lampq.core.values.activation_grid import ActivationGrid
 
 # Operators that runtimes try to absorb into the quantized layer before them.
@@ -76,6 +78,14 @@ class IntegerLayers:
             self._rewrite_conv(weight, use, inputs, activation, output)
         else:
             self._rewrite_linear(weight, use, inputs)
+
+    def round(self, site: Site, use: Use, activation: ActivationGrid) -> None:
+        """Have a use that no integer kernel computes read its input from the grid; its weight is float."""
+        dtype = use_dtype(site, use)
+        value = self._quantized(use.activation, input_grid(use, activation), dtype == ir.DataType.FLOAT)
+        if dtype != ir.DataType.FLOAT:
+            value = self._emit.before(use.node, "Cast", [value], to=dtype)
+        use.node.replace_input_with(use.slot.data, value)
 
     def _quantized(self, value: ir.Value, grid: ActivationGrid, single: bool) -> ir.Value:
         """`value` behind QuantizeLinear and DequantizeLinear, once for all layers that read it alike."""
@@ -198,6 +208,8 @@ def choose(
 ) -> dict[Use, ActivationGrid | None]:
     """The uses that integer kernels can compute, each with the grid that its output is to be put on, if any.
 
+    Others read their rounded input as floats (see `rounded`).
+
     Args:
         graph: The graph of the sites.
         sites: Its quantizable weights.
@@ -206,11 +218,12 @@ def choose(
             computed with integers where all its readers quantize its output alike.
     """
     order = {node: position for position, node in enumerate(graph)}
-    uses = [(use, site) for site in sites if site.name in activations for use in site.uses]
+    uses = [(use, site) for site in sites if site.name in activations for use in rounded(graph, site)]
     chosen: dict[Use, ActivationGrid | None] = {}
     readers: dict[tuple[ir.Node, int], ActivationGrid] = {}
     # From the back, so that the readers of an output are known before the layer that computes it.
     for use, site in sorted(uses, key=lambda pair: -order[pair[0].node]):
+        readers[use.node, use.slot.data] = input_grid(use, activations[site.name])
         if not _is_computable(site, use):
             continue
         grid = None
@@ -224,8 +237,12 @@ def choose(
                 if grid is None:
                     continue
         chosen[use] = grid
-        readers[use.node, use.slot.data] = input_grid(use, activations[site.name])
     return chosen
+
+
+def rounded(graph: ir.Graph, site: Site) -> tuple[Use, ...]:
+    """The uses of a weight whose input is a tensor of the main graph that can be rounded."""
+    return tuple(use for use in site.uses if use.slot.form in TAPPED and use.node.graph is graph)
 
 
 def _is_computable(site: Site, use: Use) -> bool:

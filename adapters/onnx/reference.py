@@ -32,15 +32,13 @@ def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) ->
     for site in sites:
         if site.name in weights:
             _replace_weight(site, weights[site.name])
-        for use in site.uses:
-            if use in chosen:
-                dtype = integer.use_dtype(site, use)
-                grid = integer.input_grid(use, recipe.activations[site.name])
-                rounded = rounding.of(use.activation, grid, dtype)
-                use.node.replace_input_with(use.slot.data, rounded)
-                output = chosen[use]
-                if output is not None:
-                    rounding.of_output(use.node.outputs[0], output)
+        for use in integer.rounded(graph.graph, site) if site.name in recipe.activations else ():
+            grid = integer.input_grid(use, recipe.activations[site.name])
+            rounded = rounding.of(use.activation, grid, integer.use_dtype(site, use))
+            use.node.replace_input_with(use.slot.data, rounded)
+            output = chosen.get(use)
+            if output is not None:
+                rounding.of_output(use.node.outputs[0], output)
     return graph
 
 

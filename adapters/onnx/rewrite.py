@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import large
+from lampq.adapters.onnx import integer, large
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
 from lampq.adapters.onnx.ledger import Ledger
@@ -50,7 +50,7 @@ class Rewriter:
         Args:
             site: One of the model's own sites.
             quantized: Its weight, rows along `site.channel_axis`; its codes are looked at when the graph is written.
-            activation: Grid of its input, for the uses that are computed with integers.
+            activation: Grid of its input, or None.
         """
         pieces = large.cuts(site) if activation is None else []
         with self._emit.ledger.owned_by(site.name):
@@ -85,6 +85,9 @@ class Rewriter:
         weight = Weight(site=site, integers=stored, turned=turned, scale=quantized.scale)
         for use, grid in chosen.items():
             self._layers.rewrite(weight, use, grid, self._integer_uses[use])
+        for use in () if activation is None else integer.rounded(self._emit.graph, site):
+            if use not in chosen:
+                self._layers.round(site, use, activation)
         if others:
             self._as_float(site, stored, quantized.scale)
 
