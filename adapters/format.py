@@ -97,6 +97,7 @@ class ModelFormat:
             the share of values that it rounds differently (`adapters.onnx.simulate`). None where nothing does.
         folder: How models are written as folders, or None: they are files.
         addresses: What other tools call its layers by: `modules`, `nodes`, `operators`, or empty.
+        input_bits: Widths that its files hold layers' inputs in.
         blocks_with_inputs: Whether weights that share a scale by blocks go with rounded inputs.
         folds_norms: Whether converters to it fold normalizations into the weights behind, which changes them.
         random_weights: Whether a model was made by code without weights to fill it.
@@ -123,6 +124,7 @@ class ModelFormat:
     simulate: Callable[[Model, Mapping[str, ActivationRule], Path, BatchLike | None], float] | None = None
     folder: ModelFolder | None = None
     addresses: str = ""
+    input_bits: tuple[int, ...] = (8,)
     blocks_with_inputs: bool = True
     folds_norms: bool = False
     random_weights: Callable[[Model], bool] = _weights_of_its_own

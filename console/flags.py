@@ -17,7 +17,7 @@ from lampq.core.values.head import ROLE_KINDS
 from lampq.core.values.measure_kinds import AUTO as BOTH
 from lampq.core.values.measure_kinds import MEASURES
 from lampq.core.values.measurement import CONTAINERS
-from lampq.core.values.option import parse_bits
+from lampq.core.values.option import parse_activation_bits, parse_bits
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.recipe import PUBLISHED, TYPE_SCALES
 from lampq.core.values.rounding_kinds import MEASURED, NEAREST, ROUNDINGS
@@ -167,9 +167,10 @@ def measure(
     )
     group.add_argument(
         "--act-bits",
-        type=_lampq(parse_bits),
+        type=_lampq(parse_activation_bits),
         metavar="B",
-        help="quantize layer inputs too: 8, or with PyTorch models any widths like 4,8 or 2-8, measured in pairs",
+        help="quantize layer inputs too: 8 (ONNX: or 16), or with PyTorch models any widths like 4,8 or 2-8, measured "
+        "in pairs",
     )
     group.add_argument(
         "--act-range",

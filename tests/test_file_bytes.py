@@ -31,6 +31,7 @@ ONNX = {
     "bytes": (transformer, {"container": "int8"}),
     "blocks": (transformer, {"block": 8}),
     "quantized inputs": (transformer, {"act_bits": 8}),
+    "inputs of 16 bits": (lambda path: transformer(path, opset=21), {"act_bits": 16}),
     "quantized inputs, bytes": (transformer, {"act_bits": 8, "container": "int8"}),
     "without bitwise operators": (lambda path: transformer(path, opset=13), {}),
     "half precision": (lambda path: transformer(path, dtype=TensorProto.FLOAT16), {"act_bits": 8}),

@@ -185,8 +185,29 @@ def test_what_cannot_be_simulated_is_said_in_one_line(pair, tmp_path):
     simulate(export, lost, tmp_path / "s.onnx", partial=True)
     with pytest.raises(lampq.OutputExistsError):
         simulate(export, lost, tmp_path / "s.onnx", partial=True)
-    with pytest.raises(lampq.AdapterError, match=r"cannot round .*--simulate"):
-        lampq.apply(export, plan, tmp_path / "q.onnx")
+    tokens = planned(pair, ("token",))
+    with pytest.raises(
+        lampq.AdapterError,
+        match=r"cannot round .*\(token of 4 bits\).*factors of products to 2 to 8 or 16 bits on one range.*--simulate",
+    ):
+        lampq.apply(export, tokens, tmp_path / "q.onnx")
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_uniform_sites_are_written_as_integers_in_the_file_itself(bits, pair, tmp_path):
+    model, batch, _, export, _ = pair
+    plan = planned(pair, ("uniform",), bits)
+    applied = lampq.apply(export, plan, tmp_path / "q.onnx", batch=batch)
+    expected = np.asarray(lampq.fake_quantize(model, plan).run(batch))
+    np.testing.assert_allclose(run(applied.path, batch), expected, atol=2e-2)
+    assert np.median(np.abs(run(applied.path, batch) - expected)) < 1e-5
+    graph = onnx.load(applied.path)
+    grids = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(grids) == len(plan.layers) + 2 * len(plan.products)
+    codes = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    wide = onnx.TensorProto.UINT16 if bits == 16 else onnx.TensorProto.UINT8
+    assert {codes[node.input[2]] for node in grids} == {wide}
+    assert applied.plan.total_bytes == (tmp_path / "q.onnx").stat().st_size
 
 
 def test_attention_in_one_operator_names_itself(tmp_path):
@@ -203,7 +224,7 @@ def test_attention_in_one_operator_names_itself(tmp_path):
 
 def test_the_command_writes_the_file(pair, tmp_path, capsys):
     _, batch, _, export, _ = pair
-    plan = planned(pair, ("uniform",))
+    plan = planned(pair, ("token",))
     plan.write(tmp_path / "p.json")
     out = tmp_path / "s.onnx"
     assert main(["apply", str(export.path), str(tmp_path / "p.json"), "--simulate", "-o", str(out)]) == 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lampq.adapters import format_named
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import rounded_weight
@@ -24,8 +25,8 @@ from lampq.core.values.progress import Progress
 from lampq.core.values.range_kinds import PER_TOKEN
 from lampq.verbs.site_rules import SiteRules
 
-# What runtimes that multiply integers take.
-_RUNTIME_BITS = 8
+# Widths that lose too little to be measured before a file is written.
+_UNMEASURED = (8, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,10 +103,11 @@ def input_ranges(
 
 def _check_runtime(model: Model, widths: Sequence[int], method: str | None) -> None:
     """Refuse what a format's runtime cannot do."""
-    if list(widths) != [_RUNTIME_BITS]:
+    able = [bits for bits in _UNMEASURED if bits in format_named(model.format).input_bits]
+    if len(widths) != 1 or widths[0] not in able:
         raise AdapterError(
             f"{model.path.name}: inputs of {', '.join(map(str, widths))} bits; the runtimes of {model.format} models "
-            f"have inputs of {_RUNTIME_BITS} bits alone, other widths can be tried with the PyTorch model"
+            f"have inputs of {' or '.join(map(str, able))} bits alone, other widths can be tried with the PyTorch model"
         )
     if method not in (None, "minmax"):
         raise AdapterError(

@@ -9,8 +9,10 @@ from lampq.adapters import format_named
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.setting import plan_rule, site_settings
 from lampq.core.treatments.roles import role_of
+from lampq.core.treatments.uniform import UNIFORM
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.messages import listed
+from lampq.core.values.option import ACTIVATION_WIDTHS
 from lampq.core.values.plan import Plan
 from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.product import Product
@@ -32,9 +34,11 @@ def placed_products(
         PlanError: The model lacks a product.
         RecordError: No quantizer here has a tag of the plan; names it and the place.
     """
-    if not rounds_activations(model) and not simulated:
-        _refuse(model, plan)
-        return ()
+    if not rounds_activations(model):
+        if not simulated:
+            _refuse(model, plan)
+        if not any(decision.left or decision.right for decision in plan.products):
+            return ()
     for layer in plan.layers:
         plan_rule(layer)
     site_settings(plan)
@@ -72,13 +76,31 @@ def _form(product: Product) -> tuple[str | int, ...]:
 
 
 def _refuse(model: Model, plan: Plan) -> None:
-    rounded = [
-        *(f"{layer.name} ({layer.quantizer.tag})" for layer in plan.layers if layer.quantizer is not None),
-        *(product.name for product in plan.products if product.left or product.right),
+    """Refuse what a file of the model's format does not hold.
+
+    Raises:
+        AdapterError: There is something; names it, and what there is.
+    """
+    form = format_named(model.format)
+    factors = form.simulate is not None
+    sites = [(layer.name, layer.quantizer, True) for layer in plan.layers]
+    for decision in plan.products:
+        product = decision.product
+        sites += [(product.left, decision.left, factors), (product.right, decision.right, factors)]
+    refused = [
+        f"{name} ({fitted.tag} of {fitted.bits} bits)"
+        for name, fitted, has_site in sites
+        if fitted is not None
+        and not (has_site and fitted.tag == UNIFORM.name and fitted.bits in form.input_bits)
     ]
-    if rounded:
+    if refused:
         raise AdapterError(
-            f"{model.path.name}: {model.format} models cannot round {listed(rounded, most=3)} as the plan has it; they "
-            f"can round layers' inputs to 8 bits on one range: apply the plan to the PyTorch model, write what it "
-            f"computes in float with --simulate, or plan without --sites"
+            f"{model.path.name}: {model.format} models cannot round {listed(refused, most=3)} as the plan has it; they "
+            f"can round layers' inputs{' and factors of products' if factors else ''} to "
+            f"{_widths(form.input_bits)} bits on one range (uniform): apply the plan to the PyTorch model, write what "
+            f"it computes in float with --simulate, or choose other quantizers"
         )
+
+
+def _widths(bits: Sequence[int]) -> str:
+    return "2 to 8 or 16" if tuple(bits) == ACTIVATION_WIDTHS else " or ".join(map(str, bits))

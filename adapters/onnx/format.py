@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lampq.adapters.format import NODES, ModelFormat
 from lampq.core.values.errors import LampqError
+from lampq.core.values.option import ACTIVATION_WIDTHS
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ ONNX = ModelFormat(
     products=_products,
     simulate=_simulate,
     addresses=NODES,
+    input_bits=ACTIVATION_WIDTHS,
     # Integer products want one scale per channel.
     blocks_with_inputs=False,
 )

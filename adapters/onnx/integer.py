@@ -29,6 +29,8 @@ from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.weights import TAPPED
 from lampq.core.values.activation_grid import ActivationGrid
 
+# Integer kernels multiply bytes.
+_BYTE = 8
 # Operators that runtimes try to absorb into the quantized layer before them.
 _CLIPPING = ("Relu", "Clip")
 
@@ -79,13 +81,14 @@ class IntegerLayers:
         else:
             self._rewrite_linear(weight, use, inputs)
 
-    def round(self, site: Site, use: Use, activation: ActivationGrid) -> None:
-        """Have a use that no integer kernel computes read its input from the grid; its weight is float."""
-        dtype = use_dtype(site, use)
-        value = self._quantized(use.activation, input_grid(use, activation), dtype == ir.DataType.FLOAT)
+    def round(self, node: ir.Node, index: int, grid: ActivationGrid, dtype: ir.DataType) -> None:
+        """Have an operator read an input from a grid, as floats."""
+        read = node.inputs[index]
+        assert read is not None  # Sites are inputs that are there.
+        value = self._quantized(read, grid, dtype == ir.DataType.FLOAT)
         if dtype != ir.DataType.FLOAT:
-            value = self._emit.before(use.node, "Cast", [value], to=dtype)
-        use.node.replace_input_with(use.slot.data, value)
+            value = self._emit.before(node, "Cast", [value], to=dtype)
+        node.replace_input_with(index, value)
 
     def _quantized(self, value: ir.Value, grid: ActivationGrid, single: bool) -> ir.Value:
         """`value` behind QuantizeLinear and DequantizeLinear, once for all layers that read it alike."""
@@ -98,10 +101,11 @@ class IntegerLayers:
 
     def _pair(self, value: ir.Value, grid: ActivationGrid) -> ir.Value:
         emit = self._emit
-        if grid.bits < 8:
+        codes_of = np.uint8 if grid.bits <= _BYTE else np.uint16
+        if grid.bits < _BYTE:
             limits = [emit.constant(np.float32(limit)) for limit in (grid.low, grid.high)]
             value = emit.after(value, "Clip", [value, *limits])
-        parameters = [emit.constant(np.float32(grid.scale)), emit.constant(np.uint8(grid.zero_point))]
+        parameters = [emit.constant(np.float32(grid.scale)), emit.constant(codes_of(grid.zero_point))]
         codes = emit.after(value, "QuantizeLinear", [value, *parameters])
         return emit.after(codes, "DequantizeLinear", [codes, *parameters])
 
@@ -224,7 +228,7 @@ def choose(
     # From the back, so that the readers of an output are known before the layer that computes it.
     for use, site in sorted(uses, key=lambda pair: -order[pair[0].node]):
         readers[use.node, use.slot.data] = input_grid(use, activations[site.name])
-        if not _is_computable(site, use):
+        if activations[site.name].bits > _BYTE or not _is_computable(site, use):
             continue
         grid = None
         if use.slot.form == "conv":

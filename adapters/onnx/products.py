@@ -50,6 +50,11 @@ class Factors:
     sites: tuple[str, str]
     sums: tuple[int, int]
 
+    @property
+    def dtype(self) -> ir.DataType:
+        """Type of the factors."""
+        return next((v.dtype for v in self.node.inputs[:2] if v and v.dtype), ir.DataType.FLOAT)
+
 
 def factors(flow: Flow) -> tuple[Factors, ...]:
     """The products of two activations, in order, named by what they do in attention."""

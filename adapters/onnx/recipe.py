@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import PlanError
+from lampq.core.values.fitted import Fitted
 from lampq.core.values.plan import Plan, PlanLayer
 
 
@@ -19,6 +21,7 @@ class Recipe:
         container: `bitplane` or `int8`.
         activations: Grids of inputs by layer name; the inputs of other layers stay float.
         outputs: Grids of outputs of convolutions by layer name.
+        factors: Grids of factors of products by site.
         block: Weights that share a scale, or None: one scale per output channel.
         keep_traces: Keep what exporters note at every node.
     """
@@ -27,8 +30,14 @@ class Recipe:
     container: str
     activations: Mapping[str, ActivationGrid]
     outputs: Mapping[str, ActivationGrid]
+    factors: Mapping[str, ActivationGrid] = field(default_factory=dict)
     block: int | None = None
     keep_traces: bool = False
+
+    @property
+    def grids(self) -> tuple[ActivationGrid, ...]:
+        """Of all activations that are rounded."""
+        return (*self.activations.values(), *self.factors.values(), *self.outputs.values())
 
     @classmethod
     def from_plan(
@@ -67,6 +76,7 @@ class Recipe:
             bits={layer.name: layer.weight_bits for layer in plan.layers},
             container=plan.container,
             activations=activations,
+            factors=_factors(plan),
             outputs={
                 name: ActivationGrid.from_range(*ranges[name]) for name in activations if name in ranges
             },
@@ -74,9 +84,38 @@ class Recipe:
         )
 
 
+def _factors(plan: Plan) -> dict[str, ActivationGrid]:
+    """Grids of factors by site."""
+    grids = {}
+    for decision in plan.products:
+        product = decision.product
+        for site, fitted in ((product.left, decision.left), (product.right, decision.right)):
+            if fitted is not None:
+                grids[site] = _grid(site, fitted)
+    return grids
+
+
+def _grid(site: str, fitted: Fitted) -> ActivationGrid:
+    """The grid of a site.
+
+    Raises:
+        PlanError: Its quantizer has none that is known beforehand.
+    """
+    rule = rule_of(fitted)
+    if isinstance(rule, ActivationGrid):
+        return rule
+    raise PlanError(
+        f"site {site}: ONNX files round on one range (uniform), not by quantizer {fitted.tag}; write what the plan "
+        f"computes in float with --simulate"
+    )
+
+
 def _input_grid(layer: PlanLayer) -> ActivationGrid:
+    if layer.quantizer is not None:
+        return _grid(layer.name, layer.quantizer)
     if layer.activation_range is None or layer.activation_bits is None:
         raise PlanError(
-            f"layer {layer.name}: the plan quantizes its input but holds no range for it; profile with data"
+            f"layer {layer.name}: the plan quantizes its input but holds no range for it: profile with data, or write "
+            f"what it computes with a range for each token in float, with --simulate"
         )
     return ActivationGrid.from_range(*layer.activation_range, layer.activation_bits)

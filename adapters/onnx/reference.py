@@ -9,7 +9,9 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import integer
 from lampq.adapters.onnx.emit import Emitter
+from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.opset import fresh_graph
+from lampq.adapters.onnx.products import factors
 from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site
@@ -26,7 +28,8 @@ def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) ->
 
     Nothing in it is a quantization operator, so no runtime treats it as a quantized model.
     """
-    graph, sites = fresh_graph(variant, ROUNDING_OPSET if recipe.activations else 1)
+    graph, sites = fresh_graph(variant, ROUNDING_OPSET if recipe.grids else 1)
+    products = factors(trace(graph)) if recipe.factors else ()
     chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
     rounding = _Rounding(Emitter(graph))
     for site in sites:
@@ -39,6 +42,13 @@ def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) ->
             output = chosen.get(use)
             if output is not None:
                 rounding.of_output(use.node.outputs[0], output)
+    for product in products:
+        for index, name in enumerate(product.sites):
+            if name in recipe.factors:
+                value = product.node.inputs[index]
+                assert value is not None  # A product has two factors.
+                rounded = rounding.of(value, recipe.factors[name], product.dtype)
+                product.node.replace_input_with(index, rounded)
     return graph
 
 

@@ -19,6 +19,7 @@ from lampq.adapters.onnx import integer, large
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
 from lampq.adapters.onnx.ledger import Ledger
+from lampq.adapters.onnx.products import Factors
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
@@ -87,7 +88,8 @@ class Rewriter:
             self._layers.rewrite(weight, use, grid, self._integer_uses[use])
         for use in () if activation is None else integer.rounded(self._emit.graph, site):
             if use not in chosen:
-                self._layers.round(site, use, activation)
+                grid = integer.input_grid(use, activation)
+                self._layers.round(use.node, use.slot.data, grid, integer.use_dtype(site, use))
         if others:
             self._as_float(site, stored, quantized.scale)
 
@@ -95,6 +97,19 @@ class Rewriter:
     def ledger(self) -> Ledger:
         """What was made for which layer."""
         return self._emit.ledger
+
+    def round_factors(self, products: Sequence[Factors], grids: Mapping[str, ActivationGrid]) -> None:
+        """Round factors of products.
+
+        Args:
+            products: Products of the graph.
+            grids: By site.
+        """
+        for product in products:
+            for index, site in enumerate(product.sites):
+                if site in grids:
+                    with self._emit.ledger.owned_by(site):
+                        self._layers.round(product.node, index, grids[site], product.dtype)
 
     def finish(self) -> None:
         """Complete the graph. Call once, after the last site."""

@@ -81,9 +81,10 @@ def overhead(
         container: `bitplane` or `int8`.
         steps: Distance of neighbouring integers by layer and option, shape (L, J), which tells grids apart; None: 2.
     """
-    grids = _input_grids(model, layers)
     columns = []
     for column, option in enumerate(options):
+        bits = option.activation_bits
+        grids = {} if bits is None else _input_grids(model, layers, bits)
         known = {} if steps is None else dict(zip(_names(layers), steps[:, column].tolist(), strict=True))
         columns.append(_column(model, layers, option, container, grids, known))
     return _divided(columns, len(layers))
@@ -123,7 +124,7 @@ def _column(
         bits=dict.fromkeys(names, bits),
         container=container,
         block=model.coding.block,
-        activations={} if option.activation_bits is None else grids,
+        activations=grids,
         outputs={},
     )
     rewritten = _blank(model, recipe, steps)
@@ -215,23 +216,23 @@ def _payload_bytes(site: Site, bits: int, container: str, block: int | None) -> 
     return layer_bytes(math.prod(site.shape), scales, bits, container)
 
 
-def _input_grids(model: Varied, layers: Sequence[Layer]) -> dict[str, ActivationGrid]:
+def _input_grids(model: Varied, layers: Sequence[Layer], bits: int) -> dict[str, ActivationGrid]:
     """Grids of the layers' inputs; of the like before anything was measured."""
     seen = {layer.name: layer.activation for layer in layers if layer.activation is not None}
     if not seen:
         names = set(_names(layers))
-        return _placeholders([site for site in model.variant.opened.sites if site.name in names])
+        return _placeholders([site for site in model.variant.opened.sites if site.name in names], bits)
     return {
-        name: ActivationGrid.from_range(float(inputs.min[0]), float(inputs.max[0]))
+        name: ActivationGrid.from_range(float(inputs.min[0]), float(inputs.max[0]), bits)
         for name, inputs in seen.items()
     }
 
 
-def _placeholders(sites: Sequence[Site]) -> dict[str, ActivationGrid]:
+def _placeholders(sites: Sequence[Site], bits: int = 8) -> dict[str, ActivationGrid]:
     """Grids that only layers with the same input have in common."""
     read = {site.name: site.uses[0].activation.name for site in sites if site.uses}
     numbers = {value: number for number, value in enumerate(dict.fromkeys(read.values()))}
-    return {name: ActivationGrid.from_range(-1.0, 1.0 + numbers[value]) for name, value in read.items()}
+    return {name: ActivationGrid.from_range(-1.0, 1.0 + numbers[value], bits) for name, value in read.items()}
 
 
 def _names(layers: Sequence[Layer]) -> list[str]:

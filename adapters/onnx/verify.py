@@ -57,11 +57,11 @@ def check(
     folder, names = written.parent, compared(variant)
     graph = reference(variant, recipe, weights)
     feed, expected = first_run(variant, graph, names, batch, folder)
-    if recipe.activations:
+    if recipe.grids:
         _check_conversion(variant, names, feed, folder)
     error = difference(run_file(variant, written, names, feed), expected)
-    tolerance = INTEGER_TOLERANCE if recipe.activations else FLOAT_TOLERANCE
-    if tolerance < error < _GARBAGE and recipe.activations:
+    tolerance = INTEGER_TOLERANCE if recipe.grids else FLOAT_TOLERANCE
+    if tolerance < error < _GARBAGE and recipe.grids:
         # A deep model of few bits may amplify the last bit of a float as much: ask the reference itself.
         nudged = run_graph(variant, graph, names, _nudged(feed), folder)
         tolerance = max(tolerance, 2 * difference(nudged, expected))

@@ -11,8 +11,10 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.bits import PLAN_KEY
+from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.ledger import Ledger
 from lampq.adapters.onnx.opset import fresh_graph
+from lampq.adapters.onnx.products import factors
 from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
@@ -27,8 +29,9 @@ from lampq.core.values.plan import Plan
 # Keys of what torch.onnx.export notes at nodes, values and graphs: where each came from.
 _TRACES = ("pkg.", "namespace")
 
-# The first operator sets with everything that weights need, and with DequantizeLinear per channel.
-_WEIGHT_OPSET, _CHANNEL_OPSET = 11, 13
+# The first operator sets with everything that weights need, with DequantizeLinear per channel, and with wider codes.
+_WEIGHT_OPSET, _CHANNEL_OPSET, _WIDE_OPSET = 11, 13, 21
+_BYTE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +140,28 @@ def build(model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]
     unknown = [name for name in recipe.bits if name not in names]
     if unknown:
         raise PlanError(f"{model.path} has no layer {unknown[0]!r}; `lampq inspect` lists its layers")
-    graph, sites = fresh_graph(model.variant, _CHANNEL_OPSET if recipe.activations else _WEIGHT_OPSET)
+    graph, sites = fresh_graph(model.variant, _opset(recipe))
+    products = factors(trace(graph)) if recipe.factors else ()
     chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
     rewriter = Rewriter(graph, recipe.container, chosen)
     listed = [site for site in sites if site.name in recipe.bits]
     for site in listed:
         weight = quantized(site, recipe.bits[site.name])
         rewriter.quantize(site, weight, recipe.activations.get(site.name))
+    rewriter.round_factors(products, recipe.factors)
     rewriter.finish()
     graph.metadata_props[PLAN_KEY] = _summary(recipe)
     if not recipe.keep_traces:
         drop_traces(graph)
     integer_layers = tuple(site.name for site in listed if all(use in chosen for use in site.uses))
     return Rewritten(graph=graph, integer_layers=integer_layers, ledger=rewriter.ledger)
+
+
+def _opset(recipe: Recipe) -> int:
+    """The first operator set that a recipe can be written in."""
+    if any(grid.bits > _BYTE for grid in recipe.grids):
+        return _WIDE_OPSET
+    return _CHANNEL_OPSET if recipe.grids else _WEIGHT_OPSET
 
 
 def _summary(recipe: Recipe) -> str:

@@ -159,8 +159,10 @@ def _row(columns: dict[str, int], value_column: int, line: list[str], where: str
     weight_bits, input_bits = cell("weight_bits").lower(), cell("input_bits").lower()
     if not re.fullmatch(r"[1-8]", weight_bits):
         raise BudgetError(f"{where}: weight_bits {weight_bits!r}: write 1 to 8")
-    if not re.fullmatch(r"[2-8]?|32|float", input_bits):
-        raise BudgetError(f"{where}: act_bits {input_bits!r}: write 2 to 8, 32 for float, or nothing for any")
+    if not re.fullmatch(r"[2-8]?|16|32|float", input_bits):
+        raise BudgetError(
+            f"{where}: act_bits {input_bits!r}: write 2 to 8, 16, 32 for float, or nothing for any"
+        )
     return CostRow(
         layer=cell("layer"),
         kind=kind,

@@ -19,7 +19,7 @@ class ActivationGrid:
     Attributes:
         scale: Distance of neighbouring values, > 0, representable in float32.
         zero_point: Code of the value 0.
-        bits: 2 to 8.
+        bits: 2 to 8, or 16.
     """
 
     scale: float
@@ -85,7 +85,7 @@ class TokenGrid:
     """Each token (each vector that a product sums over) on a grid of its own, from its smallest to its largest value.
 
     Attributes:
-        bits: 2 to 8.
+        bits: 2 to 8, or 16.
         share: Share of that range that the grid covers, in (0, 1]; what lies beyond is clipped.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fitted import Fitted
+from lampq.core.values.option import ACTIVATION_WIDTHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class ActivationRule(Protocol):
 
     @property
     def bits(self) -> int:
-        """Width, 2 to 8."""
+        """Width, one of `ACTIVATION_WIDTHS`."""
 
     def apply(self, values: Any, axes: SiteAxes = LAST, xp: Any = np) -> Any:
         """Rounded values of the same shape.
@@ -83,10 +84,10 @@ def check_bits(bits: int) -> None:
     """Refuse a width that activations do not have.
 
     Raises:
-        RecordError: It is not 2 to 8.
+        RecordError: It is none of `ACTIVATION_WIDTHS`.
     """
-    if not 2 <= bits <= 8:
-        raise RecordError(f"{bits} activation bits: choose 2 to 8")
+    if bits not in ACTIVATION_WIDTHS:
+        raise RecordError(f"{bits} activation bits: choose 2 to 8, or 16")
 
 
 def constant(numbers: np.ndarray | list[float] | tuple[float, ...], values: Any, xp: Any) -> Any:

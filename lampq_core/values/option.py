@@ -11,6 +11,8 @@ from lampq.core.values.errors import RecordError
 
 FLOAT_BITS = 32
 """Width of an input that stays float."""
+ACTIVATION_WIDTHS = (*range(2, 9), 16)
+"""Widths that activations are rounded to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +21,7 @@ class Option:
 
     Attributes:
         weight_bits: 1 to 8.
-        activation_bits: 2 to 8, or None: the layer's input stays float.
+        activation_bits: 2 to 8 or 16, or None: the layer's input stays float.
     """
 
     weight_bits: int
@@ -28,8 +30,8 @@ class Option:
     def __post_init__(self) -> None:
         if not 1 <= self.weight_bits <= 8:
             raise RecordError(f"{self.weight_bits} weight bits: choose 1 to 8")
-        if self.activation_bits is not None and not 2 <= self.activation_bits <= 8:
-            raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8")
+        if self.activation_bits is not None and self.activation_bits not in ACTIVATION_WIDTHS:
+            raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8, or 16")
 
     def __lt__(self, other: Option) -> bool:
         return (self.weight_bits, self.input_bits) < (other.weight_bits, other.input_bits)
@@ -92,3 +94,17 @@ def parse_bits(text: str) -> tuple[int, ...]:
             raise RecordError(f"bits {text!r}: widths run from 1 to 8")
         widths.update(range(first, last + 1))
     return tuple(sorted(widths))
+
+
+def parse_activation_bits(text: str) -> tuple[int, ...]:
+    """Widths as `parse_bits` takes them, and 16, increasing.
+
+    Raises:
+        RecordError: The text names no width, or one that activations do not have.
+
+    >>> parse_activation_bits("4-6,16")
+    (4, 5, 6, 16)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    narrow = [part for part in parts if part != "16"]
+    return (*(parse_bits(",".join(narrow)) if narrow else ()), *([16] if len(narrow) < len(parts) else []))

@@ -51,7 +51,7 @@ def parse_width(text: str) -> Width:
     >>> parse_width("8") == parse_width("w8"), parse_width("w4a8").to_text()
     (True, 'w4a8')
     """
-    match = re.fullmatch(r"(?:w?([1-8]))?(?:a([2-8]|32))?", text.strip())
+    match = re.fullmatch(r"(?:w?([1-8]))?(?:a([2-8]|16|32))?", text.strip())
     if match is None or not any(match.groups()):
         raise BudgetError(
             f"width {text!r}: write weight bits from 1 to 8, or w4, a8 (the input), or w4a8 (both)"
