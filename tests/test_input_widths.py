@@ -250,7 +250,7 @@ def test_other_formats_say_what_they_can():
     model = read(MODEL_PATH)
     batch = np.zeros((2, 1, 8, 8), np.float32)
     with pytest.raises(
-        AdapterError, match=r"inputs of 4, 8 bits; the runtimes of onnx models .* 8 bits alone"
+        AdapterError, match=r"inputs of 4, 8 bits; the runtimes of onnx models .* 8 or 16 bits alone"
     ):
         profile(model, batch, act_bits=(4, 8))
     with pytest.raises(AdapterError, match="onnx models take minmax alone"):

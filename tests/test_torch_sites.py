@@ -176,6 +176,7 @@ def test_other_formats_name_what_they_cannot_round():
     packed, _ = read_named("packed")
     product = PlanProduct(product=packed.products()[0], left=Fitted(tag="token", bits=4))
     with pytest.raises(
-        lampq.AdapterError, match=r"cannot round .*@scores.*layers' inputs to 8 bits on one range"
+        lampq.AdapterError,
+        match=r"cannot round .*@queries \(token of 4 bits\).*layers' inputs to 8 bits on one range",
     ):
         lampq.fake_quantize(model, dataclasses.replace(plan, products=(product,)))

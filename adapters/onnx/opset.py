@@ -62,7 +62,8 @@ def _convert(model: ir.Model, version: int) -> ir.Model:
     # The converter keeps the graph and little else, and layers are named by what exporters note at nodes.
     traces = {node.name: node.metadata_props for node in model.graph if node.name}
     for node in result.graph:
-        node.metadata_props.update(traces.get(node.name, {}))
+        if node.name in traces:
+            node.metadata_props.update(traces[node.name])
     result.metadata_props.update(model.metadata_props)
     result.doc_string = model.doc_string
     result.producer_name, result.producer_version = model.producer_name, model.producer_version

@@ -86,10 +86,11 @@ class Rewriter:
         weight = Weight(site=site, integers=stored, turned=turned, scale=quantized.scale)
         for use, grid in chosen.items():
             self._layers.rewrite(weight, use, grid, self._integer_uses[use])
-        for use in () if activation is None else integer.rounded(self._emit.graph, site):
-            if use not in chosen:
-                grid = integer.input_grid(use, activation)
-                self._layers.round(use.node, use.slot.data, grid, integer.use_dtype(site, use))
+        if activation is not None:
+            for use in integer.rounded(self._emit.graph, site):
+                if use not in chosen:
+                    grid = integer.input_grid(use, activation)
+                    self._layers.round(use.node, use.slot.data, grid, integer.use_dtype(site, use))
         if others:
             self._as_float(site, stored, quantized.scale)
 
