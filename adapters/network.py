@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
     from lampq.core.values.option import Option
     from lampq.core.values.plan import Plan
+    from lampq.core.values.window import Window
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 See: TypeAlias = Callable[[str, np.ndarray], None]
@@ -148,6 +149,9 @@ class _Backend:
                 if name in names:
                     rows = values.reshape(-1, values.shape[-1])
                     yield name, rows, len(rows) // len(values)
+
+    def windows(self) -> dict[str, Window]:
+        return {}
 
     def _inputs(self, weights: Arrays, group: Arrays) -> list[tuple[str, np.ndarray]]:
         seen: list[tuple[str, np.ndarray]] = []

@@ -23,5 +23,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
         self._action_max_length += self._indent_increment
         lines = {name: super(Help, self)._format_action(verb) for name, verb in verbs.items()}
         self._dedent()
-        groups = [f"  {heading}\n{''.join(map(lines.get, names))}" for heading, names in GROUPS.items()]
+        groups = [
+            f"  {heading}\n{''.join(map(lines.__getitem__, names))}" for heading, names in GROUPS.items()
+        ]
         return "\n".join(groups)

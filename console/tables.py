@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -33,7 +33,7 @@ _GAP = 2
 
 def console() -> Console:
     """Standard error, as wide as the terminal."""
-    system = None if unknown_terminal() else "auto"
+    system: Literal["auto"] | None = None if unknown_terminal() else "auto"
     terminal = Console(stderr=True, highlight=False, color_system=system)
     if terminal.is_terminal or os.environ.get("COLUMNS", "").isdigit():
         terminal.width = max(terminal.width, _LEAST_WIDTH)
