@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lampq.core.measuring.encoding import encoder
+from lampq.core.measuring.encoding import Encoded, encoder
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.setting import Setting
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import from_rows
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -34,7 +34,7 @@ class Dequantized(Sequence[np.ndarray]):
         channel_axis: Its axis of output channels.
     """
 
-    codes: tuple[Quantized, ...]
+    codes: tuple[Encoded, ...]
     shape: tuple[int, ...]
     channel_axis: int
 
