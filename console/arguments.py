@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Container, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lampq.console import config
 from lampq.console.commands import SUMMARIES, load
 from lampq.console.help import Help
-from lampq.console.parsers import parsers
+from lampq.console.parsers import near, parsers
 
 _DESCRIPTION = "Decide how many bits each layer of a neural network gets, and write the model that way."
 _EPILOG = """example:
@@ -23,7 +23,13 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and where all that is right can be read."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see `{self.prog} --help`\n")
+        see = " See" if message.endswith("?") else "; see"
+        self.exit(2, f"{self.prog}: error: {message}{see} `{self.prog} --help`\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in SUMMARIES:
+            raise argparse.ArgumentError(None, f"no verb is called {value!r}{near(value, SUMMARIES)}")
+        super()._check_value(action, value)
 
 
 def build_parser(verbs: Container[str] = SUMMARIES) -> argparse.ArgumentParser:
@@ -62,4 +68,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     words = sys.argv[1:] if argv is None else argv
     parser = build_parser(words)
-    return parser.parse_args(config.expanded(words, parsers(parser)))
+    verbs = parsers(parser)
+    args, rest = parser.parse_known_args(config.expanded(words, verbs))
+    if rest:
+        _refuse(verbs.get(args.verb, parser), rest)
+    return args
+
+
+def _refuse(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
+    """Say which words of a command line are none."""
+    flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    if flag is None:
+        parser.error(f"these words are too many: {' '.join(words)}")
+    parser.error(f"no flag is called {flag}{near(flag, parser._option_string_actions)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lampq.console.parsers import near
 from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import RecordError
 from lampq.core.values.messages import reason
@@ -67,7 +67,7 @@ def _settings(path: Path, verb: str, verbs: Mapping[str, argparse.ArgumentParser
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     for name in tables:
         if name not in verbs:
-            raise RecordError(f"config {path}: [{name}] is no verb{_near(name, verbs)}")
+            raise RecordError(f"config {path}: [{name}] is no verb{near(name, verbs)}")
     return {name: value for name, value in content.items() if name not in tables} | tables.get(verb, {})
 
 
@@ -99,7 +99,7 @@ def _words(
     action = flags.get(name)
     if action is None or name in ("help", "config") or action.help == argparse.SUPPRESS:
         verb = parser.prog.rpartition(" ")[2]
-        raise RecordError(f"config {path}: {name!r} is no flag of {verb}{_near(name, flags)}")
+        raise RecordError(f"config {path}: {name!r} is no flag of {verb}{near(name, flags)}")
     if action in explicit:
         return
     if action.nargs == 0:
@@ -114,8 +114,3 @@ def _words(
     repeated = isinstance(action, argparse._AppendAction)
     for text in map(str, values) if repeated else [",".join(map(str, values))]:
         yield f"--{name}={text}"
-
-
-def _near(name: str, names: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""

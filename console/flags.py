@@ -108,9 +108,10 @@ def data(
         samples: How many to take unless told; None takes all.
     """
     group = sub.add_argument_group("data")
-    choice = group.add_mutually_exclusive_group(required=required or refusable)
+    choice = group.add_mutually_exclusive_group(required=True) if refusable else group
     choice.add_argument(
         "--data",
+        required=required,
         metavar="DATA",
         help="folder of images (class sub-folders give labels), .npz with x (or an array per input) and optional y, "
         "texts (.txt, .jsonl, .csv), a table of images (.csv, .jsonl, .parquet), "

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container
+import difflib
+from collections.abc import Container, Iterable
 
 
 def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """Verb -> its parser."""
     return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Names that may have been meant, as the end of a message; dashes before them do not count.
+
+    >>> near("--avg-bit", ["--avg-bits", "--pin"])
+    '; did you mean --avg-bits?'
+    """
+    bare = {known.lstrip("-"): known for known in names}
+    close = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3)
+    return f"; did you mean {' or '.join(bare[match] for match in close)}?" if close else ""
 
 
 def name_files(parser: argparse.ArgumentParser, names: Container[str], files: object) -> None:

@@ -330,9 +330,9 @@ def test_bad_requests_are_one_line_and_leave_nothing(work, tmp_path, capfd):
         (["plan", profile, "--avg-bits", "3", "--solver", "oracle", "-o", out], "oracle"),
         (["plan", profile, "--avg-bits", "3", "--pin", "head", "-o", out], "PATTERN=BITS"),
         (["plan", tmp_path / "none.json", "--avg-bits", "3", "-o", out], "no such file"),
-        (["plan", work / "plan.json", "--avg-bits", "3", "-o", out], "schema"),
+        (["plan", work / "plan.json", "--avg-bits", "3", "-o", out], "this is a plan"),
         (["apply", MODEL, other, "-o", out], "another model"),
-        (["apply", MODEL, profile, "-o", out], "schema"),
+        (["apply", MODEL, profile, "-o", out], "this is a profile"),
         (["profile", MODEL, "--data", tmp_path / "nowhere", "-o", out], "nowhere"),
         (["profile", MODEL, "--data", tmp_path / "empty", "-o", out], "empty"),
         (["profile", MODEL, "--data", corrupt_images(tmp_path / "corrupt"), "-o", out], "a.png"),
@@ -376,8 +376,16 @@ def test_data_beside_the_model_tells_the_preprocessing(work, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nope"], "lampq: error: argument VERB: invalid choice: 'nope'"),
-        (["plan", "p.json", "-o", "o.json", "--nope"], "unrecognized arguments: --nope; see `lampq --help`"),
+        (["nope"], "lampq: error: no verb is called 'nope'; see `lampq --help`"),
+        (["quantise"], "no verb is called 'quantise'; did you mean quantize? See `lampq --help`"),
+        (["plan", "p.json", "-o", "o.json", "--nope"], "no flag is called --nope; see `lampq plan --help`"),
+        (["plan", "p.json", "-o", "o.json", "--avg-bit=3", "--tied=x"], "--tied; did you mean --tie"),
+        (["doctor", "now", "please"], "lampq doctor: error: these words are too many: now please; see"),
+        (
+            ["--verison"],
+            "lampq: error: no flag is called --verison; did you mean --version? See `lampq --help`",
+        ),
+        (["quantize", "m.onnx", "-o", "q.onnx"], "the following arguments are required: --data"),
         (
             ["quantize", "m.onnx", "--data", "d", "--sites", "some", "-o", "q.onnx"],
             "argument --sites: invalid choice",
@@ -392,6 +400,24 @@ def test_wrong_words_are_one_line(words, said, capfd):
     err = capfd.readouterr().err
     assert left.value.code == 2
     assert said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "MODEL"], "profile {}: this is no text, and so no profile"),
+        (["apply", "PLAN", "MODEL"], "plan {}: this is no text, and so no plan"),
+        (["report", "PROFILE"], "plan {}: this is a profile, and no plan; `lampq plan` makes one"),
+        (["plan", "PLAN"], "profile {}: this is a plan, and no profile; `lampq profile` makes one"),
+    ],
+)
+def test_files_of_another_kind_are_called_what_they_are(words, said, work, tmp_path, capfd):
+    files = {"MODEL": MODEL, "PLAN": str(work / "plan.json"), "PROFILE": str(work / "profile.json")}
+    words = [files.get(word, word) for word in words]
+    code, _, err = run(
+        capfd, *words, *(["--avg-bits", "3"] if words[0] == "plan" else []), "-o", tmp_path / "x"
+    )
+    assert code == 2 and said.format(words[-1]) in err
 
 
 def test_synthetic_data_take_a_number(tmp_path, capfd, monkeypatch):

@@ -73,7 +73,7 @@ def inspect(path: str | Path, outputs: Sequence[HeadChoice] = (), **read_options
         LampqError: The file cannot be read.
     """
     if str(path).endswith(".json"):
-        data = read_json(Path(path), "file")
+        data = read_json(Path(path), "plan or profile")
         if str(data.get("schema", "")).startswith("lampq.profile/"):
             return _profile(Profile.read(Path(path)))
         return _plan(Plan.read(Path(path)))

@@ -28,7 +28,7 @@ def read_source(path: str | Path, **read_options: Any) -> Source:
         LampqError: It cannot be read.
     """
     if str(path).endswith(".json"):
-        schema = str(read_json(Path(path), "file").get("schema", ""))
+        schema = str(read_json(Path(path), "plan or profile").get("schema", ""))
         if schema.startswith("lampq.profile/"):
             return Profile.read(Path(path))
         if schema.startswith("lampq.plan/"):

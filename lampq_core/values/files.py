@@ -46,9 +46,11 @@ def read_json(path: Path, what: str, *, bounded: bool = False) -> dict[str, Any]
         text = read_bytes(Path(path), MOST_JSON_BYTES).decode("utf-8")
     except FileNotFoundError as err:
         raise RecordError(f"{what} {path}: no such file") from err
-    except (OSError, UnicodeDecodeError, MemoryError) as err:
-        why, hint = getattr(err, "strerror", None) or err.__class__.__name__, _hint(Path(path))
-        raise RecordError(f"{what} {path}: cannot be read as text ({why}){hint}") from err
+    except UnicodeDecodeError as err:
+        raise RecordError(f"{what} {path}: this is no text, and so no {what}{_hint(Path(path))}") from err
+    except (OSError, MemoryError) as err:
+        why = getattr(err, "strerror", None) or err.__class__.__name__
+        raise RecordError(f"{what} {path}: cannot be read as text ({why})") from err
     try:
         data = parse_json(text, parse_constant=_refuse_constant, parse_int=_bounded if bounded else None)
     except ValueError as err:
