@@ -15,8 +15,8 @@ def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 def near(name: str, names: Iterable[str]) -> str:
     """Names that may have been meant, as the end of a message; dashes before them do not count.
 
-    >>> near("--avg-bit", ["--avg-bits", "--pin"])
-    '; did you mean --avg-bits?'
+    >>> near("pins", ["--avg-bits", "--pin"])
+    '; did you mean --pin?'
     """
     bare = {known.lstrip("-"): known for known in names}
     close = difflib.get_close_matches(name.lstrip("-"), list(bare), n=3)
