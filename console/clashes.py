@@ -76,6 +76,7 @@ WRITES: Mapping[str, Written | None] = {
     "out": None,
     "plan_out": one_file,
     "profile_out": profile_pair,
+    "simulate_out": one_file,
     "plot": one_file,
 }
 """Argument -> the files it stands for, whatever the verb; of `out` each verb has its own (`flags.output`)."""

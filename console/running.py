@@ -39,6 +39,7 @@ _BESIDE = frozenset(
         "out",
         "plan_out",
         "profile_out",
+        "simulate_out",
         "model",
         "weights",
         "data",

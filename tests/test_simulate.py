@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from numpy_model import NumpyModel
 from onnx.reference import ReferenceEvaluator
-from onnx_graphs import Graph
+from onnx_graphs import Graph, batch_for, make_plan
 from torch_models import read_named
 
 import lampq
@@ -23,7 +23,8 @@ from lampq.core.treatments import QUANTIZERS
 from lampq.core.treatments.choice import best_rule
 from lampq.core.treatments.quantizer import Quantizer
 from lampq.core.treatments.roles import PROBABILITIES
-from lampq.core.values.activation_grid import ActivationGrid
+from lampq.core.treatments.seen import Seen
+from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
 from lampq.core.values.errors import RecordError
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.plan_product import PlanProduct
@@ -208,6 +209,43 @@ def test_uniform_sites_are_written_as_integers_in_the_file_itself(bits, pair, tm
     wide = onnx.TensorProto.UINT16 if bits == 16 else onnx.TensorProto.UINT8
     assert {codes[node.input[2]] for node in grids} == {wide}
     assert applied.plan.total_bytes == (tmp_path / "q.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("rule", [ActivationGrid.from_range(0.0, 0.0, 4), TokenGrid(bits=4)])
+@pytest.mark.parametrize("level", [0.0, 0.75])
+def test_sites_that_never_move_stay_finite(rule, level, tmp_path):
+    graph = Graph()
+    still = graph.node("Clip", ["x", graph.tensor("low", level), graph.tensor("high", level)])
+    graph.node("MatMul", [still, graph.weight("fc.weight", 8, 8)])
+    model = adapters.read(graph.save(tmp_path / "m.onnx", ["n", 4, 8]))
+    write(model, {"fc": rule}, tmp_path / "s.onnx")
+    batch = batch_for(3, 4, 8)
+    expected = np.asarray(model.run(batch))
+    found = run(tmp_path / "s.onnx", batch)
+    # A range that was all zero in calibration holds nothing else.
+    np.testing.assert_allclose(found, expected if isinstance(rule, TokenGrid) else 0 * expected, atol=1e-6)
+    written = lampq.apply(model, make_plan(model, 8, 8, ranges={"fc": (level, level)}), tmp_path / "q.onnx")
+    np.testing.assert_allclose(run(written.path, batch), expected, atol=0.02)
+
+
+def test_a_logarithmic_grid_of_zeros_is_refused_by_the_site():
+    seen = Seen(name="m@probabilities", role=PROBABILITIES, values=np.zeros((2, 3, 4), np.float32), samples=2)
+    with pytest.raises(
+        RecordError, match="site m@probabilities: quantizer log2 needs values above 0, and all are 0"
+    ):
+        best_rule(seen, 4, ["log2"])
+
+
+def test_quantize_writes_the_simulation_beside_the_file(pair, tmp_path):
+    _, batch, _, export, _ = pair
+    np.savez(tmp_path / "calib.npz", x=batch)
+    arguments = ["quantize", str(export.path), "--data", str(tmp_path / "calib.npz"), "--avg-bits", "4"]
+    arguments += ["--act-bits", "8", "--rounds", "0", "--fisher-draws", "0", "--quiet"]
+    outputs = ["-o", str(tmp_path / "q.onnx"), "--simulate-out", str(tmp_path / "s.onnx")]
+    assert main([*arguments, *outputs]) == 0
+    np.testing.assert_allclose(run(tmp_path / "s.onnx", batch), run(tmp_path / "q.onnx", batch), atol=2e-2)
+    assert main([*arguments, "-o", str(tmp_path / "r.onnx"), *outputs[2:]]) == 2
+    assert not (tmp_path / "r.onnx").exists()
 
 
 def test_attention_in_one_operator_names_itself(tmp_path):

@@ -63,12 +63,7 @@ def simulate(
     """
     out = Path(out)
     model = model if batch is None else with_examples(model, batch)
-    to = _format(model)
-    if not ends(out, format_named(to).output_endings):
-        raise AdapterError(
-            f"{out}: a simulation is written as {format_named(to).output_endings[0]}; name such a file"
-        )
-    refuse_clashes([Output(path=out)], model_files(model.path), force=force)
+    to = check_simulation(model, out, force=force)
     model = with_plan_rewrites(model, plan)
     fitted = fit_to(model, plan, partial=partial, widest=widest, by_name=by_name, simulated=True)
     settings = plan_settings(with_plan_coding(model, fitted, batch), fitted)
@@ -82,6 +77,22 @@ def simulate(
     return Applied(
         plan=fitted, path=out, size_bytes=size_bytes(out), notes=fitted.notes[len(plan.notes) :], error=error
     )
+
+
+def check_simulation(model: Model, out: Path, *, force: bool) -> str:
+    """Stop before any work where a model cannot be simulated, or not in this file; else the format that it will have.
+
+    Raises:
+        AdapterError: There is no such format, or the file has another ending.
+        OutputExistsError: The file exists and `force` is false.
+    """
+    to = _format(model)
+    if not ends(out, format_named(to).output_endings):
+        raise AdapterError(
+            f"{out}: a simulation is written as {format_named(to).output_endings[0]}; name such a file"
+        )
+    refuse_clashes([Output(path=out)], model_files(model.path), force=force)
+    return to
 
 
 def _format(model: Model) -> str:

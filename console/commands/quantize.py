@@ -10,6 +10,7 @@ from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import CORRECTED, ROUNDINGS
 from lampq.verbs.formats import converted
 from lampq.verbs.quantize import quantize
+from lampq.verbs.simulate import check_simulation, simulate
 
 EXAMPLE = "lampq quantize vit.onnx --data calib/ --avg-bits 3 -o vit-3bit.onnx"
 
@@ -37,6 +38,12 @@ def add_arguments(sub: ArgumentParser) -> None:
         metavar="FILE",
         help="write the profile too, for `report` and `inspect --why` (JSON; its arrays go beside it as .npz)",
     )
+    sub.add_argument(
+        "--simulate-out",
+        type=Path,
+        metavar="FILE",
+        help="write what the plan computes too, as a float ONNX file (see apply --simulate)",
+    )
     flags.output(sub, "quantized model to write", clashes.model_or_folder)
 
 
@@ -49,6 +56,8 @@ def run(args: Namespace) -> None:
     source = given.read_model(args)
     data = given.read_dataset(args, source)
     inputs = data.inputs()
+    if args.simulate_out:
+        check_simulation(source, args.simulate_out, force=args.force)
     with running.work(args, source, inputs) as work:
         with converted(with_examples(source, inputs), args.to) as model:
             result = quantize(
@@ -62,6 +71,8 @@ def run(args: Namespace) -> None:
                 work=work,
                 **task_flags.kept(args, source, data),
             )
+            if args.simulate_out:
+                simulate(model, result, args.simulate_out, batch=inputs, force=args.force)
         if args.plan_out:
             result.write(args.plan_out, force=args.force)
     given.finish(args, lambda: {"out": str(args.out), **result.to_json()}, lambda: render.plan(result))

@@ -69,6 +69,10 @@ def powers(seen: Seen, bits: int, tag: str, steps: tuple[float, ...]) -> Iterato
         RecordError: There are negative values, or nothing but zeros.
     """
     check_probabilities(seen, tag)
+    if not seen.high > 0:
+        raise RecordError(
+            f"site {seen.name}: quantizer {tag} needs values above 0, and all are 0; choose another"
+        )
     for step in steps:
         for scale in (1.0, 0.7, 0.5):
             for zero in (False, True):
