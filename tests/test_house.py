@@ -1,5 +1,6 @@
 """The house as `benchmarks/house.py` counts it: no circles, rooms of the core one way, extensions in one file each."""
 
+import ast
 import importlib.util
 from pathlib import Path
 
@@ -51,3 +52,17 @@ def test_an_extension_is_one_file_that_uses_public_names_alone(change):
     assert group.removeprefix("lampq.") in source or "register" in source
     assert not [name for name in house.lampq_imports(source) if "._" in name]
     assert source.count("\n") < 150
+
+
+def test_no_function_has_more_parameters_than_one_can_hold():
+    """Records hold what belongs together; their own constructors may be as wide as they are."""
+    wide = {}
+    for module, source in KNOWN.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                names = [
+                    each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                ]
+                wide[f"{module}.{node.name}"] = len(names) - (names[:1] in (["self"], ["cls"]))
+    assert len(wide) > 2000
+    assert not [name for name, count in wide.items() if count > 8]

@@ -15,6 +15,7 @@ from lampq.adapters.onnx import read
 from lampq.adapters.onnx.gradients import TorchGraph, obstacle
 from lampq.adapters.onnx.torch_ops import OPERATORS
 from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.runtime import Runtime
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.measuring.traces import measure_traces
@@ -276,7 +277,7 @@ def test_whole_models_have_the_traces_of_their_module(name, exporter):
     batch = normal(3, 3, 16, 16, seed=2)
     found = traces_of(model, batch, labels="exact")
     runtime = Runtime(module(name), name=name, input_shape=(3, 16, 16))
-    original = TorchModel(runtime, path=exported(name, exporter))
+    original = TorchModel(runtime, Provenance(path=exported(name, exporter)))
     expected = fisher_of(original, batch, labels="exact").traces()
     if name == "conv":
         # The exporter has folded a normalization into the stem, and `up` is no layer of the module.

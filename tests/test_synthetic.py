@@ -17,6 +17,7 @@ from lampq.adapters.synthetic.scenes import scenes
 from lampq.adapters.synthetic.sheet import write_sheet
 from lampq.adapters.synthetic.spaces import Pictures, Values
 from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.runtime import Runtime
 from lampq.cli import main
 
@@ -25,7 +26,7 @@ CIFAR = Preprocess.preset("cifar10")
 
 
 def read(module):
-    return TorchModel(Runtime(module, input_shape=(3, 16, 16)), path=Path("module"))
+    return TorchModel(Runtime(module, input_shape=(3, 16, 16)), Provenance(path=Path("module")))
 
 
 @pytest.fixture(scope="module")

@@ -150,11 +150,12 @@ def test_linear_taps_come_as_rows():
 
 def test_a_model_of_a_fixed_batch_size_runs_any_number_of_samples():
     from lampq.adapters.torch.model import TorchModel
+    from lampq.adapters.torch.provenance import Provenance
     from lampq.adapters.torch.runtime import Runtime
 
     free, batch = read_named("packed")
     runtime = Runtime(MODELS["packed"][0](), input_shape=(3, 8, 8), fixed_batch=2)
-    fixed = TorchModel(runtime, path=free.path)
+    fixed = TorchModel(runtime, Provenance(path=free.path))
     assert fixed.input_spec.shape == (2, 3, 8, 8)
     np.testing.assert_allclose(fixed.run(batch), free.run(batch), rtol=1e-5, atol=1e-5)
     # Samples that only fill a batch up are in no tap.

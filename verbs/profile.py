@@ -25,13 +25,11 @@ from lampq.core.values.choices import named, refuse_unknown
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.head import summary
-from lampq.core.values.journal import Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.messages import listed
 from lampq.core.values.option import Option
 from lampq.core.values.profile import Profile
-from lampq.core.values.progress import Progress
 from lampq.core.values.score import Score
 from lampq.core.values.selection import KeptLayer, Selection
 from lampq.core.values.shard import Shard
@@ -136,9 +134,7 @@ def profile(
         damage, told = measured.damage, _told(measured, ranges)
         notes = (*reference.readout.notes, *measured.notes)
         layers = measure_activations(model, layers, reference.inputs)
-        sense = _sensitivity(
-            model, layers, reference, measurement, ranges, numbers, measured.joint, journal, progress
-        )
+        sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, work)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads
     table = None if ranges is None else ranges.table
@@ -245,8 +241,7 @@ def _sensitivity(
     ranges: InputRanges | SiteRules | None,
     numbers: np.ndarray | None,
     joint: np.ndarray | None,
-    journal: Journal,
-    progress: Progress,
+    work: Work,
 ) -> _Sensitivity:
     """Traces of all layers, and the joint score where inputs are rounded; `joint` is it, where it is known."""
     if not measurement.fisher_draws:
@@ -258,19 +253,21 @@ def _sensitivity(
             count=measurement.fisher_draws, seed=measurement.seed, samples=numbers, truth=measurement.labels
         ),
         kind=measurement.fisher,
-        journal=journal,
-        progress=progress,
+        journal=work.journal,
+        progress=work.progress,
     )
     if ranges is None:
         return _Sensitivity(traces=traces)
     if joint is not None and measurement.fisher != EMPIRICAL:
         return _Sensitivity(traces=traces, joint=JointFisher(table=joint))
-    kept = journal.get("joint", {"table": (len(layers), None)})
+    kept = work.journal.get("joint", {"table": (len(layers), None)})
     if kept is not None:
         return _Sensitivity(traces=traces, joint=JointFisher(table=kept["table"]))
-    score = measure_joint(model, layers, reference, measurement, ranges, samples=numbers, progress=progress)
+    score = measure_joint(
+        model, layers, reference, measurement, ranges, samples=numbers, progress=work.progress
+    )
     if score.table is not None:
-        journal.put("joint", table=score.table)
+        work.journal.put("joint", table=score.table)
     return _Sensitivity(traces=traces, joint=score)
 
 

@@ -100,9 +100,6 @@ def from_arrays(
     input_spec: InputSpec | None = None,
     constants: Mapping[str, Any] | None = None,
     preprocess: Preprocess | str | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    threads: int | None = None,
     class_names: tuple[str, ...] | None = None,
     source: str = "arrays",
 ) -> Dataset:
@@ -115,9 +112,6 @@ def from_arrays(
         input_spec: See `read_data`.
         constants: See `read_data`.
         preprocess: See `read_data`.
-        samples: Take this many, balanced over the classes.
-        seed: Of that choice.
-        threads: Worker threads for images.
         class_names: Name of each label.
         source: Name of the data, for messages and provenance.
 
@@ -125,7 +119,7 @@ def from_arrays(
         AdapterError: The arrays are empty or do not fit the model's inputs or each other.
         MissingExtraError: Images are to be resized and Pillow is not installed.
     """
-    choices = {"samples": samples, "seed": seed, "threads": threads, "model": None}
+    choices = {"samples": None, "seed": 0, "threads": None, "model": None}
     wanted = Wanted.of(source, input_specs, input_spec, constants, preprocess, **choices)
     named = inputs if isinstance(inputs, Mapping) else {wanted.specs[0].name: inputs}
     return _arrays(named, labels, class_names, source, wanted)

@@ -20,6 +20,7 @@ from lampq.adapters.torch.heads import heads_of, with_named
 from lampq.adapters.torch.histograms import histograms
 from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.adapters.torch.norm_rewrites import rewritten, seen_norms
+from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.records import layer_records
 from lampq.adapters.torch.relevance import module_relevance
 from lampq.adapters.torch.rounding import NOTHING, Rounding, products_of
@@ -68,13 +69,8 @@ class TorchModel:
 
     Args:
         runtime: The module made runnable.
-        path: Where it was read from.
-        source: The text it was read with.
+        provenance: What it was read from.
         kinds: Pattern -> kind, overriding what names say.
-        files: The files that hold its weights.
-        stored: Layer name -> (weight bits, activation bits) of weights that are stored quantized.
-        hugging_face: Whether it comes from a Hugging Face directory and is written as one.
-        dtype: Type of its tensors on disk, where they are computed with in a wider one.
         rules: How its files have activations rounded, by parameter and by site.
 
     Attributes:
@@ -99,27 +95,19 @@ class TorchModel:
     def __init__(
         self,
         runtime: Runtime,
+        provenance: Provenance,
         *,
-        path: Path,
-        source: str = "",
         kinds: Mapping[str, str] | None = None,
-        files: Sequence[Path] = (),
-        stored: Mapping[str, tuple[int, int | None]] | None = None,
-        hugging_face: bool = False,
-        dtype: torch.dtype | None = None,
         rules: Mapping[str, ActivationRule] | None = None,
     ) -> None:
-        self.path = path
-        self.source = source
-        self.hugging_face = self.in_folder = hugging_face
-        self.dtype = dtype
+        self.path, self.source, self.dtype = provenance.path, provenance.source, provenance.dtype
+        self.hugging_face = self.in_folder = provenance.hugging_face
         # The form of Hugging Face directories has whole numbers alone.
-        self.grid = "mid_tread" if hugging_face else "auto"
+        self.grid = "mid_tread" if provenance.hugging_face else "auto"
         self.coding = Coding()
         self.runtime = runtime
         self._kinds = dict(kinds or {})
-        self._files = tuple(files)
-        self._stored = dict(stored or {})
+        self._provenance = provenance
         self.tensors: dict[str, torch.Tensor] = runtime.weights
         self.rounding = Rounding(rules=rules) if rules else NOTHING
         self.rewrites: tuple[NormRewrite, ...] = ()
@@ -407,13 +395,12 @@ class TorchModel:
 
     def stored_bits(self) -> dict[str, tuple[int, int | None]]:
         """Widths of the weights that are stored quantized, and of their inputs, by name."""
-        return dict(self._stored)
+        return dict(self._provenance.stored)
 
     def file_bytes(self) -> int:
         """Bytes of the files that hold the weights, or of all tensors where they come from no file."""
-        if self._files:
-            return sum(file.stat().st_size for file in self._files)
-        return sum(tensor.nbytes for tensor in self.runtime.weights.values())
+        stored = self._provenance.file_bytes()
+        return sum(tensor.nbytes for tensor in self.runtime.weights.values()) if stored is None else stored
 
     def rest_bytes(self, *, activations: bool = False) -> int:
         """Bytes of a quantized file, at most, beside its payload: all other tensors, names and descriptions."""

@@ -12,7 +12,8 @@ from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuil
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
 from lampq.adapters.torch.devices import device_of, precision_of
 from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.provenance import Provenance
+from lampq.adapters.torch.runtime import Execution, Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.adapters.torch.state_dict import fill
 from lampq.core.values.errors import AdapterError
@@ -88,20 +89,20 @@ def read(
         input_shape=input_shape,
         signature=signature,
         fixed_batch=fixed,
-        device=device,
-        autocast=precision,
-        batch_size=batch_size,
+        execution=Execution(device=device, autocast=precision, batch_size=batch_size),
         embeddings=embeddings,
     )
     return TorchModel(
         runtime,
-        path=Path(weights) if weights else path,
-        source=text,
+        Provenance(
+            path=Path(weights) if weights else path,
+            source=text,
+            files=files,
+            stored=stored,
+            hugging_face=hugging_face.is_directory(path),
+            dtype=dtype,
+        ),
         kinds=kinds,
-        files=files,
-        stored=stored,
-        hugging_face=hugging_face.is_directory(path),
-        dtype=dtype,
         rules=packed.read_rules(Path(weights) if weights else path),
     )
 

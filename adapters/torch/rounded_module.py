@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lampq.adapters.torch.kernels import plain_attention, plain_products
 from lampq.adapters.torch.rounding import Site, sites
-from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.runtime import Execution, Runtime
 from lampq.adapters.torch.survey import MULTIPLYING
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch
@@ -68,7 +68,9 @@ class _Rounder:
         named = {name: value for name, value in bound.items() if isinstance(value, torch.Tensor)}
         self._off = True
         try:
-            runtime = Runtime(self._module, device=str(next(iter(named.values())).device))
+            runtime = Runtime(
+                self._module, execution=Execution(device=str(next(iter(named.values())).device))
+            )
             runtime = runtime.fitted(Batch([{name: tensor.cpu().numpy() for name, tensor in named.items()}]))
             recording = runtime.recording(runtime.example, products=any("@" in name for name in self._rules))
         finally:

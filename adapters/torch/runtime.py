@@ -59,6 +59,21 @@ _TOLERANCE = 1e-3
 _RECORDINGS_KEPT = 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a module runs.
+
+    Attributes:
+        device: `cpu`, `cuda`, `mps`, or `auto`: a GPU where there is one.
+        autocast: Lower precision for matrix products (torch.bfloat16, torch.float16), or None.
+        batch_size: Samples per run.
+    """
+
+    device: str = "auto"
+    autocast: torch.dtype | None = None
+    batch_size: int = 64
+
+
 class Runtime:
     """A module in evaluation mode and all that is known of its forward pass, measured once and on demand.
 
@@ -70,9 +85,7 @@ class Runtime:
         name: What to call it in messages.
         input_shape: Shape of one sample, or of each input by name; None lets data or trying tell.
         signature: What the module takes; None reads it off its forward.
-        device: `cpu`, `cuda`, `mps`, or `auto`: a GPU where there is one.
-        autocast: Lower precision for matrix products (torch.bfloat16, torch.float16), or None.
-        batch_size: Samples per run.
+        execution: How it runs.
         fixed_batch: The only number of samples the module takes, or None.
         embeddings: Whether embedding tables count as quantizable weights.
 
@@ -95,20 +108,19 @@ class Runtime:
         name: str = "the model",
         input_shape: Shape | Mapping[str, Shape] | None = None,
         signature: Signature | None = None,
-        device: str = "auto",
-        autocast: torch.dtype | None = None,
-        batch_size: int = 64,
+        execution: Execution | None = None,
         fixed_batch: int | None = None,
         embeddings: bool = True,
     ) -> None:
-        self.device = device_of(device)
+        execution = execution or Execution()
+        self.device = device_of(execution.device)
         self.module = module.to(self.device)
         for member in module.modules():
             # Exported programs refuse eval(); they are what they are.
             member.training = False
         self.name = name
-        self.autocast = autocast
-        self.batch_size = fixed_batch or batch_size
+        self.autocast = execution.autocast
+        self.batch_size = fixed_batch or execution.batch_size
         self.fixed_batch = fixed_batch
         self.weights: dict[str, torch.Tensor] = {
             key: tensor.detach() for key, tensor in (*module.named_parameters(), *module.named_buffers())
