@@ -1,12 +1,14 @@
 """Measurements: checked at birth, built from choices by name, and what they leave out told in the profile."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 import pytest
 from numpy_model import NumpyModel
 
 import lampq
+from lampq.core.measuring.measure import measure_weight_error
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.errors import AdapterError, LampqError, RecordError
 from lampq.core.values.measurement import Measurement
@@ -88,3 +90,20 @@ def test_a_joint_score_that_cannot_be_taken_is_told():
 def test_records_refuse_with_errors_of_the_package():
     with pytest.raises(LampqError):
         Measurement(act_range="")
+
+
+def test_one_weight_is_held_at_a_time():
+    class Counting(NumpyModel):
+        def weight(self, name):
+            assert not any(ref() is not None for ref in handed_out), f"another weight is still held with {name}"
+            weight = super().weight(name).copy()
+            handed_out.append(weakref.ref(weight))
+            return weight
+
+    handed_out = []
+    model = Counting.random(0, depth=3)
+    layers = model.layers()
+    handed_out.clear()
+    damage = measure_weight_error(model, layers, (2, 4))
+    assert len(handed_out) == len(layers)
+    assert (damage.weight_error > 0).all()

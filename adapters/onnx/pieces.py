@@ -66,6 +66,7 @@ def run(
     feed: Mapping[str, np.ndarray],
     *,
     piece_bytes: int | None = None,
+    prepack: bool = True,
 ) -> dict[str, np.ndarray]:
     """Some values of a model, by name.
 
@@ -76,6 +77,7 @@ def run(
         names: Outputs or inner tensors that depend on an input.
         feed: All inputs by name.
         piece_bytes: Most float bytes of weights per piece, unless one layer has more; None takes 64 MB.
+        prepack: Run as others would, with a second copy of each piece's weights (`Runtime.open_part`).
 
     Raises:
         AdapterError: The runtime cannot load or run a piece.
@@ -87,16 +89,16 @@ def run(
     for piece, later in _cut(traced, outputs, piece_bytes or _PIECE_BYTES):
         for value in piece.inputs:
             _set_type(value, state[value])
-        made = _run(traced, runtime, piece, state)
+        made = _run(traced, runtime, piece, state, prepack)
         state = {value: held for value, held in (state | made).items() if value in later}
     return {value.name or "": np.array(state[value].numpy()) for value in outputs}
 
 
 def _run(
-    traced: Flow, runtime: Runtime, piece: _Piece, state: Mapping[ir.Value, ort.OrtValue]
+    traced: Flow, runtime: Runtime, piece: _Piece, state: Mapping[ir.Value, ort.OrtValue], prepack: bool
 ) -> dict[ir.Value, ort.OrtValue]:
     part = parts.build(traced, piece.nodes, inputs=piece.inputs, outputs=piece.outputs)
-    session = runtime.open_part(part, shared=False)
+    session = runtime.open_part(part, shared=False, prepack=prepack)
     feeds = {value.name or "": state[value] for value in piece.inputs}
     made = runtime.run(session, [value.name or "" for value in piece.outputs], feeds)
     return dict(zip(piece.outputs, made, strict=True))

@@ -45,7 +45,7 @@ def run_graph(
         AdapterError: The runtime cannot run it.
     """
     if _is_large(variant):
-        return pieces.run(graph, variant.opened.runtime, names, feed)
+        return pieces.run(graph, variant.opened.runtime, names, feed, prepack=False)
     with tempfile.TemporaryDirectory(dir=folder) as inner, _giving(graph, names):
         path = Path(inner) / "reference.onnx"
         with save.staged(graph, path, single_file_bytes=_SINGLE_FILE_BYTES) as file:

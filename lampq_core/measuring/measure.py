@@ -69,13 +69,17 @@ def measure_weight_error(
     tables, own = {"error": error, "steps": steps}, journal.within("errors")
     for index, layer in enumerate(layers):
         if not own.recall(f"{index}", tables, (index,)):
-            encode = encoder(model, layer.name, layer.channel_axis, widths)
-            for column, bits in enumerate(widths):
-                quantized = encode(bits)
-                error[index, column], steps[index, column] = quantized.squared_error.sum(), quantized.step
+            error[index], steps[index] = _weight_errors(model, layer, widths)
             own.keep(f"{index}", tables, (index,))
         progress("quantization errors", index + 1, len(layers))
     return Damage(weight_error=error, steps=steps)
+
+
+def _weight_errors(model: Model, layer: Layer, widths: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Squared errors and steps of one layer; its weight is let go before the next is read."""
+    encode = encoder(model, layer.name, layer.channel_axis, widths)
+    results = [(float(quantized.squared_error.sum()), quantized.step) for quantized in map(encode, widths)]
+    return [error for error, _ in results], [step for _, step in results]
 
 
 def measure_damage(
