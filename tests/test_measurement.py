@@ -95,7 +95,9 @@ def test_records_refuse_with_errors_of_the_package():
 def test_one_weight_is_held_at_a_time():
     class Counting(NumpyModel):
         def weight(self, name):
-            assert not any(ref() is not None for ref in handed_out), f"another weight is still held with {name}"
+            assert not any(ref() is not None for ref in handed_out), (
+                f"another weight is still held with {name}"
+            )
             weight = super().weight(name).copy()
             handed_out.append(weakref.ref(weight))
             return weight
