@@ -57,7 +57,8 @@ def bytes_section(findings: Findings) -> str:
             f"<td>{_share(plan.rest_bytes, plan.total_bytes, 'bytes')}<td>"
         )
     table = (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Bytes by kind"><table class="figures kinds">'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Bytes by kind">'
+        '<table class="figures kinds" aria-labelledby="bytes-title">'
         "<thead><tr><th scope=col>kind<th scope=col>layers<th scope=col>weights<th scope=col>bits"
         f"<th scope=col>bytes<th scope=col>of the bytes<th scope=col>of the damage<tbody>{body}</table></div>"
     )

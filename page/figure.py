@@ -104,7 +104,8 @@ def fold(summary: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     )
     return (
         f'<details><summary>{safe(summary)}</summary><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{safe(summary)}"><table class="figures"><thead><tr>{head}<tbody>{body}</table></div></details>'
+        f'aria-label="{safe(summary)}"><table class="figures" '
+        f'aria-label="{safe(summary)}"><thead><tr>{head}<tbody>{body}</table></div></details>'
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -125,6 +126,16 @@ class Surroundings:
     unit: str = "nats"
     caveat: str = ""
     heads: tuple[Head, ...] = ()
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """Plans of the curve that no plan of as many bytes or fewer beats, smallest first.
+
+        Where bit operations are swept, others are among them, which are best by those.
+        """
+        ordered = sorted(self.curve, key=lambda point: (point.size_bytes, point.damage))
+        least = itertools.accumulate((point.damage for point in ordered), min, initial=np.inf)
+        return tuple(point for point, before in zip(ordered, least, strict=False) if point.damage < before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -26,7 +26,8 @@ def heads_section(findings: Findings) -> str:
         for head in heads[:_MOST]
     )
     table = (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Outputs"><table class="figures outputs"><thead>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Outputs"><table class="figures worded" '
+        'aria-labelledby="outputs-title"><thead>'
         f"<tr><th scope=col>output<th scope=col>role<th scope=col>weight<th scope=col>why<tbody>{rows}</table></div>"
     )
     return section("outputs", "What is judged", lead, table)

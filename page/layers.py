@@ -68,7 +68,8 @@ def layers_section(findings: Findings, room: int) -> str:
     window = "scroll tall" if len(layers) > _TALL else "scroll"
     table = (
         f'{_controls(findings)}<div class="{window}" tabindex="0" role="region" aria-label="Layers">'
-        f'<table id="layers-table" class="figures layers"><thead><tr>{head}<tbody>{body}</table></div>'
+        f'<table id="layers-table" class="figures layers" aria-labelledby="layers-title">'
+        f"<thead><tr>{head}<tbody>{body}</table></div>"
     )
     return section("layers", "Why each layer", lead + note, table)
 

@@ -20,7 +20,8 @@ def products_section(findings: Findings) -> str:
         return ""
     head = "".join(f"<th scope=col>{title}" for title in _COLUMNS)
     table = (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Products"><table class="figures">'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Products">'
+        '<table class="figures worded" aria-labelledby="products-title">'
         f"<thead><tr>{head}<tbody>{''.join(map(_row, products[:_MOST]))}</table></div>"
     )
     return section("products", "Products of activations", _lead(products), table, of_this_plan=True)

@@ -78,7 +78,8 @@ def _pairs(findings: Findings, tries: Sequence[_Try]) -> str:
         f'<span style="left:{100 * scale.place(tick):.1f}%">{plain(tick)}</span>' for tick in scale.ticks
     )
     return (
-        '<table class="figures pairs"><thead><tr><th scope=col>step<th scope=col><i class="key uniform"></i>predicted'
+        '<table class="figures pairs" aria-label="Predicted and measured"><thead><tr><th scope=col>step'
+        '<th scope=col><i class="key uniform"></i>predicted'
         '<th scope=col><i class="key measured"></i>measured<th scope=col class="track">nats<tbody>'
         f'{lines}<tr aria-hidden="true"><th><td><td><td class="track ticks"><div>{ticks}</div></table>'
     )

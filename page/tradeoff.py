@@ -36,6 +36,10 @@ def _lead(findings: Findings, around: Surroundings) -> str:
         (bits, point) for bits, point in around.uniform.items() if point.size_bytes >= around.here.size_bytes
     ]
     text = "Each point of the line is the best plan of its size. "
+    if len(around.front) < len(around.curve):
+        text += (
+            "Plans that cost less to compute, but not fewer bytes, lie above it; the slider shows them too. "
+        )
     if rivals:
         bits, rival = min(rivals)
         if rival.damage > around.here.damage > 0:
@@ -85,7 +89,7 @@ def _chart(findings: Findings, around: Surroundings) -> str:
         x_title="size of the model",
         y_title=f"predicted damage, {around.unit} (logarithmic)",
     )
-    line = [(point.size_bytes, max(_LEAST, point.damage)) for point in _thinned(around.curve, _DRAWN)]
+    line = [(point.size_bytes, max(_LEAST, point.damage)) for point in _thinned(around.front, _DRAWN)]
     plot.area(line, "under")
     plot.line(line, "curve")
     knee = around.curve[around.knee]
@@ -117,7 +121,7 @@ def _chart(findings: Findings, around: Surroundings) -> str:
 def _table(around: Surroundings) -> str:
     rows = [("this plan", around.here)]
     rows += [(f"uniform {bits} bits", point) for bits, point in sorted(around.uniform.items())]
-    rows += [("best of its size", point) for point in _thinned(around.curve, _LISTED)]
+    rows += [("best of its size", point) for point in _thinned(around.front, _LISTED)]
     return fold(
         "The figures as a table",
         ("plan", "average bits", "bytes", f"predicted damage, {around.unit}"),

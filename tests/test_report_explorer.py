@@ -330,9 +330,9 @@ def test_outputs_are_listed(browser, plan, profile, tmp_path):
     )
     page = lampq.report(plan, tmp_path / "report.html", profile=dataclasses.replace(profile, heads=heads))
     browser.open(page)
-    assert column(browser, ".outputs", 0) == ["logits", "<b>boxes", "index"]
-    assert column(browser, ".outputs", 2) == ["1", "0.5", "–"]
-    assert column(browser, ".outputs", 3) == ["one of 4", "as asked for", "as asked for"]
+    assert column(browser, "#outputs", 0) == ["logits", "<b>boxes", "index"]
+    assert column(browser, "#outputs", 2) == ["1", "0.5", "–"]
+    assert column(browser, "#outputs", 3) == ["one of 4", "as asked for", "as asked for"]
     assert "sum over 2 outputs" in text(browser, "#outputs .lead")
 
 
