@@ -15,7 +15,7 @@ import torch
 
 from lampq.adapters.autograd.graph import AGREEMENT, Graph, UnsupportedOperatorError, tensors_of
 from lampq.adapters.torch.agreement import arrays, disagreement
-from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.runtime import Execution, Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.adapters.torch.uses import Use
 from lampq.core.values.batch import Batch
@@ -141,8 +141,7 @@ def _surveyed(
         module,
         name="the rebuilt model",
         signature=signature,
-        device="cpu",
-        batch_size=_SAMPLES,
+        execution=Execution(device="cpu", batch_size=_SAMPLES),
         fixed_batch=fixed,
     )
     return runtime.fitted(inputs), module
