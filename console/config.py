@@ -13,11 +13,6 @@ from lampq.core.values.bounded import read_bytes
 from lampq.core.values.errors import RecordError
 from lampq.core.values.messages import reason
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _FLAG = "--config"
 _MOST_BYTES = 1 << 20
 
@@ -59,7 +54,7 @@ def expanded(words: Sequence[str], verbs: Mapping[str, argparse.ArgumentParser])
 def _settings(path: Path, verb: str, verbs: Mapping[str, argparse.ArgumentParser]) -> dict[str, Any]:
     """Flag -> value: those at the top, and over them those of the verb's own table."""
     try:
-        content = tomllib.loads(read_bytes(path, _MOST_BYTES).decode())
+        content = parsed(read_bytes(path, _MOST_BYTES).decode())
     except OSError as err:
         raise RecordError(f"config {path}: {err.strerror or reason(err)}") from err
     except ValueError as err:
@@ -69,6 +64,15 @@ def _settings(path: Path, verb: str, verbs: Mapping[str, argparse.ArgumentParser
         if name not in verbs:
             raise RecordError(f"config {path}: [{name}] is no verb{near(name, verbs)}")
     return {name: value for name, value in content.items() if name not in tables} | tables.get(verb, {})
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """TOML as values; the reader is loaded when there is a file to read."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
 
 
 def _given(words: Sequence[str], parser: argparse.ArgumentParser) -> set[argparse.Action]:

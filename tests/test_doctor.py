@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lampq.cli import main
-from lampq.console.config import tomllib
+from lampq.console.config import parsed
 from lampq.verbs import doctor as verb
 from lampq.verbs.doctor import BROKEN, MISSING, PARTS, WORKS, Part, doctor, examine
 
@@ -22,7 +22,7 @@ def test_everything_works_where_everything_is_installed(capfd):
 
 
 def test_every_extra_is_examined_by_its_packages():
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = parsed((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
     extras = {name: needs for name, needs in project["optional-dependencies"].items() if name != "all"}
     parts = {part.name: {package.lower() for package in part.modules.values()} for part in PARTS}
     for name, needs in extras.items():

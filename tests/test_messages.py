@@ -14,7 +14,7 @@ import lampq
 from lampq.adapters.format import ModelFormat
 from lampq.adapters.quiet_import import quiet_import
 from lampq.console.arguments import build_parser
-from lampq.console.config import tomllib
+from lampq.console.config import parsed
 from lampq.core.values import errors
 from lampq.core.values.errors import AdapterError, LampqError, MissingExtraError
 from lampq.core.values.messages import reason, root_cause
@@ -25,7 +25,7 @@ KINDS = {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, LampqError)
 }
 KINDS |= {"ArgumentTypeError"}
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+EXTRAS = parsed((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 GAP = "\x00"
 
 
