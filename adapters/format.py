@@ -93,6 +93,8 @@ class ModelFormat:
         reread: Reads what was written from a model; None: as any other file.
         exports: Format -> writes a model in that format.
         products: Products of two activations in a model, where `simulate` can round their factors.
+        rounding: A model as one that rounds activations, where those of the format do so in files alone; both agree on
+            the inputs that are given.
         simulate: Writes a model in float, with sites rounded by their rules, checked with inputs or made-up ones; gives
             the share of values that it rounds differently (`adapters.onnx.simulate`). None where nothing does.
         folder: How models are written as folders, or None: they are files.
@@ -121,6 +123,7 @@ class ModelFormat:
     reread: Callable[[Model, Path], Model] | None = None
     exports: Mapping[str, Callable[[Model, Path], None]] = field(default_factory=dict)
     products: Callable[[Model], tuple[Product, ...]] = _no_products
+    rounding: Callable[[Model, BatchLike], Model] | None = None
     simulate: Callable[[Model, Mapping[str, ActivationRule], Path, BatchLike | None], float] | None = None
     folder: ModelFolder | None = None
     addresses: str = ""

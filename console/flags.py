@@ -170,8 +170,8 @@ def measure(
         "--act-bits",
         type=_lampq(parse_activation_bits),
         metavar="B",
-        help="quantize layer inputs too: 8 (ONNX: or 16), or with PyTorch models any widths like 4,8 or 2-8, measured "
-        "in pairs",
+        help="quantize layer inputs too: 8 (ONNX: or 16), or with PyTorch and ONNX models any widths like 4,8 or 2-8, "
+        "measured in pairs",
     )
     group.add_argument(
         "--act-range",

@@ -16,7 +16,7 @@ def add(group: Any) -> None:
         choices=SITES,
         default=INPUTS,
         help="round layers' inputs, or all: factors of attention too, each site by the quantizer that loses least "
-        "(PyTorch)",
+        "(PyTorch, ONNX)",
     )
     group.add_argument(
         "--quantizers",

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 from divergence import kl_divergence, second_order_kl
 from held_out_kl import by_halves
+from numpy_model import NumpyModel
 from torch_models import read_named
 
 from lampq.adapters import read
 from lampq.cli import main
 from lampq.core.allocating.scores.fisher import fisher_scores
 from lampq.core.allocating.scores.lampq import lampq_scores
+from lampq.core.measuring.reference import input_batch
 from lampq.core.measuring.setting import profile_rule, profile_setting
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError, RecordError
 from lampq.core.values.merge import merge
+from lampq.core.values.option import all_options
 from lampq.core.values.profile import Profile
 from lampq.core.values.recipe import Recipe
 from lampq.core.values.shard import Shard
@@ -25,6 +28,7 @@ from lampq.demo_data import MODEL_PATH
 from lampq.verbs.best_plan import best_plan
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.fake_quantize import fake_quantize
+from lampq.verbs.input_ranges import input_ranges
 from lampq.verbs.inspect import inspect
 from lampq.verbs.plan import plan
 from lampq.verbs.profile import profile
@@ -247,12 +251,14 @@ def test_widths_and_ranges_that_cannot_be(measured):
 
 
 def test_other_formats_say_what_they_can():
+    with pytest.raises(
+        AdapterError, match=r"inputs of 4, 8 bits; the runtimes of numpy models have inputs of 8 bits alone"
+    ):
+        profile(NumpyModel.random(), np.zeros((2, 8), np.float32), act_bits=(4, 8))
     model = read(MODEL_PATH)
     batch = np.zeros((2, 1, 8, 8), np.float32)
-    with pytest.raises(
-        AdapterError, match=r"inputs of 4, 8 bits; the runtimes of onnx models .* 8 or 16 bits alone"
-    ):
-        profile(model, batch, act_bits=(4, 8))
+    with pytest.raises(AdapterError, match=r"inputs of 8, 16 bits; .* 8 or 16 bits alone"):
+        input_ranges(model, (), all_options((4,), (8, 16)), input_batch(model, batch))
     with pytest.raises(AdapterError, match="onnx models take minmax alone"):
         profile(model, batch, act_bits=8, act_range="mse")
 

@@ -25,8 +25,8 @@ from lampq.core.values.progress import Progress
 from lampq.core.values.range_kinds import PER_TOKEN
 from lampq.verbs.site_rules import SiteRules
 
-# Widths that lose too little to be measured before a file is written.
-_UNMEASURED = (8, 16)
+UNMEASURED = (8, 16)
+"""Widths that lose too little to be measured before a file is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,7 +103,7 @@ def input_ranges(
 
 def _check_runtime(model: Model, widths: Sequence[int], method: str | None) -> None:
     """Refuse what a format's runtime cannot do."""
-    able = [bits for bits in _UNMEASURED if bits in format_named(model.format).input_bits]
+    able = [bits for bits in UNMEASURED if bits in format_named(model.format).input_bits]
     if len(widths) != 1 or widths[0] not in able:
         raise AdapterError(
             f"{model.path.name}: inputs of {', '.join(map(str, widths))} bits; the runtimes of {model.format} models "

@@ -39,6 +39,7 @@ from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
 from lampq.verbs.parts import profile_by_parts
+from lampq.verbs.roundable import roundable
 from lampq.verbs.site_rules import SiteRules, site_rules
 
 
@@ -82,6 +83,7 @@ def profile(
     if measurement.act_bits is not None and batch is None:
         raise RecordError("activation widths need calibrated ranges; profile the model with --data")
     model = model if batch is None else with_examples(model, batch)
+    model = roundable(model, batch, measurement)
     model = with_chosen_rewrites(model, batch, measurement, progress)
     # Shards choose the same codes and ranges: those for all samples.
     model = with_rounding(model, measurement.profiled, measurement.block, batch, journal)

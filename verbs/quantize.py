@@ -45,6 +45,7 @@ from lampq.verbs.formats import (
     unpacked_note,
 )
 from lampq.verbs.profile import profile as make_profile
+from lampq.verbs.roundable import refuse_unwritten_sites, roundable
 from lampq.verbs.task import Task, split_choices
 from lampq.verbs.within_drop import Guard, plan_within_drop
 
@@ -114,6 +115,10 @@ def quantize(
     guard = _guard(model, batch, drop, task)
     check_budget(model, batch, request, measurement)
     refuse_unwritable(model, out)
+    stored, model = model, roundable(model, batch, measurement)
+    if model is not stored:
+        refuse_unwritten_sites(stored, measurement)
+        work = dataclasses.replace(work, executor=None)
     model = with_chosen_rewrites(model, batch, measurement, work.progress)
     model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
     # Workers read what is in a file, which has layers that a folder cannot hold packed.
@@ -128,8 +133,10 @@ def quantize(
     if measurement.rounding == CORRECTED and guard is None:
         model, plan = corrected_plan(model, plan, measure_reference(model, batch), work.progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
+    if stored.format == model.format:
+        stored = model
     # As `apply` will write it from the plan alone.
-    alone = model.with_coding(model.coding.anew(work.journal.within("written")))
+    alone = stored.with_coding(stored.coding.anew(work.journal.within("written")))
     applied = apply(alone, plan, out, batch=batch, force=force)
     plan = dataclasses.replace(
         plan,
@@ -138,7 +145,7 @@ def quantize(
     )
     if profile_out is not None:
         profile.write(Path(profile_out), force=force)
-    return _as_written(model, batch, plan, out)
+    return _as_written(stored, batch, plan, out)
 
 
 def _limited_by_widths(

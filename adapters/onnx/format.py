@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lampq.adapters.format import NODES, ModelFormat
+from lampq.adapters.torch.format import TORCH
 from lampq.core.values.errors import LampqError
 from lampq.core.values.option import ACTIVATION_WIDTHS
 from lampq.core.values.stored import StoredWeight
@@ -57,6 +58,12 @@ def _products(model: Model) -> tuple[Product, ...]:
     return cast("OnnxModel", model).variant.records.products
 
 
+def _rounding(model: Model, batch: BatchLike) -> Model:
+    with TORCH.importing():
+        from lampq.adapters.onnx.torch_module import as_torch
+    return cast("Model", as_torch(cast("OnnxModel", model), batch))
+
+
 def _simulate(
     model: Model, rules: Mapping[str, ActivationRule], path: Path, batch: BatchLike | None
 ) -> float:
@@ -76,6 +83,7 @@ ONNX = ModelFormat(
     beside=_external_data,
     takes_device=True,
     products=_products,
+    rounding=_rounding,
     simulate=_simulate,
     addresses=NODES,
     input_bits=ACTIVATION_WIDTHS,

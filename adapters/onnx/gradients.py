@@ -6,8 +6,9 @@ The interpreter is believed only after its outputs agree with the runtime's.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +88,10 @@ def obstacle(flow: Flow) -> str:
     return f"operator {unknown[0]} has no differentiable form here" if unknown else ""
 
 
+def _plainly(node: ir.Node, call: Callable[[], Any]) -> Any:
+    return call()
+
+
 class TorchGraph:
     """The graph of a model as a function of its inputs, with the weights as leaves.
 
@@ -126,10 +131,19 @@ class TorchGraph:
             call = Call(node.op_type, _attributes(node), (), len(node.outputs), version)
             self._calls.append((node, call))
 
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """What is run, in order."""
+        return [node for node, _ in self._calls]
+
     def __call__(
-        self, inputs: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor] | None = None
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        weights: Mapping[str, torch.Tensor] | None = None,
+        *,
+        run: Callable[[ir.Node, Callable[[], Any]], Any] = _plainly,
     ) -> dict[str, torch.Tensor]:
-        """The judged outputs of a batch by name, canonical, samples first.
+        """The judged outputs of a batch by name, canonical, samples first; `run` runs each node.
 
         Raises:
             UnsupportedOperatorError: An operator is used in a way that has no form here.
@@ -148,7 +162,8 @@ class TorchGraph:
             values[value] = source.float() if source.is_floating_point() else source
         for node, fixed in self._calls:
             operands = [None if value is None else values[value] for value in node.inputs]
-            result: Any = self._operators[node.op_type](dataclasses.replace(fixed, inputs=operands))
+            call = dataclasses.replace(fixed, inputs=operands)
+            result: Any = run(node, functools.partial(self._operators[node.op_type], call))
             parts = result if isinstance(result, (tuple, list)) else (result,)
             # Optional results that nobody wants have no name and no value.
             values.update(zip(node.outputs, parts, strict=False))

@@ -33,8 +33,9 @@ class Measurement:
 
     Attributes:
         bits: Weight widths.
-        act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and are
-            measured with their inputs rounded, every weight width with every input width; others take 8.
+        act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and 16
+            and are measured with their inputs rounded, every weight width with every input width, and so are ONNX
+            models where PyTorch has their operators; others take 8.
         act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
             `token`: each token its own. None is `mse` for PyTorch models and `minmax`, the only one, for others.
         sites: `inputs` of layers, or `all`: factors of products of two activations too (queries, keys, probabilities,
