@@ -42,9 +42,7 @@ class GraphModule(torch.nn.Module):
 
     def __init__(self, graph: TorchGraph, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        # No submodule, and no state.
-        self.__dict__["graph"] = graph
-        self._inputs = inputs
+        self._graph, self._inputs = graph, inputs
         self._layers = tuple(graph.weights)
         for name, leaf in graph.weights.items():
             self._scope(name).weight = torch.nn.Parameter(leaf.detach())
@@ -54,7 +52,7 @@ class GraphModule(torch.nn.Module):
     def forward(self, *inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The judged outputs by name."""
         weights = {name: self._scope(name).weight for name in self._layers}
-        return self.graph(dict(zip(self._inputs, inputs, strict=True)), weights, run=self._run)
+        return self._graph(dict(zip(self._inputs, inputs, strict=True)), weights, run=self._run)
 
     def _run(self, node: ir.Node, call: Callable[[], Any]) -> Any:
         path = naming.node_path(node)
