@@ -16,7 +16,8 @@ from lampq.adapters.onnx import gradients, naming
 from lampq.adapters.onnx.gradients import TorchGraph
 from lampq.adapters.onnx.variant import Varied
 from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.runtime import Runtime
+from lampq.adapters.torch.provenance import Provenance
+from lampq.adapters.torch.runtime import Execution, Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.core.measuring.reference import input_batch
 from lampq.core.values.batch import BatchLike
@@ -58,7 +59,7 @@ class GraphModule(torch.nn.Module):
         path = naming.node_path(node)
         return self._scope(path)(call) if path else call()
 
-    def _scope(self, path: str) -> torch.nn.Module:
+    def _scope(self, path: str) -> Any:
         """The submodule at a path, made where there is none."""
         module: torch.nn.Module = self
         for part in filter(None, path.split(".")):
@@ -94,11 +95,12 @@ def as_torch(model: Varied, batch: BatchLike) -> TorchModel:
         input_shape={name: array.shape[1:] for name, array in inputs.groups[0].items()},
         signature=Signature(names=names, required=names),
         fixed_batch=model.variant.opened.batch,
-        device="cpu",
+        execution=Execution(device="cpu"),
     )
-    twin = TorchModel(runtime, path=model.path, source=str(model.path))
+    provenance = Provenance(path=model.path, source=str(model.path))
+    parameters = TorchModel(runtime, provenance).parameters
     # Tables that are added are layers of files alone.
-    kinds = {layer.name: layer.kind for layer in model.layers() if layer.name in twin.parameters}
-    twin = TorchModel(runtime, path=model.path, source=str(model.path), kinds=kinds)
+    kinds = {layer.name: layer.kind for layer in model.layers() if layer.name in parameters}
+    twin = TorchModel(runtime, provenance, kinds=kinds)
     heads = [HeadChoice(name=head.name, role=head.role, weight=head.weight) for head in model.heads]
     return twin.with_heads(heads)
