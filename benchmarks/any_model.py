@@ -340,7 +340,7 @@ with its Hugging Face folder where it has one, without a word on what its output
 no search saw, summed over outputs: `mixed` is the plan of the bytes of the uniform one, from the profile alone, both
 rounded to the nearest level; `quantize` also measures plans, in one round, and chooses codes for the layers' inputs, as
 the uniform plan beside it was written too. {samples} samples to search on (a third of that for detectors of text, four
-times for the orientation), twice as many others to judge by."""
+times for the orientation, ViT, YOLOS, CLIP, BERT and Llama), twice as many others to judge by."""
 
 
 if __name__ == "__main__":

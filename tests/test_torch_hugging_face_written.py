@@ -8,6 +8,7 @@ import transformers
 
 from lampq import adapters
 from lampq.adapters.torch import compressed, hugging_face
+from lampq.core.measuring.measure import quantized_weights
 from lampq.core.values.errors import AdapterError
 from lampq.verbs.apply import fit_to
 from lampq.verbs.formats import refuse_unwritable
@@ -148,3 +149,28 @@ def test_images_without_a_size_in_the_configuration(tmp_path):
     again = adapters.read(tmp_path / "out", input_shape=(3, 64, 64))
     assert list(plan.widths) == ["classifier"]
     assert np.asarray(again.run(batch)).shape == (4, 10)
+
+
+def test_a_folder_that_was_quantized_is_quantized_anew_from_what_it_stands_for(tmp_path, ids):
+    config = transformers.BertConfig(**TEXT, intermediate_size=64, num_labels=3)
+    first = make_folder(tmp_path / "bert", transformers.BertForSequenceClassification, config)
+    plan = write(first, ids, tmp_path / "q")
+    again = adapters.read(tmp_path / "q", requantize=True)
+    assert not again.stored_bits()
+    assert {layer.name for layer in again.layers()} == {layer.name for layer in first.layers()}
+    expected = first.with_weights(quantized_weights(first, plan.widths))
+    np.testing.assert_allclose(again.run(ids), expected.run(ids), atol=1e-5)
+    second = quantize(again, ids, tmp_path / "q3", average_bits=3, bits=(3,), rounds=0, fisher_draws=0)
+    assert set(adapters.read(tmp_path / "q3").stored_bits().values()) == {(3, None)}
+    assert set(second.widths) == set(plan.widths)
+
+
+def test_requantize_is_nothing_to_models_that_hold_floats(tmp_path, ids):
+    config = transformers.BertConfig(**TEXT, intermediate_size=64, num_labels=3)
+    model = make_folder(tmp_path / "bert", transformers.BertForSequenceClassification, config)
+    same = adapters.read(tmp_path / "bert", requantize=True)
+    np.testing.assert_array_equal(same.run(ids), model.run(ids))
+    write(model, ids, tmp_path / "q.safetensors")
+    packed = adapters.read(tmp_path / "q.safetensors", requantize=True)
+    assert not packed.stored_bits()
+    assert packed.layers()

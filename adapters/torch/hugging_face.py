@@ -16,6 +16,7 @@ import torch
 
 from lampq.adapters.quiet_import import quiet_import
 from lampq.adapters.torch.hugging_face_checks import check_config, check_model, read_config, weight_files
+from lampq.adapters.torch.hugging_face_plain import plain
 from lampq.adapters.torch.inputs import find_example
 from lampq.adapters.torch.signature import Signature
 from lampq.core.values.errors import AdapterError
@@ -41,8 +42,12 @@ class Loaded:
     dtype: torch.dtype | None = None
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path, *, requantize: bool = False) -> Loaded:
     """Load the class that config.json names, from transformers itself.
+
+    Args:
+        path: The directory.
+        requantize: Whether weights that are stored quantized count, as the floats that they stand for.
 
     Raises:
         AdapterError: The directory is no model, needs code of its own, or its weights do not fit.
@@ -70,6 +75,7 @@ def load(path: Path) -> Loaded:
                 # Packed weights become ordinary ones on the first run. (Asking for that on loading,
                 # dequantize=True, gives wrong values where widths are mixed, as of transformers 5.23.)
                 _run_once(module)
+                module = plain(path, module) if requantize else module
         except AdapterError:
             raise
         # The library raises whatever a damaged directory makes it stumble over.
@@ -79,7 +85,7 @@ def load(path: Path) -> Loaded:
     return Loaded(
         module=module,
         files=weight_files(path),
-        stored=_stored_bits(module, config.get("quantization_config") or {}),
+        stored={} if requantize else _stored_bits(module, config.get("quantization_config") or {}),
         dtype=_HALF.get(str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")),
     )
 

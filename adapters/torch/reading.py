@@ -32,6 +32,7 @@ def read(
     device: str = "auto",
     autocast: str | torch.dtype | None = None,
     batch_size: int = 64,
+    requantize: bool = False,
 ) -> TorchModel:
     """Read a PyTorch model. Checkpoints are never executed; a factory is, because the caller names it.
 
@@ -46,6 +47,8 @@ def read(
         device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one.
         autocast: Lower precision for matrix products, `bfloat16` or `float16`, or None.
         batch_size: Samples per run.
+        requantize: Whether weights that are stored quantized count, as the floats that they stand for; those of files
+            of `write` do in any case.
 
     Raises:
         AdapterError: The source cannot be read, the weights do not fit, or there is no such device.
@@ -65,7 +68,7 @@ def read(
         if weights is not None:
             files, stored = _load_weights(module, Path(weights))
     elif hugging_face.is_directory(path):
-        loaded = hugging_face.load(path)
+        loaded = hugging_face.load(path, requantize=requantize)
         module, files, stored, dtype = loaded.module, loaded.files, loaded.stored, loaded.dtype
     elif path.is_dir():
         raise AdapterError(f"{path}: a folder without config.json is no Hugging Face model")
@@ -98,7 +101,7 @@ def read(
             path=Path(weights) if weights else path,
             source=text,
             files=files,
-            stored=stored,
+            stored={} if requantize else stored,
             hugging_face=hugging_face.is_directory(path),
             dtype=dtype,
         ),

@@ -148,10 +148,15 @@ _MODELS: tuple[tuple[str, str, Callable[[], nn.Module], tuple[str, ...], dict[st
 )  # fmt: skip
 
 
+# Models that tell little by a sample, the others, get more of them.
+_DENSE, _MORE = ("DETR", "Segformer"), 4
+
+
 def small_transformers(work: Path, samples: int) -> Iterator[Subject]:
     """Each as an ONNX file, with its folder beside it."""
     for name, task, build, inputs, outputs in _MODELS:
-        arrays = {key: array for key, array in _inputs((1 + JUDGED) * samples).items() if key in inputs}
+        own = samples if name in _DENSE else _MORE * samples
+        arrays = {key: array for key, array in _inputs((1 + JUDGED) * own).items() if key in inputs}
         folder, path = work / name.lower(), work / f"{name.lower()}.onnx"
         if not path.is_file():
             torch.manual_seed(0)
@@ -159,7 +164,7 @@ def small_transformers(work: Path, samples: int) -> Iterator[Subject]:
             model.save_pretrained(folder)
             examples = {key: torch.from_numpy(arrays[key][:2]) for key in inputs}
             export(model, path, examples, list(outputs))
-        calibration, validation = parts(arrays, samples)
+        calibration, validation = parts(arrays, own)
         yield Subject(
             name=f"{name} (random)", task=task, path=path, calibration=calibration, validation=validation,
             outputs=outputs, batch=8, twin=folder,
