@@ -120,6 +120,21 @@ def test_the_plan_says_what_measures_best_and_what_others_will_lose():
     assert on_these < damage(simulated(coded, chosen), others) < 1.5 * chosen.measured_kl
 
 
+def test_the_uniform_plan_is_taken_where_it_loses_less_once_both_are_corrected():
+    model, batch, plan = deep(64)
+    fitted = with_rounding(model, "inputs", None, batch)
+    reference = measure_reference(model, batch)
+    layers = [dataclasses.replace(layer, weight_bits=8) for layer in plan.layers]
+    wider = dataclasses.replace(plan, layers=tuple(layers))
+    coded, chosen = corrected_plan(fitted, plan, reference, uniform=wider)
+    assert (chosen.widths, chosen.rounding) == (wider.widths, "corrected")
+    assert chosen.notes[-1] == "the best uniform plan of the budget measured least, corrected"
+    assert chosen.measured_kl < corrected_plan(fitted, plan, reference)[1].measured_kl
+    assert set(coded.coding.targets) == set(wider.widths)
+    kept = corrected_plan(fitted, wider, reference, uniform=plan)[1]
+    assert (kept.widths, kept.notes) == (wider.widths, wider.notes)
+
+
 def test_halves_judge_every_sample_by_codes_that_have_not_seen_it():
     model, batch, plan = deep(9)
     reference = measure_reference(model, batch)

@@ -28,7 +28,25 @@ def best_plan(
     progress: Progress = quiet,
     **choices: Any,
 ) -> Plan:
-    """`core.planning.best.best_plan` with the solvers of this package.
+    """`best_plans`, the first of them; see there."""
+    plan, _ = best_plans(
+        model, profile, batch, request, reference=reference, journal=journal, progress=progress, **choices
+    )
+    return plan
+
+
+def best_plans(
+    model: Model,
+    profile: Profile,
+    batch: BatchLike,
+    request: Request | Budget | None = None,
+    *,
+    reference: Reference | None = None,
+    journal: Journal = NOWHERE,
+    progress: Progress = quiet,
+    **choices: Any,
+) -> tuple[Plan, Plan | None]:
+    """`core.planning.best.best_plans` with the solvers of this package.
 
     Args:
         model: The float model.
@@ -45,7 +63,7 @@ def best_plan(
         RecordError: The profile was made with other data than `batch`, or with the same in another order.
     """
     request = Request.of(request, **choices)
-    return best.best_plan(
+    return best.best_plans(
         model,
         profile,
         batch,

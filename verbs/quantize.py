@@ -35,7 +35,7 @@ from lampq.core.values.tables import KINDS
 from lampq.core.values.work import Work
 from lampq.metrics.drop import Drop
 from lampq.verbs.apply import apply
-from lampq.verbs.best_plan import best_plan
+from lampq.verbs.best_plan import best_plans
 from lampq.verbs.feasible import check_budget
 from lampq.verbs.formats import (
     read_written,
@@ -126,12 +126,16 @@ def quantize(
     # What was chosen here need not be once more; workers read the model anew.
     chosen = measurement if alike.executor is not None else dataclasses.replace(measurement, rewrites=NONE)
     profile = make_profile(model, batch, chosen, work=alike)
+    uniform = None
     if guard is None:
-        plan = best_plan(model, profile, batch, request, journal=work.journal, progress=work.progress)
+        plan, uniform = best_plans(
+            model, profile, batch, request, journal=work.journal, progress=work.progress
+        )
     else:
         plan = plan_within_drop(model, profile, batch, request, guard, out, progress=work.progress)
     if measurement.rounding == CORRECTED and guard is None:
-        model, plan = corrected_plan(model, plan, measure_reference(model, batch), work.progress)
+        reference = measure_reference(model, batch)
+        model, plan = corrected_plan(model, plan, reference, work.progress, uniform=uniform)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     if stored.format == model.format:
         stored = model

@@ -59,7 +59,7 @@ class _Trial:
     progress: Progress
 
 
-def best_plan(
+def best_plans(
     model: Model,
     profile: Profile,
     batch: BatchLike,
@@ -69,7 +69,7 @@ def best_plan(
     reference: Reference | None = None,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
-) -> Plan:
+) -> tuple[Plan, Plan | None]:
     """The plan within a budget that measures best on the calibration data; never worse than the best uniform plan.
 
     The best plans are measured, and so is the best uniform plan of the budget. The one that measures least is then
@@ -87,8 +87,8 @@ def best_plan(
         progress: Told what is being done.
 
     Returns:
-        The plan with its damage measured; inputs of layers are rounded where the model can do that before it is
-        written.
+        The plan with its damage measured, inputs of layers rounded where the model can do that before it is written;
+        and the best uniform plan, None where that is the same or there is none.
 
     Raises:
         BudgetError: No plan fits the budget, or the request sets no limit.
@@ -114,10 +114,21 @@ def best_plan(
         choices = [updated.choice]
     refined = _refined(trial, choices)
     plan = _told(search, wide, best.solution, refined)
-    return dataclasses.replace(
+    plan = dataclasses.replace(
         plan,
         history=(*(() if updated is None else updated.swaps), *refined.rounds),
         notes=(*plan.notes, *notes, *update_notes, *_remarks(trial, refined.choice)),
+    )
+    return plan, _uniform(search, best.solution, refined.choice)
+
+
+def _uniform(search: Search, first: Solution, choice: np.ndarray) -> Plan | None:
+    """The best uniform plan, where it is another one than `choice`."""
+    uniform = uniform_choice(search.profile, search.problem)
+    if uniform is None or (uniform == choice).all():
+        return None
+    return search.plan(
+        dataclasses.replace(first, choice=uniform, objective=search.predict(uniform), bound=-np.inf)
     )
 
 

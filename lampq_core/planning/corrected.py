@@ -12,13 +12,22 @@ from lampq.core.measuring.reference import Reference, damage
 from lampq.core.measuring.setting import simulated
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
-from lampq.core.values.rounding_kinds import CORRECTED, INPUTS
+from lampq.core.values.rounding_kinds import CORRECTED
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
+# Where a plan has more than this share of the damage of the uniform one, correction may turn their order.
+_DOUBTFUL = 0.75
+
+
 def corrected_plan(
-    model: AnyModel, plan: Plan, reference: Reference, progress: Progress = quiet
+    model: AnyModel,
+    plan: Plan,
+    reference: Reference,
+    progress: Progress = quiet,
+    *,
+    uniform: Plan | None = None,
 ) -> tuple[AnyModel, Plan]:
     """A plan that rounds to inputs, corrected layer after layer where that loses less on samples not corrected for.
 
@@ -27,22 +36,37 @@ def corrected_plan(
         plan: Its plan, with rounding `inputs`.
         reference: What the float model makes of the samples.
         progress: Told how far it is.
+        uniform: The best uniform plan of the same limits, which is taken where it loses less once both are corrected;
+            this is measured where it may be.
 
     Returns:
         The model with the coding that the plan now asks for, and the plan with its damage: on samples that its codes
         were not fitted to, where there are two to part.
     """
-    trial = dataclasses.replace(plan, rounding=CORRECTED)
     parts = halves(model, reference)
-    told = {}
-    for each in (plan, trial):
-        if parts:
-            told[each.rounding] = held_out_plan(parts, each)
-    corrected = with_correction(model, plan, reference.inputs, progress)
     if not parts:
-        told = {
-            INPUTS: damage(simulated(model, plan), reference),
-            CORRECTED: damage(simulated(corrected, plan), reference),
-        }
-    best = trial if told[CORRECTED] < told[INPUTS] else plan
-    return corrected if best is trial else model, dataclasses.replace(best, measured_kl=told[best.rounding])
+        return _by_all_samples(model, plan, reference, progress)
+    told = [(held_out_plan(parts, each), each) for each in (plan, _corrected(plan))]
+    if uniform is not None and told[0][0] > _DOUBTFUL * held_out_plan(parts, uniform):
+        note = "the best uniform plan of the budget measured least, corrected"
+        rival = dataclasses.replace(_corrected(uniform), notes=(*uniform.notes, note))
+        told.append((held_out_plan(parts, rival), rival))
+    lost, best = min(told, key=lambda pair: pair[0])
+    if best.rounding == CORRECTED:
+        model = with_correction(model, best, reference.inputs, progress)
+    return model, dataclasses.replace(best, measured_kl=lost)
+
+
+def _corrected(plan: Plan) -> Plan:
+    return dataclasses.replace(plan, rounding=CORRECTED)
+
+
+def _by_all_samples(
+    model: AnyModel, plan: Plan, reference: Reference, progress: Progress
+) -> tuple[AnyModel, Plan]:
+    """The better of both by the samples that codes are fitted to."""
+    corrected = with_correction(model, plan, reference.inputs, progress)
+    lost, less = (damage(simulated(each, plan), reference) for each in (model, corrected))
+    if less < lost:
+        return corrected, dataclasses.replace(_corrected(plan), measured_kl=less)
+    return model, dataclasses.replace(plan, measured_kl=lost)
