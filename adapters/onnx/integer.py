@@ -235,8 +235,8 @@ def choose(
             end = absorbed(use.node.outputs[0])
             if end.is_graph_output():
                 continue
-            found = {readers.get((node, index)) for node, index in end.uses()}
-            if len(found) != 1 or None in found:
+            readings = {readers.get((node, index)) for node, index in end.uses()}
+            if len(readings) != 1 or None in readings:
                 grid = outputs.get(site.name)
                 if grid is None:
                     continue

@@ -79,18 +79,18 @@ def _rewrite_tensor(data: memoryview, start: int, end: int, name: bytes) -> byte
     ]
     # Packed float_data has the bytes of raw_data; the other typed fields are varints and rare in weights.
     holders = {_RAW_DATA, _FLOAT_DATA} if kinds == [_FLOAT] else {_RAW_DATA}
-    found = [f for f in fields if f[0] in holders and f[1] == 2]
+    contents = [f for f in fields if f[0] in holders and f[1] == 2]
     if (
-        len(found) != 1
-        or found[0][4] - found[0][3] < LARGE_BYTES
+        len(contents) != 1
+        or contents[0][4] - contents[0][3] < LARGE_BYTES
         or any(f[0] == _DATA_LOCATION for f in fields)
     ):
         return bytearray(data[start:end])
     out = bytearray()
     for field in fields:
-        if field is not found[0]:
+        if field is not contents[0]:
             out += data[field[2] : field[4]]
-    _, _, _, body, stop = found[0]
+    _, _, _, body, stop = contents[0]
     for key, value in ((b"location", name), (b"offset", b"%d" % body), (b"length", b"%d" % (stop - body))):
         entry = b"\x0a" + varint(len(key)) + key + b"\x12" + varint(len(value)) + value
         out += varint(_EXTERNAL_DATA << 3 | 2) + varint(len(entry)) + entry

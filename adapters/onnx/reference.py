@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import integer
+from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.products import factors
-from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Variant
@@ -23,20 +23,20 @@ from lampq.core.values.activation_grid import ActivationGrid
 ROUNDING_OPSET = 11
 
 
-def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) -> ir.Model:
+def reference(variant: Variant, decisions: Decisions, weights: Mapping[str, Codes]) -> ir.Model:
     """The float model with rounded weights, and with inputs rounded by elementary arithmetic.
 
     Nothing in it is a quantization operator, so no runtime treats it as a quantized model.
     """
-    graph, sites = fresh_graph(variant, ROUNDING_OPSET if recipe.grids else 1)
-    products = factors(trace(graph)) if recipe.factors else ()
-    chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
+    graph, sites = fresh_graph(variant, ROUNDING_OPSET if decisions.grids else 1)
+    products = factors(trace(graph)) if decisions.factors else ()
+    chosen = integer.choose(graph.graph, sites, decisions.activations, decisions.outputs)
     rounding = _Rounding(Emitter(graph))
     for site in sites:
         if site.name in weights:
             _replace_weight(site, weights[site.name])
-        for use in integer.rounded(graph.graph, site) if site.name in recipe.activations else ():
-            grid = integer.input_grid(use, recipe.activations[site.name])
+        for use in integer.rounded(graph.graph, site) if site.name in decisions.activations else ():
+            grid = integer.input_grid(use, decisions.activations[site.name])
             rounded = rounding.of(use.activation, grid, integer.use_dtype(site, use))
             use.node.replace_input_with(use.slot.data, rounded)
             output = chosen.get(use)
@@ -44,10 +44,10 @@ def reference(variant: Variant, recipe: Recipe, weights: Mapping[str, Codes]) ->
                 rounding.of_output(use.node.outputs[0], output)
     for product in products:
         for index, name in enumerate(product.sites):
-            if name in recipe.factors:
+            if name in decisions.factors:
                 value = product.node.inputs[index]
                 assert value is not None  # A product has two factors.
-                rounded = rounding.of(value, recipe.factors[name], product.dtype)
+                rounded = rounding.of(value, decisions.factors[name], product.dtype)
                 product.node.replace_input_with(index, rounded)
     return graph
 

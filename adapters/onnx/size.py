@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import save, stream
+from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.ledger import Account
 from lampq.adapters.onnx.outline import varint
-from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
 from lampq.adapters.onnx.write import Rewritten, build
@@ -50,7 +50,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
     """
     sites, block = model.variant.opened.sites, model.coding.block
     grids = _placeholders(sites) if activations else {}
-    recipe = Recipe(
+    decisions = Decisions(
         bits=dict.fromkeys((site.name for site in sites), 7),
         container="bitplane",
         block=block,
@@ -58,7 +58,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
         outputs={},
     )
     payload = sum(_payload_bytes(site, 7, "bitplane", block) for site in sites)
-    return stream.file_bytes(_blank(model, recipe, {}).graph) - payload
+    return stream.file_bytes(_blank(model, decisions, {}).graph) - payload
 
 
 def overhead(
@@ -120,14 +120,14 @@ def _column(
     bits, names = option.weight_bits, _names(layers)
     if not 2 <= bits <= 8:
         return None
-    recipe = Recipe(
+    decisions = Decisions(
         bits=dict.fromkeys(names, bits),
         container=container,
         block=model.coding.block,
         activations=grids,
         outputs={},
     )
-    rewritten = _blank(model, recipe, steps)
+    rewritten = _blank(model, decisions, steps)
     ledger, total = rewritten.ledger, stream.file_bytes(rewritten.graph)
     split = save.tensor_bytes(rewritten.graph) > save.LARGEST_SINGLE_FILE
     entries = {key: _entries(account, split) for key, account in ledger.accounts.items()}
@@ -174,10 +174,12 @@ def _divided(columns: Sequence[_Column | None], layers: int) -> Overhead:
     )
 
 
-def _blank(model: Varied, recipe: Recipe, steps: dict[str, int]) -> Rewritten:
-    """The graph of a recipe with codes of zero, as it is written."""
+def _blank(model: Varied, decisions: Decisions, steps: dict[str, int]) -> Rewritten:
+    """The graph of decisions with codes of zero, as it is written."""
     rewritten = build(
-        model, recipe, lambda site, bits: _zeros(site, bits, recipe.block, steps.get(site.name, _MID_RISE))
+        model,
+        decisions,
+        lambda site, bits: _zeros(site, bits, decisions.block, steps.get(site.name, _MID_RISE)),
     )
     save.drop_types(rewritten.graph)
     return rewritten

@@ -110,8 +110,8 @@ def _transposed_convolution(call: Call) -> torch.Tensor:
     axes = weight.dim() - 2
     pads = call.get("pads", [0] * (2 * axes))
     function = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d}.get(axes)
-    given = call.get("auto_pad", "NOTSET") != "NOTSET" or call.get("output_shape") is not None
-    if function is None or given or pads[:axes] != pads[axes:]:
+    sized = call.get("auto_pad", "NOTSET") != "NOTSET" or call.get("output_shape") is not None
+    if function is None or sized or pads[:axes] != pads[axes:]:
         raise UnsupportedOperatorError("ConvTranspose with this padding")
     return function(
         call.tensor(0),

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from lampq.adapters.onnx import batches, inputs
+from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.flow import is_float
 from lampq.adapters.onnx.opset import fresh_graph
-from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.reference import ROUNDING_OPSET, reference
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.trials import Arrays, run_file, run_graph
@@ -32,7 +32,7 @@ _MOST_SAMPLES = 32
 def check(
     variant: Variant,
     written: Path,
-    recipe: Recipe,
+    decisions: Decisions,
     weights: Mapping[str, Codes],
     batch: BatchLike | None,
 ) -> float:
@@ -44,7 +44,7 @@ def check(
     Args:
         variant: The float model.
         written: The file.
-        recipe: What was done to it.
+        decisions: What was done to it.
         weights: The quantized weights by layer name.
         batch: Inputs, samples first; None makes some of noise.
 
@@ -55,13 +55,13 @@ def check(
         AdapterError: It exceeds the tolerance, an output is not finite, or the file does not run.
     """
     folder, names = written.parent, compared(variant)
-    graph = reference(variant, recipe, weights)
+    graph = reference(variant, decisions, weights)
     feed, expected = first_run(variant, graph, names, batch, folder)
-    if recipe.grids:
+    if decisions.grids:
         _check_conversion(variant, names, feed, folder)
     error = difference(run_file(variant, written, names, feed), expected)
-    tolerance = INTEGER_TOLERANCE if recipe.grids else FLOAT_TOLERANCE
-    if tolerance < error < _GARBAGE and recipe.grids:
+    tolerance = INTEGER_TOLERANCE if decisions.grids else FLOAT_TOLERANCE
+    if tolerance < error < _GARBAGE and decisions.grids:
         # A deep model of few bits may amplify the last bit of a float as much: ask the reference itself.
         nudged = run_graph(variant, graph, names, _nudged(feed), folder)
         tolerance = max(tolerance, 2 * difference(nudged, expected))
@@ -81,29 +81,29 @@ def compared(variant: Variant) -> tuple[str, ...]:
     return tuple(dict.fromkeys(steady)) or tuple(head.name for head in opened.judged)
 
 
-def difference(found: Arrays, expected: Arrays) -> float:
+def difference(actual: Arrays, expected: Arrays) -> float:
     """Largest difference of any output, relative to its largest expected magnitude.
 
     Infinite where a shape differs, or a value is infinite or NaN in one of the two alone.
     """
-    return max((_difference(found[name], expected[name]) for name in expected), default=0.0)
+    return max((_difference(actual[name], expected[name]) for name in expected), default=0.0)
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
         return float("inf")
-    if found.dtype.kind != "f":
+    if actual.dtype.kind != "f":
         return 0.0
-    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
     # What the float model itself makes infinite or NaN is right where the written one does so too.
     ordinary = np.isfinite(expected)
-    if not np.array_equal(found[~ordinary], expected[~ordinary], equal_nan=True):
+    if not np.array_equal(actual[~ordinary], expected[~ordinary], equal_nan=True):
         return float("inf")
-    found, expected = found[ordinary], expected[ordinary]
-    if not np.isfinite(found).all():
+    actual, expected = actual[ordinary], expected[ordinary]
+    if not np.isfinite(actual).all():
         return float("inf")
     scale = np.abs(expected).max(initial=0.0)
-    largest = np.abs(found - expected).max(initial=0.0)
+    largest = np.abs(actual - expected).max(initial=0.0)
     return float(largest / scale) if scale > 0 else float(largest)
 
 

@@ -20,8 +20,8 @@ def windows(sites: Sequence[Site]) -> dict[str, Window]:
 def _window(site: Site) -> Window | None:
     if site.form != "conv" or any(use.chain for use in site.uses):
         return None
-    found = {_of_node(use.node, site.shape[2:]) for use in site.uses}
-    return found.pop() if len(found) == 1 else None
+    every = {_of_node(use.node, site.shape[2:]) for use in site.uses}
+    return every.pop() if len(every) == 1 else None
 
 
 def _of_node(node: ir.Node, kernel: tuple[int, ...]) -> Window | None:
@@ -31,13 +31,13 @@ def _of_node(node: ir.Node, kernel: tuple[int, ...]) -> Window | None:
     auto = attributes.get_string("auto_pad", _AS_GIVEN[0])
     if auto not in (*_AS_GIVEN, "VALID", "SAME_UPPER"):
         return None
-    given: tuple[tuple[int, int], ...] | None = tuple(zip(pads[:rank], pads[rank:], strict=True))
+    around: tuple[tuple[int, int], ...] | None = tuple(zip(pads[:rank], pads[rank:], strict=True))
     if auto == "VALID":
-        given = ((0, 0),) * rank
+        around = ((0, 0),) * rank
     return Window(
         kernel=kernel,
         strides=tuple(attributes.get_ints("strides", [1] * rank)),
         dilations=tuple(attributes.get_ints("dilations", [1] * rank)),
-        pads=None if auto == "SAME_UPPER" else given,
+        pads=None if auto == "SAME_UPPER" else around,
         groups=attributes.get_int("group", 1),
     )

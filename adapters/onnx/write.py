@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.bits import PLAN_KEY
+from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.ledger import Ledger
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.products import factors
-from lampq.adapters.onnx.recipe import Recipe
 from lampq.adapters.onnx.rewrite import Rewriter
 from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
 from lampq.adapters.onnx.sites import Site
@@ -83,7 +83,7 @@ def write(
     path = Path(path)
     refuse_clashes([Output(path=path)], _files(model), force=force)
     model = coded_for(model, plan)
-    recipe = Recipe.from_plan(
+    decisions = Decisions.from_plan(
         plan,
         output_ranges,
         without_input={site.name for site in model.variant.opened.sites if not site.reads_input},
@@ -96,9 +96,9 @@ def write(
             shelved[site.name] = shelf.put(uniform_encoder(model, site.name, site.channel_axis)(bits))
             return shelved[site.name]
 
-        rewritten = build(model, recipe, quantized)
+        rewritten = build(model, decisions, quantized)
         with save.staged(rewritten.graph, path) as staged:
-            error = verify.check(model.variant, staged, recipe, shelved, batch)
+            error = verify.check(model.variant, staged, decisions, shelved, batch)
             size = save.size_bytes(staged)
     return Written(path=path, size_bytes=size, relative_error=error, integer_layers=rewritten.integer_layers)
 
@@ -124,54 +124,54 @@ def _files(model: Varied) -> list[Path]:
     return [container.path, *(file.path for file in container.files.values())]
 
 
-def build(model: Varied, recipe: Recipe, quantized: Callable[[Site, int], Codes]) -> Rewritten:
+def build(model: Varied, decisions: Decisions, quantized: Callable[[Site, int], Codes]) -> Rewritten:
     """The quantized graph.
 
     Args:
         model: The float model.
-        recipe: What to do.
+        decisions: What to do.
         quantized: Gives the weight of a site at a width.
 
     Raises:
-        PlanError: The recipe names a layer that the model has not.
+        PlanError: The decisions name a layer that the model has not.
         AdapterError: The model's operator set is too old and cannot be raised.
     """
     names = {site.name for site in model.variant.opened.sites}
-    unknown = [name for name in recipe.bits if name not in names]
+    unknown = [name for name in decisions.bits if name not in names]
     if unknown:
         raise PlanError(f"{model.path} has no layer {unknown[0]!r}; `lampq inspect` lists its layers")
-    graph, sites = fresh_graph(model.variant, _opset(recipe))
-    products = factors(trace(graph)) if recipe.factors else ()
-    chosen = integer.choose(graph.graph, sites, recipe.activations, recipe.outputs)
-    rewriter = Rewriter(graph, recipe.container, chosen)
-    listed = [site for site in sites if site.name in recipe.bits]
+    graph, sites = fresh_graph(model.variant, _opset(decisions))
+    products = factors(trace(graph)) if decisions.factors else ()
+    chosen = integer.choose(graph.graph, sites, decisions.activations, decisions.outputs)
+    rewriter = Rewriter(graph, decisions.container, chosen)
+    listed = [site for site in sites if site.name in decisions.bits]
     for site in listed:
-        weight = quantized(site, recipe.bits[site.name])
-        rewriter.quantize(site, weight, recipe.activations.get(site.name))
-    rewriter.round_factors(products, recipe.factors)
+        weight = quantized(site, decisions.bits[site.name])
+        rewriter.quantize(site, weight, decisions.activations.get(site.name))
+    rewriter.round_factors(products, decisions.factors)
     rewriter.finish()
-    graph.metadata_props[PLAN_KEY] = _summary(recipe)
-    if not recipe.keep_traces:
+    graph.metadata_props[PLAN_KEY] = _summary(decisions)
+    if not decisions.keep_traces:
         drop_traces(graph)
     integer_layers = tuple(site.name for site in listed if all(use in chosen for use in site.uses))
     return Rewritten(graph=graph, integer_layers=integer_layers, ledger=rewriter.ledger)
 
 
-def _opset(recipe: Recipe) -> int:
-    """The first operator set that a recipe can be written in."""
-    if any(grid.bits > _BYTE for grid in recipe.grids):
+def _opset(decisions: Decisions) -> int:
+    """The first operator set that decisions can be written in."""
+    if any(grid.bits > _BYTE for grid in decisions.grids):
         return _WIDE_OPSET
-    return _CHANNEL_OPSET if recipe.grids else _WEIGHT_OPSET
+    return _CHANNEL_OPSET if decisions.grids else _WEIGHT_OPSET
 
 
-def _summary(recipe: Recipe) -> str:
+def _summary(decisions: Decisions) -> str:
     """Widths by layer, weights and inputs, as compact JSON for the model's metadata."""
     layers = {
-        name: f"w{bits}" + (f"a{recipe.activations[name].bits}" if name in recipe.activations else "")
-        for name, bits in recipe.bits.items()
+        name: f"w{bits}" + (f"a{decisions.activations[name].bits}" if name in decisions.activations else "")
+        for name, bits in decisions.bits.items()
     }
-    block = {} if recipe.block is None else {"block": recipe.block}
-    return json.dumps({"container": recipe.container, **block, "layers": layers}, separators=(",", ":"))
+    block = {} if decisions.block is None else {"block": decisions.block}
+    return json.dumps({"container": decisions.container, **block, "layers": layers}, separators=(",", ":"))
 
 
 def drop_traces(model: ir.Model) -> None:

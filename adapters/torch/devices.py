@@ -33,8 +33,8 @@ def device_of(name: str) -> torch.device:
 
 def devices() -> tuple[str, ...]:
     """Kinds of devices that there are here."""
-    found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
-    return ("cpu", *(name for name, present in found if present))
+    accelerators = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+    return ("cpu", *(name for name, present in accelerators if present))
 
 
 def precision_of(name: str | torch.dtype | None) -> torch.dtype | None:

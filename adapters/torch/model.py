@@ -348,8 +348,8 @@ class TorchModel:
             RecordError: They are not finite; names the place.
         """
         names = {parameter: name for name, parameter in self.parameters.items()}
-        found = histograms(self.runtime, self.tensors, self.rounding, self._batch(batch), products=products)
-        return {names.get(site, site): histogram for site, histogram in found.items()}
+        by_site = histograms(self.runtime, self.tensors, self.rounding, self._batch(batch), products=products)
+        return {names.get(site, site): histogram for site, histogram in by_site.items()}
 
     def with_coding(self, coding: Coding) -> TorchModel:
         """The same model with its weights turned into codes another way."""

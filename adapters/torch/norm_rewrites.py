@@ -98,8 +98,8 @@ def rewritten(model: Varied, rewrites: Sequence[NormRewrite]) -> dict[str, torch
                 f"model has {channels}"
             )
         _fold(changed, rewrite, norm)
-    found = agreement.arrays(model.runtime.outputs(changed, example))
-    output, error = agreement.disagreement(model.runtime.outputs(model.tensors, example), found)
+    actual = agreement.arrays(model.runtime.outputs(changed, example))
+    output, error = agreement.disagreement(model.runtime.outputs(model.tensors, example), actual)
     if not error <= _TOLERANCE:
         raise AdapterError(
             f"{model.runtime.name}: rewriting {', '.join(r.norm for r in rewrites[:3])} would change the float model: "

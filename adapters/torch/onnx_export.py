@@ -175,10 +175,10 @@ def _compare(model: Varied, subject: _Subject, path: Path, onnxruntime: Any, *, 
     for batch in (inputs, *itertools.islice(longer(inputs), 1 if tokens else 0)):
         with torch.no_grad():
             expected = runtime.forward(model.tensors, batch)
-        wanted = {given.name for given in session.get_inputs()}
+        wanted = {port.name for port in session.get_inputs()}
         feeds = {name: tensor.cpu().numpy() for name, tensor in batch.items() if name in wanted}
-        given = dict(zip(subject.outputs, session.run(None, feeds), strict=True))
-        output, error = disagreement({name: expected[name] for name in subject.outputs}, given)
+        results = dict(zip(subject.outputs, session.run(None, feeds), strict=True))
+        output, error = disagreement({name: expected[name] for name in subject.outputs}, results)
         if not error <= _TOLERANCE:
             raise AdapterError(f"the exported model is off by {error:.2g} of the range of {output}")
 

@@ -177,7 +177,7 @@ def _input_axes(shape: tuple[int, ...], use: Use, layout: Layout | None, samples
 def behind_softmax(tape: Tape) -> dict[int, int]:
     """Slot of a softmax's result, rearranged or not -> slot of the product that the softmax is of."""
     source: dict[int, int] = {}
-    found: dict[int, int] = {}
+    softmax_of: dict[int, int] = {}
     for operation in tape.operations:
         if not operation.reads or not operation.writes:
             continue
@@ -185,11 +185,11 @@ def behind_softmax(tape: Tape) -> dict[int, int]:
         if operation.name in PRODUCTS:
             source.update(dict.fromkeys(operation.writes, operation.writes[0]))
         elif operation.name in _SOFTMAX:
-            found.update(dict.fromkeys(operation.writes, source.get(first, -1)))
-        elif first in found and operation.rearranges:
-            found.update(dict.fromkeys(operation.writes, found[first]))
+            softmax_of.update(dict.fromkeys(operation.writes, source.get(first, -1)))
+        elif first in softmax_of and operation.rearranges:
+            softmax_of.update(dict.fromkeys(operation.writes, softmax_of[first]))
         elif operation.rearranges or operation.name.removesuffix("_") in _ELEMENTWISE:
             origin = next((source[slot] for _, slot in operation.reads if slot in source), None)
             if origin is not None:
                 source.update(dict.fromkeys(operation.writes, origin))
-    return found
+    return softmax_of

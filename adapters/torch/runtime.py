@@ -213,8 +213,8 @@ class Runtime:
             run = lambda inputs: self.forward(self.weights, inputs)  # noqa: E731
             if self.fixed_batch is not None:
                 run = lambda inputs: self.forward(self.weights, filled_up(inputs, self.batch_size))  # noqa: E731
-            found = find_example(self.module, self.signature, run, self._shapes)
-            self._example = found if self.fixed_batch is None else vary(found, self.fixed_batch, 0)
+            example = find_example(self.module, self.signature, run, self._shapes)
+            self._example = example if self.fixed_batch is None else vary(example, self.fixed_batch, 0)
         return self._example
 
     @property
@@ -363,16 +363,16 @@ class Runtime:
                 f"{self.name}: {fused.name} in {fused.module or 'the model'} is one operator, whose factors "
                 f"cannot be rounded; leave the products of attention float"
             )
-        found = survey(tape, self.weights, embeddings=self._embeddings)
+        surveyed = survey(tape, self.weights, embeddings=self._embeddings)
         uses = [
             (use, self.layouts.get((name, place)))
-            for name, group in found.uses.items()
+            for name, group in surveyed.uses.items()
             if name in self.survey.uses
             for place, use in enumerate(group)
         ]
         uses.sort(key=lambda pair: pair[0].operation)
         recording = Recording(
-            tape=tape, uses=tuple(uses), products=found.products, samples=samples_of(inputs)
+            tape=tape, uses=tuple(uses), products=surveyed.products, samples=samples_of(inputs)
         )
         if reusable:
             while len(self._recordings) >= _RECORDINGS_KEPT:
@@ -457,20 +457,20 @@ class Runtime:
             obstacle = tape.obstacle
             if obstacle is None and not tape.cuts()[0]:
                 obstacle = "an operator that overwrites its input"
-            found = survey(tape, self.weights, embeddings=self._embeddings)
-            uses = [use for group in found.uses.values() for use in group]
+            surveyed = survey(tape, self.weights, embeddings=self._embeddings)
+            uses = [use for group in surveyed.uses.values() for use in group]
             layouts, replayed = measure_layouts(tape, uses, self.weights, other, one)
             if obstacle is None and not _same(self.forward(self.weights, other), replayed):
                 obstacle = "code outside torch"
         by_operation = dict(zip((use.operation for use in uses), layouts, strict=True))
-        for name, group in found.uses.items():
+        for name, group in surveyed.uses.items():
             self.layouts.update(((name, i), by_operation[use.operation]) for i, use in enumerate(group))
         self._places = places_of(tape, uses)
-        self._foldable = scales(tape, found.uses, self.weights)
+        self._foldable = scales(tape, surveyed.uses, self.weights)
         self._fronts = ahead
-        self._survey, self._obstacle = found, obstacle
+        self._survey, self._obstacle = surveyed, obstacle
 
 
-def _same(expected: Named, given: Named) -> bool:
+def _same(expected: Named, actual: Named) -> bool:
     """Whether outputs agree to rounding."""
-    return disagreement(expected, arrays(given))[1] <= _TOLERANCE
+    return disagreement(expected, arrays(actual))[1] <= _TOLERANCE

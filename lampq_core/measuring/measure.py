@@ -219,19 +219,19 @@ def measure_activations(model: Model, layers: Sequence[Layer], batch: BatchLike)
     Raises:
         RecordError: An activation is not finite; names the layer.
     """
-    found: dict[str, tuple[Gaussian, int]] = {}
+    inputs: dict[str, tuple[Gaussian, int]] = {}
     for name, values, positions in model.taps(input_batch(model, batch)):
         try:
             statistics = Gaussian.from_array(values)
         except RecordError as err:
             raise RecordError(f"the input of layer {name}: {err}") from err
-        if name in found:
+        if name in inputs:
             # Samples of several shapes have positions of their own: those of the largest count.
-            statistics, positions = found[name][0].merge(statistics), max(positions, found[name][1])
-        found[name] = (statistics, positions)
+            statistics, positions = inputs[name][0].merge(statistics), max(positions, inputs[name][1])
+        inputs[name] = (statistics, positions)
     return tuple(
-        dataclasses.replace(layer, activation=found[layer.name][0], macs=found[layer.name][1] * layer.size)
-        if layer.name in found
+        dataclasses.replace(layer, activation=inputs[layer.name][0], macs=inputs[layer.name][1] * layer.size)
+        if layer.name in inputs
         else layer
         for layer in layers
     )

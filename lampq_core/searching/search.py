@@ -203,8 +203,8 @@ class _Tabu:
         order = np.argsort(self._best, kind="stable")
         first = order[rng.integers(max(len(order) // 4, 1))]
         second = rng.integers(len(order))
-        taken = rng.random(len(ground.layers)) < rng.uniform(0.1, 0.5)
-        child = np.where(taken, self._best_choice[second], self._best_choice[first])
+        inherited = rng.random(len(ground.layers)) < rng.uniform(0.1, 0.5)
+        child = np.where(inherited, self._best_choice[second], self._best_choice[first])
         for layer in np.flatnonzero(rng.random(len(child)) < _SHAKEN):
             child[layer] = rng.choice(np.flatnonzero(ground.allowed[layer]))
         self._choice[replica] = child

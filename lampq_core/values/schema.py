@@ -71,9 +71,9 @@ def check_version(stated: Any, *known: str) -> None:
     if stated in known:
         return
     name, _, number = str(stated).rpartition("/")
-    given, wanted = name.removeprefix("lampq."), known[0].rpartition("/")[0].removeprefix("lampq.")
-    if given in NAMES and given != wanted:
-        raise RecordError(f"this is a {given}, and no {wanted}; `lampq {wanted}` makes one")
+    kind, wanted = name.removeprefix("lampq."), known[0].rpartition("/")[0].removeprefix("lampq.")
+    if kind in NAMES and kind != wanted:
+        raise RecordError(f"this is a {kind}, and no {wanted}; `lampq {wanted}` makes one")
     newest = max(int(version.rpartition("/")[2]) for version in known)
     if name == known[0].rpartition("/")[0] and number.isdecimal() and int(number) > newest:
         raise RecordError(f"schema is {stated!r}, of a later lampq than this one; update lampq")

@@ -13,7 +13,7 @@ from lampq.core.values.plan import Plan, PlanLayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Recipe:
+class Decisions:
     """What to do with the layers of a model.
 
     Attributes:
@@ -47,8 +47,8 @@ class Recipe:
         *,
         without_input: Collection[str] = (),
         keep_traces: bool = False,
-    ) -> Recipe:
-        """The recipe of a plan.
+    ) -> Decisions:
+        """The decisions of a plan.
 
         Args:
             plan: The plan.
