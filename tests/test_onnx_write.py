@@ -14,10 +14,11 @@ from onnx_graphs import Graph, batch_for, make_plan, network, optimized_ops, rou
 from lampq.adapters.onnx import rewrite, save, verify
 from lampq.adapters.onnx import write as writer
 from lampq.adapters.onnx.bits import read_bits
+from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.unpack import Unpacker
-from lampq.adapters.onnx.write import Recipe, write
+from lampq.adapters.onnx.write import write
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.errors import AdapterError, LampqError, PlanError
 from lampq.core.values.plan import Plan, PlanLayer
@@ -168,7 +169,7 @@ def test_large_models_get_a_data_file(tmp_path, monkeypatch):
     plan = make_plan(model, 4)
     graph = writer.build(
         model,
-        Recipe.from_plan(plan),
+        Decisions.from_plan(plan),
         lambda site, bits: quantize(as_rows(model.weight(site.name), site.channel_axis), bits),
     ).graph
     folder = tmp_path / "out"
@@ -214,19 +215,19 @@ def test_outputs_that_the_float_model_makes_infinite_do_not_stop_writing(tmp_pat
 def test_wrong_codes_are_noticed(tmp_path):
     model = read(transformer(tmp_path / "float.onnx"))
     for activations in (None, 8):
-        recipe = Recipe.from_plan(make_plan(model, 4, activations))
+        decisions = Decisions.from_plan(make_plan(model, 4, activations))
         kept = {}
 
         def quantized(site, bits, kept=kept):
             kept[site.name] = quantize(as_rows(model.weight(site.name), site.channel_axis), bits)
             return kept[site.name]
 
-        graph = writer.build(model, recipe, quantized).graph
+        graph = writer.build(model, decisions, quantized).graph
         with save.staged(graph, tmp_path / "q.onnx") as staged:
-            assert verify.check(model.variant, staged, recipe, kept, None) < 1e-2
+            assert verify.check(model.variant, staged, decisions, kept, None) < 1e-2
             kept["head"].scale[0] *= 3
             with pytest.raises(AdapterError, match="does not compute"):
-                verify.check(model.variant, staged, recipe, kept, None)
+                verify.check(model.variant, staged, decisions, kept, None)
 
 
 def test_bad_requests_are_refused_before_anything_is_written(tmp_path):
