@@ -4,7 +4,7 @@
 
 Random weights and images of 224 x 224, 50 layers, 7 widths, one thread. A case is a verb, a size, a format and a number
 of images; each is measured in a process of its own. Forward + backward is a training step's work on the same images
-with the PyTorch model, in batches of 8, measured just before in the same process.
+with the PyTorch model, in batches of 8, measured on eight of them just afterwards in the same process.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ def measured(verb: str, size: str, form: str, count: int) -> dict:
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
     images = np.random.default_rng(0).normal(size=(count, 3, 224, 224)).astype(np.float32)
-    step = training_step_s(size, images[: min(count, 8)]) * count / min(count, 8)
     with tempfile.TemporaryDirectory() as name:
         model, size_bytes = model_of(form, size, Path(name))
         layers = len(model.layers())
@@ -98,9 +97,11 @@ def measured(verb: str, size: str, form: str, count: int) -> dict:
             out = Path(name) / ("out.onnx" if form == "onnx" else "out.safetensors")
             plan = lampq.quantize(model, images, out, average_bits=BITS, progress=phases)
             told = f"measured KL {plan.measured_kl:.3g}"
-        seconds = time.process_time() - began
+        seconds, peak = time.process_time() - began, peak_mb()
+    few = images[: min(count, 8)]
+    step = training_step_s(size, few) * count / len(few)
     return {
-        "layers": layers, "bytes": size_bytes, "step_s": step, "seconds": seconds, "peak_mb": peak_mb(), "told": told,
+        "layers": layers, "bytes": size_bytes, "step_s": step, "seconds": seconds, "peak_mb": peak, "told": told,
         "phases": phases.seconds,
     }  # fmt: skip
 

@@ -94,7 +94,7 @@ def work(
     with (
         journal(args, model, inputs, process) as kept,
         _executor(args) as executor,
-        progress_bar(enabled=seen) as progress,
+        progress_bar(enabled=seen, tell=lambda line: _tell(args.verb, line)) as progress,
     ):
         yield Work(progress=progress, journal=kept, executor=executor)
 

@@ -22,7 +22,7 @@ from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.journal import NOWHERE, Journal
-from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.progress import Progress, quiet, rest
 
 # Directions of one output of classes: two that carry nearly all, one for the rest (`readouts.principal`). On a CIFAR-10
 # ViT and 520 images plans come out as with all nine, at a third of the time; with four random ones they lose 0 to 4 %.
@@ -257,13 +257,15 @@ def rows_by_runs(
             for column, setting in candidates.settings(index, left):
                 yield layers[index].name, column, setting
 
-    total = sum(map(len, columns.values()))
+    total = sum(len(some) * rest(index, len(layers)) for index, some in columns.items())
+    done = 0
     for name, column, outputs in model.sweep(reference.inputs, settings()):
         reference.checked(outputs, f"the model with layer {name} quantized")
         index = position[name]
         rows[index, column] = _along(vectors, outputs.minus(reference.outputs))
         journal.put(f"run {index} {column}", rows=rows[index, column])
-        progress("measuring layers", len(rows), total)
+        done += rest(index, len(layers))
+        progress("measuring layers", done, total)
     return rows
 
 

@@ -28,7 +28,7 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian import Gaussian
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
-from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.progress import Progress, quiet, rest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,7 +120,7 @@ def measure_damage(
             encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
             for column in columns:
                 if own.recall(f"{index} {column}", collector.tables, (index, column)):
-                    done += 1
+                    done += rest(index, len(layers))
                     continue
                 quantized = encode(widths[column])
                 collector.error[index, column] = quantized.squared_error.sum()
@@ -128,7 +128,8 @@ def measure_damage(
                 yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
 
     slices = reference.slices()
-    total = len(slices) * (table[0] * table[1] if available is None else int(available.sum()))
+    counts = np.full(table[0], table[1]) if available is None else available.sum(axis=1)
+    total = len(slices) * sum(int(n) * rest(index, len(layers)) for index, n in enumerate(counts))
     parts = []
     for number, (share, part) in enumerate(slices):
         collector, own = Collector(part, table), journal.within(f"damage {number}")
@@ -136,7 +137,7 @@ def measure_damage(
             part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
             collector.add(position[name], column, outputs)
             own.keep(f"{position[name]} {column}", collector.tables, (position[name], column))
-            done += 1
+            done += rest(position[name], len(layers))
             progress("measuring layers", done, total)
         parts.append((share, collector.damage()))
     return averaged(parts)

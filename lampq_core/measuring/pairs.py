@@ -26,7 +26,7 @@ from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.product import Product
-from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.progress import Progress, quiet, rest
 
 # Below this many nats a difference of two damages is rounding of the logits.
 _NOISE = 1e-6
@@ -134,7 +134,8 @@ def measure_pairs(
                 else:
                     collector.add(index, column, summed(column))
             own.keep(str(index), tables, (index,))
-            progress("measuring layers", index + 1, len(layers))
+            steps_done = sum(rest(place, len(layers)) for place in range(index + 1))
+            progress("measuring layers", steps_done, len(layers) * (len(layers) + 1) // 2)
 
     # Candidates are drawn one by one, so each may depend on what the ones before it measured.
     for name, column, outputs in candidates.model.sweep(reference.inputs, pairs()):

@@ -19,7 +19,7 @@ from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.problem import Problem
 from lampq.core.values.product import Product
-from lampq.core.values.progress import Progress, quiet
+from lampq.core.values.progress import Progress, quiet, rest
 
 Quantizer: TypeAlias = Callable[[int, int], np.ndarray | Setting]
 """Gives a layer (by index) at an option (by index): its weight, dequantized, in the shape of the layer's record, or a
@@ -139,11 +139,12 @@ class Bench:
             moved &= True if near is None else near[choice]
             moved[np.arange(len(choice)), choice] = False
         slices = self.reference.slices()
-        total, done = len(slices) * int(moved.sum()), 0
+        steps = [int(count) * rest(index, len(moved)) for index, count in enumerate(moved.sum(axis=1))]
+        total, done = len(slices) * sum(steps), 0
 
-        def step() -> None:
+        def step(index: int) -> None:
             nonlocal done
-            done += 1
+            done += rest(index, len(moved))
             progress(what, done, total)
 
         own = self.journal.within(f"around {_name(choice)}")
@@ -162,7 +163,7 @@ class Bench:
         choice: np.ndarray | None,
         moved: np.ndarray,
         journal: Journal,
-        step: Callable[[], None],
+        step: Callable[[int], None],
     ) -> Measured:
         """`around` for some of the samples."""
         layers, options = moved.shape
@@ -186,7 +187,7 @@ class Bench:
             for index, layer in enumerate(self.layers):
                 for option in np.flatnonzero(moved[index]).tolist():
                     if journal.recall(f"{index} {option}", tables, (index, option)):
-                        step()
+                        step(index)
                     else:
                         yield layer.name, option, self._quantized(index, option)
 
@@ -196,7 +197,7 @@ class Bench:
             builder.add(index, option, outputs.minus(centre))
             kl[index, option] = reference.damage(outputs)
             journal.keep(f"{index} {option}", tables, (index, option))
-            step()
+            step(index)
         return Measured(interaction=builder.build(), kl=kl)
 
     def _damage(self, choice: np.ndarray) -> float:
