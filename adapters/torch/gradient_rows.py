@@ -17,7 +17,9 @@ from lampq.adapters.torch.devices import widest
 from lampq.adapters.torch.gradients import Rows, sample_gradients
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.variant import Replayable
+from lampq.core.measuring.candidates import Dequantized
 from lampq.core.measuring.setting import RoundedLayers
+from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.activation_grid import ActivationGrid
@@ -26,7 +28,7 @@ from lampq.core.values.batch import Batch
 from lampq.core.values.progress import Progress, quiet
 
 # Errors of weights that are kept between uses, in bytes; more are made of codes again and again.
-_ERRORS_BYTES = 1 << 28
+_ERRORS_BYTES = 1 << 29
 
 
 def gradient_rows(
@@ -130,11 +132,19 @@ class _Moves:
         if self.ready is not None:
             return self.ready
         rows = self.weight.new_empty((len(self.rounded) + self._rounds, self.weight.numel()))
-        for row, rounded in zip(rows, self.rounded, strict=False):
-            row.copy_(torch.from_numpy(rounded).ravel()).sub_(self.weight.ravel())
+        for index in range(len(self.rounded)):
+            self._write(index, rows[index].view(self.weight.shape)).sub_(self.weight)
         if self._rounds:
             rows[-1] = self.weight.ravel()
         return rows
+
+    def _write(self, index: int, values: torch.Tensor) -> torch.Tensor:
+        """Fill an array with the rounded weight of an index."""
+        if isinstance(self.rounded, Dequantized):
+            codes, axis = self.rounded.codes[index], self.rounded.channel_axis
+            if isinstance(codes, Quantized) and len(codes.scale) == values.shape[axis]:
+                return _write_codes(codes, axis, values)
+        return values.copy_(torch.from_numpy(self.rounded[index]))
 
     @property
     def _rounds(self) -> bool:
@@ -162,6 +172,15 @@ class _Moves:
         """<G^T X, error> of every sample, shape (samples, errors)."""
         parts = sample_gradients(uses, self.weight.shape)
         return torch.cat([(part.flatten(1) @ errors.T).to(widest(part)) for part in parts])
+
+
+def _write_codes(quantized: Quantized, axis: int, values: torch.Tensor) -> torch.Tensor:
+    """`Quantized.dequantized` in the layout of the weight, in few passes over memory: one scale a channel."""
+    shape = values.shape
+    rows = torch.from_numpy(quantized.codes).view(shape[axis], *shape[:axis], *shape[axis + 1 :])
+    scale = torch.from_numpy(quantized.scale * quantized.step)
+    spread = scale.view([-1 if place == axis else 1 for place in range(len(shape))]).to(values.device)
+    return values.copy_(rows.movedim(0, axis)).sub_(quantized.offset / quantized.step).mul_(spread)
 
 
 def _rounded(rows: Rows, rule: ActivationRule) -> Rows:

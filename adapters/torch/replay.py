@@ -31,6 +31,8 @@ ActivationGradient = Callable[[str, torch.Tensor], None]
 SiteGradient = Callable[[Site, torch.Tensor], None]
 """Told of the gradient that reaches a site's values through the operator that reads them there."""
 
+# What the operators of a pass give, in bytes, unless a single sample has more.
+_PASS_BYTES = 1 << 29
 # Half precision gradients would vanish below this.
 _HALF_SCALE = 1024.0
 
@@ -230,13 +232,20 @@ def passes(
     Args:
         model: The model.
         batch: Inputs, samples first.
-        batch_size: Samples per pass; single samples where they mix within a batch.
+        batch_size: The most samples per pass; fewer where they would take too much memory, and single ones where they
+            mix within a batch.
         activations: Whether gradients of layers' inputs are wanted.
         sites: Names of sites whose gradients are wanted.
     """
-    size = 1 if model.runtime.samples_mix else batch_size
+    size = 1 if model.runtime.samples_mix else min(batch_size, _affordable(model))
     for chunk in model.runtime.chunks(batch, size):
         yield Pass(model, chunk, activations, sites)
+
+
+def _affordable(model: Replayable) -> int:
+    """Samples whose pass fits in memory."""
+    recording = model.runtime.recording(model.runtime.example, model.tensors, grad=True)
+    return max(1, _PASS_BYTES * recording.samples // max(recording.tape.result_bytes, 1))
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor], count: int) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ such passes are recognised when they are recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -158,6 +159,13 @@ class Tape:
             )
             for index, operation in enumerate(self.operations)
         ]
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of what the operators give, at single precision, views of it left out: about what gradients keep."""
+        return sum(
+            4 * math.prod(operation.shape) for operation in self.operations if not operation.rearranges
+        )
 
     def start(self, weights: Named, inputs: Named) -> Values:
         """Values before the first operator."""
