@@ -53,13 +53,16 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
         # As the title of a table it would fold to the width of that.
         out.print(f"[italic]{_shown(title)}[/italic]")
     rows = [(_shown(name), _shown(_shortened(text(value)))) for name, value in _listed(values)]
-    if max((len(name) for name, _ in rows), default=0) + _GAP + _LEAST_TEXT > out.width:
+    longest = max((len(name) for name, _ in rows), default=0)
+    # Reasons are names too, and as long as sentences.
+    lead = min(longest, max(_LEAST_TEXT, out.width * 9 // 20))
+    if lead + _GAP + _LEAST_TEXT > out.width:
         # Beside their names they would vanish.
         for name, value in rows:
             out.print(f"{name}:", Padding(value, (0, 0, 0, _GAP)), sep="\n")
         return
     grid = Table(show_header=False, box=None, padding=(0, _GAP, 0, 0))
-    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold", max_width=lead)
     grid.add_column(overflow="fold")
     for row in rows:
         grid.add_row(*row)

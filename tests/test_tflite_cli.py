@@ -1,6 +1,8 @@
 """The command line on .tflite files: every verb, and every bad input as one line with exit code 2."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -254,3 +256,15 @@ def test_unknown_operators_are_left_alone_and_named(tmp_path, capfd):
     assert read(tmp_path / "q.tflite").stored_bits() == {"net.fc1": (4, "bitplane")}
     # Statistics need no runtime.
     assert run(capfd, "profile", path, "--no-data", "--quiet", "-o", tmp_path / "n.json")[0] == 0
+
+
+def test_the_runtime_is_silent(tmp_path):
+    """It greets on standard error, from C, when it loads its first model."""
+    from lampq.demo_data import TINY_PATH
+
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 8), np.float32))
+    words = ["eval", TINY_PATH, "--data", "data.npz", "--reference", TINY_PATH, "--quiet"]
+    run = subprocess.run(
+        [sys.executable, "-m", "lampq.cli", *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from lampq.adapters.quiet_import import quiet_import
 from lampq.core.values.errors import AdapterError, MissingExtraError
 from lampq.core.values.messages import reason
 from lampq.core.values.threads import own_threads
@@ -30,6 +32,12 @@ def interpreter_module() -> Any:
     """
     installed = [name for name in _RUNTIMES if importlib.util.find_spec(name) is not None]
     return importlib.import_module(f"{choose(installed, np.__version__)}.interpreter")
+
+
+@cache
+def _announcements() -> Iterator[bool]:
+    """True once in a process."""
+    return iter([True])
 
 
 def choose(installed: Sequence[str], numpy_version: str) -> str:
@@ -89,7 +97,7 @@ class Session:
         resolvers = module.OpResolverType
         kind = resolvers.AUTO if self._delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), self._greeting():
                 warnings.simplefilter("ignore")
                 self._interpreter = module.Interpreter(
                     model_content=self._content, num_threads=threads(), experimental_op_resolver_type=kind
@@ -102,6 +110,11 @@ class Session:
         except (RuntimeError, ValueError) as err:
             raise AdapterError(f"the runtime refuses the model: {reason(err)}") from err
         self._shapes = None if self._free else [tuple(map(int, detail["shape"])) for detail in self.inputs]
+
+    def _greeting(self) -> contextlib.AbstractContextManager[None]:
+        """The runtime announces its delegate on standard error, once in a process; then nothing is diverted."""
+        first = self._delegates and next(_announcements(), False)
+        return quiet_import() if first else contextlib.nullcontext()
 
     def _forget(self) -> None:
         """Start from the state of a new model."""
