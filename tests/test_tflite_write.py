@@ -28,6 +28,7 @@ from lampq.adapters.tflite.flatbuffer import encode
 from lampq.core.measuring.measure import measure_weight_error
 from lampq.core.quantizing.quantizer import as_rows
 from lampq.core.quantizing.quantizer import quantize as quantize_rows
+from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
 
@@ -104,6 +105,25 @@ def test_fixed_int8_activations_compute_what_the_fake_quant_model_does(name, tmp
     assert relative(run_directly(out, batch), reference) < 0.05
     assert ("QUANTIZE", 1) in opcodes(out)
     assert "INT32" in tensor_types(out)
+
+
+def test_a_uniform_quantizer_of_an_input_is_a_range_told_otherwise(tmp_path):
+    model = read(fixture("vit"))
+    batch = inputs_for(model, 8)
+    plan = plan_for(model, narrowest(model, 4), ranges=ranges_of(model, batch))
+    told = tuple(
+        layer
+        if layer.activation_range is None
+        else dataclasses.replace(
+            layer,
+            activation_range=None,
+            quantizer=ActivationGrid.from_range(*layer.activation_range).fitted(),
+        )
+        for layer in plan.layers
+    )
+    model.write(plan, tmp_path / "range.tflite", calibration=batch)
+    model.write(dataclasses.replace(plan, layers=told), tmp_path / "told.tflite", calibration=batch)
+    assert (tmp_path / "told.tflite").read_bytes() == (tmp_path / "range.tflite").read_bytes()
 
 
 def test_layers_that_read_the_same_input_share_its_int8_form(tmp_path):

@@ -97,8 +97,8 @@ def _refuse(model: Model, plan: Plan) -> None:
         raise AdapterError(
             f"{model.path.name}: {model.format} models cannot round {listed(refused, most=3)} as the plan has it; they "
             f"can round layers' inputs{' and factors of products' if factors else ''} to "
-            f"{_widths(form.input_bits)} bits on one range (uniform): apply the plan to the PyTorch model, write what "
-            f"it computes in float with --simulate, or choose other quantizers"
+            f"{_widths(form.input_bits)} bits on one range (uniform): choose other quantizers, apply the plan to the "
+            f"PyTorch model, or write what it computes in float with --simulate{'' if factors else ', of an ONNX file'}"
         )
 
 

@@ -18,6 +18,7 @@ from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.quantize import Coded, Rewriter, as_numbers, code
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
+from lampq.core.measuring.setting import plan_rule
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.batch import BatchLike
@@ -161,11 +162,12 @@ def _input_grid(weight: Weight, width: int, decision: PlanLayer) -> ActivationGr
     """The grid of a layer's input, or None where the format multiplies no codes by codes there: it stays float."""
     if not containers.multiplied(weight, width, static=True):
         return None
-    if decision.activation_range is None:
+    rule = plan_rule(decision)
+    if not isinstance(rule, ActivationGrid):
         raise PlanError(
             f"layer {decision.name}: the plan has no range of its input; profile the model with --data"
         )
-    return ActivationGrid.from_range(*decision.activation_range, bits=_ACTIVATION_BITS)
+    return rule
 
 
 def _with_output_grids(variant: Variant, coded: list[Coded], calibration: BatchLike | None) -> list[Coded]:
