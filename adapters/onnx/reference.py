@@ -16,7 +16,7 @@ from lampq.adapters.onnx.products import factors
 from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Variant
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import weight_of
 from lampq.core.values.activation_grid import ActivationGrid
 
 # The first operator set with Round, and with Clip between values that are inputs.
@@ -56,7 +56,7 @@ def _replace_weight(site: Site, quantized: Codes) -> None:
     dtype = site.dtype
 
     def make() -> ir.TensorProtocol:
-        array = from_rows(quantized.dequantized(), site.shape, site.channel_axis)
+        array = weight_of(quantized, site.shape, site.channel_axis)
         return ir.Tensor(array.astype(dtype.numpy(), copy=False), dtype=dtype, name=site.weight.name)
 
     site.weight.const_value = ir.LazyTensor(make, dtype, ir.Shape(site.shape), name=site.weight.name)

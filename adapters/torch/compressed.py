@@ -17,7 +17,7 @@ import torch
 
 from lampq.adapters.torch import hugging_face
 from lampq.adapters.torch.variant import Varied
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, weight_of
 from lampq.core.values.blocks import row_block, scale_count
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.layer import Layer
@@ -150,7 +150,7 @@ def write(
     module: Any = copy.deepcopy(model.module).cpu()
     for name, bits in widths.items():
         layer, parameter = layers[name], model.parameters[name]
-        values = from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
+        values = weight_of(weights[name], layer.shape, layer.channel_axis)
         module.get_parameter(parameter).data = torch.from_numpy(values)
         length = row_block(layer.shape, layer.channel_axis, block)
         packed.setdefault((bits, length), []).append(parameter.removesuffix(".weight"))

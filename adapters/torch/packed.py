@@ -20,7 +20,7 @@ from lampq.adapters.torch.checkpoint import State, check_header
 from lampq.core.measuring.encoding import Encoded
 from lampq.core.measuring.setting import input_rule
 from lampq.core.quantizing.formed import Formed, formed_of
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, weight_of
 from lampq.core.treatments import rule_of
 from lampq.core.values import packing
 from lampq.core.values.activation_grid import ActivationGrid
@@ -147,8 +147,8 @@ class PackedFile:
         """A plain state dict, float32 where it was quantized."""
         state = dict(self.rest)
         for name, record in self.records.items():
-            rows = self.weights[name].dequantized()
-            state[name] = torch.from_numpy(from_rows(rows, record.shape, record.channel_axis))
+            weight = weight_of(self.weights[name], record.shape, record.channel_axis)
+            state[name] = torch.from_numpy(weight)
         return state
 
 

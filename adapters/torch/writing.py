@@ -15,7 +15,7 @@ from lampq.adapters.torch.variant import Varied
 from lampq.core.measuring.encoding import Encoded, coded_for, encoder, uniform_encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import Formed
-from lampq.core.quantizing.quantizer import Quantized, from_rows
+from lampq.core.quantizing.quantizer import Quantized, weight_of
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fitted import Fitted
@@ -63,10 +63,7 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
         packable = tuple(layer for layer in plan.layers if compressed.fits(model, layer.name))
         plan = dataclasses.replace(plan, layers=packable)
     weights = quantize_layers(model, plan)
-    values = {
-        name: from_rows(weights[name].dequantized(), layer.shape, _axis(model, name))
-        for name, layer in _named(plan)
-    }
+    values = {name: weight_of(weights[name], layer.shape, _axis(model, name)) for name, layer in _named(plan)}
     expected = model.with_weights(values)
     if directory:
         with atomic_folder(path) as temporary:
@@ -103,8 +100,7 @@ def rehearse_folder(model: Varied, path: Path) -> None:
     widths = dict.fromkeys(layers, 8)
     weights = {name: uniform_encoder(nearest, name, layer.channel_axis)(8) for name, layer in layers.items()}
     values = {
-        name: from_rows(weights[name].dequantized(), layer.shape, layer.channel_axis)
-        for name, layer in layers.items()
+        name: weight_of(weights[name], layer.shape, layer.channel_axis) for name, layer in layers.items()
     }
     with staging.temporary(path.parent, directory=True) as temporary:
         expected = nearest.with_weights(values)

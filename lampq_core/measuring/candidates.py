@@ -11,7 +11,7 @@ import numpy as np
 from lampq.core.measuring.encoding import Encoded, encoder
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.setting import Setting
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import weight_of
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -43,7 +43,7 @@ class Dequantized(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
         """The weight at a width, by index, in the shape of the layer's record."""
-        return from_rows(self.codes[index].dequantized(), self.shape, self.channel_axis)
+        return weight_of(self.codes[index], self.shape, self.channel_axis)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

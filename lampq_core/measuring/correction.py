@@ -22,7 +22,7 @@ from lampq.core.measuring.reference import input_batch
 from lampq.core.measuring.setting import Setting, plan_rule, site_settings
 from lampq.core.measuring.walk import Walk, walk
 from lampq.core.quantizing.coding import Coding
-from lampq.core.quantizing.quantizer import as_rows, from_rows
+from lampq.core.quantizing.quantizer import as_rows, from_rows, weight_of
 from lampq.core.quantizing.ridge import Fold, corrected
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
@@ -89,7 +89,7 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
             ahead.replace(layer.name, Setting(activation=rule))
         coding = _corrected(coding, model, layer, walks)
         codes = encoder(model.with_coding(coding), layer.name, layer.channel_axis)(decision.weight_bits)
-        weight = from_rows(codes.dequantized(), layer.shape, layer.channel_axis)
+        weight = weight_of(codes, layer.shape, layer.channel_axis)
         for _, ahead in walks:
             ahead.replace(layer.name, weight if rule is None else Setting(weight=weight, activation=rule))
         progress("correcting layers", number + 1, len(layers))

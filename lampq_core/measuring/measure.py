@@ -21,7 +21,7 @@ from lampq.core.measuring.interaction import (
 )
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, input_batch, measure_reference
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import weight_of
 from lampq.core.readouts.comparison import changed_share
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.errors import RecordError
@@ -125,7 +125,7 @@ def measure_damage(
                 quantized = encode(widths[column])
                 collector.error[index, column] = quantized.squared_error.sum()
                 collector.steps[index, column] = quantized.step
-                yield layer.name, column, from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+                yield layer.name, column, weight_of(quantized, layer.shape, layer.channel_axis)
 
     slices = reference.slices()
     counts = np.full(table[0], table[1]) if available is None else available.sum(axis=1)
@@ -249,7 +249,7 @@ def quantized_weights(model: Model, widths: Mapping[str, int]) -> dict[str, np.n
     for layer in model.layers():
         if layer.name in widths:
             quantized = encoder(model, layer.name, layer.channel_axis)(widths[layer.name])
-            values[layer.name] = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+            values[layer.name] = weight_of(quantized, layer.shape, layer.channel_axis)
     return values
 
 

@@ -19,7 +19,7 @@ from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.measure import Collector, Damage
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import Setting
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import weight_of
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
@@ -119,7 +119,7 @@ def measure_pairs(
                 encode = encoder(candidates.model, layer.name, layer.channel_axis, widths)
                 for bits in widths:
                     quantized = encode(bits)
-                    weight = from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+                    weight = weight_of(quantized, layer.shape, layer.channel_axis)
                     settings[bits] = Setting(weight=weight)
                     same = [column for column in columns if options[column].weight_bits == bits]
                     error[index, same], steps[index, same] = quantized.squared_error.sum(), quantized.step

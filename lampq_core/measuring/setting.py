@@ -10,7 +10,7 @@ import numpy as np
 
 from lampq.core.measuring.encoding import encoder
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import weight_of
 from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid, TokenGrid
 from lampq.core.values.activation_rule import ActivationRule
@@ -49,7 +49,7 @@ RoundedLayers = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule
 def rounded_weight(model: Model, layer: Layer, bits: int) -> np.ndarray:
     """A layer's weight at a width, dequantized, in the shape of its record."""
     quantized = encoder(model, layer.name, layer.channel_axis)(bits)
-    return from_rows(quantized.dequantized(), layer.shape, layer.channel_axis)
+    return weight_of(quantized, layer.shape, layer.channel_axis)
 
 
 def input_range(profile: Profile, layer: int, option: int) -> tuple[float, float] | None:

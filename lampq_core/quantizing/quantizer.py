@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -81,6 +82,18 @@ def from_rows(rows: np.ndarray, shape: tuple[int, ...], channel_axis: int) -> np
     """The inverse of `as_rows`: back to an array of `shape`, C-contiguous."""
     moved = (shape[channel_axis], *shape[:channel_axis], *shape[channel_axis + 1 :])
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, channel_axis))
+
+
+class Valued(Protocol):
+    """A weight at a width that knows its values: `Quantized`, or another form."""
+
+    def dequantized(self) -> np.ndarray:
+        """Float32, shape (C, N)."""
+
+
+def weight_of(quantized: Valued, shape: tuple[int, ...], channel_axis: int) -> np.ndarray:
+    """The values of a quantized weight, float32, in the shape of the weight, C-contiguous."""
+    return from_rows(quantized.dequantized(), shape, channel_axis)
 
 
 def quantize(rows: np.ndarray, bits: int, *, grid: str = "auto", threads: int | None = None) -> Quantized:
