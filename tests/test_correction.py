@@ -20,10 +20,12 @@ from lampq.core.measuring.held_out import halves, held_out_plan
 from lampq.core.measuring.reference import damage, measure_reference
 from lampq.core.measuring.setting import simulated
 from lampq.core.measuring.walk import Passes
+from lampq.core.planning import corrected as corrected_module
 from lampq.core.planning.corrected import corrected_plan
 from lampq.core.quantizing.ridge import RIDGES, Fold, corrected
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
+from lampq.core.values.journal import journal_of
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
 
 
@@ -118,6 +120,24 @@ def test_the_plan_says_what_measures_best_and_what_others_will_lose():
     on_these = damage(simulated(coded, chosen), reference)
     others = measure_reference(model, np.random.default_rng(6).normal(size=(500, 24)).astype(np.float32))
     assert on_these < damage(simulated(coded, chosen), others) < 1.5 * chosen.measured_kl
+
+
+def test_what_a_killed_run_measured_of_plans_is_not_measured_again(tmp_path, monkeypatch):
+    model, batch, plan = deep(32)
+    fitted = with_rounding(model, "inputs", None, batch)
+    reference = measure_reference(model, batch)
+    measured, held_out = [], corrected_module.held_out_plan
+    monkeypatch.setattr(
+        corrected_module, "held_out_plan", lambda *words: measured.append(words) or held_out(*words)
+    )
+    with journal_of(tmp_path / "q", {"model": "m"}, fresh=False, tell=lambda line: None) as journal:
+        (one, first), (other, again) = (
+            corrected_plan(fitted, plan, reference, journal=journal) for _ in range(2)
+        )
+    assert len(measured) == 2
+    assert first == again
+    for name, weight in one.coding.targets.items():
+        np.testing.assert_array_equal(weight, other.coding.targets[name])
 
 
 def test_the_uniform_plan_is_taken_where_it_loses_less_once_both_are_corrected():

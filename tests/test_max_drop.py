@@ -13,10 +13,12 @@ from lampq.core.planning.search import Search
 from lampq.core.planning.smallest_kept import smallest_kept
 from lampq.core.planning.tradeoff import unbeaten
 from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.journal import journal_of
 from lampq.core.values.request import Request
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, PREPROCESS, VALIDATION_PATH
 from lampq.metrics import metric
 from lampq.metrics.drop import Drop
+from lampq.verbs import within_drop
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,31 @@ def test_quantize_writes_the_smallest_plan_that_keeps_top1(digits, tmp_path):
     assert "that stays within 2%" in note
     strict = lampq.quantize(model, batch, tmp_path / "b.onnx", max_drop=0, task=task, **chosen)
     assert strict.total_bytes > plan.total_bytes
+
+
+def test_metrics_of_plans_that_a_killed_run_measured_are_not_measured_again(digits, tmp_path, monkeypatch):
+    model, batch, data = digits
+    chosen = {"rounding": "nearest", "bits": (2, 4, 8), "fisher_draws": 0, "mode": "kl", "max_drop": "2%"}
+    task = lampq.Task(metrics=["top1"], labels=data.labels(), inputs=data.inputs())
+    counts = []
+    count, measure = [0], within_drop.measured
+
+    def counted(*words):
+        count[0] += 1
+        return measure(*words)
+
+    monkeypatch.setattr(within_drop, "measured", counted)
+    plans = []
+    with journal_of(tmp_path / "q.onnx", {"model": "m"}, fresh=False, tell=lambda line: None) as journal:
+        for name in ("a", "b"):
+            count[0] = 0
+            out = tmp_path / f"{name}.onnx"
+            plans.append(lampq.quantize(model, batch, out, task=task, journal=journal, **chosen))
+            counts.append(count[0])
+    # The float model and the plan that is written.
+    assert counts[0] > counts[1] == 2
+    assert plans[0].layers == plans[1].layers
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_other_limits_hold_besides(digits, tmp_path):

@@ -132,10 +132,14 @@ def quantize(
             model, profile, batch, request, journal=work.journal, progress=work.progress
         )
     else:
-        plan = plan_within_drop(model, profile, batch, request, guard, out, progress=work.progress)
+        plan = plan_within_drop(
+            model, profile, batch, request, guard, out, journal=work.journal, progress=work.progress
+        )
     if measurement.rounding == CORRECTED and guard is None:
         reference = measure_reference(model, batch)
-        model, plan = corrected_plan(model, plan, reference, work.progress, uniform=uniform)
+        model, plan = corrected_plan(
+            model, plan, reference, work.progress, uniform=uniform, journal=work.journal
+        )
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     if stored.format == model.format:
         stored = model

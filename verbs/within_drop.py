@@ -19,6 +19,7 @@ from lampq.core.planning.smallest_kept import smallest_kept
 from lampq.core.values import staging
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import BudgetError, RecordError
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
@@ -58,6 +59,7 @@ def plan_within_drop(
     guard: Guard,
     out: Path,
     *,
+    journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Plan:
     """The smallest plan in bytes whose metric stays within a drop, among those that no other beats by prediction.
@@ -69,6 +71,7 @@ def plan_within_drop(
         request: Limits that hold besides, pins, ties and score.
         guard: What must be kept.
         out: What the plan is for; where inputs are rounded by a written file alone, candidates are written like it.
+        journal: Keeps the metric of every plan.
         progress: Told what is being done.
 
     Raises:
@@ -80,24 +83,31 @@ def plan_within_drop(
     own = Answers(model=model, inputs=guard.inputs, outputs=model.run(guard.inputs))
     (float_value,) = (value.value for value in measured(guard.task, own, own))
     values: dict[bytes, MetricValue] = {}
+    reached: list[float] = []
     run = _runner(model, batch, out)
 
+    def value_of(choice: np.ndarray) -> MetricValue:
+        key = choice.tobytes()
+        if key not in values:
+            (values[key],) = measured(guard.task, run(_plan(search, choice), guard.inputs), own)
+        return values[key]
+
     def keeps(choice: np.ndarray) -> bool:
-        (value,) = measured(guard.task, run(_plan(search, choice), guard.inputs), own)
-        values[choice.tobytes()] = value
-        return guard.drop.keeps(metric, value.value, float_value)
+        name = f"metric {' '.join(map(str, choice.tolist()))}"
+        reached.append(float(journal.array(name, (), lambda: value_of(choice).value)))
+        return guard.drop.keeps(metric, reached[-1], float_value)
 
     try:
         smallest = smallest_kept(search, keeps, progress=progress)
     except BudgetError as err:
         worst = guard.drop.worst(metric, float_value)
         # The widest plan is measured first.
-        reached = next((f"; it reaches {value.value:.5g}" for value in values.values()), "")
+        best = f"; it reaches {reached[0]:.5g}" if reached else ""
         raise BudgetError(
             f"{metric.name} {float_value:.5g} of the float model may get {worst:.5g} at worst ({guard.drop}): "
-            f"{err}{reached}"
+            f"{err}{best}"
         ) from err
-    value = values[smallest.choice.tobytes()]
+    value = value_of(smallest.choice)
     plan = _plan(search, smallest.choice)
     note = (
         f"{metric.name} {value.value:.5g}, of the float model {float_value:.5g}, on {guard.inputs.samples} samples, "

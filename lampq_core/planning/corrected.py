@@ -10,6 +10,7 @@ from lampq.core.measuring.held_out import halves, held_out_plan
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, damage
 from lampq.core.measuring.setting import simulated
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import CORRECTED
@@ -28,6 +29,7 @@ def corrected_plan(
     progress: Progress = quiet,
     *,
     uniform: Plan | None = None,
+    journal: Journal = NOWHERE,
 ) -> tuple[AnyModel, Plan]:
     """A plan that rounds to inputs, corrected layer after layer where that loses less on samples not corrected for.
 
@@ -38,23 +40,34 @@ def corrected_plan(
         progress: Told how far it is.
         uniform: The best uniform plan of the same limits, which is taken where it loses less once both are corrected;
             this is measured where it may be.
+        journal: Keeps what is measured.
 
     Returns:
         The model with the coding that the plan now asks for, and the plan with its damage: on samples that its codes
         were not fitted to, where there are two to part.
     """
-    parts = halves(model, reference)
+    own, parts = journal.within("corrected"), halves(model, reference)
+
+    def lost_by(each: Plan) -> float:
+        return float(own.array(_name(each), (), lambda: held_out_plan(parts, each)))
+
     if not parts:
         return _by_all_samples(model, plan, reference, progress)
-    told = [(held_out_plan(parts, each), each) for each in (plan, _corrected(plan))]
-    if uniform is not None and told[0][0] > _DOUBTFUL * held_out_plan(parts, uniform):
+    told = [(lost_by(each), each) for each in (plan, _corrected(plan))]
+    if uniform is not None and told[0][0] > _DOUBTFUL * lost_by(uniform):
         note = "the best uniform plan of the budget measured least, corrected"
         rival = dataclasses.replace(_corrected(uniform), notes=(*uniform.notes, note))
-        told.append((held_out_plan(parts, rival), rival))
+        told.append((lost_by(rival), rival))
     lost, best = min(told, key=lambda pair: pair[0])
     if best.rounding == CORRECTED:
         model = with_correction(model, best, reference.inputs, progress)
     return model, dataclasses.replace(best, measured_kl=lost)
+
+
+def _name(plan: Plan) -> str:
+    """A plan as journals know it."""
+    widths = (f"{layer.weight_bits}/{layer.activation_bits or ''}" for layer in plan.layers)
+    return f"{plan.rounding} {' '.join(widths)}"
 
 
 def _corrected(plan: Plan) -> Plan:
