@@ -15,8 +15,10 @@ from lampq.core.allocating.scores.superposition import SUPERPOSITION
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
+from lampq.core.measuring.refinement import check_trainable
 from lampq.core.measuring.rewriting import with_chosen_rewrites
 from lampq.core.planning.corrected import corrected_plan
+from lampq.core.planning.refined import refined_plan
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import measure_kinds
 from lampq.core.values.batch import Batch, BatchLike
@@ -119,6 +121,8 @@ def quantize(
     if model is not stored:
         refuse_unwritten_sites(stored, measurement)
         work = dataclasses.replace(work, executor=None)
+    if measurement.refine:
+        check_trainable(model)
     model = with_chosen_rewrites(model, batch, measurement, work.progress)
     model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
     # Workers read what is in a file, which has layers that a folder cannot hold packed.
@@ -140,6 +144,9 @@ def quantize(
         model, plan = corrected_plan(
             model, plan, reference, work.progress, uniform=uniform, journal=work.journal
         )
+    if measurement.refine and guard is None:
+        reference = measure_reference(model, batch)
+        model, plan = refined_plan(model, plan, reference, measurement.refine, work.progress)
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     if stored.format == model.format:
         stored = model

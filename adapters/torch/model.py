@@ -22,6 +22,7 @@ from lampq.adapters.torch.joint_fisher import joint_fisher
 from lampq.adapters.torch.norm_rewrites import rewritten, seen_norms
 from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.records import layer_records
+from lampq.adapters.torch.refining import learned_codes
 from lampq.adapters.torch.relevance import module_relevance
 from lampq.adapters.torch.rounding import NOTHING, Rounding, products_of
 from lampq.adapters.torch.runtime import Runtime
@@ -37,6 +38,7 @@ from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.activation_range import Histogram
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import formed_bytes
+from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.treatments.rewrites import SeenNorm
@@ -469,6 +471,17 @@ class TorchModel:
     def relevance(self, batch: Batch, *, progress: Progress = quiet) -> dict[str, float]:
         """Relevance of the layers; see `lampq.core.measuring.relevance.Relevant`."""
         return module_relevance(self, self._batch(batch), progress)
+
+    def learned_codes(
+        self,
+        quantized: TorchModel,
+        codes: Mapping[str, Quantized],
+        batch: Batch,
+        steps: int,
+        progress: Progress = quiet,
+    ) -> dict[str, Quantized]:
+        """Codes learned block by block; see `lampq.core.measuring.refinement.Trainable`."""
+        return learned_codes(self, quantized, codes, batch, steps, progress)
 
     def write(self, plan: Plan, path: Path, *, calibration: BatchLike | None = None) -> float:
         """Write the model quantized by `plan`, then run and verify what was written; see `writing.write`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from lampq.console import clashes, flags, given, render, running, synthetic, task_flags
@@ -29,6 +29,13 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
     )
+    sub.add_argument(
+        "--refine",
+        type=_steps,
+        default=0,
+        metavar="N",
+        help="learn the codes of each block in N steps, kept where that measures better (0; PyTorch)",
+    )
     running.add_arguments(sub)
     flags.to(sub)
     sub.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan too")
@@ -45,6 +52,13 @@ def add_arguments(sub: ArgumentParser) -> None:
         help="write what the plan computes too, as a float ONNX file (see apply --simulate)",
     )
     flags.output(sub, "quantized model to write", clashes.model_or_folder)
+
+
+def _steps(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"{value} steps: use at least 1")
+    return value
 
 
 def run(args: Namespace) -> None:
@@ -69,6 +83,7 @@ def run(args: Namespace) -> None:
                 profile_out=args.profile_out,
                 force=args.force,
                 work=work,
+                refine=args.refine,
                 **task_flags.kept(args, source, data),
             )
             if args.simulate_out:

@@ -19,6 +19,7 @@ from lampq.core.measuring.encoding import encoder, with_rounding
 from lampq.core.measuring.model import Model, rounds_activations, windows_of
 from lampq.core.measuring.moments import input_rows
 from lampq.core.measuring.reference import input_batch
+from lampq.core.measuring.refinement import with_refinement
 from lampq.core.measuring.setting import Setting, plan_rule, site_settings
 from lampq.core.measuring.walk import Walk, walk
 from lampq.core.quantizing.coding import Coding
@@ -53,11 +54,17 @@ def with_plan_coding(
         RecordError: The plan rounds to the layers' inputs, and there are none.
     """
     model = with_rounding(model, plan.rounding, plan.block, batch)
-    if plan.rounding != CORRECTED or model.coding.targets:
-        return model
-    if batch is None:
-        raise RecordError("correcting layer after layer needs data; give --data, or take --rounding nearest")
-    return with_correction(model, plan, batch, progress)
+    if plan.rounding == CORRECTED and not model.coding.targets:
+        if batch is None:
+            raise RecordError(
+                "correcting layer after layer needs data; give --data, or take --rounding nearest"
+            )
+        model = with_correction(model, plan, batch, progress)
+    if plan.refine and model.coding.learned is None:
+        if batch is None:
+            raise RecordError("the plan learns its codes from data; give --data")
+        model = with_refinement(model, plan, batch, progress)
+    return model
 
 
 def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Progress = quiet) -> AnyModel:

@@ -45,6 +45,10 @@ def encoder(
             asked for all the same.
     """
     coding = model.coding
+    learned = (coding.learned or {}).get(name)
+    if learned is not None:
+        others = encoder(model.with_coding(replace(coding, learned=None)), name, channel_axis, widths)
+        return lambda bits: learned if bits == learned.bits else others(bits)
     weight = coding.targets.get(name)
     weight = model.weight(name) if weight is None else weight
     moment = None if coding.moments is None else coding.moments.get(name)

@@ -17,7 +17,7 @@ from lampq.core.values.measure_kinds import AUTO, MEASURES
 from lampq.core.values.option import Option, all_options
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rewrite_kinds import NONE, REWRITES
-from lampq.core.values.rounding_kinds import NEAREST, form_of, profiled
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST, form_of, profiled
 from lampq.core.values.score import Score
 from lampq.core.values.selection import Selection
 from lampq.core.values.site_kinds import INPUTS as INPUT_SITES
@@ -53,6 +53,8 @@ class Measurement:
             calibration inputs, which costs time and loses several times less at low widths. Applying the plan
             then needs those inputs too. `corrected` is `inputs` for a profile; `quantize` then lets every layer make up
             for those before it (`core.measuring.correction`), where that measures better.
+        refine: Steps that `quantize` then learns the codes of each block in, where that measures better (PyTorch); a
+            profile has none of it.
         measure: Where damage and interactions come from: `gradients`, all layers and options from a few backward
             passes; `differences`, one layer quantized at a time; or `auto`, gradients where the model has them and
             they agree with a few differences. Differences alone tell how many decisions change.
@@ -77,6 +79,7 @@ class Measurement:
     container: str = CONTAINERS[0]
     block: int | None = None
     rounding: str = NEAREST
+    refine: int = 0
     measure: str = AUTO
     fisher: str = TRUE
     fisher_draws: int = 2
@@ -104,6 +107,11 @@ class Measurement:
         if self.chooses_quantizers and self.act_range is not None:
             raise RecordError(
                 "quantizers choose their own ranges; leave out --act-range, or --sites and --quantizers"
+            )
+        if self.refine < 0 or (self.refine and self.rounding not in (INPUTS, CORRECTED)):
+            raise RecordError(
+                f"{self.refine} steps of refinement, rounding {self.rounding}: learning takes at least 1 step, and "
+                f"starts from codes for the layers' inputs (rounding inputs or corrected)"
             )
         if self.rewrites != NONE and self.act_bits is None:
             raise RecordError("rewrites even out what activations are rounded from: give --act-bits too")

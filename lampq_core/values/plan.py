@@ -23,7 +23,7 @@ from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.request import Request
-from lampq.core.values.rounding_kinds import NEAREST
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST
 from lampq.core.values.selection import KeptLayer
 
 _SCHEMAS = ("lampq.plan/2", "lampq.plan/1")
@@ -117,6 +117,7 @@ class Plan:
         block: Weights that share a scale (`core.values.blocks`), or None: one scale per output channel.
         rounding: `nearest`, or `inputs`: codes are chosen for the least error of the layers' outputs
             (`core.quantizing.rounding`).
+        refine: Steps that the codes of each block are then learned in (`core.measuring.refinement`); 0: they are not.
         rest_bytes: Bytes of the model beside codes and scales: what stays as it is, and what describes the codes.
         kept: Layers that stay float because the user said so; `rest_bytes` has them.
         predicted_kl: Damage predicted for the whole plan, nats, or None where the mode predicts none.
@@ -140,6 +141,7 @@ class Plan:
     rewrites: tuple[NormRewrite, ...] = ()
     block: int | None = None
     rounding: str = NEAREST
+    refine: int = 0
     predicted_kl: float | None = None
     bound: float | None = None
     measured_kl: float | None = None
@@ -165,6 +167,8 @@ class Plan:
         check_block(self.block)
         if not self.rounding:
             raise PlanError("a plan without a rounding")
+        if self.refine < 0 or (self.refine and self.rounding not in (INPUTS, CORRECTED)):
+            raise PlanError(f"{self.refine} steps of refinement from rounding {self.rounding} cannot be")
 
     @property
     def places(self) -> tuple[PlanLayer | PlanProduct, ...]:
@@ -242,6 +246,7 @@ class Plan:
             "container": self.container,
             "block": self.block,
             "rounding": self.rounding,
+            "refine": self.refine,
             "predicted_kl": self.predicted_kl,
             "bound": self.bound,
             "gap": self.gap,
@@ -276,6 +281,7 @@ class Plan:
                 container=str(data["container"]),
                 block=None if data.get("block") is None else int(data["block"]),
                 rounding=str(data.get("rounding", NEAREST)),
+                refine=int(data.get("refine", 0)),
                 rest_bytes=int(data["rest_bytes"]),
                 kept=tuple(KeptLayer.from_json(layer) for layer in data.get("kept", ())),
                 products=tuple(PlanProduct.from_json(product) for product in data.get("products", ())),
