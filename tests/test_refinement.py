@@ -82,7 +82,7 @@ def test_learned_codes_lose_less_and_the_same_again(quantized):
     model, batch, plan = quantized
     coded, reference = with_rounding(model, "inputs", None, batch), measure_reference(model, batch)
     refined = [
-        with_plan_coding(coded, dataclasses.replace(plan, refine=steps), batch) for steps in (0, 60, 60)
+        with_plan_coding(coded, dataclasses.replace(plan, refine=steps), batch) for steps in (0, 150, 150)
     ]
     before, after, again = (damage(simulated(each, plan), reference) for each in refined)
     assert after < before / 2 and again == after
@@ -96,8 +96,8 @@ def test_learned_codes_lose_less_and_the_same_again(quantized):
 def test_files_and_plans_have_what_was_learned(quantized, tmp_path):
     model, batch, _ = quantized
     choices = {"bits": (2,), "act_bits": (4,), "fisher_draws": 0, "rounds": 0}
-    plan = lampq.quantize(model, batch, tmp_path / "q.safetensors", average_bits=2, refine=60, **choices)
-    assert plan.refine == 60 and "60 steps of refinement a block" in plan.notes[-1]
+    plan = lampq.quantize(model, batch, tmp_path / "q.safetensors", average_bits=2, refine=150, **choices)
+    assert plan.refine == 150 and "150 steps of refinement a block" in plan.notes[-1]
     plan.write(tmp_path / "p.json")
     again = lampq.Plan.read(tmp_path / "p.json")
     judged = lampq.evaluate(model, batch, plan=again, calibration=batch).kl

@@ -32,7 +32,7 @@ from lampq.core.values.progress import Progress
 # Samples of a minibatch; of so many minibatches one is left out to judge by.
 _SIZE, _LEFT_OUT = 16, 4
 # How far a code can go in all steps together (in units of one), and the first step of scales (relative); steps fall to
-# none. Further is no nearer: on the digits of the demo three times as many steps as long lose more than none.
+# none.
 _REACH, _RATE = 2.0, 1e-3
 # How often what was learned is judged.
 _LOOKS = 4
@@ -106,7 +106,9 @@ class _Trained:
         self, model: Varied, tape: Tape, block: Block, layers: Mapping[str, SoftCodes], call: Call | None
     ) -> None:
         self._model, self._tape, self._block, self._layers, self._call = model, tape, block, layers, call
-        self._permanent = {*tape.weights.values(), *tape.constants, *tape.inputs.values()}
+        later = {slot for operation in tape.operations[block.end :] for _, slot in operation.reads}
+        fixed = {*tape.weights.values(), *tape.constants, *tape.inputs.values()}
+        self._read_later = (later | set(tape.outputs.values())) - fixed
 
     def train(self, inputs: Sequence[Values], targets: Sequence[Values], steps: int) -> bool:
         """Take the codes that lose least on minibatches left out, of all that were looked at.
@@ -170,17 +172,13 @@ class _Trained:
         given = self._tape.play(
             {**values, **own}, begin=self._block.begin, end=self._block.end, call=self._call
         )
-        errors = [
-            _error(given[slot], tensor)
-            for slot, tensor in target.items()
-            if slot not in self._permanent and slot in given
-        ]
+        errors = [_error(given[slot], target[slot]) for slot in sorted(self._read_later & target.keys())]
         return torch.stack(errors).sum() if errors else torch.zeros(())
 
 
 def _error(given: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """Squared error, relative to the square; of whole numbers none."""
-    if not exact.is_floating_point():
+    """Squared error, relative to the square; of whole numbers and of nothing none."""
+    if not exact.is_floating_point() or not exact.numel():
         return torch.zeros((), device=exact.device)
     return (given - exact).float().square().mean() / exact.float().square().mean().clamp_min(1e-12)
 
