@@ -16,7 +16,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import input_batch, measure_reference, with_examples
 from lampq.core.measuring.refinement import check_trainable
-from lampq.core.measuring.rewriting import with_chosen_rewrites
+from lampq.core.measuring.rewriting import check_rewritable, with_chosen_rewrites
 from lampq.core.planning.corrected import corrected_plan
 from lampq.core.planning.refined import refined_plan
 from lampq.core.quantizing.coding import Coding
@@ -121,8 +121,10 @@ def quantize(
     if model is not stored:
         refuse_unwritten_sites(stored, measurement)
         work = dataclasses.replace(work, executor=None)
+    # What is written is of the model's own format.
+    check_rewritable(stored, measurement)
     if measurement.refine:
-        check_trainable(model)
+        check_trainable(stored)
     model = with_chosen_rewrites(model, batch, measurement, work.progress)
     model = with_rounding(model, measurement.profiled, measurement.block, batch, work.journal)
     # Workers read what is in a file, which has layers that a folder cannot hold packed.

@@ -49,6 +49,18 @@ def with_plan_rewrites(model: AnyModel, plan: Plan) -> AnyModel:
     return cast("AnyModel", model.with_rewrites(plan.rewrites))
 
 
+def check_rewritable(model: Model, measurement: Measurement) -> None:
+    """Refuse rewrites of a model that has none.
+
+    Raises:
+        AdapterError: They are wanted, and its format has none.
+    """
+    if measurement.rewrites != NONE and not rounds_activations(model):
+        raise AdapterError(
+            f"{model.path.name}: {model.format} models are not rewritten; leave out --rewrites"
+        )
+
+
 def with_chosen_rewrites(
     model: AnyModel, batch: BatchLike | None, measurement: Measurement, progress: Progress = quiet
 ) -> AnyModel:
@@ -69,10 +81,8 @@ def with_chosen_rewrites(
     kind = measurement.rewrites
     if kind == NONE or batch is None or (rounds_activations(model) and model.rewrites):
         return model
-    if not rounds_activations(model):
-        raise AdapterError(
-            f"{model.path.name}: {model.format} models are not rewritten; leave out --rewrites"
-        )
+    check_rewritable(model, measurement)
+    assert rounds_activations(model)
     few = few_samples(model, batch, _SAMPLES)
     norms = model.norms(few.inputs)
     free = [norm for norm in norms if not norm.why_not]
