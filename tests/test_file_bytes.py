@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -182,6 +184,29 @@ def test_a_budget_in_bytes_is_kept_and_spent(measured, mode, share, tmp_path):
     # The length of the graph is one byte longer from 16 kB on, and that byte counts for all.
     assert plan.total_bytes - 1 <= real <= plan.total_bytes
     assert plan.bound <= plan.predicted_kl * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_reasons_hold_plans_against_the_bytes_of_their_files(measured, share, tied):
+    """What layers share counts as the changed plan needs it, and no plan breaks what it was made for."""
+    _, _, profile = measured
+    low, high = bounds(profile)
+    size_limit = round(low + share * (high - low))
+    ties = ["{" + ",".join(layer.name for layer in profile.layers) + "}"] if tied else []
+    plan = lampq.plan(profile, size_bytes=size_limit, mode="kl", ties=ties)
+    reasons = lampq.why(plan, profile)
+    assert reasons.facts["limits the plan breaks"] == []
+    widths = profile.weight_bits.tolist()
+    at = [widths.index(layer.weight_bits) for layer in plan.layers]
+    names = [layer.name for layer in plan.layers]
+    for name, _, _, instead, *_, fits in reasons.rows:
+        changed, option = np.array(at), widths.index(int(instead.split()[0]))
+        changed[... if tied else names.index(name)] = option
+        assert fits == (profile.total_bytes(changed) <= size_limit), (name, instead)
+    over = dataclasses.replace(plan, budget={"size_bytes": plan.total_bytes - 1, "ties": ties})
+    if plan.total_bytes > low:  # Below, nothing fits.
+        assert lampq.why(over, profile).facts["limits the plan breaks"] == ["bytes"]
 
 
 def test_what_is_not_needed_is_not_set_aside(measured):

@@ -204,6 +204,6 @@ def _accuracy(
     if labels.max(initial=0) >= classes:
         raise AdapterError(
             f"the data has label {int(labels.max())}, the model only {classes} classes; "
-            f"point --data at folders of the model's own classes"
+            f"point --data at folders of the model's own classes, or at images in one folder, which have no labels"
         )
     return float((chosen.reshape(len(chosen)) == labels).mean()), ()

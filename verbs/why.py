@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from lampq import solvers
+from lampq.core.allocating.limits import BYTES
 from lampq.core.planning.asked import asked, without_largest_kl
 from lampq.core.planning.search import Search
-from lampq.core.searching.why import next_changes
 from lampq.core.values.head import summary
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
@@ -47,7 +49,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         most_damage = request.budget.max_kl
     unlimited = request.budget is None
     search = Search.of(profile, without_largest_kl(request), solvers.solve)
-    changes = next_changes(profile, search.problem, choice, search.interaction, most_damage=most_damage)
+    changes = search.changes(choice, most_damage=most_damage)
     weights = int(profile.sizes.sum())
     rows = []
     for decision, index in zip(plan.places, order, strict=True):
@@ -64,16 +66,6 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
                     None if unlimited else change.fits,
                 )
             )
-    over = [
-        name
-        for name, used, limit in zip(
-            search.problem.resource_names,
-            search.problem.usage(choice).tolist(),
-            search.problem.limits.tolist(),
-            strict=True,
-        )
-        if used > limit
-    ]
     return Listing(
         what="reasons",
         facts={
@@ -81,7 +73,7 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
             "interactions": search.interaction is not None,
             "judged outputs": summary(profile.heads) if len(profile.heads) > 1 else None,
             "predicted KL" if search.score.in_nats else search.score.unit: search.predict(choice),
-            "limits the plan breaks": over,
+            "limits the plan breaks": _broken(search, choice),
             "note": None
             if (profiled(plan.rounding), plan.block) == (profile.rounding, profile.block)
             else "the profile was measured with another rounding or block than the plan's: figures are of the former",
@@ -89,6 +81,16 @@ def why(plan: Plan, profile: Profile | None = None) -> Listing:
         columns=("name", "kind", "has", "instead", "damage", "bytes", "average bits", "fits the limits"),
         rows=tuple(rows),
     )
+
+
+def _broken(search: Search, choice: np.ndarray) -> list[str]:
+    """Names of the limits that a plan does not keep; bytes are those of its file."""
+    budget, problem = search.request.budget, search.problem
+    used = dict(zip(problem.resource_names, problem.usage(choice).tolist(), strict=True))
+    most = dict(zip(problem.resource_names, problem.limits.tolist(), strict=True))
+    if budget is not None and budget.size_bytes is not None:
+        used[BYTES], most[BYTES] = search.profile.total_bytes(choice), budget.size_bytes
+    return [name for name in used if used[name] > most[name]]
 
 
 def _has(weight_bits: int | None, activation_bits: int | None) -> str:

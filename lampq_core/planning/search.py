@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from lampq.core.planning.remarks import remarks
 from lampq.core.planning.smallest import smallest_limit
 from lampq.core.planning.solve import Solve
 from lampq.core.searching.superposition import allocate
-from lampq.core.searching.why import next_changes, sentences
+from lampq.core.searching.why import Change, next_changes, sentences
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.plan import Neighbour, Plan
 from lampq.core.values.problem import Problem
@@ -220,16 +221,31 @@ class Search:
         """A sentence per layer: what the next options would cost and save. Empty where damage is not predicted."""
         if not self.score.in_nats:
             return []
-        budget, problem, most_damage = self.request.budget, self.problem, np.inf
-        if budget is not None and budget.max_kl is not None:
-            # The bytes of the search serve the largest KL; what was asked for is what counts.
-            most_damage, resource = budget.max_kl, problem.resource_names.index(BYTES)
-            most = int(problem.resources[resource].max(axis=1).sum())
-            rest = self.profile.rest_bytes + self.profile.shared_bytes(np.isfinite(problem.cost))
-            limit = most if budget.size_bytes is None else budget.size_bytes - rest
-            problem = limited(problem, limit, resource)
-        changes = next_changes(self.profile, problem, choice, self.interaction, most_damage=most_damage)
-        return sentences(self.profile, changes)
+        budget = self.request.budget
+        most_damage = math.inf if budget is None or budget.max_kl is None else budget.max_kl
+        return sentences(self.profile, self.changes(choice, most_damage=most_damage))
+
+    def changes(self, choice: np.ndarray, *, most_damage: float = math.inf) -> list[list[Change]]:
+        """For each layer what its next options would change, held against what was asked for.
+
+        Args:
+            choice: The plan, shape (L,).
+            most_damage: A limit on the damage of the whole plan, nats.
+        """
+        budget, problem, most_bytes = self.request.budget, self.problem, None
+        if budget is not None and BYTES in problem.resource_names:
+            # The bytes of a search serve a largest KL, or set aside what its options might share.
+            resource = problem.resource_names.index(BYTES)
+            problem = limited(problem, int(problem.resources[resource].max(axis=1).sum()), resource)
+            most_bytes = budget.size_bytes
+        return next_changes(
+            self.profile,
+            problem,
+            choice,
+            self.interaction,
+            most_damage=most_damage,
+            most_bytes=most_bytes,
+        )
 
     def neighbours(self, choice: np.ndarray) -> tuple[Neighbour | None, Neighbour | None]:
         """The best smaller plan, and the smallest one that is predicted to lose less (`next_choices`).

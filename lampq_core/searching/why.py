@@ -41,6 +41,7 @@ def next_changes(
     interaction: Interaction | None = None,
     *,
     most_damage: float = np.inf,
+    most_bytes: int | None = None,
 ) -> list[list[Change]]:
     """For each layer the changes to the next narrower and the next wider options it may take.
 
@@ -50,6 +51,8 @@ def next_changes(
         choice: The plan, shape (L,).
         interaction: Damage with interactions; None adds up the damage of the layers.
         most_damage: A limit on the damage of the whole plan, nats.
+        most_bytes: A limit on the bytes of the whole file, what layers share counted as the changed plan needs it;
+            None leaves bytes to the limits of the problem, which are sums over the layers.
 
     Raises:
         RecordError: The choice breaks a tie, or takes an option that is not allowed or not measured.
@@ -66,6 +69,8 @@ def next_changes(
     known = np.isfinite(explanation.damage)
     fits = explanation.fits & (predicted + explanation.damage <= most_damage)
     covers = cover_table(profile.options)
+    room = None if most_bytes is None else most_bytes - profile.total_bytes(choice)
+    shared = _Shared(profile, choice)
     changes = []
     for layer, at in enumerate(choice.tolist()):
         narrower, wider = next_options(covers, known[layer], at)
@@ -76,12 +81,43 @@ def next_changes(
                     damage=float(explanation.damage[layer, option]),
                     size_bytes=int(stored[layer, option]),
                     bits=int(bits[layer, option]),
-                    fits=bool(fits[layer, option]),
+                    fits=bool(
+                        fits[layer, option]
+                        and (
+                            room is None
+                            or stored[layer, option] + shared.change(groups == groups[layer], option) <= room
+                        )
+                    ),
                 )
                 for option in (*narrower, *wider)
             ]
         )
     return changes
+
+
+class _Shared:
+    """What layers share in a file, and how it changes with a plan.
+
+    Args:
+        profile: L layers, J options, K shared parts.
+        choice: The plan, shape (L,).
+    """
+
+    def __init__(self, profile: Profile, choice: np.ndarray) -> None:
+        self._sizes, self._shares = profile.array("shared_bytes"), profile.array("shares")
+        self._choice = choice
+        if self._shares is not None:
+            # How many layers need each part.
+            self._users = self._shares[np.arange(len(choice)), choice].astype(np.int64).sum(axis=0)
+
+    def change(self, members: np.ndarray, option: int) -> int:
+        """Bytes more with some layers, bool of shape (L,), at another option."""
+        if self._sizes is None or self._shares is None:
+            return 0
+        rows = np.flatnonzero(members)
+        before, after = self._shares[rows, self._choice[rows]], self._shares[rows, option]
+        users = self._users + (after.astype(np.int64) - before).sum(axis=0)
+        return int(self._sizes @ (users > 0)) - int(self._sizes @ (self._users > 0))
 
 
 def sentences(profile: Profile, changes: Sequence[Sequence[Change]]) -> list[str]:
