@@ -6,10 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from held_out_kl import by_halves
-from torch_models import read_named
+from torch import nn
+from torch_models import read_named, seeded
 
 import lampq
+from lampq.adapters.torch import read
 from lampq.console import render
 from lampq.core.allocating.limits import bit_operations, input_use, input_values
 from lampq.core.values.fitted import Fitted
@@ -168,8 +171,6 @@ def test_quantize_writes_what_its_plan_says(model_and_batch, tmp_path):
 
     assert by_halves(len(batch), damage) == pytest.approx(plan.measured_kl, rel=1e-4)
     judged = lampq.evaluate(model, batch, plan=again, calibration=batch).kl
-    from lampq.adapters.torch import read
-
     written = read(read_named("packed")[0].module, weights=tmp_path / "q.safetensors")
     assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)
     size = (tmp_path / "q.safetensors").stat().st_size
@@ -258,3 +259,42 @@ def test_the_table_of_a_plan_shows_factors(profile, capsys):
     render.plan(lampq.plan(profile, average_bits=4, mode="kl"))
     shown = capsys.readouterr().err
     assert "products of activations" in shown and "rounded by" in shown and "@context" in shown
+
+
+class Dead(nn.Module):
+    """Attention whose queries are all zero, whose probabilities are all the same, and a layer that nothing reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.q, self.v = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.zero, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        y = self.embed(x)
+        v = self.v(y)
+        nothing = torch.relu(v - 1e6)
+        alike = torch.softmax((self.q(y) * 0) @ v.mT, -1)
+        return self.head((alike @ v + self.zero(nothing)).mean(1))
+
+
+def test_constant_and_all_zero_sites_are_rounded_and_cost_nothing(tmp_path):
+    model = read(seeded(Dead), input_shape=(5, 8))
+    batch = np.random.default_rng(0).normal(size=(16, 5, 8)).astype(np.float32)
+    choices = {"bits": (2, 4), "act_bits": (2, 4), "sites": "all", "fisher_draws": 0, "rounds": 0}
+    plan = lampq.quantize(
+        model, batch, tmp_path / "q.safetensors", average_bits=3, average_input_bits=3, **choices
+    )
+    widths = {place.name: place.widths for place in plan.places}
+    assert widths["zero"] == (2, 2) and widths["@scores"] == (2, 2)
+    assert 0 <= plan.measured_kl < 0.1
+    judged = lampq.evaluate(model, batch, plan=plan, calibration=batch).kl
+    written = read(seeded(Dead), weights=tmp_path / "q.safetensors", input_shape=(5, 8))
+    assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)
+
+
+def test_activations_without_data_are_refused(model_and_batch):
+    model, _ = model_and_batch
+    with pytest.raises(
+        lampq.RecordError, match="activation widths need calibrated ranges; profile the model with"
+    ):
+        lampq.profile(model, None, bits=(4,), act_bits=(4,), sites="all")
