@@ -148,7 +148,7 @@ def test_pins_of_one_width_leave_the_other_to_the_search(seed):
     assert plan.predicted_kl == pytest.approx(best)
 
 
-@pytest.mark.parametrize("text", ["", "w", "9", "a1", "a16", "w0", "8w", "4.5", "w8a", "eight"])
+@pytest.mark.parametrize("text", ["", "w", "9", "a1", "a12", "a17", "w0", "8w", "4.5", "w8a", "eight"])
 def test_no_widths(text):
     with pytest.raises(BudgetError, match="width"):
         parse_width(text)
