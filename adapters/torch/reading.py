@@ -10,7 +10,6 @@ import torch
 
 from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
-from lampq.adapters.torch.devices import device_of, precision_of
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.runtime import Execution, Runtime
@@ -29,10 +28,8 @@ def read(
     input_shape: _Shapes | None = None,
     kinds: Mapping[str, str] | None = None,
     embeddings: bool = True,
-    device: str = "auto",
-    autocast: str | torch.dtype | None = None,
-    batch_size: int = 64,
     requantize: bool = False,
+    **execution: Any,
 ) -> TorchModel:
     """Read a PyTorch model. Checkpoints are never executed; a factory is, because the caller names it.
 
@@ -44,16 +41,15 @@ def read(
         input_shape: Shape of one sample, or of each input by name, where neither data nor trying tells it.
         kinds: Layer kinds to set, by pattern over layer names.
         embeddings: Whether embedding tables count as layers.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where there is one.
-        autocast: Lower precision for matrix products, `bfloat16` or `float16`, or None.
-        batch_size: Samples per run.
         requantize: Whether weights that are stored quantized count, as the floats that they stand for; those of files
             of `write` do in any case.
+        **execution: Fields of `Execution`: `device`, `autocast` (a type or its name), `batch_size`.
 
     Raises:
         AdapterError: The source cannot be read, the weights do not fit, or there is no such device.
+        RecordError: There is no such field.
     """
-    device, precision = str(device_of(device)), precision_of(autocast)
+    how = Execution.of(**execution)
     signature: Signature | None = None
     dtype: torch.dtype | None = None
     fixed: int | None = None
@@ -92,7 +88,7 @@ def read(
         input_shape=input_shape,
         signature=signature,
         fixed_batch=fixed,
-        execution=Execution(device=device, autocast=precision, batch_size=batch_size),
+        execution=how,
         embeddings=embeddings,
     )
     return TorchModel(

@@ -16,7 +16,7 @@ import torch
 from lampq.adapters.torch import feeding, hugging_face_inputs
 from lampq.adapters.torch.agreement import arrays, disagreement
 from lampq.adapters.torch.chunks import Chunk, filled_up, samples_of, split
-from lampq.adapters.torch.devices import device_of
+from lampq.adapters.torch.devices import device_of, precision_of
 from lampq.adapters.torch.folding import scales
 from lampq.adapters.torch.fronts import Front, fronts
 from lampq.adapters.torch.inputs import Inputs, find_example, longer, vary
@@ -30,6 +30,7 @@ from lampq.adapters.torch.survey import Survey, places_of, survey
 from lampq.adapters.torch.tape import Named, Tape
 from lampq.adapters.torch.uses import Use
 from lampq.core.values.batch import Batch
+from lampq.core.values.choices import refuse_unknown
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.messages import reason
 
@@ -72,6 +73,19 @@ class Execution:
     device: str = "auto"
     autocast: torch.dtype | None = None
     batch_size: int = 64
+
+    @classmethod
+    def of(cls, **choices: Any) -> Execution:
+        """From fields by name, with devices and types by theirs.
+
+        Raises:
+            RecordError: There is no such field.
+            AdapterError: There is no such device or type.
+        """
+        refuse_unknown(choices, (field.name for field in dataclasses.fields(cls)), "reading a PyTorch model")
+        execution = cls(**choices)
+        device, autocast = str(device_of(execution.device)), precision_of(execution.autocast)
+        return dataclasses.replace(execution, device=device, autocast=autocast)
 
 
 class Runtime:
