@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lampq.adapters.autograd import importing
 from lampq.adapters.format import NODES, ModelFormat
-from lampq.adapters.torch.format import TORCH
 from lampq.core.values.errors import LampqError
 from lampq.core.values.option import ACTIVATION_WIDTHS
 from lampq.core.values.stored import StoredWeight
@@ -59,7 +59,7 @@ def _products(model: Model) -> tuple[Product, ...]:
 
 
 def _rounding(model: Model, batch: BatchLike) -> Model:
-    with TORCH.importing():
+    with importing():
         from lampq.adapters.onnx.torch_module import as_torch
     return cast("Model", as_torch(cast("OnnxModel", model), batch))
 

@@ -12,17 +12,14 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from lampq.adapters.autograd.twin import twin
 from lampq.adapters.onnx import gradients, naming
 from lampq.adapters.onnx.gradients import TorchGraph
 from lampq.adapters.onnx.variant import Varied
-from lampq.adapters.torch.model import TorchModel
-from lampq.adapters.torch.provenance import Provenance
-from lampq.adapters.torch.runtime import Execution, Runtime
-from lampq.adapters.torch.signature import Signature
+from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import input_batch
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, NoGradientsError
-from lampq.core.values.head import HeadChoice
 
 
 class _Scope(torch.nn.Module):
@@ -69,7 +66,7 @@ class GraphModule(torch.nn.Module):
         return module
 
 
-def as_torch(model: Varied, batch: BatchLike) -> TorchModel:
+def as_torch(model: Varied, batch: BatchLike) -> Model:
     """An ONNX model as one that rounds activations, judged alike.
 
     Args:
@@ -89,18 +86,4 @@ def as_torch(model: Varied, batch: BatchLike) -> TorchModel:
         ) from err
     assert isinstance(graph, TorchGraph)  # It is what `rebuilt` makes here.
     names = tuple(spec.name for spec in model.input_specs)
-    runtime = Runtime(
-        GraphModule(graph, names).eval(),
-        name=model.path.name,
-        input_shape={name: array.shape[1:] for name, array in inputs.groups[0].items()},
-        signature=Signature(names=names, required=names),
-        fixed_batch=model.variant.opened.batch,
-        execution=Execution(device="cpu"),
-    )
-    provenance = Provenance(path=model.path, source=str(model.path))
-    parameters = TorchModel(runtime, provenance).parameters
-    # Tables that are added are layers of files alone.
-    kinds = {layer.name: layer.kind for layer in model.layers() if layer.name in parameters}
-    twin = TorchModel(runtime, provenance, kinds=kinds)
-    heads = [HeadChoice(name=head.name, role=head.role, weight=head.weight) for head in model.heads]
-    return twin.with_heads(heads)
+    return twin(model, GraphModule(graph, names), inputs, model.variant.opened.batch)
