@@ -9,6 +9,7 @@ import sys
 import pytest
 from records import make_profile
 
+import lampq
 from lampq.console import progress, tables
 from lampq.core.values.progress import quiet
 
@@ -41,20 +42,11 @@ def command(*words):
     return [sys.executable, "-m", "lampq.cli", *words]
 
 
-PLAN = ("plan", "profile.json", "--avg-bits", "3", "--force")
-
-
-@pytest.mark.parametrize("name", sorted(SURROUNDINGS))
-def test_plans_are_made_and_shown_in_any_surroundings(name, work):
-    """In a pseudo-terminal, where colours and widths are asked for."""
-    out = f"{sorted(SURROUNDINGS).index(name)}-plän.json"
+def in_terminal(words, folder, changes):
+    """Exit status, standard output, and what a pseudo-terminal gets of a command."""
     leader, follower = pty.openpty()
     run = subprocess.Popen(
-        command(*PLAN, "-o", out),
-        cwd=work,
-        env=environment(SURROUNDINGS[name]),
-        stdout=subprocess.PIPE,
-        stderr=follower,
+        command(*words), cwd=folder, env=environment(changes), stdout=subprocess.PIPE, stderr=follower
     )
     os.close(follower)
     shown = b""
@@ -68,13 +60,57 @@ def test_plans_are_made_and_shown_in_any_surroundings(name, work):
         shown += block
     os.close(leader)
     stdout = run.communicate()[0]
-    assert run.returncode == 0, shown.decode(errors="replace")
+    return run.returncode, stdout, shown
+
+
+PLAN = ("plan", "profile.json", "--avg-bits", "3", "--force")
+
+
+@pytest.mark.parametrize("name", sorted(SURROUNDINGS))
+def test_plans_are_made_and_shown_in_any_surroundings(name, work):
+    """In a pseudo-terminal, where colours and widths are asked for."""
+    out = f"{sorted(SURROUNDINGS).index(name)}-plän.json"
+    code, stdout, shown = in_terminal((*PLAN, "-o", out), work, SURROUNDINGS[name])
+    assert code == 0, shown.decode(errors="replace")
     assert (work / out).is_file() and stdout.strip()
     text = shown.decode("latin-1" if name == "Latin 1" else "utf-8", errors="replace")
     assert "Traceback" not in text
     assert len(re.sub(r"\W", "", text)) > 100
     if name in ("no colour", "a dumb terminal", "no terminal type"):
         assert not re.search(r"\x1b\[3\d|\x1b\[38", text)
+
+
+NOTHING = {
+    **dict.fromkeys(("TERM", "HOME", "LANG", "XDG_CACHE_HOME")),
+    **SURROUNDINGS["ASCII"],
+    "COLUMNS": "20",
+    "NO_COLOR": "1",
+}
+VERBS = {
+    "sweep": ("profile.json", "--plot", "s.png", "-o", "s.csv"),
+    "inspect": ("plan.json", "--why", "--profile", "profile.json"),
+    "report": ("plan.json", "--profile", "profile.json", "-o", "r.html"),
+    "compare": ("plan.json", "plan.json", "--all"),
+    "match": ("plan.json", "profile.json"),
+    "merge": ("profile.json", "-o", "merged.json"),
+    "convert": ("plan.json", "--to", "csv", "-o", "plan.csv"),
+    "completion": ("bash",),
+    "doctor": (),
+}
+
+
+@pytest.fixture(scope="module")
+def planned(work):
+    lampq.plan(lampq.Profile.read(work / "profile.json"), average_bits=3).write(work / "plan.json")
+    return work
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_works_with_nothing_around_it(verb, planned):
+    code, stdout, shown = in_terminal((verb, *VERBS[verb]), planned, NOTHING)
+    text = (stdout + shown).decode("ascii")
+    assert code == 0, text
+    assert "Traceback" not in text and "\x1b" not in text and len(text) > 5
 
 
 @pytest.mark.parametrize(("terminal", "bars"), [("xterm", True), ("dumb", False), (None, False), ("", False)])
