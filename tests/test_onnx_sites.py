@@ -1,5 +1,7 @@
 """Sites of ONNX files: found by the names of PyTorch models, planned without one, and written into the file."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -74,6 +76,41 @@ def test_what_a_file_would_not_hold_is_refused_before_any_work(model, batch, tmp
         lampq.quantize(
             model, batch, tmp_path / "q.onnx", average_bits=4, act_bits=(4,), sites="all", bits=(4,), **ALONE
         )
+
+
+def attention_over_any_length(path):
+    graph = Graph()
+    graph.tensor("parts", np.array([0, 0, 2, 4]), np.int64)
+    q, k, v = (
+        graph.node("Transpose", [graph.node("Reshape", [hidden, "parts"])], perm=[0, 2, 1, 3])
+        for hidden in (graph.node("MatMul", ["x", graph.weight(f"{n}.weight", 8, 8)]) for n in "qkv")
+    )
+    scores = graph.node("MatMul", [q, graph.node("Transpose", [k], perm=[0, 1, 3, 2])])
+    context = graph.node("MatMul", [graph.node("Softmax", [scores], axis=-1), v])
+    graph.node("ReduceMean", [context, graph.tensor("axes", np.array([1, 2]), np.int64)], keepdims=0)
+    return lampq.read(graph.save(path, ["n", "t", 8]))
+
+
+def test_tokens_of_any_number_are_rounded_by_what_does_not_count_them(tmp_path):
+    model = attention_over_any_length(tmp_path / "m.onnx")
+    batch = np.random.default_rng(0).normal(size=(6, 5, 8)).astype(np.float32)
+    sites = {"bits": (4,), "act_bits": (4,), "sites": "all", **ALONE}
+    plan = lampq.plan(lampq.profile(model, batch, quantizers=("uniform", "token"), **sites), average_bits=4)
+    assert [decision.product.left_values for decision in plan.products] == [5 * 8, 2 * 5 * 5]
+    renamed = tuple(
+        dataclasses.replace(decision, product=dataclasses.replace(decision.product, name=f"a{i}@product"))
+        for i, decision in enumerate(plan.products)
+    )
+    lampq.simulate(model, dataclasses.replace(plan, products=renamed), tmp_path / "s.onnx")
+    twin = as_torch(model, batch)
+    for tokens in (5, 3):
+        expected = lampq.fake_quantize(twin, plan).run(batch[:, :tokens])
+        np.testing.assert_allclose(run(tmp_path / "s.onnx", batch[:, :tokens]), expected, atol=1e-4)
+    plan = lampq.plan(lampq.profile(model, batch, quantizers=("noise", "dither"), **sites), average_bits=4)
+    with pytest.raises(
+        AdapterError, match=r"site q, quantizer noise: it goes by position, and samples .* any length"
+    ):
+        lampq.simulate(model, plan, tmp_path / "t.onnx")
 
 
 def test_operators_without_a_form_in_pytorch_are_named(tmp_path):

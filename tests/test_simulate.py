@@ -164,7 +164,7 @@ def test_quantizers_of_others_are_written_or_refused_by_the_site(function, pair,
         else:
             with pytest.raises(
                 lampq.AdapterError,
-                match=r"site transformer\.layers\.0\.self_attn@probabilities: its quantizer computes sinh",
+                match=r"site transformer\.layers\.0\.self_attn@probabilities, quantizer sinh: it computes sinh",
             ):
                 simulate(export, plan, tmp_path / "s.onnx")
             assert not (tmp_path / "s.onnx").exists()

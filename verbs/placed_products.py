@@ -47,7 +47,7 @@ def placed_products(
     products = model.products() if rounds_activations(model) else format_named(model.format).products(model)
     known = {product.name: product for product in products}
     lacking = [product.name for product in plan.products if product.name not in known]
-    if lacking and _alike(plan.products, products):
+    if lacking and _alike(model, plan.products, products):
         known = {mine.name: theirs for mine, theirs in zip(plan.products, products, strict=True)}
     elif lacking and not partial:
         raise PlanError(
@@ -65,14 +65,17 @@ def _placed(plan: Plan, known: Mapping[str, Product]) -> tuple[PlanProduct, ...]
     )
 
 
-def _alike(decisions: Sequence[PlanProduct], products: Sequence[Product]) -> bool:
+def _alike(model: Model, decisions: Sequence[PlanProduct], products: Sequence[Product]) -> bool:
     """Whether products are the same in the same order, whatever they are called."""
-    return [_form(decision.product) for decision in decisions] == [_form(product) for product in products]
+    # Of samples of any length every model has seen others.
+    sized = all(spec.shape and None not in spec.shape[1:] for spec in model.input_specs)
+    ours = [_form(decision.product, sized=sized) for decision in decisions]
+    return ours == [_form(product, sized=sized) for product in products]
 
 
-def _form(product: Product) -> tuple[str | int, ...]:
+def _form(product: Product, *, sized: bool) -> tuple[str | int, ...]:
     roles = role_of(product.left), role_of(product.right)
-    return (*roles, product.left_values, product.right_values, product.macs)
+    return (*roles, product.left_values, product.right_values, product.macs) if sized else roles
 
 
 def _refuse(model: Model, plan: Plan) -> None:

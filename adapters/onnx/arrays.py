@@ -57,9 +57,7 @@ class GraphArray:
         """
         known = tuple(side for side in self.sides if side is not None)
         if len(known) < len(self.sides):
-            raise AdapterError(
-                "its quantizer goes by position, and the positions are known only when it runs"
-            )
+            raise AdapterError("it goes by position, and samples of this model have any length")
         return known
 
     def to(self, **_: Any) -> GraphArray:
@@ -128,7 +126,7 @@ class GraphOperators:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AdapterError(f"its quantizer computes {name}, which is not written in standard operators here")
+        raise AdapterError(f"it computes {name}, which is not written in standard operators here")
 
     def array(self, value: ir.Value, sides: tuple[int | None, ...]) -> GraphArray:
         """A tensor of the graph to compute with."""

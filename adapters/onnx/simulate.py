@@ -202,7 +202,10 @@ def _round(emitter: Emitter, places: Sequence[_Place], layouts: Sequence[Layout]
         try:
             result = place.rule.apply(array, at.axes, ops)
         except LampqError as err:
-            raise AdapterError(f"site {place.site}: {err}; take another quantizer there") from err
+            tag = place.rule.fitted().tag
+            raise AdapterError(
+                f"site {place.site}, quantizer {tag}: {err}; choose among others with --quantizers"
+            ) from err
         rounded.append((before, result.value.name or ""))
         if dtype != ir.DataType.FLOAT:
             result = ops.node("Cast", (result,), at.sides, to=dtype)

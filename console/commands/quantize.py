@@ -72,22 +72,24 @@ def run(args: Namespace) -> None:
     inputs = data.inputs()
     if args.simulate_out:
         check_simulation(source, args.simulate_out, force=args.force)
-    with running.work(args, source, inputs) as work:
-        with converted(with_examples(source, inputs), args.to) as model:
-            result = quantize(
-                model,
-                inputs,
-                args.out,
-                request,
-                given.measurement(args, data),
-                profile_out=args.profile_out,
-                force=args.force,
-                work=work,
-                refine=args.refine,
-                **task_flags.kept(args, source, data),
-            )
-            if args.simulate_out:
-                simulate(model, result, args.simulate_out, batch=inputs, force=args.force)
+    with (
+        running.work(args, source, inputs) as work,
+        converted(with_examples(source, inputs), args.to) as model,
+    ):
+        result = quantize(
+            model,
+            inputs,
+            args.out,
+            request,
+            given.measurement(args, data),
+            profile_out=args.profile_out,
+            force=args.force,
+            work=work,
+            refine=args.refine,
+            **task_flags.kept(args, source, data),
+        )
         if args.plan_out:
             result.write(args.plan_out, force=args.force)
+        if args.simulate_out:
+            simulate(model, result, args.simulate_out, batch=inputs, force=args.force)
     given.finish(args, lambda: {"out": str(args.out), **result.to_json()}, lambda: render.plan(result))
