@@ -398,12 +398,9 @@ def rows_of_every_layer(model, batch):
     return {name: np.concatenate([block[name] for block in blocks]) for name in changed}
 
 
-@pytest.mark.parametrize(("name", "exporter"), [("vit", "dynamo"), ("encoder", "legacy"), ("conv", "dynamo")])
-def test_batches_give_the_gradients_of_single_samples(name, exporter, monkeypatch):
-    model = read(exported(name, exporter))
-    batch = Batch.of(normal(5, 3, 16, 16, seed=2), name=model.input_specs[0].name)
-    ways = []
-    batched = Batched.of
+def check_batches(model, batch, monkeypatch):
+    """Batches are taken, and give what single samples give."""
+    ways, batched = [], Batched.of
     monkeypatch.setattr(Batched, "of", lambda *args: ways.append(batched(*args)) or ways[-1])
     together = rows_of_every_layer(model, batch)
     assert ways[-1] is not None
@@ -413,6 +410,25 @@ def test_batches_give_the_gradients_of_single_samples(name, exporter, monkeypatc
         np.testing.assert_allclose(
             together[layer], expected, atol=2e-5 * np.abs(expected).max(), err_msg=layer
         )
+
+
+@pytest.mark.parametrize(("name", "exporter"), [("vit", "dynamo"), ("encoder", "legacy"), ("conv", "dynamo")])
+def test_batches_give_the_gradients_of_single_samples(name, exporter, monkeypatch):
+    model = read(exported(name, exporter))
+    check_batches(model, Batch.of(normal(5, 3, 16, 16, seed=2), name=model.input_specs[0].name), monkeypatch)
+
+
+def test_samples_of_several_lengths_come_by_batches_too(tmp_path, monkeypatch):
+    weights = {"w": normal(8, 32), "v": normal(32, 16, seed=1), "second": np.array([1])}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Tanh", ["h"], ["a"]),
+        helper.make_node("ReduceMean", ["a", "second"], ["pooled"], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "v"], ["logits"]),
+    ]
+    made = graph(nodes, weights, inputs={"x": ["batch", "length", 8]}, outputs={"logits": ["batch", 16]})
+    groups = [{"x": normal(3, 5, 8, seed=2)}, {"x": normal(2, 7, 8, seed=3)}]
+    check_batches(read(saved(made, tmp_path)), Batch(groups), monkeypatch)
 
 
 def test_samples_that_mix_are_taken_one_at_a_time(tmp_path):

@@ -70,7 +70,12 @@ def rebuilt(model: Varied, inputs: Batch) -> Rebuilt:
         raise NoGradientsError(reason)
     names = tuple(site.name for site in opened.sites)
     return Rebuilt(
-        graph=graph, inputs=inputs, chunks=chunks, fixed=sizes[0], layers=names, heads=opened.judged
+        graph=graph,
+        inputs=inputs,
+        chunks=chunks,
+        fixed=max(filter(None, sizes), default=None),
+        layers=names,
+        heads=opened.judged,
     )
 
 
