@@ -105,7 +105,15 @@ def tried(subject: Subject, folder: Path) -> Line:
     profile, plan, flags = folder / "profile.json", folder / "plan.json", subject.flags
     described = json.loads(verbs("inspect", model, "--json", *flags))
     verbs(
-        "profile", model, "--no-data", *bits, "-o", folder / "blind.json", "--force", label="profile, no data"
+        "profile",
+        model,
+        "--no-data",
+        *bits,
+        *flags,
+        "-o",
+        folder / "blind.json",
+        "--force",
+        label="profile, no data",
     )
     verbs("profile", model, *data, *bits, *flags, "-o", profile, "--force")
     written: dict[tuple[int, str], Path] = {}
@@ -117,11 +125,11 @@ def tried(subject: Subject, folder: Path) -> Line:
             verbs("plan", profile, *asked, "-o", plan, "--force")
             limits.setdefault(budget, lampq.Plan.read(plan).total_bytes)
             written[budget, name] = folder / f"{name}-{budget}{suffix}"
-            verbs("apply", model, plan, "-o", written[budget, name], "--force")
+            verbs("apply", model, plan, *flags, "-o", written[budget, name], "--force")
             if (budget, name) == (BUDGETS[-1], NEAREST[0]):
                 chosen, planned = (folder / f"{kind}-{budget}{suffix}" for kind in ("corrected", "quantize"))
                 verbs(
-                    "apply", model, plan, *data, "--rounding", "corrected", "-o", chosen, "--force",
+                    "apply", model, plan, *data, *flags, "--rounding", "corrected", "-o", chosen, "--force",
                     label="apply, corrected",
                 )  # fmt: skip
                 written |= {(budget, CORRECTED[0]): chosen, (budget, CORRECTED[1]): planned}
@@ -260,19 +268,6 @@ def subjects(cache: Path, samples: int) -> Iterator[Subject]:
     yield from real.ocr(unpacked, samples)
 
 
-def refusal(path: Path) -> str:
-    """The line that a file without float weights gets."""
-    printed = io.StringIO()
-    with contextlib.redirect_stderr(printed):
-        code = command_line(
-            ["profile", str(path), "--no-data", "--requantize", "-o", str(path.with_suffix(".json"))]
-        )
-    text = printed.getvalue().strip()
-    if code != 2 or "\n" in text:
-        raise SystemExit(f"{path.name}: expected a refusal in one line, not {code}: {text}")
-    return text.replace(str(path), path.name)
-
-
 def main() -> None:
     """Try all models, judge, write the tables."""
     parser = argparse.ArgumentParser(
@@ -324,8 +319,6 @@ def finish(
         by_output(lines),
         "## What stays float",
         rests(lines),
-        "## Refused",
-        f"`{refusal(real.quantized_already(cache / 'unpacked'))}`",
         "## Memory",
         f"`profile` of a detector with {detector.OUTPUTS:,} outputs a sample ({size / 1e6:.1f} MB, 16 samples of "
         f"512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB.",

@@ -64,6 +64,9 @@ def _onnx(path: Path) -> Iterator[tuple[tuple[int, ...], int]]:
     graph = onnx.load(path).graph
     nodes = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
     for tensor in [*graph.initializer, *nodes]:
+        # Codes of a quantizer stand for floats.
+        if tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8):
+            yield tuple(tensor.dims), 4 * int(np.prod(tensor.dims))
         if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
             array = onnx.numpy_helper.to_array(tensor)
             yield array.shape, array.nbytes

@@ -29,6 +29,10 @@ def ocr(folder: Path, samples: int) -> Iterator[Subject]:
         folder / "ddddocr/common.onnx", "ddddocr recognizer", "text line, CNN + LSTM", "input1",
         pictures.scaled(text), samples, {"387": Meaning(role="classes")},
     )  # fmt: skip
+    yield _subject(
+        folder / "ddddocr/common_old.onnx", "ddddocr old recognizer (int8)", "text line, quantized already", "input1",
+        pictures.scaled(text), samples, {"387": Meaning(role="classes")}, flags=("--requantize",),
+    )  # fmt: skip
     pages = pictures.pages((1 + JUDGED) * few, 416)[..., ::-1]
     yield _subject(
         folder / "ddddocr/common_det.onnx", "ddddocr detector", "boxes of text", "images",
@@ -52,11 +56,6 @@ def ocr(folder: Path, samples: int) -> Iterator[Subject]:
         pictures.scaled(lines, low=-1.0), 4 * samples,
         {"save_infer_model/scale_0.tmp_1": Meaning(role="classes", activated=True)},
     )  # fmt: skip
-
-
-def quantized_already(folder: Path) -> Path:
-    """A recognizer with integer products, which is to be refused in one line."""
-    return folder / "ddddocr/common_old.onnx"
 
 
 def faces(folder: Path, samples: int) -> Iterator[Subject]:
