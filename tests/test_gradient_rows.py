@@ -23,6 +23,7 @@ from lampq.core.values.errors import NoGradientsError, RecordError
 from lampq.core.values.merge import merge
 from lampq.core.values.option import all_options
 from lampq.core.values.shard import Shard
+from lampq.verbs import damage as damage_module
 from lampq.verbs.damage import MeasuredDamage
 
 EXACT = Draws(count=3, labels="exact")
@@ -181,6 +182,26 @@ def test_a_model_without_gradients_is_measured_by_differences():
     reference = measure_reference(model, batch)
     with pytest.raises(NoGradientsError, match="numpy models have none here"):
         check_gradients(candidates_of(model), reference, EXACT)
+
+
+def test_large_outputs_are_measured_by_differences_unless_gradients_are_asked_for(monkeypatch):
+    """What leads to them is held in memory for gradients, of several samples together."""
+    model, batch = read_named("packed")
+    monkeypatch.setattr(damage_module, "_LARGE_BYTES", 8)
+    profile = lampq.profile(model, batch, bits=(4, 8), fisher_draws=0)
+    assert profile.provenance["measure"] == "differences"
+    assert "much memory with outputs of 0.0 MB a sample" in str(profile.provenance)
+    asked = lampq.profile(model, batch, bits=(4, 8), fisher_draws=0, measure="gradients")
+    assert asked.provenance["measure"] == "gradients"
+
+
+def test_a_check_takes_no_more_samples_than_directions_fit_in_memory(monkeypatch):
+    model, _ = read_named("packed")
+    batch = np.random.default_rng(0).normal(size=(9, 3, 8, 8)).astype(np.float32)
+    reference = measure_reference(model, batch)
+    monkeypatch.setattr(rows_module, "_SLICE_BYTES", 3 * 2 * 2 * rows_module.output_bytes(reference))
+    check = check_gradients(candidates_of(model), reference, Draws(count=2, labels="probe"))
+    assert check.samples == 3
 
 
 def test_a_kind_that_is_asked_for_and_cannot_be_is_refused():

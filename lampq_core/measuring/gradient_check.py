@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.measuring.candidates import Candidates
-from lampq.core.measuring.gradient_rows import Loader, rows_by_runs, rows_of
+from lampq.core.measuring.gradient_rows import Loader, at_once, rows_by_runs, rows_of
 from lampq.core.measuring.reference import Reference
 from lampq.core.readouts.draws import Draws
 from lampq.core.values.journal import NOWHERE, Journal
@@ -98,7 +98,8 @@ def check_gradients(
         NoGradientsError: The model has none; says why.
     """
     samples = reference.inputs.samples
-    numbers = np.unique(np.linspace(0, samples - 1, min(samples, _SAMPLES)).astype(np.int64))
+    most = min(samples, _SAMPLES, at_once(reference, 0, draws.count))
+    numbers = np.unique(np.linspace(0, samples - 1, most).astype(np.int64))
     part = reference.take(numbers)
     some = _spread(candidates.layers)
     draws, own = replace(draws, samples=numbers), journal.within("check")

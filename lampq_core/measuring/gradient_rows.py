@@ -286,8 +286,17 @@ def _along(vectors: Sequence[Batch], difference: Batch) -> np.ndarray:
 
 def _slices(reference: Reference, columns: int, draws: int) -> list[np.ndarray]:
     """Samples, by index, whose rows and directions fit in memory together."""
-    samples = reference.inputs.samples
-    outputs = sum(array.nbytes for group in reference.outputs.groups for array in group.values())
-    needed = draws * (4 * columns + 2 * outputs // samples)
-    size = max(1, _SLICE_BYTES // max(needed, 1))
+    samples, size = reference.inputs.samples, at_once(reference, columns, draws)
     return [np.arange(start, min(start + size, samples)) for start in range(0, samples, size)]
+
+
+def at_once(reference: Reference, columns: int, draws: int) -> int:
+    """How many samples' rows and directions fit in memory together, at least one."""
+    needed = draws * (4 * columns + 2 * output_bytes(reference))
+    return max(1, _SLICE_BYTES // max(needed, 1))
+
+
+def output_bytes(reference: Reference) -> int:
+    """Bytes of the outputs of one sample, on average."""
+    total = sum(array.nbytes for group in reference.outputs.groups for array in group.values())
+    return total // max(reference.inputs.samples, 1)
