@@ -141,12 +141,14 @@ def write_profile_and_plan(folder: Path, layers: int) -> None:
     lampq.plan(profile, average_bits=4).write(folder / "plan.json")
 
 
+PROFILE = ("profile", "model.onnx", "--no-data", "--bits", "2,4,8", "-o", "profile.json")
 APPLY = ("apply", "model.onnx", "plan.json", "-o", "out.onnx")
 PLAN = ("plan", "profile.json", "--avg-bits", "4", "-o", "plan.json")
 REPORT = ("report", "plan.json", "--profile", "profile.json", "-o", "out.html")
 ONNX = ("model.onnx", "model.onnx.data")
 ARRAYS = ("profile.json", "profile.*.npz")
 CASES = (
+    Case(name="profile --no-data, 2.5 GB ONNX", make=write_onnx, size=37, command=PROFILE, files=ONNX),
     Case(name="apply, 1.6 GB ONNX", make=write_onnx, size=24, command=APPLY, files=ONNX),
     Case(name="apply, 2.4 GB ONNX", make=write_onnx, size=36, command=APPLY, files=ONNX),
     Case(name="plan, superposition, 500 layers", make=write_profile, size=500, command=PLAN, files=ARRAYS),
