@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,6 +17,7 @@ from onnx_runs import EXPORTS, changed, images, read, reference, rewritten, run
 
 from lampq.adapters import onnx as adapter
 from lampq.adapters.onnx import batches
+from lampq.adapters.onnx.session import Runtime, to_value
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
 
@@ -287,3 +289,15 @@ def test_a_graph_to_change_is_ones_own():
     sites[0].weight.const_value = None
     assert model.variant.fresh()[0] is not mine
     assert model.weight(sites[0].name).shape == sites[0].shape
+
+
+def test_a_run_that_fails_tells_the_sizes_that_came_and_were_expected():
+    started = ort.InferenceSession(mlp(2).SerializeToString(), providers=["CPUExecutionProvider"])
+    (given,), (result,) = started.get_inputs(), started.get_outputs()
+    with pytest.raises(
+        AdapterError, match=r"^m\.onnx fails in ONNX Runtime: .*Got: 3 Expected: 16"
+    ) as caught:
+        Runtime(name="m.onnx").run(
+            started, [result.name], {given.name: to_value(np.ones((1, 3), np.float32))}
+        )
+    assert "\n" not in str(caught.value)

@@ -16,6 +16,7 @@ from lampq.adapters.onnx.container import one_line
 from lampq.adapters.onnx.devices import CPU, Provider, missing
 from lampq.adapters.onnx.parts import Part
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.messages import reason
 from lampq.core.values.threads import own_threads
 
 _FATAL_ONLY = 4
@@ -151,9 +152,14 @@ class Runtime:
                 watch.start()
             return session.run_with_ort_values(list(outputs), dict(feeds), options)
         except Exception as err:
-            raise AdapterError(f"{self.name} fails in ONNX Runtime: {one_line(err)}") from err
+            raise AdapterError(f"{self.name} fails in ONNX Runtime: {_all_lines(err)}") from err
         finally:
             watch.cancel()
+
+
+def _all_lines(err: Exception) -> str:
+    """What a run failed of: below the first line stand the sizes that came, and those that were expected."""
+    return reason(ValueError(" ".join(str(err).split())))
 
 
 def to_value(array: np.ndarray) -> ort.OrtValue:
