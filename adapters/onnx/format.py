@@ -61,7 +61,7 @@ def _products(model: Model) -> tuple[Product, ...]:
 def _rounding(model: Model, batch: BatchLike) -> Model:
     with importing():
         from lampq.adapters.onnx.torch_module import as_torch
-    return cast("Model", as_torch(cast("OnnxModel", model), batch))
+    return as_torch(cast("OnnxModel", model), batch)
 
 
 def _simulate(
