@@ -18,7 +18,7 @@ from lampq.core.values.progress import quiet
 
 _PATIENCE_S = 2.0
 # Work that takes this long is announced, once its pace has been watched for a while.
-_LONG_S, _WATCHED_S = 30.0, 2.0
+_LONG_S, _WATCHED_S = 120.0, 2.0
 
 
 @contextlib.contextmanager

@@ -80,8 +80,8 @@ def work(monkeypatch, step_s, steps):
 
 
 def test_long_work_is_announced_once_with_time_and_memory(monkeypatch):
-    (line,) = work(monkeypatch, 1.0, 90)
-    assert line.startswith("measuring: about 1 min 30 s in all, ")
+    (line,) = work(monkeypatch, 1.0, 150)
+    assert line.startswith("measuring: about 2 min 30 s in all, ")
     assert line.endswith(" GB of memory so far")
 
 
