@@ -77,7 +77,7 @@
     pixels = context.getImageData(0, 0, names.length, names.length).data;
   };
   picture.addEventListener("pointermove", async (event) => {
-    if (!pixels) await decode();
+    // Before the picture is decoded: the page may move meanwhile.
     const box = picture.getBoundingClientRect();
     const place = (offset, length) => Math.min(names.length - 1, Math.max(0, Math.floor((offset / length) * names.length)));
     const column = place(event.clientX - box.left, box.width);
@@ -86,6 +86,7 @@
       readout.textContent = `${names[row]} with itself`;
       return;
     }
+    if (!pixels) await decode();
     const [red, , blue, opacity] = pixels.slice(4 * (row * names.length + column), 4 * (row * names.length + column) + 4);
     // The colour says the sign, the opacity the size: about, since it has few levels.
     const size = largest * (opacity / 255) ** (1 / power);
