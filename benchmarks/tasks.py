@@ -154,11 +154,13 @@ def encoder(cache: Path) -> dict[str, Any]:
     values |= {"sentences": len(expected), "float bytes": path.stat().st_size}
     own = lampq.read(path)
     few = {name: array[:64] for name, array in batch.items()}
-    for rounding in reversed(WRITTEN):
-        asked = [name for name in ("lampq", "uniform") if f"{rounding}/{name}" not in values]
-        profile = _encoder_profile(own, few, rounding) if asked else None
-        for name in asked if profile is not None else ():
-            plan = uniform(profile, 4) if name == "uniform" else lampq.plan(profile, average_bits=4)
+    # At the nearest codes: those that are fitted to so few sentences tell too little of what others lose.
+    profile = lampq.profile(own, few, bits=(2, 3, 4, 5, 6, 8), fisher_draws=0, measure="gradients")
+    plans = {"uniform": uniform(profile, 4), "lampq": lampq.plan(profile, average_bits=4)}
+    for rounding in WRITTEN:
+        for name, plan in plans.items():
+            if f"{rounding}/{name}" in values:
+                continue
             out = cache / f"minilm-{rounding}-{name}.onnx"
             lampq.apply(own, _rounded(plan, rounding), out, batch=batch, force=True)
             values[f"{rounding}/{name}"] = {
@@ -169,15 +171,6 @@ def encoder(cache: Path) -> dict[str, Any]:
             print("encoder", rounding, name, values[f"{rounding}/{name}"], flush=True)
             (cache / "encoder.json").write_text(json.dumps(values))
     return values
-
-
-def _encoder_profile(own: Any, few: Mapping[str, np.ndarray], rounding: str) -> lampq.Profile:
-    """Gradients of some sentences, the weights rounded as they will be, which is where correction starts too."""
-    rounding = "nearest" if rounding == "nearest" else "inputs"
-    model = with_rounding(own, rounding, None, input_batch(own, few))
-    return lampq.profile(
-        model, few, bits=(2, 3, 4, 5, 6, 8), fisher_draws=0, measure="gradients", rounding=rounding
-    )
 
 
 def _cosine(expected: np.ndarray, actual: np.ndarray) -> float:
