@@ -6,6 +6,7 @@ import torch
 from torch_models import MODELS, Functional, make_batch, read_named, seeded
 
 from lampq.adapters.torch import read
+from lampq.adapters.torch.survey import _axis_indices, _box
 
 
 def by_name(model):
@@ -202,3 +203,11 @@ def test_input_shapes_are_found_by_trying():
     assert read(MODELS["tokens"][0]()).input_spec.shape == (None, None)
     assert read(MODELS["tokens"][0]()).input_spec.dtype == "int64"
     assert make_batch((6,)).dtype == np.int64
+
+
+def test_a_survey_reads_no_entry_of_a_weight_twice():
+    """A weight of 2^60 entries: reading each of its indices would take years."""
+    indices = _axis_indices((1 << 20,) * 3)
+    assert _box(indices) == ((0, (1 << 20) - 1),) * 3
+    part = [index[:, 4:6].transpose(0, 1) for index in indices]
+    assert _box(part) == ((0, (1 << 20) - 1), (4, 5), (0, (1 << 20) - 1))

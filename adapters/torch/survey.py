@@ -283,7 +283,17 @@ def _only_axis(indices: Sequence[torch.Tensor], axis: int) -> int | None:
 
 
 def _box(indices: Sequence[torch.Tensor]) -> Box:
-    return tuple((int(index.min()), int(index.max())) for index in indices)
+    return tuple(_range(index) for index in indices)
+
+
+def _range(index: torch.Tensor) -> tuple[int, int]:
+    """Smallest and largest entry; along an axis that repeats one entry (stride 0) the first stands for all.
+
+    PyTorch would read every repetition: half a second a layer and recording in a ViT-S.
+    """
+    distinct = index[tuple(slice(None) if stride else slice(1) for stride in index.stride())]
+    low, high = distinct.aminmax()
+    return int(low), int(high)
 
 
 def _overlap(one: Box, other: Box) -> bool:
