@@ -16,12 +16,14 @@ from lampq.adapters.torch import read
 from lampq.adapters.torch.blocks import block_of, blocks
 from lampq.adapters.torch.refining import _from_easy_to_hard
 from lampq.adapters.torch.soft_codes import SoftCodes, Straight
+from lampq.cli import main
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.encoding import encoder, with_rounding
 from lampq.core.measuring.reference import damage, measure_reference
 from lampq.core.measuring.setting import simulated
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.activation_grid import ActivationGrid
+from lampq.demo_data import MODEL_PATH
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,10 @@ def test_what_cannot_be_learned_is_said_in_one_line(quantized, tmp_path):
         lampq.Measurement(refine=5)
     with pytest.raises(lampq.RecordError, match="-1 steps of refinement"):
         lampq.Measurement(refine=-1, rounding="corrected")
+    with pytest.raises(
+        lampq.RecordError, match="leave out --refine, or give a budget in place of --max-drop"
+    ):
+        lampq.quantize(model, np.zeros((4, 8)), tmp_path / "q.npz", metrics=["top1"], max_drop="1%", refine=5)
     with pytest.raises(lampq.RecordError, match=r"give --data"):
         lampq.fake_quantize(model, dataclasses.replace(plan, refine=5))
     text = json.dumps(dataclasses.replace(plan, refine=5, rounding="inputs").to_json())
@@ -137,3 +143,18 @@ def test_refinement_that_does_not_help_is_left_out(tmp_path):
     plan = lampq.quantize(model, x, tmp_path / "q.safetensors", average_bits=8, refine=1, **choices)
     assert "1 steps of refinement" in plan.notes[-1]
     assert (plan.refine == 0) == plan.notes[-1].endswith("so they were left out")
+
+
+def test_codes_rounded_otherwise_than_the_plan_says_are_not_learned(tmp_path, capsys):
+    plan = lampq.plan(lampq.profile(lampq.read(MODEL_PATH), bits=(4,)), average_bits=4, mode="error")
+    dataclasses.replace(plan, rounding="corrected", refine=10).write(tmp_path / "p.json")
+    words = ("apply", MODEL_PATH, tmp_path / "p.json", "--rounding", "nearest", "-o", tmp_path / "q.onnx")
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    assert (tmp_path / "q.onnx").is_file()
+
+
+def test_steps_that_are_no_number_are_refused_in_words(tmp_path, capsys):
+    words = ("quantize", MODEL_PATH, "--data", "d", "--avg-bits", "4", "--refine", "many", "-o", "q.onnx")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(word) for word in words])
+    assert "argument --refine: 'many' steps: use a whole number from 0" in capsys.readouterr().err

@@ -15,7 +15,9 @@ import lampq
 from lampq.adapters.torch import read
 from lampq.console import render
 from lampq.core.allocating.limits import bit_operations, input_use, input_values
+from lampq.core.planning import corrected
 from lampq.core.values.fitted import Fitted
+from lampq.metrics import Metric
 from lampq.verbs.sweep import write_csv
 
 WIDTHS = (2, 4, 8)
@@ -175,6 +177,38 @@ def test_quantize_writes_what_its_plan_says(model_and_batch, tmp_path):
     assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)
     size = (tmp_path / "q.safetensors").stat().st_size
     assert again.total_bytes == size
+
+
+def test_a_metric_to_keep_is_measured_with_factors_of_products_rounded(model_and_batch, tmp_path):
+    model, batch = model_and_batch
+
+    def distance(case):
+        pairs = zip(case.outputs.groups, case.reference.groups, strict=True)
+        return sum(float(np.abs(ours[name] - theirs[name]).sum()) for ours, theirs in pairs for name in ours)
+
+    lost = Metric(name="sum_of_changes", measure=distance, higher_is_better=False, whole=1.0)
+    choices = {"bits": (8,), "act_bits": (2,), "sites": "all", "quantizers": "uniform", "fisher_draws": 0}
+    plan = lampq.quantize(
+        model,
+        batch,
+        tmp_path / "q.safetensors",
+        rounding="nearest",
+        metrics=[lost],
+        max_drop="1e9",
+        **choices,
+    )
+    assert all(product.right is not None for product in plan.products)
+    (value,) = lampq.evaluate(model, batch, plan=plan, metrics=[lost]).metrics
+    note = next(
+        note for note in plan.notes if note.startswith("sum_of_changes ") and "of the float model" in note
+    )
+    assert float(note.split()[1].rstrip(",")) == pytest.approx(value.value, rel=1e-3)
+
+
+def test_what_was_measured_of_a_plan_is_not_told_of_one_with_other_factors(profile):
+    plan = lampq.plan(profile, average_bits=4, average_input_bits=4)
+    floats = tuple(dataclasses.replace(product, left=None, right=None) for product in plan.products)
+    assert corrected._name(plan) != corrected._name(dataclasses.replace(plan, products=floats))
 
 
 def test_a_size_is_kept_with_quantizers_described(model_and_batch, tmp_path):

@@ -104,6 +104,11 @@ def quantize(
         request = _limited_by_widths(request, measurement, choices)
     request, measurement = _chosen(request, measurement, choices)
     drop = None if drop is None else Drop.of(drop)
+    if drop is not None and measurement.refine:
+        raise RecordError(
+            "the smallest plan that keeps a metric is measured without learned codes; leave out --refine, or give a "
+            "budget in place of --max-drop"
+        )
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
@@ -172,8 +177,9 @@ def _limited_by_widths(
     known = named(choices, Request.names())
     if Request.of(request, **known).budget is not None:
         return request
-    widths = named(choices, Measurement.names())
-    widest = max(option.weight_bits for option in Measurement.of(measurement, **widths).options)
+    # Other choices count on a rounding that is not chosen yet.
+    widths = Measurement.of(measurement, **named(choices, ("bits",)))
+    widest = max(option.weight_bits for option in widths.options)
     return dataclasses.replace(Request.of(request, **known), budget=Budget(average_bits=widest))
 
 

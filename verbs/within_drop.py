@@ -13,7 +13,7 @@ import numpy as np
 from lampq import solvers
 from lampq.core.allocating.limits import BYTES
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.measuring.setting import Setting, plan_rule, rounded_weight
+from lampq.core.measuring.setting import Setting, plan_rule, rounded_weight, site_settings
 from lampq.core.planning.search import Search
 from lampq.core.planning.smallest_kept import smallest_kept
 from lampq.core.values import staging
@@ -160,7 +160,7 @@ def _runner(model: Model, batch: Batch, out: Path) -> Callable[[Plan, Batch], An
     def run(plan: Plan, inputs: Batch) -> Answers:
         if rounds_activations(model):
             settings = {d.name: Setting(weight=weight(d), activation=plan_rule(d)) for d in plan.layers}
-            quantized: Model = model.with_weights(settings)
+            quantized: Model = model.with_weights(settings | site_settings(plan))
         elif any(decision.activation_bits is not None for decision in plan.layers):
             return _written(model, plan, batch, inputs, out)
         else:

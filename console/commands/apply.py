@@ -10,7 +10,7 @@ from lampq.console import clashes, flags, given, tables
 from lampq.core.measuring.reference import with_examples
 from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.values.plan import Plan
-from lampq.core.values.rounding_kinds import ROUNDINGS
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, ROUNDINGS
 from lampq.verbs.apply import apply
 from lampq.verbs.formats import converted
 from lampq.verbs.simulate import simulate
@@ -49,7 +49,9 @@ def run(args: Namespace) -> None:
     """Run the verb."""
     plan = Plan.read(args.plan)
     if args.rounding:
-        plan = dataclasses.replace(plan, rounding=args.rounding, measured_kl=None)
+        # Learned codes begin with codes for the layers' inputs.
+        refine = plan.refine if args.rounding in (INPUTS, CORRECTED) else 0
+        plan = dataclasses.replace(plan, rounding=args.rounding, refine=refine, measured_kl=None)
     source = given.read_model(args)
     inputs = given.read_dataset(args, source).inputs() if args.data else None
     # A simulation is exported with its weights rounded.

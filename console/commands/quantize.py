@@ -55,10 +55,9 @@ def add_arguments(sub: ArgumentParser) -> None:
 
 
 def _steps(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ArgumentTypeError(f"{value} steps: use at least 1")
-    return value
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} steps: use a whole number from 0, which learns nothing")
+    return int(text)
 
 
 def run(args: Namespace) -> None:

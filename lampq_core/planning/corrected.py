@@ -66,7 +66,7 @@ def corrected_plan(
 
 def _name(plan: Plan) -> str:
     """A plan as journals know it."""
-    widths = (f"{layer.weight_bits}/{layer.activation_bits or ''}" for layer in plan.layers)
+    widths = ("/".join(str(bits or "") for bits in place.widths) for place in plan.places)
     return f"{plan.rounding} {' '.join(widths)}"
 
 
