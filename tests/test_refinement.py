@@ -23,7 +23,7 @@ from lampq.core.measuring.reference import damage, measure_reference
 from lampq.core.measuring.setting import simulated
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.activation_grid import ActivationGrid
-from lampq.demo_data import MODEL_PATH
+from lampq.demo_data import MODEL_PATH, VALIDATION_PATH
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +158,17 @@ def test_steps_that_are_no_number_are_refused_in_words(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([str(word) for word in words])
     assert "argument --refine: 'many' steps: use a whole number from 0" in capsys.readouterr().err
+
+
+def test_a_plan_is_judged_with_what_it_needs_and_without_what_it_lacks(tmp_path, capsys):
+    plan = lampq.plan(lampq.profile(lampq.read(MODEL_PATH), bits=(4,)), average_bits=4, mode="error")
+    dataclasses.replace(plan, layers=plan.layers[:-1]).write(tmp_path / "less.json")
+    dataclasses.replace(plan, rounding="inputs").write(tmp_path / "fitted.json")
+    data = ("eval", MODEL_PATH, "--data", VALIDATION_PATH, "--samples", "10", "--quiet", "--plan")
+    for words, code, message in (
+        ((tmp_path / "less.json",), 2, "pass --partial"),
+        ((tmp_path / "less.json", "--partial"), 0, ""),
+        ((tmp_path / "fitted.json",), 2, "give the samples that it was made with, --calib DATA"),
+    ):
+        assert main([str(word) for word in (*data, *words)]) == code
+        assert message in capsys.readouterr().err

@@ -174,3 +174,33 @@ def test_requantize_is_nothing_to_models_that_hold_floats(tmp_path, ids):
     packed = adapters.read(tmp_path / "q.safetensors", requantize=True)
     assert not packed.stored_bits()
     assert packed.layers()
+
+
+def test_a_folder_holds_the_normalizations_that_a_plan_rewrites(tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    model = make_folder(tmp_path / "vit", transformers.ViTForImageClassification, config)
+    images = np.random.default_rng(0).normal(size=(6, 3, 8, 8)).astype(np.float32)
+    plan = quantize(
+        model,
+        images,
+        tmp_path / "out",
+        average_bits=8,
+        bits=(8,),
+        act_bits=8,
+        rewrites="one_range",
+        rounds=0,
+        fisher_draws=0,
+        rounding="nearest",
+    )
+    norm = plan.rewrites[0].norm
+    before, after = (
+        each.module.get_submodule(norm).weight for each in (model, adapters.read(tmp_path / "out"))
+    )
+    assert not torch.equal(before, after)

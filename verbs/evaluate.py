@@ -78,6 +78,7 @@ def evaluate(
     *,
     reference: Model | None = None,
     plan: Plan | None = None,
+    partial: bool = False,
     calibration: BatchLike | None = None,
     batch_size: int = 64,
     progress: Progress = quiet,
@@ -92,6 +93,7 @@ def evaluate(
         reference: Model whose predictions count as the truth for `kl`; its outputs are judged as it says.
         plan: Judge `model` as this plan has it (see `lampq.fake_quantize`); the reference is then `model` itself
             unless another is given, and the bytes are the plan's.
+        partial: Accept layers without a partner on either side of `model` and the plan; those of `model` stay float.
         calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
         batch_size: Samples per run.
         progress: Told after every batch.
@@ -109,7 +111,7 @@ def evaluate(
     reference = None if reference is None else with_examples(reference, inputs)
     if plan is not None:
         reference = model if reference is None else reference
-        model = fake_quantize(model, plan, batch=calibration)
+        model = fake_quantize(model, plan, partial=partial, batch=calibration)
     if reference is not None:
         # What a file is read for may differ from the float model's where quantizing has changed its operators.
         model = judged_alike(model, reference)

@@ -101,7 +101,8 @@ def _refuse(model: Model, plan: Plan) -> None:
             f"{model.path.name}: {model.format} models cannot round {listed(refused, most=3)} as the plan has it; they "
             f"can round layers' inputs{' and factors of products' if factors else ''} to "
             f"{_widths(form.input_bits)} bits on one range (uniform): choose other quantizers, apply the plan to the "
-            f"PyTorch model, or write what it computes in float with --simulate{'' if factors else ', of an ONNX file'}"
+            f"PyTorch model, or write what it computes in float with apply --simulate"
+            f"{'' if factors else ', of an ONNX file'}"
         )
 
 

@@ -106,7 +106,7 @@ def _grid(site: str, fitted: Fitted) -> ActivationGrid:
         return rule
     raise PlanError(
         f"site {site}: ONNX files round on one range (uniform), not by quantizer {fitted.tag}; write what the plan "
-        f"computes in float with --simulate"
+        f"computes in float with apply --simulate"
     )
 
 
@@ -116,6 +116,6 @@ def _input_grid(layer: PlanLayer) -> ActivationGrid:
     if layer.activation_range is None or layer.activation_bits is None:
         raise PlanError(
             f"layer {layer.name}: the plan quantizes its input but holds no range for it: profile with data, or write "
-            f"what it computes with a range for each token in float, with --simulate"
+            f"what it computes with a range for each token in float, with apply --simulate"
         )
     return ActivationGrid.from_range(*layer.activation_range, layer.activation_bits)

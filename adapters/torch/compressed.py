@@ -148,6 +148,10 @@ def write(
     packed: dict[tuple[int, int | None], list[str]] = {}
     # A model of transformers, which adds methods of its own.
     module: Any = copy.deepcopy(model.module).cpu()
+    for name, tensor in model.tensors.items():
+        if tensor is not model.runtime.weights.get(name):
+            # Rewritten with a normalization.
+            module.get_parameter(name).data = tensor.detach().cpu().clone()
     for name, bits in widths.items():
         layer, parameter = layers[name], model.parameters[name]
         values = weight_of(weights[name], layer.shape, layer.channel_axis)

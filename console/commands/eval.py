@@ -11,7 +11,9 @@ from typing import Any
 from lampq import adapters
 from lampq.console import flags, given, render, synthetic, task_flags
 from lampq.console.progress import progress_bar
+from lampq.core.values.errors import RecordError
 from lampq.core.values.plan import Plan
+from lampq.core.values.rounding_kinds import CORRECTED, INPUTS
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.formats import judged
 
@@ -31,6 +33,11 @@ def add_arguments(sub: ArgumentParser) -> None:
         metavar="PLAN",
         help="plan of the same model: MODEL is judged as it has it, in float arithmetic, against MODEL itself; no file "
         "is written",
+    )
+    sub.add_argument(
+        "--partial",
+        action="store_true",
+        help="go on without what either side has no match or place for",
     )
     sub.add_argument(
         "--calib",
@@ -54,6 +61,10 @@ def run(args: Namespace) -> None:
     reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
     data = given.read_dataset(args, synthetic.source(args, model, reference))
     plan = Plan.read(args.plan) if args.plan else None
+    if plan is not None and plan.rounding in (INPUTS, CORRECTED) and not args.calib:
+        raise RecordError(
+            f"{args.plan}: the plan rounds to the layers' inputs; give the samples that it was made with, --calib DATA"
+        )
     calibration = None
     if args.calib:
         # As many as a profile takes, and the same ones.
@@ -67,6 +78,7 @@ def run(args: Namespace) -> None:
             task=task_flags.task(args, data),
             reference=reference,
             plan=plan,
+            partial=args.partial,
             calibration=calibration,
             batch_size=args.batch,
             progress=progress,
