@@ -555,3 +555,13 @@ def test_axes_hold_their_values_and_have_ticks(values):
         assert all(axis.low - 1e-9 <= tick <= axis.high * (1 + 1e-9) for tick in axis.ticks)
         assert len(axis.ticks) <= 12
     assert axes[0].ticks
+
+
+def test_inputs_of_16_bits_are_on_the_curve(tmp_path):
+    profile = pair_profile(2, weights=(3, 4), inputs=(8, 16))
+    plan = lampq.plan(profile, average_bits=3.5)
+    lampq.report(plan, tmp_path / "r.html", profile=profile)
+    sweep = surroundings(plan, profile).sweep
+    widest = [sweep.options[option].activation_bits for option in sweep.choices[-1]]
+    assert widest == list(lampq.sweep(profile)[-1].input_widths)
+    assert 16 in widest

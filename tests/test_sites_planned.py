@@ -106,6 +106,21 @@ def test_scores_of_layers_alone_refuse_products(profile):
         lampq.RecordError, match="mode lampq knows layers alone, and the profile has products"
     ):
         lampq.plan(profile, average_bits=4, mode="lampq")
+    model, batch = read_named("packed")
+    told = []
+    with pytest.raises(lampq.RecordError, match="mode lampq knows layers alone; take mode superposition"):
+        lampq.quantize(
+            model,
+            batch,
+            "q.safetensors",
+            average_bits=4,
+            bits=WIDTHS,
+            act_bits=WIDTHS,
+            sites="all",
+            mode="lampq",
+            progress=lambda *step: told.append(step),
+        )
+    assert not told
     assert lampq.plan(profile, average_bits=4, mode="fisher").products
     assert lampq.plan(profile, average_bits=4, mode="kl").products
 

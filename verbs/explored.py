@@ -64,7 +64,11 @@ def _choices(search: Search, plans: Sequence[Swept]) -> np.ndarray:
     options = search.profile.options
     # Where all options have the same input, plans do not repeat it.
     varied = bool(plans[0].input_widths)
-    index = np.zeros((9, 9), dtype=np.uint8)
+    sides = (
+        max(option.weight_bits for option in options),
+        max(option.activation_bits or 0 for option in options),
+    )
+    index = np.zeros(tuple(side + 1 for side in sides), dtype=np.uint8)
     for number, option in enumerate(options):
         index[option.weight_bits, (option.activation_bits or 0) if varied else 0] = number
     widths = np.array([plan.widths for plan in plans], dtype=np.uint8)

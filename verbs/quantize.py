@@ -33,6 +33,7 @@ from lampq.core.values.request import Request
 from lampq.core.values.rewrite_kinds import NONE
 from lampq.core.values.rounding_kinds import CORRECTED, NEAREST
 from lampq.core.values.score import AUTO, name_of
+from lampq.core.values.site_kinds import ALL
 from lampq.core.values.tables import KINDS
 from lampq.core.values.work import Work
 from lampq.metrics.drop import Drop
@@ -226,11 +227,16 @@ def _with_score(measurement: Measurement, request: Request) -> Measurement:
     """The measurement with the tables of the score that the plan is made by.
 
     Raises:
-        RecordError: Nothing here measures them.
+        RecordError: Nothing here measures them, or the score knows nothing of sites that are measured.
     """
     if request.mode == AUTO:
         return measurement
     chosen = score(request.mode)
+    if measurement.sites == ALL and not chosen.products:
+        # Told before hours of measuring rather than after them.
+        raise RecordError(
+            f"mode {chosen.name} knows layers alone; take mode superposition, kl or fisher, or leave out --sites all"
+        )
     unmeasured = next((name for name in chosen.needs if name not in KINDS), None)
     if unmeasured is not None and chosen.measure is None:
         raise RecordError(
