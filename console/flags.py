@@ -176,7 +176,8 @@ def measure(
     group.add_argument(
         "--act-range",
         choices=RANGES,
-        help="range of an input: of the calibration data, or of each token (PyTorch: mse; others: minmax alone)",
+        help="range of an input: of the calibration data, or of each token (mse; minmax alone for TFLite, and for ONNX "
+        "with inputs of 8 or of 16 bits)",
     )
     site_flags.add(group)
     group.add_argument(

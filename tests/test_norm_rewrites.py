@@ -240,6 +240,9 @@ def test_the_command_line_rewrites_and_exports_what_it_rewrote(prenorm, tmp_path
     assert main(["profile", *measured]) == 0
     assert main(["plan", "profile.json", "--avg-bits", "8", "-o", "plan.json"]) == 0
     assert lampq.Plan.read(tmp_path / "plan.json").rewrites
+    for file in ("profile.json", "plan.json"):
+        facts = lampq.inspect(tmp_path / file).facts
+        assert (facts["rounding"], facts["rewrites"][0]) == ("nearest", "norm1 (one_range)")
     assert main(["apply", common[0], "plan.json", *common[1:], "--to", "onnx", "-o", "q.onnx"]) == 0
     before = np.asarray(prenorm[0].run(x))
     np.testing.assert_allclose(np.asarray(lampq.read("q.onnx").run(x)), before, atol=0.1)

@@ -16,6 +16,7 @@ from lampq.core.values.files import read_json
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head, HeadChoice
 from lampq.core.values.layer import Layer
+from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.verbs.convert import read_quantized
@@ -180,6 +181,8 @@ def _profile(profile: Profile) -> Listing:
         "container": profile.container,
         "other bytes": profile.rest_bytes,
         "interactions": profile.interacts,
+        "rounding": profile.rounding,
+        "rewrites": _rewrites(profile.rewrites),
         "kept float": [layer.name for layer in profile.kept],
         "provenance": dict(profile.provenance),
     }
@@ -193,6 +196,10 @@ def _profile(profile: Profile) -> Listing:
         products=tuple((*row, *more) for row, more in zip(products, figures[len(layers) :], strict=True)),
         product_columns=("product", "left factor", "right factor", "macs", *at),
     )
+
+
+def _rewrites(rewrites: Sequence[NormRewrite]) -> list[str]:
+    return [f"{rewrite.norm} ({rewrite.kind})" for rewrite in rewrites]
 
 
 PRODUCT_COLUMNS = ("product", "left factor", "right factor", "predicted KL", "why")
@@ -236,6 +243,9 @@ def _plan(plan: Plan) -> Listing:
         "bound": plan.bound,
         "gap": plan.gap,
         "measured KL": plan.measured_kl,
+        "rounding": plan.rounding,
+        "steps of refinement": plan.refine or None,
+        "rewrites": _rewrites(plan.rewrites),
         "solver": plan.solver,
         "kept float": [layer.name for layer in plan.kept],
         "notes": list(plan.notes),

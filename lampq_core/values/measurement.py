@@ -37,9 +37,11 @@ class Measurement:
             and are measured with their inputs rounded, every weight width with every input width, and so are ONNX
             models where PyTorch has their operators; others take 8.
         act_range: How the range of an input is chosen: `mse`, `minmax` or `percentile` of the calibration data, or
-            `token`: each token its own. None is `mse` for PyTorch models and `minmax`, the only one, for others.
+            `token`: each token its own. None is `mse` where rounded inputs are measured, and `minmax`, the only one,
+            where a written file alone rounds them: TFLite, and ONNX with 8 or 16 bits everywhere.
         sites: `inputs` of layers, or `all`: factors of products of two activations too (queries, keys, probabilities,
-            values), the left ones at the widths of weights, the right ones at those of inputs. PyTorch models alone.
+            values), the left ones at the widths of weights, the right ones at those of inputs. PyTorch models, and ONNX
+            models where PyTorch has their operators.
         quantizers: Tags of the quantizers (`core.treatments`) that sites choose among, by measured gradients; None
             takes all of them where `sites` is `all`, else `act_range`.
         rewrites: Whether and how normalizations that layers alone read are rewritten (`core.values.norm_rewrite`):
