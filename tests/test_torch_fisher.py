@@ -1,11 +1,15 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch_models import MODELS, fisher_of, make_batch, read_named, seeded
 
-from lampq.adapters.torch import read
+from lampq.adapters.torch import read, replay
 from lampq.adapters.torch.fisher import FisherSums, fisher_sums
+from lampq.adapters.torch.gradient_rows import gradient_rows
 from lampq.core.measuring.forward_fisher import forward_fisher
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.readouts.draws import Draws
@@ -219,3 +223,32 @@ def test_progress_is_told_per_batch():
     seen = []
     fisher_of(model, batch, batch_size=2, progress=lambda *report: seen.append(report))
     assert seen == [("Fisher information", done, 5) for done in (2, 4, 5)]
+
+
+@pytest.mark.parametrize("activations", [False, True], ids=["weights", "activations"])
+def test_no_more_than_two_passes_are_in_memory_however_many_there_are(activations, monkeypatch):
+    """The one that is over, until whoever reads it has moved on, and the next; no collector is needed for it."""
+    model, _ = read_named("packed")
+    batch = np.random.default_rng(0).normal(size=(10, 3, 8, 8)).astype(np.float32)
+    reference = measure_reference(model, batch)
+    passes, most = [], []
+
+    class Counted(replay.Pass):
+        def __init__(self, *args):
+            passes.append(weakref.ref(self))
+            super().__init__(*args)
+            most.append(sum(one() is not None for one in passes))
+
+    monkeypatch.setattr(replay, "Pass", Counted)
+    gc.disable()
+    try:
+        fisher_sums(
+            model, reference.inputs, reference.readout, Draws(), batch_size=2, activations=activations
+        )
+        candidates = {layer.name: ([model.weight(layer.name)], [None]) for layer in model.layers()}
+        for _ in gradient_rows(model, reference.inputs, candidates, reference.readout, Draws(), batch_size=2):
+            pass
+    finally:
+        gc.enable()
+    assert len(most) == 10
+    assert max(most) == 2

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from lampq.adapters.autograd.canonical import canonical
 from lampq.adapters.torch.chunks import Chunk
@@ -70,6 +71,7 @@ class Pass:
             if site.name in sites:
                 self._sites.setdefault(site.operation, []).append(site)
         self._on_site: SiteGradient | None = None
+        self._hooks: list[RemovableHandle] = []
         self._uses = Counter(use.weight for use, _ in recording.uses)
         self._pending: dict[str, list[Rows]] = {}
         self._on_weight: WeightGradients | None = None
@@ -109,6 +111,20 @@ class Pass:
         if waiting is not None:
             self._send(waiting, keep=False)
 
+    def release(self) -> None:
+        """Let go of the activations: hooks hold this pass, which holds the graph, which holds the hooks.
+
+        Part of that circle lies in autograd, where Python's collector does not see it.
+        """
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._on_weight = self._on_activation = self._on_site = None
+        self.outputs, self.values = {}, {}
+
+    def _watch(self, tensor: torch.Tensor, told: Callable[[torch.Tensor], None]) -> None:
+        self._hooks.append(tensor.register_hook(told))
+
     def reference(self, readout: Readout) -> Batch:
         """The outputs of the samples that count, as arrays."""
         outputs = {name: tensor.detach().cpu().double() for name, tensor in self.outputs.items()}
@@ -146,14 +162,14 @@ class Pass:
             if activations and activation.is_floating_point():
                 # An alias of its own: its gradient is what comes back through this layer alone.
                 alias = activation.view_as(activation) if activation.requires_grad else _leaf(activation)
-                alias.register_hook(lambda grad: self._tell_activation(use, grad))
+                self._watch(alias, lambda grad: self._tell_activation(use, grad))
                 replaced[slot] = alias
             result = operation.call(values, replaced)
             made = tensors(result)[0]
             if not made.requires_grad:
                 made = result = _leaf(made)
             detached = activation.detach()
-            made.register_hook(lambda grad: self._collect(use, layout, detached, grad))
+            self._watch(made, lambda grad: self._collect(use, layout, detached, grad))
             return result
 
         tape = recording.tape
@@ -163,7 +179,7 @@ class Pass:
         """Inputs that are weights, whose gradients by sample are those of the weights."""
         leaves = {own: _leaf(chunk.inputs[own]) for own in model.spread}
         for own, leaf in leaves.items():
-            leaf.register_hook(lambda grad, own=own: self._collect_whole(own, grad))
+            self._watch(leaf, lambda grad, own=own: self._collect_whole(own, grad))
         return leaves
 
     def _collect_whole(self, weight: str, grad: torch.Tensor) -> None:
@@ -182,7 +198,7 @@ class Pass:
             activation = values[slot]
             self.values[site.name] = activation.detach()
             alias = activation.view_as(activation) if activation.requires_grad else _leaf(activation)
-            alias.register_hook(lambda grad, site=site: self._tell_site(site, grad))
+            self._watch(alias, lambda grad, site=site: self._tell_site(site, grad))
             aliases[slot] = alias
         return aliases
 
@@ -227,7 +243,7 @@ class Pass:
 def passes(
     model: Replayable, batch: Batch, *, batch_size: int, activations: bool, sites: Collection[str] = ()
 ) -> Iterator[Pass]:
-    """A data set in passes.
+    """A data set in passes, each of use until the next is asked for.
 
     Args:
         model: The model.
@@ -239,7 +255,9 @@ def passes(
     """
     size = 1 if model.runtime.samples_mix else min(batch_size, _affordable(model))
     for chunk in model.runtime.chunks(batch, size):
-        yield Pass(model, chunk, activations, sites)
+        one = Pass(model, chunk, activations, sites)
+        yield one
+        one.release()
 
 
 def _affordable(model: Replayable) -> int:
