@@ -53,3 +53,14 @@ def test_ranks_beyond_the_shape_are_refused(rank):
     error, moment = case()
     with pytest.raises(RecordError, match=f"rank {rank}: a layer of 12 x 10 takes 1 to 10"):
         compensate(error, moment, rank)
+
+
+def test_moments_of_fewer_samples_than_inputs_have_factors():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(16, 96)).astype(np.float32)
+    # What summing in float32 leaves: a little below zero along some axes.
+    moment = x.T @ x / 16 - np.float32(1e-4) * np.eye(96, dtype=np.float32)
+    error = rng.normal(size=(8, 96)).astype(np.float32)
+    product = compensate(error, moment, 4).product()
+    before, after = (np.square(each @ x.T).sum() for each in (error, error - product))
+    assert np.isfinite(product).all() and after < 0.8 * before

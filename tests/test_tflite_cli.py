@@ -268,3 +268,10 @@ def test_the_runtime_is_silent(tmp_path):
         [sys.executable, "-m", "lampq.cli", *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_widths_that_no_layer_can_have_are_refused_before_anything_is_measured(work, tmp_path, capfd):
+    words = ("--data", work / "data.npz", "--bits", "3,5", "-o", tmp_path / "p.json")
+    code, _, err = run(capfd, "profile", fixture("vit"), *words)
+    assert code == 2
+    assert "none of the widths can be stored for layer" in err.splitlines()[-1]

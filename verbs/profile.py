@@ -314,7 +314,11 @@ def _with_traces(layer: Layer, traces: Traces | None) -> Layer:
 def stored_bytes(
     model: Model, layers: Sequence[Layer], options: Sequence[Option], container: str
 ) -> np.ndarray:
-    """Bytes of codes and scales of every layer at every option, int64, shape (L, J); -1 where it cannot be stored."""
+    """Bytes of codes and scales of every layer at every option, int64, shape (L, J); -1 where it cannot be stored.
+
+    Raises:
+        RecordError: A layer can be stored at none of them; names it.
+    """
 
     def stored(layer: Layer, width: int) -> int:
         size = model.payload_bytes(layer, width, container)
@@ -322,4 +326,11 @@ def stored_bytes(
 
     widths = [option.weight_bits for option in options]
     table = {(layer.name, width): stored(layer, width) for layer in layers for width in set(widths)}
-    return np.array([[table[layer.name, width] for width in widths] for layer in layers], dtype=np.int64)
+    sizes = np.array([[table[layer.name, width] for width in widths] for layer in layers], dtype=np.int64)
+    stuck = np.flatnonzero((sizes < 0).all(axis=1))
+    if len(stuck):
+        name = layers[stuck[0]].name
+        raise RecordError(
+            f"{model.path.name}: none of the widths can be stored for layer {name}; profile others"
+        )
+    return sizes

@@ -70,9 +70,11 @@ def compensate(error: np.ndarray, moment: np.ndarray, rank: int) -> LowRank:
         raise RecordError(f"rank {rank}: a layer of {outputs} x {inputs} takes 1 to {min(outputs, inputs)}")
     if moment.shape != (inputs, inputs):
         raise RecordError(f"a moment of shape {moment.shape} does not fit {inputs} inputs")
-    damped = moment.astype(np.float64)
-    damped.flat[:: inputs + 1] += _DAMPING * np.trace(damped) / inputs + np.finfo(np.float64).tiny
-    root = np.linalg.cholesky(damped)
+    exact = moment.astype(np.float64)
+    damping = _DAMPING * np.trace(exact) / inputs + np.finfo(np.float64).tiny
+    # Of fewer samples than inputs, sums in float32 have values a little below zero.
+    squares, axes = np.linalg.eigh(exact)
+    root = axes * np.sqrt(np.maximum(squares, 0) + damping)
     left, values, right = np.linalg.svd(error @ root, full_matrices=False)
     outer = left[:, :rank] * values[:rank]
     inner = np.linalg.solve(root.T, right[:rank].T).T
