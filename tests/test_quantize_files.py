@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from torch import nn
 
 import lampq
+from lampq.adapters.torch import read as read_torch
 from lampq.cli import main
 from lampq.conversions.quantized import is_rounded
 from lampq.core.planning.best import beside
@@ -169,3 +171,13 @@ def test_what_is_read_is_never_replaced(verb, name, made, capfd):
     code, _, err = run(capfd, verb, made / name, *budget, "-o", made / name, "--force")
     assert (code, (made / name).read_bytes()) == (2, before)
     assert "is what is read" in err
+
+
+def test_a_module_in_memory_is_quantized_written_and_left_as_it_was(tmp_path):
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    before = module[0].weight.detach().clone()
+    x = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    model = read_torch(module, input_shape=(16,))
+    plan = lampq.quantize(model, x, tmp_path / "q.safetensors", average_bits=4, bits=(4,), rounding="nearest")
+    assert plan.measured_kl == pytest.approx(lampq.evaluate(model, x, plan=plan).kl, rel=1e-3)
+    assert (module[0].weight == before).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from lampq.core.measuring.model import Model
 
 _TIMM = "timm:"
+# What a module that was handed over is called.
+_MODULE = "module"
 _MARKER = "config.json"
 _WRITTEN = ".safetensors"
 # Files of weights, for which there is code elsewhere.
@@ -76,10 +79,15 @@ def _stored(source: str | Path) -> Iterable[StoredWeight]:
 
 
 def _reread(model: Model, path: Path) -> Model:
-    """Files hold no code: a model that code made is made by it again. Folders and timm models name theirs."""
-    source = _torch(model).source
-    if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
-        return read(source, weights=path, input_shape=_torch(model).example_shapes)
+    """Files hold no code: a model that code made is made by it again, and a module is copied. Folders and timm models
+    name theirs.
+    """
+    own = _torch(model)
+    if ends(path, (_WRITTEN,)) and own.source == _MODULE:
+        # The caller's keeps its weights.
+        return read(copy.deepcopy(own.module), weights=path, input_shape=own.example_shapes)
+    if ends(path, (_WRITTEN,)) and ":" in own.source and not own.source.startswith(_TIMM):
+        return read(own.source, weights=path, input_shape=own.example_shapes)
     return read(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -179,7 +180,7 @@ class Pass:
         """Inputs that are weights, whose gradients by sample are those of the weights."""
         leaves = {own: _leaf(chunk.inputs[own]) for own in model.spread}
         for own, leaf in leaves.items():
-            self._watch(leaf, lambda grad, own=own: self._collect_whole(own, grad))
+            self._watch(leaf, functools.partial(self._collect_whole, own))
         return leaves
 
     def _collect_whole(self, weight: str, grad: torch.Tensor) -> None:
@@ -198,7 +199,7 @@ class Pass:
             activation = values[slot]
             self.values[site.name] = activation.detach()
             alias = activation.view_as(activation) if activation.requires_grad else _leaf(activation)
-            self._watch(alias, lambda grad, site=site: self._tell_site(site, grad))
+            self._watch(alias, functools.partial(self._tell_site, site))
             aliases[slot] = alias
         return aliases
 
