@@ -78,7 +78,6 @@ def evaluate(
     *,
     reference: Model | None = None,
     plan: Plan | None = None,
-    partial: bool = False,
     calibration: BatchLike | None = None,
     batch_size: int = 64,
     progress: Progress = quiet,
@@ -93,11 +92,11 @@ def evaluate(
         reference: Model whose predictions count as the truth for `kl`; its outputs are judged as it says.
         plan: Judge `model` as this plan has it (see `lampq.fake_quantize`); the reference is then `model` itself
             unless another is given, and the bytes are the plan's.
-        partial: Accept layers without a partner on either side of `model` and the plan; those of `model` stay float.
         calibration: Inputs that the plan was made with, where it rounds to the layers' inputs.
         batch_size: Samples per run.
         progress: Told after every batch.
-        **choices: `task`, or its fields by name: `metrics=["map"]`, `truth`, `decoder` (see `lampq.verbs.task.Task`).
+        **choices: `task`, or its fields by name: `metrics=["map"]`, `truth`, `decoder` (see `lampq.verbs.task.Task`);
+            `partial=True` accepts layers without a partner on either side of model and plan, the model's stay float.
 
     Raises:
         AdapterError: Labels name more classes than the model has, the two models disagree in their classes, or no
@@ -105,6 +104,7 @@ def evaluate(
         RecordError: Logits are not finite, or a metric cannot be measured.
         PlanError: The plan is for another model.
     """
+    partial = choices.pop("partial", False)
     task, rest = split_choices({"labels": labels, **choices})
     refuse_unknown(rest, (), "an evaluation")
     model = with_examples(model, inputs)
