@@ -111,8 +111,9 @@ def content(path):
 
 
 def contents(folder):
-    """Every output by name; what is hidden is none, nor what other files name."""
-    names = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix not in (".npz", ".data")]
+    """Every output by name; none is what is hidden, what other files name, or the journal of a long run."""
+    beside = (".npz", ".data", ".state")
+    names = [p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix not in beside]
     return {path.name: content(path) for path in names}
 
 

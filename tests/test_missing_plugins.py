@@ -60,6 +60,6 @@ def test_a_format_that_has_no_place_for_quantizers_is_named(tmp_path):
     rounded = dataclasses.replace(plan.layers[0], quantizer=Fitted(tag="log2", bits=4), activation_bits=4)
     plan = dataclasses.replace(plan, layers=(rounded, *plan.layers[1:]))
     with pytest.raises(
-        lampq.AdapterError, match=rf"{model.format} models cannot round {rounded.name} \(log2\)"
+        lampq.AdapterError, match=rf"{model.format} models cannot round {rounded.name} \(log2 of 4 bits\)"
     ):
         lampq.apply(model, plan, tmp_path / "q.npy")
