@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
+import inspect
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,6 +47,10 @@ BUDGETS = (8, 6, 4, 3)
 ROUNDINGS = ("nearest", "inputs")
 WRITTEN = (*ROUNDINGS, "corrected")
 JUDGED, CALIBRATION = 512, 256
+# Sentences that codes are chosen for, and those of them that widths come from.
+CODED, PLANNED = 640, 128
+# Modules that say or open something when they are imported.
+_TALKING = {"antigravity", "idlelib", "this", "turtledemo"}
 SENTENCES, LINES, PROFILED = 500, 50, 32
 
 
@@ -118,19 +126,45 @@ def _best(model: Any, profile: lampq.Profile, batch: Any, bits: float) -> lampq.
     return best_plan(model, profile, batch, average_bits=bits)
 
 
-def sentences(count: int) -> list[str]:
-    """Sentences of the reference of the Python language, which comes with it."""
+def sentences() -> list[str]:
+    """Sentences of the reference of the Python language, which comes with it, in a drawn order."""
     from pydoc_data.topics import topics
 
-    found: dict[str, None] = {}
-    for text in topics.values():
+    return _shuffled(topics.values())
+
+
+def descriptions() -> list[str]:
+    """Sentences that describe the functions and classes of the standard library, in a drawn order."""
+    return _shuffled(
+        inspect.getdoc(part) or ""
+        for name in sorted(set(sys.stdlib_module_names) - _TALKING)
+        if not name.startswith("_") and (module := _imported(name)) is not None
+        for owner in vars(module).values()
+        if getattr(owner, "__module__", None) == name
+        for part in (owner, *(method for _, method in inspect.getmembers(owner, inspect.isroutine)))
+    )
+
+
+def _imported(name: str) -> ModuleType | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(name)
+        # Not every module of the library is there on every system.
+        except ImportError:
+            return None
+
+
+def _shuffled(texts: Iterable[str]) -> list[str]:
+    """Sentences of 6 to 24 plain words, each once."""
+    plain: dict[str, None] = {}
+    for text in texts:
         for part in text.replace("\n", " ").split(". "):
             words = part.split()
-            plain = all(word.strip("(),;:'\"-").isalpha() for word in words)
-            if 6 <= len(words) <= 24 and plain and part.strip()[0].isupper():
-                found[f"{' '.join(words)}."] = None
-    order = np.random.default_rng(0).permutation(len(found))
-    return [list(found)[index] for index in order[:count]]
+            letters = all(word.strip("(),;:'\"-").isalpha() for word in words)
+            if 6 <= len(words) <= 24 and letters and part.strip()[0].isupper():
+                plain[f"{' '.join(words)}."] = None
+    return [list(plain)[index] for index in np.random.default_rng(0).permutation(len(plain))]
 
 
 def encoder(cache: Path) -> dict[str, Any]:
@@ -142,7 +176,9 @@ def encoder(cache: Path) -> dict[str, Any]:
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
     tokenizer.enable_truncation(32)
     tokenizer.enable_padding(length=32)
-    coded = tokenizer.encode_batch(sentences(SENTENCES + CALIBRATION))
+    judged_by = sentences()[:SENTENCES]
+    others = [text for text in (*sentences(), *descriptions()) if text not in set(judged_by)]
+    coded = tokenizer.encode_batch([*judged_by, *others[:CODED]])
     fed = {
         "input_ids": np.array([line.ids for line in coded], dtype=np.int64),
         "attention_mask": np.array([line.attention_mask for line in coded], dtype=np.int64),
@@ -153,7 +189,7 @@ def encoder(cache: Path) -> dict[str, Any]:
     values = _stored(cache / "encoder.json")
     values |= {"sentences": len(expected), "float bytes": path.stat().st_size}
     own = lampq.read(path)
-    few = {name: array[:64] for name, array in batch.items()}
+    few = {name: array[:PLANNED] for name, array in batch.items()}
     # At the nearest codes: those that are fitted to so few sentences tell too little of what others lose.
     profile = lampq.profile(own, few, bits=(2, 3, 4, 5, 6, 8), fisher_draws=0, measure="gradients")
     plans = {"uniform": uniform(profile, 4), "lampq": lampq.plan(profile, average_bits=4)}
