@@ -47,8 +47,8 @@ BUDGETS = (8, 6, 4, 3)
 ROUNDINGS = ("nearest", "inputs")
 WRITTEN = (*ROUNDINGS, "corrected")
 JUDGED, CALIBRATION = 512, 256
-# Sentences that codes are chosen for, and those of them that widths come from.
-CODED, PLANNED = 640, 128
+# Texts that codes are chosen for, those of them that widths come from, and sentences of each.
+CODED, PLANNED, JOINED = 320, 64, 5
 # Modules that say or open something when they are imported.
 _TALKING = {"antigravity", "idlelib", "this", "turtledemo"}
 SENTENCES, LINES, PROFILED = 500, 50, 32
@@ -178,20 +178,17 @@ def encoder(cache: Path) -> dict[str, Any]:
     tokenizer.enable_padding(length=32)
     judged_by = sentences()[:SENTENCES]
     others = [text for text in (*sentences(), *descriptions()) if text not in set(judged_by)]
-    coded = tokenizer.encode_batch([*judged_by, *others[:CODED]])
-    fed = {
-        "input_ids": np.array([line.ids for line in coded], dtype=np.int64),
-        "attention_mask": np.array([line.attention_mask for line in coded], dtype=np.int64),
-    }
-    judged = {name: array[:SENTENCES] for name, array in fed.items()}
-    batch = {name: array[SENTENCES:] for name, array in fed.items()}
+    # Several at once fill every token: padding would tell of states that nobody reads.
+    joined = [" ".join(others[start : start + JOINED]) for start in range(0, JOINED * CODED, JOINED)]
+    judged, batch = (_tokens(tokenizer.encode_batch(texts)) for texts in (judged_by, joined))
+    batch = {name: array[batch["attention_mask"].all(axis=1)] for name, array in batch.items()}
     expected = _embeddings(path, judged)
     values = _stored(cache / "encoder.json")
     values |= {"sentences": len(expected), "float bytes": path.stat().st_size}
     own = lampq.read(path)
     few = {name: array[:PLANNED] for name, array in batch.items()}
     # At the nearest codes: those that are fitted to so few sentences tell too little of what others lose.
-    profile = lampq.profile(own, few, bits=(2, 3, 4, 5, 6, 8), fisher_draws=0, measure="gradients")
+    profile = lampq.profile(own, few, bits=(2, 3, 4, 5, 6, 7, 8), fisher_draws=0, measure="gradients")
     plans = {"uniform": uniform(profile, 4), "lampq": lampq.plan(profile, average_bits=4)}
     for rounding in WRITTEN:
         for name, plan in plans.items():
@@ -207,6 +204,14 @@ def encoder(cache: Path) -> dict[str, Any]:
             print("encoder", rounding, name, values[f"{rounding}/{name}"], flush=True)
             (cache / "encoder.json").write_text(json.dumps(values))
     return values
+
+
+def _tokens(coded: list[Any]) -> dict[str, np.ndarray]:
+    """Inputs of the encoder, int64, shape (texts, tokens)."""
+    return {
+        "input_ids": np.array([line.ids for line in coded], dtype=np.int64),
+        "attention_mask": np.array([line.attention_mask for line in coded], dtype=np.int64),
+    }
 
 
 def _cosine(expected: np.ndarray, actual: np.ndarray) -> float:
