@@ -108,3 +108,24 @@ def test_the_command_says_it_in_one_line(file, capsys, words, says):
 def test_a_device_can_be_named_on_the_command_line(file, capsys):
     assert main(["inspect", str(file), "--device", "cpu", "--json"]) == 0
     capsys.readouterr()
+
+
+class _Elsewhere(torch.nn.Module):
+    """Says what PyTorch says on a GPU of a module that makes a tensor without naming a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(20, 8)
+
+    def forward(self, ids):
+        if ids.is_floating_point():
+            raise RuntimeError("Expected tensor for argument #1 'indices' to be Long")
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but got index is on cpu, "
+            "different from other tensors on cuda:0"
+        )
+
+
+def test_a_module_that_makes_tensors_on_the_cpu_is_told_where_it_runs():
+    with pytest.raises(lampq.AdapterError, match=r"same device, .* take --device cpu"):
+        read_module(_Elsewhere(), input_shape=(6,)).layers()

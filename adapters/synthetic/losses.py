@@ -71,7 +71,7 @@ def entropy_loss(attended: Sequence[torch.Tensor]) -> torch.Tensor:
         unit = functional.normalize(tokens.float(), dim=-1)
         step = max(1, unit.shape[1] // _ROWS)
         similarity = (unit[:, ::step] @ unit.mT).flatten(1)
-        points = torch.linspace(-1, 1, _POINTS)
+        points = torch.linspace(-1, 1, _POINTS, device=similarity.device)
         distance = (points[None, :, None] - similarity[:, None, :]) / _BANDWIDTH
         density = torch.exp(-0.5 * distance**2).mean(-1) / (_BANDWIDTH * math.sqrt(2 * math.pi))
         terms.append((density * torch.log(density + 1e-6)).sum(-1).mean() * (2 / (_POINTS - 1)))

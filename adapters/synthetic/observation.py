@@ -66,9 +66,11 @@ class Observer(Protocol):
 
     Attributes:
         most: Samples that it takes at a time, or None: any number.
+        device: Where its inputs are, and what it observes.
     """
 
     most: int | None
+    device: torch.device
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Observation:
         """Run samples, as many as the model takes at a time."""

@@ -47,7 +47,7 @@ class Refiner:
         """What the model tells of its training data, by a look at some samples; empty: nothing."""
         with torch.no_grad():
             count = len(next(iter(samples.values())))
-            seen = self._observed(_tensors(samples), np.arange(min(count, self.run_size)))
+            seen = self._observed(self._tensors(samples), np.arange(min(count, self.run_size)))
         terms = []
         if seen.normalized:
             terms.append(f"statistics of {len(seen.normalized)} normalizations")
@@ -60,16 +60,16 @@ class Refiner:
     def deviations(self, samples: Samples, rows: np.ndarray) -> np.ndarray:
         """What every sample adds to moments and classes beyond what the training data had, shape (samples, F)."""
         with torch.no_grad():
-            seen = self._observed(_tensors(samples), rows)
+            seen = self._observed(self._tensors(samples), rows)
         columns = []
         for item in seen.normalized:
             mean, square = losses.moments(item, over_samples=False)
-            columns += [part.numpy() / part.shape[1] ** 0.5 for part in (mean, square - 1)]
+            columns += [part.cpu().numpy() / part.shape[1] ** 0.5 for part in (mean, square - 1)]
         logits = self._logits(seen)
         if logits is not None:
             # Classes count as much as all that normalizations say.
             share = max(1, len(seen.normalized)) ** 0.5
-            columns.append(share * class_deviations(logits.float().softmax(1).numpy()))
+            columns.append(share * class_deviations(logits.float().softmax(1).cpu().numpy()))
         return np.concatenate(columns, axis=1) if columns else np.zeros((len(rows), 1))
 
     def refine(self, chosen: Samples, progress: Progress) -> Samples:
@@ -83,14 +83,14 @@ class Refiner:
                 progress("refining synthetic samples", before + step, len(batches) * self.recipe.steps)
 
             start = {name: samples[rows.start : rows.stop] for name, samples in chosen.items()}
-            parts.append(self._refined(_tensors(start), np.asarray(rows), report))
+            parts.append(self._refined(self._tensors(start), np.asarray(rows), report))
         return {name: np.concatenate([part[name] for part in parts]) for name in chosen}
 
     def _observed(self, samples: Tensors, rows: np.ndarray) -> Observation:
         """What the model makes of samples; the last one is repeated where a run takes more."""
         places = [*range(len(rows)), *[len(rows) - 1] * (self.run_size - len(rows))]
         inputs = {name: space.fed(samples[name])[places] for name, space in self.spaces.items()}
-        fixed = {name: torch.from_numpy(array[rows][places]) for name, array in self.fixed.items()}
+        fixed = self._tensors({name: array[rows][places] for name, array in self.fixed.items()})
         return self.observer({**inputs, **fixed}).first(len(rows))
 
     def _logits(self, seen: Observation) -> torch.Tensor | None:
@@ -116,7 +116,7 @@ class Refiner:
             optimizer.step()
             report(step + 1)
         with torch.no_grad():
-            return {name: samples.numpy() for name, samples in self._moved(start, offsets).items()}
+            return {name: samples.cpu().numpy() for name, samples in self._moved(start, offsets).items()}
 
     def _moved(self, start: Tensors, offsets: Tensors) -> dict[str, torch.Tensor]:
         smoothness = self.recipe.smoothness
@@ -142,6 +142,5 @@ class Refiner:
             terms += [recipe.variation * losses.variation_loss(each) for each in pictures]
         return torch.stack(terms).sum() if terms else None
 
-
-def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    def _tensors(self, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array).to(self.observer.device) for name, array in arrays.items()}

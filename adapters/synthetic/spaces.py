@@ -57,7 +57,9 @@ class Pictures:
         """Offsets count as waves, of which fine ones move less, and bend before black and white."""
         import torch
 
-        spectrum = torch.fft.rfft2(offset, norm="ortho") * _gains(offset.shape[-2:], smoothness)
+        spectrum = torch.fft.rfft2(offset, norm="ortho") * _gains(offset.shape[-2:], smoothness).to(
+            offset.device
+        )
         waves = torch.fft.irfft2(spectrum, s=offset.shape[-2:], norm="ortho")
         return torch.sigmoid(torch.logit(start.clamp(_MARGIN, 1 - _MARGIN)) + waves)
 
@@ -66,7 +68,7 @@ class Pictures:
         import torch
 
         record = self.preprocess
-        mean, deviation = (torch.tensor(v).reshape(-1, 1, 1) for v in (record.mean, record.std))
+        mean, deviation = (samples.new_tensor(v).reshape(-1, 1, 1) for v in (record.mean, record.std))
         if record.channel_order == "BGR" and samples.shape[1] >= len(_LUMA):
             samples = torch.cat([samples[:, :3].flip(1), samples[:, 3:]], dim=1)
         values = (samples * (255 * record.scale) - mean) / deviation

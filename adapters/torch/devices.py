@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from lampq.core.values.errors import AdapterError
@@ -19,7 +21,7 @@ def device_of(name: str) -> torch.device:
     """
     present = devices()
     if name == AUTO:
-        return torch.device("cuda" if "cuda" in present else "cpu")
+        name = "cuda" if "cuda" in present else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -28,6 +30,9 @@ def device_of(name: str) -> torch.device:
     few = device is not None and device.type == "cuda" and number >= torch.cuda.device_count()
     if device is None or device.type not in present or few:
         raise AdapterError(f"device {name!r}: PyTorch has {listed(present)} here")
+    if device.type == "cuda":
+        # The first product of each of autograd's threads says so, and then does what it says.
+        warnings.filterwarnings("ignore", "Attempting to run cuBLAS", UserWarning)
     return device
 
 

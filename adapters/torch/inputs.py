@@ -22,6 +22,9 @@ Run = Callable[[Inputs], object]
 _SIDES = (224, 32, 28, 64, 384, 256, 96, 128, 160, 192, 240, 288, 299, 320, 336, 448, 512)
 TOKENS = 16
 _IDS, _MASKS = ("ids", "tokens"), ("mask", "token_type_ids")
+# What PyTorch says of a module that makes tensors without naming a device, and of one that reads others' tensors.
+_DEVICES = "on the same device"
+_ON_THE_CPU = "; it makes tensors on the cpu itself: take --device cpu (device='cpu')"
 
 
 def find_example(
@@ -53,6 +56,8 @@ def find_example(
         objection = objection_of(run, inputs)
         if not objection:
             return inputs
+        if _DEVICES in objection:
+            break
     if shapes:
         text = ", ".join("x".join(map(str, shape)) for shape in shapes.values())
         raise AdapterError(f"the model does not take samples of shape {text}: {objection}")
@@ -71,7 +76,8 @@ def objection_of(run: Run, inputs: Inputs) -> str:
         raise
     # Modules raise whatever a wrong shape makes them stumble over.
     except Exception as err:
-        return reason(err, last=True) or type(err).__name__
+        objection = reason(err, last=True) or type(err).__name__
+        return objection + _ON_THE_CPU if _DEVICES in objection else objection
     return ""
 
 

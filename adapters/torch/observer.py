@@ -41,6 +41,7 @@ class TapeObserver:
         weights: What it is run with.
         outputs: From its outputs and the number of samples to those that are judged.
         most: Samples that it takes at a time, or None: any number.
+        device: Where it runs.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class TapeObserver:
         weights: Named,
         outputs: Callable[[Named, int], Mapping[str, torch.Tensor]],
         most: int | None,
+        device: torch.device,
     ) -> None:
         self._tape, self._weights, self._outputs = tape, weights, outputs
-        self.most = most
+        self.most, self.device = most, device
         self._places: dict[int, tuple[Tape, Mapping[int, _Affine], frozenset[int]]] = {}
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Observation:
@@ -94,7 +96,7 @@ def module_observer(model: Varied) -> TapeObserver:
             for head in model.judged
         }
 
-    return TapeObserver(tape, model.tensors, outputs, runtime.fixed_batch)
+    return TapeObserver(tape, model.tensors, outputs, runtime.fixed_batch, runtime.device)
 
 
 def graph_observer(graph: Graph, most: int | None) -> TapeObserver:
@@ -113,7 +115,7 @@ def graph_observer(graph: Graph, most: int | None) -> TapeObserver:
                 tapes[shapes], _ = record(lambda _, named: graph(named), {}, inputs)
         return tapes[shapes]
 
-    return TapeObserver(tape, {}, lambda raw, samples: raw, most)
+    return TapeObserver(tape, {}, lambda raw, samples: raw, most, torch.device("cpu"))
 
 
 def _normalizations(tape: Tape, weights: Named) -> dict[int, _Affine]:
