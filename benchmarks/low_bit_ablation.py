@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import report
+import vit_w4a4
 
 import lampq
 from lampq import demo_data
@@ -24,6 +25,8 @@ from lampq.adapters.data import Preprocess, read_data
 from lampq.adapters.torch import read
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.treatments import QUANTIZERS
+from lampq.core.values.budget import Budget
+from lampq.verbs.best_plan import best_plan
 
 COLUMNS = ("bits", "row", "val KL", "val top-1 (%)", "CPU s")
 
@@ -86,7 +89,7 @@ class Subject:
     def __init__(self, model, images, inputs, labels):
         self.model, self.images, self.inputs, self.labels = model, images, inputs, labels
         self.truth = measure_reference(model, inputs)
-        self._profiles = {}
+        self._profiles, self._published = {}, None
 
     def profile(self, recipe, bits):
         """The measurements that a recipe needs, and the seconds they took."""
@@ -116,7 +119,25 @@ class Subject:
         plan = lampq.plan(profile, average_bits=bits, average_input_bits=bits, mode=recipe.mode or "kl")
         plan = dataclasses.replace(plan, rounding=recipe.rounding, refine=recipe.refine)
         quantized = lampq.fake_quantize(self.model, plan, batch=self.images)
-        seconds += time.process_time() - began
+        return self.judged(quantized, seconds + time.process_time() - began)
+
+    def published(self, bits):
+        """The same of LampQ as published, by the conditions of `vit_w4a4`: factors of products fixed at b bits."""
+        began = time.process_time()
+        seen = self.model.calibrate(self.images, products=True)
+        factors = {name: activation.grid(bits) for name, activation in seen.items() if "@" in name}
+        model = self.model.with_products(factors)
+        if self._published is None:
+            self._published = lampq.profile(self.model, self.images, act_bits=range(2, 9))
+        budget = Budget(average_bits=bits, average_input_bits=bits)
+        reference = measure_reference(self.model, self.images)
+        choices = {"mode": "lampq", "recipe": vit_w4a4.PUBLISHED, "reference": reference}
+        plan = best_plan(model, self._published, self.images, budget, **choices)
+        quantized = lampq.fake_quantize(model, plan, batch=self.images)
+        return self.judged(quantized, time.process_time() - began)
+
+    def judged(self, quantized, seconds):
+        """Val KL and top-1 of a quantized model, and the seconds again, as text."""
         outputs = quantized.run(self.inputs)
         top1 = 100 * float((np.asarray(outputs).argmax(1) == self.labels).mean())
         return f"{self.truth.damage(outputs):.4f}", f"{top1:.2f}", f"{seconds:.0f}"
@@ -158,6 +179,9 @@ def main() -> None:
             if group in args.without.split(","):
                 continue
             table.append((f"{bits}/{bits}", name, *judged.figures(recipe, bits)))
+            print(" | ".join(table[-1]), flush=True)
+        if "published" not in args.without.split(","):
+            table.append((f"{bits}/{bits}", "LampQ as published", *judged.published(bits)))
             print(" | ".join(table[-1]), flush=True)
     what = "digits" if args.digits else "cifar_vit"
     body = report.table(COLUMNS, table) + (
