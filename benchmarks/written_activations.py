@@ -2,12 +2,14 @@
 
     python benchmarks/written_activations.py speed
     python benchmarks/written_activations.py loss --model vit.onnx --calib calib --val val
+    python benchmarks/written_activations.py tflite --model vit.tflite --calib calib --val val
     python benchmarks/written_activations.py sites --module model.py:build --weights w.pth --plan p.json \
         --calib calib --val val
 
 `speed`: a random ViT of S size at W8A8, W4A8 and W4A16 as plans have it, and the forms of 4-bit weights that runtimes
 know, in turns in one process. `loss`: plans of W4A8 and W4A16, the KL of their files in stock ONNX Runtime beside that
-of their simulations, which round by elementary arithmetic. `sites`: the simulation of a plan that was made from a
+of their simulations, which round by elementary arithmetic. `tflite`: the same of a .tflite file in the stock
+interpreter, beside what its weights lose by themselves. `sites`: the simulation of a plan that was made from a
 PyTorch model, every site of it rounded, beside that module.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from onnx import TensorProto, helper, numpy_helper
 import lampq
 from lampq.adapters.data import Preprocess, read_data
 from lampq.core.measuring.reference import measure_reference
+from lampq.core.measuring.setting import simulated as simulated_weights
 
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime")
 # (row, weight bits, activation bits, container)
@@ -189,6 +193,56 @@ def _budgets(args, setting, images, folder, exact) -> Iterator[tuple[object, ...
         print(*row, flush=True)
 
 
+def tflite(args) -> None:
+    """What .tflite files lose in the stock interpreter, beside the loss of their weights alone."""
+    setting = cifar10.read(args)
+    model, images, val = setting.model, setting.calib[: args.samples], setting.val[: args.judged]
+    exact, _ = interpreted(args.model, val)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "q.tflite"
+        for bits, act_bits in ((8, None), (8, 8), (8, 16), (4, None), (4, 8), (4, 16)):
+            inputs = {} if act_bits is None else {"act_bits": (act_bits,)}
+            profile = lampq.profile(model, images, bits=(bits,), fisher_draws=0, **inputs)
+            plan = lampq.plan(profile, average_bits=bits, mode="kl")
+            lampq.apply(model, plan, file, batch=images, force=True)
+            alone = damage(exact, np.asarray(simulated_weights(model, plan).run(val)))
+            outputs, seconds = interpreted(file, val)
+            top1 = 100 * (outputs.argmax(1) == setting.labels[: len(val)]).mean()
+            said = f"W{bits}, inputs rounded while running" if act_bits is None else f"W{bits}A{act_bits}"
+            size = file.stat().st_size
+            row = f"{alone:.5f}", f"{damage(exact, outputs):.5f}", f"{top1:.2f}", f"{1000 * seconds:.2f}"
+            rows.append((said, plan.total_bytes, size, *row))
+            print(*rows[-1], flush=True)
+    columns = ("plan", "bytes planned", "bytes", "KL of the weights", "KL of the file", "top-1 (%)", "ms")
+    body = report.table(columns, rows) + (
+        f"\n\nCIFAR-10 ViT, {len(images)} calibration images, weights to the nearest code, {len(exact)} validation "
+        f"images through the stock interpreter, one thread, CPU time of one image; int16 kernels are those of the "
+        f"runtime itself, which no delegate speeds up."
+    )
+    report.write(
+        "written_activations_tflite",
+        "What .tflite files with rounded inputs lose",
+        body,
+        packages=("numpy", "ai-edge-litert"),
+    )
+
+
+def interpreted(path, images) -> tuple[np.ndarray, float]:
+    """Outputs of a .tflite file in the stock interpreter, and the CPU seconds of one image."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    rows, began = [], time.process_time()
+    for image in images:
+        interpreter.set_tensor(source["index"], image[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(target["index"])[0])
+    return np.stack(rows), (time.process_time() - began) / len(images)
+
+
 def sites(args) -> None:
     """A plan of all sites of a PyTorch model, as a module and as a file."""
     import torch
@@ -245,11 +299,15 @@ def main() -> None:
     cifar10.add_arguments(lost, "--model")
     lost.add_argument("--sizes", type=int, nargs="*", default=[350_000, 420_000, 500_000, 700_000])
     lost.set_defaults(run=loss)
+    small = verbs.add_parser("tflite")
+    cifar10.add_arguments(small, "--model")
+    small.add_argument("--judged", type=int, default=2000, help="validation images (2000)")
+    small.set_defaults(run=tflite)
     every = verbs.add_parser("sites")
     for name in ("module", "weights", "plan", "calib", "val"):
         every.add_argument(f"--{name}", required=True)
     every.set_defaults(run=sites)
-    for part in (lost, every):
+    for part in (lost, small, every):
         part.add_argument("--samples", type=int, default=32, help="calibration images (32)")
     args = parser.parse_args()
     args.run(args)

@@ -55,7 +55,7 @@ def write(entries: Sequence[Entry], target: Target, unknown: Mapping[str, Any]) 
     rules: list[dict[str, Any]] = []
     for entry in entries:
         weight = model.variant.opened.weights[entry.layer.name]
-        rules += layer_rules(model, weight, entry.weight_bits, static=entry.activation_bits is not None)
+        rules += layer_rules(model, weight, entry.weight_bits, entry.activation_bits)
     check_distinct(model, rules)
     return document.to_text([*unknown.get("rules", ()), *rules])
 

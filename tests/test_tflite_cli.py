@@ -70,7 +70,7 @@ def tensors(path):
     return [np.empty(0, detail["dtype"]) for detail in details]
 
 
-@pytest.mark.parametrize("more", [[], ["--act-bits", "8"]])
+@pytest.mark.parametrize("more", [[], ["--act-bits", "8"], ["--act-bits", "16"]])
 def test_quantize_does_it_all(work, tmp_path, capfd, more):
     out, data = tmp_path / "q.tflite", ["--data", work / "data.npz", "--quiet"]
     words = ["--avg-bits", "5", "--bits", "2,4,8", "--rounds", "1", "--fisher-draws", "0", *more]

@@ -25,12 +25,14 @@ from tflite_models import (
 from lampq.adapters.tflite import bitpacking, containers, operands, quantize, read, verify
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import encode
+from lampq.adapters.tflite.stored import stored
 from lampq.core.measuring.measure import measure_weight_error
 from lampq.core.quantizing.quantizer import as_rows
 from lampq.core.quantizing.quantizer import quantize as quantize_rows
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
+from lampq.core.values.option import Option
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
 
@@ -56,13 +58,16 @@ def fixed_width(layer):
     return 8 if layer.shape[0] == 1 and len(layer.shape) == 4 else 4
 
 
+@pytest.mark.parametrize("act_bits", [8, 16])
 @pytest.mark.parametrize("name", ["vit", "post_norm", "mobile_vit", "conv_any_batch"])
-def test_so_is_a_file_with_fixed_activations(name, tmp_path):
+def test_so_is_a_file_with_fixed_activations(name, act_bits, tmp_path):
     """Its operators, scales and biases are part of what the plan counts; those of some layers are never more."""
     model, out = read(fixture(name)), tmp_path / "q.tflite"
     batch = inputs_for(model, 4)
-    plan = plan_for(model, fixed_width, ranges=ranges_of(model, batch))
-    room = dataclasses.replace(plan, rest_bytes=model.rest_bytes(activations=True))
+    plan = plan_for(model, fixed_width, ranges=ranges_of(model, batch), act_bits=act_bits)
+    options = [Option(weight_bits=bits, activation_bits=act_bits) for bits in (4, 8)]
+    overhead = model.overhead(model.layers(), options, "bitplane")
+    room = dataclasses.replace(plan, rest_bytes=overhead.rest_bytes)
     model.write(room, out, calibration=batch)
     assert out.stat().st_size == room.total_bytes
     some = tuple(
@@ -105,6 +110,22 @@ def test_fixed_int8_activations_compute_what_the_fake_quant_model_does(name, tmp
     assert relative(run_directly(out, batch), reference) < 0.05
     assert ("QUANTIZE", 1) in opcodes(out)
     assert "INT32" in tensor_types(out)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "vit_float16", "mobile_vit", "mobile_vit_nhwc", "post_norm", "conv_any_batch"]
+)
+def test_int16_activations_lose_next_to_nothing(name, tmp_path):
+    """A hundred times less than int8 ones may: what the file computes is what its weights' codes say."""
+    model = read(fixture(name))
+    batch = inputs_for(model, 24)
+    plan = plan_for(model, fixed_width, ranges=ranges_of(model, batch), act_bits=16)
+    out = tmp_path / "q.tflite"
+    model.write(plan, out, calibration=batch)
+    reference = np.asarray(model.with_weights(dequantized(model, fixed_width)).run(batch))
+    assert relative(run_directly(out, batch), reference) < 1e-3
+    assert {("QUANTIZE", 2), ("DEQUANTIZE", 3)} <= opcodes(out)
+    assert {weight.activation_bits for weight in stored(read(out))} == {16}
 
 
 def test_a_uniform_quantizer_of_an_input_is_a_range_told_otherwise(tmp_path):
@@ -308,7 +329,7 @@ def test_plans_that_cannot_be_written_are_refused(tmp_path):
     narrow = dataclasses.replace(
         ranged, layers=tuple(dataclasses.replace(x, activation_bits=4) for x in ranged.layers)
     )
-    with pytest.raises(AdapterError, match="activations of 8 bits"):
+    with pytest.raises(AdapterError, match="activations of 8 or 16 bits"):
         model.write(narrow, out, calibration=batch)
     assert not list(tmp_path.iterdir())
 

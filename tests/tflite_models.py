@@ -131,8 +131,8 @@ def convolution(path, weight, bias, *, depthwise=False, side=8, stride=1, activa
     return b.write(path, [x], [z])
 
 
-def plan_for(model, width, *, container="bitplane", ranges=None):
-    """A plan with `width(layer)` bits for every layer, and 8-bit inputs where ranges are given."""
+def plan_for(model, width, *, container="bitplane", ranges=None, act_bits=8):
+    """A plan with `width(layer)` bits for every layer, and inputs of 8 bits or others where ranges are given."""
     layers = []
     for layer in model.layers():
         bits = width(layer)
@@ -145,7 +145,7 @@ def plan_for(model, width, *, container="bitplane", ranges=None):
                 size=layer.size,
                 weight_bits=bits,
                 payload_bytes=model.payload_bytes(layer, bits, container) or 0,
-                activation_bits=8 if ranges else None,
+                activation_bits=act_bits if ranges else None,
                 activation_range=ranges[layer.name] if ranges else None,
             )
         )

@@ -11,6 +11,7 @@ import numpy as np
 from lampq.adapters.file_model import FileModel
 from lampq.adapters.tflite import containers, gradients
 from lampq.adapters.tflite.heads import Judgement, chosen
+from lampq.adapters.tflite.integers import BYTE
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.prefix import Prefix
 from lampq.adapters.tflite.variant import Variant
@@ -165,7 +166,7 @@ class TfliteBackend:
 
     def rest_bytes(self, model: TfliteModel, *, activations: bool) -> int:
         """Graph, biases, other constants, and padding."""
-        return rest_bytes(self.opened, fixed=activations)
+        return rest_bytes(self.opened, BYTE if activations else None)
 
     def overhead(
         self,
@@ -178,8 +179,8 @@ class TfliteBackend:
         """The same for all plans; layers that are not among these stay float."""
         quantized = {layer.name for layer in layers}
         floats = sum(_FLOAT_BYTES * layer.size for layer in self.layers if layer.name not in quantized)
-        activations = any(option.activation_bits for option in options)
-        return Overhead(rest_bytes=self.rest_bytes(model, activations=activations) + floats)
+        fixed = max((option.activation_bits or 0 for option in options), default=0) or None
+        return Overhead(rest_bytes=rest_bytes(self.opened, fixed) + floats)
 
     def file_bytes(self) -> int:
         """Bytes of the file."""
@@ -198,9 +199,9 @@ class TfliteBackend:
 
         Layers whose plan gives their input no width are stored for dynamic int8 activations where an operator
         multiplies codes, else as codes that are made numbers when the file is loaded; so are convolutions and products
-        where rounding their inputs while running would make other outputs of it. Where the plan gives 8 bits, inputs
-        and outputs are quantized with fixed ranges, as far as operators take them. Calibration inputs fix the ranges of
-        the outputs; without them verification runs on random inputs.
+        where rounding their inputs while running would make other outputs of it. Where the plan gives 8 or 16 bits,
+        inputs and outputs are quantized with fixed ranges, as far as operators take them. Calibration inputs fix the
+        ranges of the outputs; without them verification runs on random inputs.
         """
         coded = coded_for(model, plan)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from lampq.adapters.tflite.flatbuffer import blob_bytes
+from lampq.adapters.tflite.integers import BYTE, WIDE
 from lampq.adapters.tflite.operands import CONV, DEPTHWISE, FULLY_CONNECTED, LOOKUP, MATMUL, TRANSPOSED
 from lampq.adapters.tflite.weights import Weight
 from lampq.core.values.errors import AdapterError
@@ -33,10 +34,16 @@ _HYBRID_VERSIONS = {
     (CONV, 8): 5, (CONV, 4): 8, (DEPTHWISE, 8): 6, (TRANSPOSED, 8): 5,
     (LOOKUP, 8): 4, (LOOKUP, 4): 4, (LOOKUP, 2): 5,
 }  # fmt: skip
-_STATIC_VERSIONS = {
+_BYTE_VERSIONS = {
     (FULLY_CONNECTED, 8): 6, (FULLY_CONNECTED, 4): 10, (FULLY_CONNECTED, 2): 14,
     (CONV, 8): 3, (CONV, 4): 7, (DEPTHWISE, 8): 3,
 }  # fmt: skip
+# Depthwise convolutions of int16 inputs with 4 bits give garbage, convolutions with 2 are refused.
+_WIDE_VERSIONS = {
+    (FULLY_CONNECTED, 8): 11, (FULLY_CONNECTED, 4): 11, (FULLY_CONNECTED, 2): 14,
+    (CONV, 8): 4, (CONV, 4): 8, (DEPTHWISE, 8): 5,
+}  # fmt: skip
+_VERSIONS = {None: _HYBRID_VERSIONS, BYTE: _BYTE_VERSIONS, WIDE: _WIDE_VERSIONS}
 _DEQUANTIZE_VERSIONS = {8: 5, 4: 6, 2: 7}
 
 
@@ -53,9 +60,15 @@ def container_bits(weight: Weight, bits: int, container: str = DENSE) -> int:
     return min(width for width in WIDTHS if width >= bits)
 
 
-def multiplied(weight: Weight, width: int, *, static: bool = False) -> bool:
-    """Whether all operators of a weight compute with its codes themselves, from float or from int8 inputs."""
-    versions = _STATIC_VERSIONS if static else _HYBRID_VERSIONS
+def multiplied(weight: Weight, width: int, inputs: int | None = None) -> bool:
+    """Whether all operators of a weight compute with its codes themselves.
+
+    Args:
+        weight: The weight.
+        width: Bits of its container.
+        inputs: Width of the integers that they are fed, or None for float.
+    """
+    versions = _VERSIONS[inputs]
     return not weight.behind and all((_written(name), width) in versions for name in weight.op_names)
 
 
@@ -71,9 +84,9 @@ def payload_bytes(weight: Weight, bits: int, container: str) -> int:
     return blob_bytes(codes) + blob_bytes(4 * weight.shape[weight.channel_axis])
 
 
-def version(op_name: str, width: int, *, static: bool) -> int:
-    """Version of an operator that computes with codes of a container's width."""
-    return (_STATIC_VERSIONS if static else _HYBRID_VERSIONS)[_written(op_name), width]
+def version(op_name: str, width: int, inputs: int | None) -> int:
+    """Version of an operator that computes with codes of a container's width; inputs as in `multiplied`."""
+    return _VERSIONS[inputs][_written(op_name), width]
 
 
 def dequantize_version(width: int) -> int:

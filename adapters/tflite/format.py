@@ -47,5 +47,6 @@ TFLITE = ModelFormat(
     detect=_detect,
     stored=_stored,
     addresses=OPERATORS,
+    input_bits=(8, 16),
     folds_norms=True,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.adapters.tflite import containers
+from lampq.adapters.tflite import containers, integers
 from lampq.adapters.tflite.bitpacking import pack
 from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
@@ -19,9 +19,6 @@ from lampq.adapters.tflite.schema import schema
 from lampq.adapters.tflite.weights import Weight
 from lampq.core.quantizing.quantizer import Quantized, from_rows
 from lampq.core.values.activation_grid import ActivationGrid
-
-# Runtimes store activations as int8; the core's codes start at 0.
-_INT8_SHIFT = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,8 +46,12 @@ class Coded:
     @property
     def multiplied(self) -> bool:
         """Whether operators compute with the codes themselves; otherwise numbers are made of them first."""
-        able = containers.multiplied(self.weight, self.width, static=self.inputs is not None)
-        return able and not self.numbers
+        return containers.multiplied(self.weight, self.width, self.input_bits) and not self.numbers
+
+    @property
+    def input_bits(self) -> int | None:
+        """Width of the fixed integers that its operators read, or None."""
+        return None if self.inputs is None else self.inputs.bits
 
     @property
     def axis(self) -> int:
@@ -74,9 +75,10 @@ def code(weight: Weight, quantized: Quantized, width: int, inputs: ActivationGri
 
     A grid of the input is left out where no operator multiplies codes by codes.
     """
-    fixed = inputs if containers.multiplied(weight, width, static=True) else None
+    fixed = inputs if inputs is not None and containers.multiplied(weight, width, inputs.bits) else None
     codes = quantized.integers()
-    linear = MATMUL in weight.op_names and containers.multiplied(weight, width, static=fixed is not None)
+    read = None if fixed is None else fixed.bits
+    linear = MATMUL in weight.op_names and containers.multiplied(weight, width, read)
     if not linear:
         codes = from_rows(codes, weight.shape, weight.channel_axis)
     return Coded(weight=weight, width=width, codes=codes, scale=quantized.scale, inputs=fixed)
@@ -102,7 +104,8 @@ class Rewriter:
         self.graph: Graph = draft.graph
         # One array of zeros for all weights of as many channels: the file then holds it once.
         self._zeros: dict[int, np.ndarray] = {}
-        self._fed: dict[tuple[int, int, float, int], int] = {}
+        self._no_biases: dict[int, np.ndarray] = {}
+        self._fed: dict[tuple[int, int, ActivationGrid], int] = {}
         self._biases: dict[tuple[int, int], np.ndarray] = {}
 
     def zero_points(self, channels: int) -> np.ndarray:
@@ -160,7 +163,7 @@ class Rewriter:
     def _adapt(self, site: Site, coded: Coded) -> None:
         draft, op = self.draft, self.graph.subgraphs[site.subgraph].ops[site.op]
         name = FULLY_CONNECTED if site.op_name == MATMUL else site.op_name
-        least = containers.version(name, coded.width, static=coded.inputs is not None)
+        least = containers.version(name, coded.width, coded.input_bits)
         if site.op_name == MATMUL:
             # Products have no narrow containers, and their per-channel scales no version that old runtimes
             # refuse.
@@ -179,19 +182,21 @@ class Rewriter:
             self._make_static(site, coded, coded.inputs, coded.outputs[site])
 
     def _make_static(self, site: Site, coded: Coded, inputs: ActivationGrid, outputs: ActivationGrid) -> None:
-        """Feed an operator int8 and let it give int8, float again right behind it."""
+        """Feed an operator integers and let it give integers, float again right behind it."""
         draft, subgraph = self.draft, self.graph.subgraphs[site.subgraph]
         op = subgraph.ops[site.op]
         source, result = op.inputs[0], op.outputs[0]
         fed = self._feed(site, source, inputs)
         static = draft.add_tensor(
             site.subgraph,
-            subgraph.tensors[result].copy(name=_named(subgraph.tensors[result], b"int8"), **_int8(outputs)),
+            _on_grid(subgraph.tensors[result], outputs),
         )
-        added = bias(op)
-        operands = [fed, site.tensor]
+        added, operands = bias(op), [fed, site.tensor]
+        steps = coded.scale * np.float32(inputs.scale)
         if added is not None:
-            operands.append(self._bias(site, added, coded.scale * np.float32(inputs.scale)))
+            operands.append(self._bias(site, added, steps, inputs.bits))
+        elif inputs.bits == integers.WIDE:
+            operands.append(self._no_bias(site, steps))
         draft.change(
             site.subgraph,
             site.op,
@@ -200,51 +205,54 @@ class Rewriter:
         )
         if added is not None:
             draft.discard(site.subgraph, added)
-        back = operator(draft.code("DEQUANTIZE", 2), static, result, "DequantizeOptions")
+        code = draft.code("DEQUANTIZE", integers.DEQUANTIZE_VERSIONS[outputs.bits])
+        back = operator(code, static, result, "DequantizeOptions")
         draft.surround(site.subgraph, site.op, after=[back])
 
     def _feed(self, site: Site, source: int, grid: ActivationGrid) -> int:
-        """The int8 form of a tensor; layers that read the same one on the same grid share it."""
-        key = (site.subgraph, source, grid.scale, grid.zero_point)
+        """The integer form of a tensor; layers that read the same one on the same grid share it."""
+        key = (site.subgraph, source, grid)
         if key not in self._fed:
             record = self.graph.subgraphs[site.subgraph].tensors[source]
-            tensor = self.draft.add_tensor(
-                site.subgraph, record.copy(name=_named(record, b"int8"), **_int8(grid))
-            )
-            step = operator(self.draft.code("QUANTIZE", 1), source, tensor, "QuantizeOptions")
+            tensor = self.draft.add_tensor(site.subgraph, _on_grid(record, grid))
+            code = self.draft.code("QUANTIZE", integers.QUANTIZE_VERSIONS[grid.bits])
+            step = operator(code, source, tensor, "QuantizeOptions")
             self.draft.surround(site.subgraph, site.op, before=[step])
             self._fed[key] = tensor
         return self._fed[key]
 
-    def _bias(self, site: Site, tensor: int, scale: np.ndarray) -> int:
-        """A float bias as int32 in the steps of the products."""
+    def _bias(self, site: Site, tensor: int, scale: np.ndarray, bits: int) -> int:
+        """A float bias as integers in the steps of the products."""
         subgraph = self.graph.subgraphs[site.subgraph]
         stored = self._biases.get((site.subgraph, tensor), subgraph.constant(tensor))
         values = np.asarray(stored, dtype=np.float64).reshape(-1)
-        limits = np.iinfo(np.int32)
-        codes = np.clip(np.rint(values / scale), limits.min, limits.max).astype(np.int32)
+        codes = integers.bias_codes(values, scale, bits)
+        return self._add_bias(site, subgraph.tensors[tensor], codes, scale, bits)
+
+    def _no_bias(self, site: Site, scale: np.ndarray) -> int:
+        """A bias of zeros, stored once for all layers as wide."""
+        like = self.graph.subgraphs[site.subgraph].tensors[site.tensor]
+        channels = len(scale)
+        shape = np.array([channels], dtype=np.int32)
+        record = Record("Tensor", name=(like.name or b"") + b"/bias", shape=shape, has_rank=True)
+        zeros = self._no_biases.setdefault(channels, np.zeros(channels, dtype=np.int64))
+        return self._add_bias(site, record, zeros, scale, integers.WIDE)
+
+    def _add_bias(self, site: Site, record: Record, codes: np.ndarray, scale: np.ndarray, bits: int) -> int:
         parameters = Record(
             "QuantizationParameters",
             scale=np.array(scale, dtype=np.float32),
             zero_point=self.zero_points(len(scale)),
         )
-        record = subgraph.tensors[tensor].copy(
+        changed = record.copy(
             buffer=self.draft.add_buffer(codes),
-            type=schema().value("TensorType", "INT32"),
+            type=schema().value("TensorType", integers.BIAS_TYPES[bits]),
             quantization=parameters,
         )
-        return self.draft.add_tensor(site.subgraph, record)
+        return self.draft.add_tensor(site.subgraph, changed)
 
 
-def _int8(grid: ActivationGrid) -> dict[str, object]:
-    """Fields of an int8 activation."""
-    parameters = Record(
-        "QuantizationParameters",
-        scale=np.array([grid.scale], dtype=np.float32),
-        zero_point=np.array([grid.zero_point - _INT8_SHIFT], dtype=np.int64),
-    )
-    return {"type": schema().value("TensorType", "INT8"), "quantization": parameters, "buffer": 0}
-
-
-def _named(tensor: Record, suffix: bytes) -> bytes:
-    return (tensor.name or b"") + b"/" + suffix
+def _on_grid(tensor: Record, grid: ActivationGrid) -> Record:
+    """The integer form of a float activation."""
+    name = (tensor.name or b"") + b"/" + integers.TYPES[grid.bits].lower().encode()
+    return tensor.copy(name=name, **integers.fields(grid))

@@ -14,6 +14,7 @@ from typing import Any
 from lampq.adapters.tflite import containers
 from lampq.adapters.tflite.backend import TfliteModel
 from lampq.adapters.tflite.graph import text
+from lampq.adapters.tflite.integers import WIDE
 from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.weights import Weight
@@ -29,7 +30,7 @@ def recipe(model: TfliteModel, plan: Plan) -> list[dict[str, Any]]:
     """The rules that make ai-edge-quantizer give every layer the container of a plan.
 
     Weights are symmetric and per channel, as here; the tool chooses scales its own way. Activations are
-    quantized while running, or in 8 bits with ranges that the tool calibrates, where the plan has activation
+    quantized while running, or in 8 or 16 bits with ranges that the tool calibrates, where the plan has activation
     widths.
 
     Args:
@@ -48,12 +49,12 @@ def recipe(model: TfliteModel, plan: Plan) -> list[dict[str, Any]]:
         if weight is None:
             raise PlanError(f"the plan is for another model: {model.path.name} has no layer {decision.name}")
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
-        rules += layer_rules(model, weight, width, static=decision.activation_bits is not None)
+        rules += layer_rules(model, weight, width, decision.activation_bits)
     check_distinct(model, rules)
     return rules
 
 
-def layer_rules(model: TfliteModel, weight: Weight, width: int, *, static: bool) -> list[dict[str, Any]]:
+def layer_rules(model: TfliteModel, weight: Weight, width: int, inputs: int | None) -> list[dict[str, Any]]:
     """The rules of one weight: one a place where it is used.
 
     Raises:
@@ -61,14 +62,14 @@ def layer_rules(model: TfliteModel, weight: Weight, width: int, *, static: bool)
     """
     if MATMUL in weight.op_names and width != 8:
         raise AdapterError(f"layer {weight.name}: the tool stores the constants of products in 8 bits only")
-    fixed = static and containers.multiplied(weight, width, static=True)
-    numbers = not containers.multiplied(weight, width, static=fixed)
+    fixed = inputs if inputs is not None and containers.multiplied(weight, width, inputs) else None
+    numbers = not containers.multiplied(weight, width, fixed)
     return [
         {
             "regex": f"^{re.escape(scope(model, site))}$",
             "operation": site.op_name,
             "algorithm_key": _ALGORITHM,
-            "op_config": _config(width, static=fixed, numbers=numbers),
+            "op_config": _config(width, fixed, numbers=numbers),
         }
         for site in weight.sites
     ]
@@ -86,7 +87,7 @@ def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: boo
     return path
 
 
-def _config(width: int, *, static: bool, numbers: bool) -> dict[str, Any]:
+def _config(width: int, inputs: int | None, *, numbers: bool) -> dict[str, Any]:
     weights = {"num_bits": width, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
     config: dict[str, Any] = {
         "weight_tensor_config": weights,
@@ -97,10 +98,10 @@ def _config(width: int, *, static: bool, numbers: bool) -> dict[str, Any]:
         "skip_checks": True,
         "min_weight_elements": 0,
     }
-    if static:
+    if inputs is not None:
         config["activation_tensor_config"] = {
-            "num_bits": 8,
-            "symmetric": False,
+            "num_bits": inputs,
+            "symmetric": inputs == WIDE,
             "granularity": "TENSORWISE",
             "dtype": "INT",
         }

@@ -19,6 +19,8 @@ from lampq.core.values.stored import StoredWeight
 if TYPE_CHECKING:
     from lampq.adapters.tflite.backend import TfliteModel
 
+_INPUT_BITS = {"INT8": 8, "UINT8": 8, "INT16": 16}
+
 
 def stored(model: TfliteModel) -> tuple[StoredWeight, ...]:
     """The quantized weights in the order of execution; widths are those of the containers.
@@ -47,5 +49,5 @@ def _record(model: TfliteModel, name: str, site: Site, width: int) -> StoredWeig
         weight_bits=width,
         payload_bytes=blob_bytes(np.asarray(constant).nbytes) + blob_bytes(4 * len(scale)),
         container=containers.BYTES if width == 8 else containers.DENSE,
-        activation_bits=8 if fed in ("INT8", "UINT8") else None,
+        activation_bits=_INPUT_BITS.get(fed or ""),
     )

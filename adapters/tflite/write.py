@@ -12,9 +12,9 @@ import numpy as np
 from lampq.adapters.tflite import containers, verify
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flatbuffer import blob_bytes, encode, padded_table_bytes
+from lampq.adapters.tflite.integers import BYTE, WIDE, covering
 from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.operands import MATMUL
-from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.quantize import Coded, Rewriter, as_numbers, code
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
@@ -26,7 +26,6 @@ from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.plan import Plan, PlanLayer
 from lampq.core.values.publishing import atomic_path
 
-_ACTIVATION_BITS = 8
 # Outputs further than this from those of the fake-quant model, relative to their norm, are others.
 _COARSE = 0.5
 # A further operator code takes no more in the tables.
@@ -55,7 +54,7 @@ def write(
     for weight, decision in decisions:
         quantized = encode_weight(weight, decision.weight_bits)
         width = containers.container_bits(weight, decision.weight_bits, plan.container)
-        inputs = None if decision.activation_bits is None else _input_grid(weight, width, decision)
+        inputs = _input_grid(weight, width, decision)
         coded.append(code(weight, quantized, width, inputs))
     coded = _with_output_grids(variant, coded, calibration)
     with atomic_path(path) as temporary:
@@ -86,14 +85,14 @@ def _written(variant: Variant, coded: list[Coded], path: Path, calibration: Batc
     rewriter = Rewriter(draft)
     for item in coded:
         rewriter.apply(item)
-    fixed = any(item.inputs is not None for item in coded)
+    fixed = max((item.input_bits or 0 for item in coded), default=0) or None
     with path.open("wb") as handle:
-        for piece in encode(draft.model(), reserve=_table_bytes(opened, fixed=fixed)):
+        for piece in encode(draft.model(), reserve=_table_bytes(opened, fixed)):
             handle.write(piece)
     return verify.verify(variant, path, draft, coded, calibration)
 
 
-def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
+def rest_bytes(opened: Opened, fixed: int | None = None) -> int:
     """Bytes of the written file without the payload of its weights.
 
     Exact for files with all weights quantized: tables are padded to the room that the most demanding plan needs,
@@ -101,36 +100,36 @@ def rest_bytes(opened: Opened, *, fixed: bool = False) -> int:
 
     Args:
         opened: The model.
-        fixed: Whether activations are quantized with fixed ranges, which takes operators and scales of its own;
-            where a plan leaves the inputs of some layers float, this is the most it can take.
+        fixed: Width of activations that are quantized with fixed ranges, which takes operators and scales of its own,
+            or None; where a plan leaves the inputs of some layers float, this is the most it can take.
     """
-    pieces = _skeleton(opened, fixed=fixed)
-    reserved = padded_table_bytes(_table_bytes(opened, fixed=fixed)) - len(pieces[0])
+    pieces = _skeleton(opened, fixed)
+    reserved = padded_table_bytes(_table_bytes(opened, fixed)) - len(pieces[0])
     payload = sum(blob_bytes(1) + blob_bytes(4 * w.shape[w.channel_axis]) for w in opened.survey.weights)
     return reserved + sum(memoryview(piece).nbytes for piece in pieces) - payload
 
 
-def _table_bytes(opened: Opened, *, fixed: bool) -> int:
+def _table_bytes(opened: Opened, fixed: int | None) -> int:
     """Bytes of the tables when every weight is quantized, with room for operators at every version."""
     names = {name for weight in opened.survey.weights for name in weight.op_names} | {"DEQUANTIZE"}
-    return len(_skeleton(opened, fixed=fixed)[0]) + _CODE_BYTES * len(names) * (len(containers.WIDTHS) - 1)
+    return len(_skeleton(opened, fixed)[0]) + _CODE_BYTES * len(names) * (len(containers.WIDTHS) - 1)
 
 
-def _skeleton(opened: Opened, *, fixed: bool) -> list[Any]:
+def _skeleton(opened: Opened, fixed: int | None) -> list[Any]:
     """The file with all weights in the form that takes most room, one byte in place of each one's codes."""
     draft = Draft(opened.graph)
     rewriter = Rewriter(draft)
-    grid = ActivationGrid.from_range(-1.0, 1.0, bits=_ACTIVATION_BITS)
+    grid = None if fixed is None else covering(-1.0, 1.0, fixed)
     for index, weight in enumerate(opened.survey.weights):
         # Scales that differ, as those of a real file do: equal ones would be stored once.
         scale = np.full(weight.shape[weight.channel_axis], 1.0 + index, dtype=np.float32)
-        static = fixed and containers.multiplied(weight, 8, static=True)
-        numbers = not static and _has_room(weight)
+        static = grid if grid is not None and containers.multiplied(weight, 8, grid.bits) else None
+        numbers = static is None and _has_room(weight)
         rank = 2 if not numbers and MATMUL in weight.op_names else len(weight.shape)
         codes = np.zeros((1,) * rank, dtype=np.int8)
         coded = Coded(weight=weight, width=8, codes=codes, scale=scale, numbers=numbers)
-        if static and all(site.subgraph == opened.main.index for site in weight.sites):
-            coded = dataclasses.replace(coded, inputs=grid, outputs=dict.fromkeys(weight.sites, grid))
+        if static is not None and all(site.subgraph == opened.main.index for site in weight.sites):
+            coded = dataclasses.replace(coded, inputs=static, outputs=dict.fromkeys(weight.sites, static))
         rewriter.apply(coded)
     return encode(draft.model())
 
@@ -150,24 +149,25 @@ def _decisions(opened: Opened, plan: Plan) -> list[tuple[Weight, PlanLayer]]:
             raise PlanError(
                 f"layer {layer.name} has {layer.size} weights in the plan, shape {weight.shape} in the model"
             )
-        if layer.activation_bits not in (None, _ACTIVATION_BITS):
+        if layer.activation_bits not in (None, BYTE, WIDE):
             raise AdapterError(
-                f"layer {layer.name}: TFLite has activations of 8 bits, not {layer.activation_bits}"
+                f"layer {layer.name}: TFLite has activations of 8 or 16 bits, not {layer.activation_bits}"
             )
         decisions.append((weight, layer))
     return decisions
 
 
 def _input_grid(weight: Weight, width: int, decision: PlanLayer) -> ActivationGrid | None:
-    """The grid of a layer's input, or None where the format multiplies no codes by codes there: it stays float."""
-    if not containers.multiplied(weight, width, static=True):
+    """The grid of a layer's input, or None where it stays float: as planned, or no operator multiplies codes there."""
+    bits = decision.activation_bits
+    if bits is None or not containers.multiplied(weight, width, bits):
         return None
     rule = plan_rule(decision)
     if not isinstance(rule, ActivationGrid):
         raise PlanError(
             f"layer {decision.name}: the plan has no range of its input; profile the model with --data"
         )
-    return rule
+    return rule if bits == BYTE else covering(rule.low, rule.high, bits)
 
 
 def _with_output_grids(variant: Variant, coded: list[Coded], calibration: BatchLike | None) -> list[Coded]:
@@ -182,7 +182,7 @@ def _with_output_grids(variant: Variant, coded: list[Coded], calibration: BatchL
         return coded
     if calibration is None:
         raise AdapterError(
-            "fixed int8 activations need calibration data for the ranges of the layers' outputs; "
+            "fixed integer activations need calibration data for the ranges of the layers' outputs; "
             "give it (--data), or plan without activation widths"
         )
     sites = [site for item in static for site in item.weight.sites]
@@ -200,10 +200,11 @@ def _with_output_grids(variant: Variant, coded: list[Coded], calibration: BatchL
             low[tensor] = min(low[tensor], float(values.min()))
             high[tensor] = max(high[tensor], float(values.max()))
 
-    def grids(item: Coded) -> dict[Site, ActivationGrid]:
+    def with_grids(item: Coded) -> Coded:
+        if item.input_bits is None:
+            return item
         ranges = {site: (low[results[site]], high[results[site]]) for site in item.weight.sites}
-        return {
-            site: ActivationGrid.from_range(*bounds, bits=_ACTIVATION_BITS) for site, bounds in ranges.items()
-        }
+        grids = {site: covering(*bounds, item.input_bits) for site, bounds in ranges.items()}
+        return dataclasses.replace(item, outputs=grids)
 
-    return [item if item.inputs is None else dataclasses.replace(item, outputs=grids(item)) for item in coded]
+    return [with_grids(item) for item in coded]
