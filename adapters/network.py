@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from lampq.adapters.file_model import FileModel
-from lampq.adapters.replaced import named
+from lampq.adapters.backed_model import BackedModel
+from lampq.adapters.replaced import fitting, named
 from lampq.core.measuring.encoding import Encoded, coded_for, encoder
 from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.coding import Coding
@@ -39,7 +39,7 @@ from lampq.core.values.publishing import atomic_path
 from lampq.core.values.weight_form import WeightForm
 
 if TYPE_CHECKING:
-    from lampq.adapters.autograd.rebuilt import Rebuilt
+    from lampq.adapters.backend import Gradients
     from lampq.core.values.option import Option
     from lampq.core.values.plan import Plan
     from lampq.core.values.window import Window
@@ -80,19 +80,21 @@ class Network:
 
     def model(self) -> NetworkModel:
         """The model that lampq measures, plans for and writes."""
-        return FileModel(_Backend(self))
+        return BackedModel(_Backend(self))
 
 
-NetworkModel: TypeAlias = FileModel[Arrays]
+NetworkModel: TypeAlias = BackedModel[Arrays, np.ndarray]
 
 
 class _Backend:
-    """A file that holds a network (`adapters.file_model`)."""
+    """A file that holds a network, with some matrices replaced (`adapters.backend`)."""
 
     grid = "auto"
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, replaced: Arrays | None = None) -> None:
         self.network, self.path, self.format = network, network.path, network.format
+        self.name, self._replaced = str(network.path), dict(replaced or {})
+        self.variant: Arrays = {**network.weights, **self._replaced}
         self.input_specs, self.output_specs = network.input_specs, network.output_specs
         self.heads = network.heads
         self.skipped: tuple[tuple[str, str], ...] = ()
@@ -105,47 +107,60 @@ class _Backend:
     def layers(self) -> tuple[Layer, ...]:
         matrices = {name: weight for name, weight in self.network.weights.items() if weight.ndim == 2}
         return tuple(
-            self.measure(name, weight) for name, weight in matrices.items() if worth_quantizing(weight.shape)
+            self._record(name, weight) for name, weight in matrices.items() if worth_quantizing(weight.shape)
         )
 
-    def measure(self, name: str, weight: np.ndarray) -> Layer:
+    def measure(self, name: str) -> Layer:
+        return self._record(name, self.variant[name])
+
+    def _record(self, name: str, weight: np.ndarray) -> Layer:
         return Layer.from_weight(name, weight, kind=self.network.kinds.get(name, "linear"), channel_axis=0)
 
+    @property
+    def replaced(self) -> Collection[str]:
+        return self._replaced.keys()
+
     def judging(self, choices: Sequence[HeadChoice]) -> _Backend:
-        heads = chosen_heads(choices, self.heads, self.output_specs, self.input_specs, whose=str(self.path))
-        return _Backend(dataclasses.replace(self.network, heads=heads))
+        heads = chosen_heads(choices, self.heads, self.output_specs, self.input_specs, whose=self.name)
+        return _Backend(dataclasses.replace(self.network, heads=heads), self._replaced)
 
-    def varied(self, replaced: Arrays) -> Arrays:
-        return {**self.network.weights, **replaced}
+    def fitted(self, name: str, value: np.ndarray) -> np.ndarray:
+        return fitting(value, self._known(name).shape, layer=name, whose=self.name)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return named({layer.name: layer.shape for layer in self.layers}, name, whose=str(self.path))
+    def replacing(self, values: Arrays) -> _Backend:
+        return _Backend(self.network, {**self._replaced, **values})
 
-    def stored(self, name: str) -> np.ndarray:
-        self.shape(name)
-        return np.array(self.network.weights[name], dtype=np.float32)
+    def weight(self, name: str) -> np.ndarray:
+        self._known(name)
+        return np.array(self.variant[name], dtype=np.float32)
+
+    def _known(self, name: str) -> Layer:
+        return named({layer.name: layer for layer in self.layers}, name, whose=self.name)
 
     def check_coding(self, coding: Coding) -> None:
         if coding.block is not None:
             raise AdapterError(f"{self.format} files keep one scale per row; leave --block out")
 
     def checked(self, batch: BatchLike) -> Batch:
-        return checked_inputs(batch, self.input_specs, str(self.path))
+        return checked_inputs(batch, self.input_specs, self.name)
 
-    def run(self, variant: Arrays, inputs: Batch) -> Batch:
-        return Batch([self._judged(variant, group, lambda name, values: None) for group in inputs])
+    def run(self, inputs: Batch) -> Batch:
+        return Batch([self._judged(group) for group in inputs])
 
-    def _judged(self, weights: Arrays, group: Arrays, see: See) -> dict[str, np.ndarray]:
-        outputs = self.network.run(weights, group, see)
+    def _judged(self, group: Arrays) -> dict[str, np.ndarray]:
+        outputs = self.network.run(self.variant, group, lambda name, values: None)
         return {head.name: canonical(head, outputs[head.name]) for head in self.heads if head.judged}
 
-    def prefix(self, variant: Arrays, inputs: Batch) -> _Whole:
-        return _Whole(self, variant, inputs)
+    def sweep(
+        self, inputs: Batch, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        for name, option, weight in candidates:
+            yield name, option, self.replacing({name: weight}).run(inputs)
 
-    def taps(self, variant: Arrays, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         names = {layer.name for layer in self.layers}
         for group in inputs:
-            for name, values in self._inputs(variant, group):
+            for name, values in self._inputs(group):
                 if name in names:
                     rows = values.reshape(-1, values.shape[-1])
                     yield name, rows, len(rows) // len(values)
@@ -153,15 +168,15 @@ class _Backend:
     def windows(self) -> dict[str, Window]:
         return {}
 
-    def _inputs(self, weights: Arrays, group: Arrays) -> list[tuple[str, np.ndarray]]:
+    def _inputs(self, group: Arrays) -> list[tuple[str, np.ndarray]]:
         seen: list[tuple[str, np.ndarray]] = []
-        self.network.run(weights, group, lambda name, values: seen.append((name, values)))
+        self.network.run(self.variant, group, lambda name, values: seen.append((name, values)))
         return seen
 
     def walk(self, model: NetworkModel, inputs: Batch) -> Walk:
         return Passes(model, inputs)
 
-    def rebuilt(self, model: NetworkModel, inputs: Batch) -> Rebuilt:
+    def gradients(self, model: NetworkModel, inputs: Batch) -> Gradients:
         raise NoGradientsError(f"{self.format} models have none here")
 
     def payload_bytes(self, model: NetworkModel, layer: Layer, bits: int, container: str) -> int | None:
@@ -178,7 +193,9 @@ class _Backend:
         layers: Sequence[Layer],
         options: Sequence[Option],
         container: str,
+        *,
         steps: np.ndarray | None,
+        ranges: np.ndarray | None,
     ) -> Overhead:
         return Overhead(
             rest_bytes=self._rest(model, layers, sorted({option.weight_bits for option in options}))
@@ -208,34 +225,15 @@ class _Backend:
         coded = coded_for(model, plan)
         quantized = {layer.name: encoder(coded, layer.name, 0)(layer.weight_bits) for layer in plan.layers}
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
-            self.network.save(handle, self._arrays(quantized, model.replaced))
+            self.network.save(handle, self._arrays(quantized))
         return None
 
-    def _arrays(self, quantized: Mapping[str, Encoded], replaced: Arrays | None = None) -> Arrays:
+    def _arrays(self, quantized: Mapping[str, Encoded]) -> Arrays:
         """What a file holds, in the order of the model."""
         arrays: dict[str, np.ndarray] = {}
-        for name, weight in self.varied(replaced or {}).items():
+        for name, weight in self.variant.items():
             arrays |= to_arrays(name, quantized[name], weight.shape) if name in quantized else {name: weight}
         return arrays
-
-
-class _Whole:
-    """A batch that is run from the start for every candidate (`adapters.file_model.Prefix`)."""
-
-    def __init__(self, backend: _Backend, weights: Arrays, inputs: Batch) -> None:
-        self._backend, self._weights, self._inputs = backend, weights, inputs
-
-    def place(self, name: str) -> int:
-        return 0
-
-    def start(self) -> None:
-        return None
-
-    def advance(self, states: None, begin: int, end: int) -> None:
-        return None
-
-    def finish(self, states: None, begin: int, name: str, weight: np.ndarray) -> Batch:
-        return self._backend.run({**self._weights, name: weight}, self._inputs)
 
 
 def _blank(layer: Layer, bits: int, form: WeightForm | None) -> Encoded:

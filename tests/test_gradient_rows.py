@@ -63,7 +63,9 @@ def test_rows_are_products_of_each_samples_own_gradient_with_each_widths_error(n
     found = rows(model, batch, directions)
     vectors = vectors_of(model, batch, directions)
     names = [model.parameters[layer.name] for layer in model.layers()]
-    tensors = dict(model.tensors) | {key: model.tensors[key].detach().requires_grad_() for key in names}
+    tensors = dict(model.variant.tensors) | {
+        key: model.variant.tensors[key].detach().requires_grad_() for key in names
+    }
     for sample in range(len(batch)):
         one = torch.from_numpy(batch[sample : sample + 1])
         logits = torch.func.functional_call(model.module, tensors, (one,), tie_weights=True)[0]

@@ -277,7 +277,7 @@ def test_whole_models_have_the_traces_of_their_module(name, exporter):
     batch = normal(3, 3, 16, 16, seed=2)
     found = traces_of(model, batch, labels="exact")
     runtime = Runtime(module(name), name=name, input_shape=(3, 16, 16))
-    original = TorchModel(runtime, Provenance(path=exported(name, exporter)))
+    original = TorchModel.of(runtime, Provenance(path=exported(name, exporter)))
     expected = fisher_of(original, batch, labels="exact").traces()
     if name == "conv":
         # The exporter has folded a normalization into the stem, and `up` is no layer of the module.

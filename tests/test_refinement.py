@@ -65,7 +65,7 @@ def test_gradients_go_through_rounding_as_if_it_were_not_there():
 
 def test_blocks_are_all_of_the_tape_and_each_layer_is_in_one():
     model, _ = read_named("packed")
-    recording = model.runtime.recording(model.runtime.example, grad=True, products=True)
+    recording = model.variant.runtime.recording(model.variant.runtime.example, grad=True, products=True)
     parts = blocks(recording, {parameter: name for name, parameter in model.parameters.items()})
     assert parts[0].begin == 0 and parts[-1].end == len(recording.tape.operations)
     assert all(one.end == other.begin for one, other in pairwise(parts))

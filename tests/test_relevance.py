@@ -52,11 +52,11 @@ def sent_back(build, batch, role=CLASSES, alpha=1.0):
     """Relevance of the inputs, and what every operator hands on, in the order of the operators."""
     model = read(seeded(build))
     inputs = {"x": torch.from_numpy(batch)}
-    recording = model.runtime.recording(inputs, products=True)
+    recording = model.variant.runtime.recording(inputs, products=True)
     handed = {}
-    heads = {model.judged[0].name: Head(name=model.judged[0].name, role=role)}
+    heads = {model.variant.judged[0].name: Head(name=model.variant.judged[0].name, role=role)}
     told = lambda index, parts: handed.update({index: sum(float(p.sum()) for p in parts.values())})  # noqa: E731
-    relevance = propagate(recording.tape, model.tensors, inputs, heads, len(batch), told, alpha)
+    relevance = propagate(recording.tape, model.variant.tensors, inputs, heads, len(batch), told, alpha)
     return relevance["x"], handed
 
 

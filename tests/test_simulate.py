@@ -39,7 +39,7 @@ def pair(tmp_path_factory):
     export_onnx(model, path)
     reference = measure_reference(model, batch)
     sites = [*model.parameters.values(), *(site for p in model.products() for site in p.sites)]
-    seen = site_samples(model, reference.inputs, reference.readout, sites)
+    seen = site_samples(model.variant, reference.inputs, reference.readout, sites)
     plan = lampq.plan(lampq.profile(model, batch, bits=(4,), fisher_draws=0), average_bits=4)
     return model, batch, seen, adapters.read(path), plan
 

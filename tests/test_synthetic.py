@@ -26,7 +26,7 @@ CIFAR = Preprocess.preset("cifar10")
 
 
 def read(module):
-    return TorchModel(Runtime(module, input_shape=(3, 16, 16)), Provenance(path=Path("module")))
+    return TorchModel.of(Runtime(module, input_shape=(3, 16, 16)), Provenance(path=Path("module")))
 
 
 @pytest.fixture(scope="module")

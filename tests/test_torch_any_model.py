@@ -161,7 +161,7 @@ def test_roles_inputs_and_places_of_outputs():
 def test_fisher_traces_of_several_outputs_and_every_kind_of_weight(name):
     model, module, data = known(name)
     reference = measure_reference(model, data)
-    sums = fisher_sums(model, reference.inputs, reference.readout, Draws(count=2), batch_size=2)
+    sums = fisher_sums(model.variant, reference.inputs, reference.readout, Draws(count=2), batch_size=2)
     parameters = {layer: module.get_parameter(p) for layer, p in model.parameters.items()}
     expected = dict.fromkeys(parameters, 0.0)
     # One sample, one direction, one gradient at a time.

@@ -215,7 +215,7 @@ def test_gradients_that_are_not_finite_name_the_layer():
     batch = batch.copy()
     batch[0, 0, 0, 0] = np.inf
     with pytest.raises(AdapterError, match="patch_embed"):
-        fisher_sums(model, Batch.of(batch, name="input"), reference.readout, Draws(labels="probe"))
+        fisher_sums(model.variant, Batch.of(batch, name="input"), reference.readout, Draws(labels="probe"))
 
 
 def test_progress_is_told_per_batch():
@@ -243,10 +243,12 @@ def test_no_more_than_two_passes_are_in_memory_however_many_there_are(activation
     gc.disable()
     try:
         fisher_sums(
-            model, reference.inputs, reference.readout, Draws(), batch_size=2, activations=activations
+            model.variant, reference.inputs, reference.readout, Draws(), batch_size=2, activations=activations
         )
         candidates = {layer.name: ([model.weight(layer.name)], [None]) for layer in model.layers()}
-        for _ in gradient_rows(model, reference.inputs, candidates, reference.readout, Draws(), batch_size=2):
+        for _ in gradient_rows(
+            model.variant, reference.inputs, candidates, reference.readout, Draws(), batch_size=2
+        ):
             pass
     finally:
         gc.enable()

@@ -231,7 +231,7 @@ def test_masks_of_the_data_count_and_are_guessed_from_padding_where_there_are_no
     assert [spec.name for spec in model.input_specs if not spec.optional] == ["input_ids"]
     assert [spec.name for spec in fed.input_specs if not spec.optional] == ["input_ids", "attention_mask"]
     # One tape serves masks with and without padding.
-    assert fed.runtime.obstacle is None
+    assert fed.variant.runtime.obstacle is None
     module = transformers.BertModel(transformers.BertConfig(**SMALL, vocab_size=50)).eval()
     heads = lampq.adapters.torch.read(module).with_examples(given).heads
     assert {head.name: head.mask for head in heads} == {

@@ -28,7 +28,7 @@ def candidates_of(model, batch, widths, inputs):
 def joint_of(model, batch, candidates, *, batch_size=16, **draws):
     reference = measure_reference(model, batch)
     return joint_fisher(
-        model, reference.inputs, candidates, reference.readout, Draws(**draws), batch_size=batch_size
+        model.variant, reference.inputs, candidates, reference.readout, Draws(**draws), batch_size=batch_size
     )
 
 
@@ -79,7 +79,7 @@ def test_it_is_the_measured_damage_where_the_error_is_small(name):
     for layer, (weights, rules) in candidates.items():
         for i, weight in enumerate(weights):
             for j, rule in enumerate(rules):
-                if rule is not None and any(use.form == "lookup" for use in model.uses(layer)):
+                if rule is not None and any(use.form == "lookup" for use in model.variant.uses(layer)):
                     # The table moves the output layer's input, which then rounds to other codes.
                     continue
                 logits = model.with_weights({layer: Setting(weight=weight, activation=rule)}).run(batch)

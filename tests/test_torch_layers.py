@@ -156,7 +156,7 @@ def test_a_model_of_a_fixed_batch_size_runs_any_number_of_samples():
 
     free, batch = read_named("packed")
     runtime = Runtime(MODELS["packed"][0](), input_shape=(3, 8, 8), fixed_batch=2)
-    fixed = TorchModel(runtime, Provenance(path=free.path))
+    fixed = TorchModel.of(runtime, Provenance(path=free.path))
     assert fixed.input_spec.shape == (2, 3, 8, 8)
     np.testing.assert_allclose(fixed.run(batch), free.run(batch), rtol=1e-5, atol=1e-5)
     # Samples that only fill a batch up are in no tap.

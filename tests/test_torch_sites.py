@@ -76,7 +76,7 @@ def planned(model, batch, bits=4, quantizers=None):
     """A plan with one width everywhere, and the best quantizer of every site."""
     reference = measure_reference(model, batch)
     sites = [*model.parameters.values(), *(site for p in model.products() for site in p.sites)]
-    seen = site_samples(model, reference.inputs, reference.readout, sites)
+    seen = site_samples(model.variant, reference.inputs, reference.readout, sites)
     rules = {name: best_rule(one, bits, quantizers).fitted() for name, one in seen.items()}
     profile = lampq.profile(model, batch, bits=(bits,), fisher_draws=0)
     plan = lampq.plan(profile, average_bits=bits)
@@ -129,7 +129,7 @@ def test_gradients_predict_the_damage_of_rounding_one_site():
     model, batch = read_named("packed")
     reference = measure_reference(model, batch)
     for product in model.products():
-        seen = site_samples(model, reference.inputs, reference.readout, product.sites)
+        seen = site_samples(model.variant, reference.inputs, reference.readout, product.sites)
         for side, site in zip(("left", "activation"), product.sites, strict=True):
             rule = TokenGrid(bits=8)
             rounded = model.with_weights({product.name: Setting(**{side: rule})})
@@ -159,7 +159,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path):
     with pytest.raises(lampq.PlanError, match=r"it lacks the products b@scores; pass --partial"):
         lampq.fake_quantize(model, dataclasses.replace(plan, products=(other,)))
     partial = lampq.fake_quantize(model, dataclasses.replace(plan, products=(other,)), partial=True)
-    assert not partial.rounding.products
+    assert not partial.variant.rounding.products
     unknown = dataclasses.replace(product, left=Fitted(tag="sparkle", bits=3))
     with pytest.raises(lampq.RecordError, match="quantizer 'sparkle' is none of"):
         lampq.fake_quantize(model, dataclasses.replace(plan, products=(unknown,)))

@@ -116,7 +116,7 @@ class Outside(nn.Module):
 def test_a_pass_that_depends_on_values_is_run_as_a_whole(build, reason):
     module = seeded(build)
     model = read(module, input_shape=(8,), batch_size=2)
-    assert reason in model.runtime.obstacle
+    assert reason in model.variant.runtime.obstacle
     rng = np.random.default_rng(0)
     batch = np.concatenate([rng.normal(size=(2, 8)) + shift for shift in (-3, 3)]).astype(np.float32)
     expected = torch.cat([module(torch.from_numpy(part)) for part in (batch[:2], batch[2:])])
@@ -168,7 +168,7 @@ def test_layouts_are_measured(name, inner):
     for layer in model.layers():
         key = layer.name.rpartition(".")[2]
         if key in inner:
-            layout = model.runtime.layouts[model.parameters[layer.name], 0]
+            layout = model.variant.runtime.findings.layouts[model.parameters[layer.name], 0]
             assert layout.inner == inner[key]
 
 
@@ -197,5 +197,5 @@ def test_samples_that_mix_are_noticed():
             return self.b(x - x.mean(0, keepdim=True))
 
     model = read(seeded(Mixing), input_shape=(8,))
-    assert model.runtime.samples_mix
-    assert not read_named("packed")[0].runtime.samples_mix
+    assert model.variant.runtime.findings.samples_mix
+    assert not read_named("packed")[0].variant.runtime.findings.samples_mix

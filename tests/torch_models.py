@@ -152,7 +152,7 @@ def fisher_of(model, batch, *, diagonal=(), batch_size=16, progress=quiet, **dra
     """`fisher_sums` of a batch that its own outputs are judged by."""
     reference = measure_reference(model, batch)
     settings = {"diagonal": diagonal, "batch_size": batch_size, "progress": progress}
-    return fisher_sums(model, reference.inputs, reference.readout, Draws(**draws), **settings)
+    return fisher_sums(model.variant, reference.inputs, reference.readout, Draws(**draws), **settings)
 
 
 def read_named(name, **options):

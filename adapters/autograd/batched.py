@@ -15,7 +15,8 @@ import torch
 
 from lampq.adapters.autograd.graph import AGREEMENT, Graph, UnsupportedOperatorError, tensors_of
 from lampq.adapters.torch.agreement import arrays, disagreement
-from lampq.adapters.torch.runtime import Execution, Runtime
+from lampq.adapters.torch.execution import Execution
+from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.adapters.torch.uses import Use
 from lampq.core.values.batch import Batch
@@ -104,7 +105,7 @@ class Batched:
                 return None
             if others:
                 runtime, module = _surveyed(graph, batch, fixed, others)
-            apart = runtime.obstacle is None and not runtime.samples_mix
+            apart = runtime.obstacle is None and not runtime.findings.samples_mix
             known = set(runtime.survey.uses) == set(module.names.values())
             if not apart or not known or not _agree(module, graph, batch.take(range(fixed or 2)), fixed or 1):
                 return None

@@ -10,8 +10,10 @@ import torch
 
 from lampq.adapters.autograd.batched import Batched
 from lampq.adapters.autograd.graph import Graph, tensors_of
+from lampq.adapters.synthetic.observation import Observer
 from lampq.adapters.torch.fisher import fisher_sums
 from lampq.adapters.torch.gradient_rows import gradient_rows
+from lampq.adapters.torch.observer import graph_observer
 from lampq.adapters.torch.relevance import graph_relevance
 from lampq.core.measuring.setting import RoundedLayers
 from lampq.core.measuring.traces import Traces
@@ -113,6 +115,10 @@ class Rebuilt:
         """
         shares = graph_relevance(self.graph, self.chunks, self.heads, self.samples, progress)
         return {name: shares.get(name, 0.0) for name in self.layers}
+
+    def observer(self, most: int | None) -> Observer:
+        """Forward passes that show normalizations and attentions; see `adapters.synthetic.observation`."""
+        return graph_observer(self.graph, most)
 
     def _batched(self) -> Batched | None:
         return Batched.of(self.graph, self.heads, self.inputs, self.fixed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from lampq.adapters.torch.execution import Execution
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.provenance import Provenance
-from lampq.adapters.torch.runtime import Execution, Runtime
+from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.core.measuring.model import Model
 from lampq.core.values.batch import Batch
@@ -32,8 +33,8 @@ def twin(model: Model, module: torch.nn.Module, inputs: Batch, fixed_batch: int 
         execution=Execution(device="cpu"),
     )
     provenance = Provenance(path=model.path, source=str(model.path))
-    parameters = TorchModel(runtime, provenance).parameters
+    parameters = TorchModel.of(runtime, provenance).parameters
     # Tables that are added are layers of files alone.
     kinds = {layer.name: layer.kind for layer in model.layers() if layer.name in parameters}
     heads = [HeadChoice(name=head.name, role=head.role, weight=head.weight) for head in model.heads]
-    return TorchModel(runtime, provenance, kinds=kinds).with_heads(heads)
+    return TorchModel.of(runtime, provenance, kinds=kinds).with_heads(heads)

@@ -1,24 +1,25 @@
-"""What a model does that is an ONNX file (`adapters.file_model`)."""
+"""What a model does that is an ONNX file (`adapters.backend`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lampq.adapters.file_model import FileModel
+from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.onnx import batches, gradients, heads, size
 from lampq.adapters.onnx.bits import read_bits
 from lampq.adapters.onnx.chain import State
 from lampq.adapters.onnx.engine import Engine
-from lampq.adapters.onnx.opened import Opened
-from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.variant import Variant
 from lampq.adapters.onnx.walk import OnnxWalk, input_rows
 from lampq.adapters.onnx.windows import windows
 from lampq.adapters.onnx.write import write
+from lampq.adapters.prefix import swept
+from lampq.adapters.replaced import fitting
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
-OnnxModel = FileModel[Variant]
+OnnxModel = BackedModel[Variant, np.ndarray]
 """A model read by `lampq.adapters.onnx.read`."""
 
 _CHECKED_SAMPLES = 2
@@ -45,19 +46,17 @@ class OnnxBackend:
     """An ONNX file.
 
     Args:
-        opened: The file, with the outputs that are judged.
-        records: What is known of its weights; None: nothing yet.
+        variant: The file, with the outputs that are judged, and what is replaced.
+        engine: Runs it; None: made anew.
     """
 
     format = "onnx"
     grid = "auto"
 
-    def __init__(self, opened: Opened, records: Records | None = None) -> None:
-        self.opened = opened
-        self.records = records or Records(opened)
-        self.engine = Engine(opened, self.records)
-        self.path = opened.container.path
-        self._index = {site.name: index for index, site in enumerate(opened.sites)}
+    def __init__(self, variant: Variant, engine: Engine | None = None) -> None:
+        self.variant, self.opened, self.records = variant, variant.opened, variant.records
+        self.engine = engine or Engine(self.opened, self.records)
+        self.path, self.name = variant.path, str(variant.path)
 
     @property
     def digest(self) -> str:
@@ -89,25 +88,30 @@ class OnnxBackend:
         """Records of the stored weights."""
         return self.records.layers
 
+    @property
+    def replaced(self) -> Collection[str]:
+        """Layers with other weights."""
+        return self.variant.replaced.keys()
+
     def judging(self, choices: Sequence[HeadChoice]) -> OnnxBackend:
         """The same file with some outputs judged another way."""
-        return OnnxBackend(heads.choose(self.opened, choices), self.records)
+        return OnnxBackend(replace(self.variant, opened=heads.choose(self.opened, choices)))
 
-    def varied(self, replaced: Mapping[str, np.ndarray]) -> Variant:
-        """The file with some weights replaced."""
-        return Variant(opened=self.opened, records=self.records, replaced=replaced)
+    def fitted(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A weight of the right shape, float32."""
+        return fitting(value, self.records.site(name).shape, layer=name, whose=self.name)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a layer's weight."""
-        return tuple(self.records.site(name).shape)
+    def replacing(self, values: Mapping[str, np.ndarray]) -> OnnxBackend:
+        """The same file with some weights replaced."""
+        return OnnxBackend(replace(self.variant, replaced={**self.variant.replaced, **values}), self.engine)
 
-    def stored(self, name: str) -> np.ndarray:
-        """The stored weight of a layer, float32."""
-        return self.records.stored(self.records.site(name).name)
+    def weight(self, name: str) -> np.ndarray:
+        """The weight of a layer, float32."""
+        return self.variant.weight(name)
 
-    def measure(self, name: str, weight: np.ndarray) -> Layer:
-        """The record of a layer with another weight."""
-        return self.records.measure(self._index[name], weight)
+    def measure(self, name: str) -> Layer:
+        """The record of a layer with its weight."""
+        return self.records.measure(name, self.weight(name))
 
     def check_coding(self, coding: Coding) -> None:
         """Codes on a uniform grid, in whatever blocks."""
@@ -115,24 +119,27 @@ class OnnxBackend:
 
     def checked(self, batch: BatchLike) -> Batch:
         """Inputs by name and of the right types."""
-        return checked_inputs(batch, self.input_specs, str(self.path))
+        return checked_inputs(batch, self.input_specs, self.name)
 
-    def run(self, variant: Variant, inputs: Batch) -> Batch:
+    def run(self, inputs: Batch) -> Batch:
         """The judged outputs."""
         engine, chunks = self.engine, self.engine.split(inputs)
-        if variant.replaced:
+        if self.variant.replaced:
             chain = engine.chain
             states = chain.start(map(engine.feeds, chunks))
-            return engine.join(chain.finish(states, 0, chain.feeds(variant.replaced)), chunks)
+            return engine.join(chain.finish(states, 0, chain.feeds(self.variant.replaced)), chunks)
         outputs = engine.join(engine.run(chunks), chunks)
         engine.check_independence(chunks[0], outputs)
         return outputs
 
-    def prefix(self, variant: Variant, inputs: Batch) -> _Prefix:
-        """A batch in front of segments of the graph."""
-        return _Prefix(self.engine, variant.replaced, self.engine.split(inputs))
+    def sweep(
+        self, inputs: Batch, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        """Outputs with one weight replaced at a time, a batch in front of segments of the graph."""
+        prefix = _Prefix(self.engine, self.variant.replaced, self.engine.split(inputs))
+        return swept(prefix, candidates)
 
-    def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, one piece per place that a layer is used in and chunk of the batch.
 
         Rows (R, in_features) for a linear layer, (samples, channels, ...) for a convolution. Tables, recurrent
@@ -142,7 +149,7 @@ class OnnxBackend:
         positions = [self.records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
         chain = self.engine.chain
         states = chain.start(map(self.engine.feeds, chunks))
-        for site, number, index, array in chain.taps(states, chain.feeds(variant.replaced)):
+        for site, number, index, array in chain.taps(states, chain.feeds(self.variant.replaced)):
             yield site.name, input_rows(site, number, array, chunks[index]), positions[index][site.name]
 
     def windows(self) -> dict[str, Window]:
@@ -154,9 +161,9 @@ class OnnxBackend:
         chunks, chain = self.engine.split(inputs), self.engine.chain
         positions = [self.records.usage(batches.sample_shapes(c.arrays)).positions for c in chunks]
         states = chain.start(map(self.engine.feeds, chunks))
-        return OnnxWalk(chain, states, chunks, positions, model.replaced)
+        return OnnxWalk(chain, states, chunks, positions, self.variant.replaced)
 
-    def rebuilt(self, model: OnnxModel, inputs: Batch) -> Rebuilt:
+    def gradients(self, model: OnnxModel, inputs: Batch) -> Rebuilt:
         """The graph in PyTorch."""
         return gradients.rebuilt(model, inputs)
 
@@ -177,7 +184,9 @@ class OnnxBackend:
         layers: Sequence[Layer],
         options: Sequence[Option],
         container: str,
+        *,
         steps: np.ndarray | None,
+        ranges: np.ndarray | None,
     ) -> Overhead:
         """What a file holds beside codes and scales, to the byte."""
         return size.overhead(model, layers, options, container, steps=steps)

@@ -10,15 +10,17 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from lampq.adapters.file_model import FileModel
+from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.kinds import infer_kind, override_kinds
 from lampq.adapters.onnx import flow, heads, inputs, outputs, probe, roles, sites
 from lampq.adapters.onnx.backend import OnnxBackend, OnnxModel
 from lampq.adapters.onnx.container import Container, one_line, silence
 from lampq.adapters.onnx.devices import providers_of
 from lampq.adapters.onnx.opened import Opened
+from lampq.adapters.onnx.records import Records
 from lampq.adapters.onnx.requantize import parse
 from lampq.adapters.onnx.session import Runtime
+from lampq.adapters.onnx.variant import Variant
 from lampq.core.values.errors import AdapterError, LampqError
 
 
@@ -80,25 +82,22 @@ def read(
         infer_kind(site.name, convolution="Conv" in site.uses[0].node.op_type, position=position)
         for site, position in zip(quantizable, positions, strict=True)
     ]
-    return FileModel(
-        OnnxBackend(
-            Opened(
-                container=container,
-                flow=graph,
-                sites=quantizable,
-                kinds=tuple(override_kinds(names, by_place, kinds)),
-                left=sites.not_understood(left) if requantize else left,
-                all_specs=specs,
-                constants=fixed,
-                outputs=described.specs,
-                heads=inferred,
-                jumping=described.jumping,
-                runtime=Runtime(name=str(path), providers=providers, threads=threads),
-                embeddings=embeddings,
-                requantize=requantize,
-            )
-        )
+    opened = Opened(
+        container=container,
+        flow=graph,
+        sites=quantizable,
+        kinds=tuple(override_kinds(names, by_place, kinds)),
+        left=sites.not_understood(left) if requantize else left,
+        all_specs=specs,
+        constants=fixed,
+        outputs=described.specs,
+        heads=inferred,
+        jumping=described.jumping,
+        runtime=Runtime(name=str(path), providers=providers, threads=threads),
+        embeddings=embeddings,
+        requantize=requantize,
     )
+    return BackedModel(OnnxBackend(Variant(opened=opened, records=Records(opened))))
 
 
 def _check(model: ir.Model) -> None:

@@ -29,6 +29,7 @@ class Records:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._sites = {site.name: site for site in opened.sites}
+        self._kinds = dict(zip(self._sites, opened.kinds, strict=True))
         self._usage: dict[Shapes, probe.Usage] = {}
         self._fixed: dict[Shapes, int | None] = {}
 
@@ -46,15 +47,15 @@ class Records:
         """Number of weights of a layer."""
         return int(stored_tensor(self._sites[name]).size)
 
-    def measure(self, index: int, weight: np.ndarray) -> Layer:
+    def measure(self, name: str, weight: np.ndarray) -> Layer:
         """The record of a layer with this weight."""
-        site = self._opened.sites[index]
+        site = self._sites[name]
         positions = None if self.positions is None else self.positions.get(site.name)
         try:
             return Layer.from_weight(
                 site.name,
                 weight,
-                kind=self._opened.kinds[index],
+                kind=self._kinds[name],
                 channel_axis=site.channel_axis,
                 macs=None if positions is None else positions * weight.size,
                 shares=site.shares,
@@ -65,9 +66,7 @@ class Records:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Records of the stored weights."""
-        return tuple(
-            self.measure(index, self.stored(site.name)) for index, site in enumerate(self._opened.sites)
-        )
+        return tuple(self.measure(name, self.stored(name)) for name in self._sites)
 
     @cached_property
     def positions(self) -> Mapping[str, int] | None:

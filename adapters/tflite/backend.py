@@ -1,18 +1,19 @@
-"""What a model does that is a TFLite file (`adapters.file_model`)."""
+"""What a model does that is a TFLite file (`adapters.backend`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lampq.adapters.file_model import FileModel
+from lampq.adapters.backed_model import BackedModel
+from lampq.adapters.prefix import swept
+from lampq.adapters.replaced import fitting
 from lampq.adapters.tflite import containers, gradients
-from lampq.adapters.tflite.heads import Judgement, chosen
+from lampq.adapters.tflite.heads import chosen
 from lampq.adapters.tflite.integers import BYTE
-from lampq.adapters.tflite.opened import Opened
 from lampq.adapters.tflite.prefix import Prefix
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import Weight
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lampq.core.values.option import Option
     from lampq.core.values.plan import Plan
 
-TfliteModel = FileModel[Variant]
+TfliteModel = BackedModel[Variant, np.ndarray]
 """A model read by `lampq.adapters.tflite.read`."""
 
 _FLOAT_BYTES = 4
@@ -48,18 +49,15 @@ class TfliteBackend:
     Codes are symmetric around zero ("narrow"), so that every kernel can multiply them.
 
     Args:
-        opened: The file.
-        judgement: Its outputs and what they mean.
+        variant: The file, with the outputs that are judged, and what is replaced.
     """
 
     format = "tflite"
     grid = "narrow"
 
-    def __init__(self, opened: Opened, judgement: Judgement) -> None:
-        self.opened = opened
-        self.judgement = judgement
-        self.path = opened.path
-        self._stored = self.varied({})
+    def __init__(self, variant: Variant) -> None:
+        self.variant, self.opened = variant, variant.opened
+        self.path, self.name = variant.opened.path, str(variant.opened.path)
 
     @property
     def digest(self) -> str:
@@ -79,12 +77,12 @@ class TfliteBackend:
     @property
     def output_specs(self) -> tuple[OutputSpec, ...]:
         """The outputs, and the inner tensors that are judged in place of some or beside them."""
-        return tuple(output.spec for output in self.judgement.outputs)
+        return tuple(output.spec for output in self.variant.judgement.outputs)
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """What they mean."""
-        return self.judgement.heads
+        return self.variant.judgement.heads
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -95,50 +93,58 @@ class TfliteBackend:
         """
         return self.opened.layers
 
+    @property
+    def replaced(self) -> Collection[str]:
+        """Layers with other weights."""
+        return self.variant.replaced.keys()
+
     def judging(self, choices: Sequence[HeadChoice]) -> TfliteBackend:
         """The same file with some outputs judged another way."""
-        outputs = self.opened.outputs
-        return TfliteBackend(self.opened, chosen(self.judgement, outputs, self.input_specs, choices))
+        variant = self.variant
+        judgement = chosen(variant.judgement, self.opened.outputs, self.input_specs, choices)
+        return TfliteBackend(Variant(self.opened, judgement, variant.replaced))
 
-    def varied(self, replaced: Mapping[str, np.ndarray]) -> Variant:
-        """The file with some weights replaced."""
-        return Variant(self.opened, self.judgement, replaced)
+    def fitted(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A weight of the right shape, float32."""
+        return fitting(value, self.variant.named(name).shape, layer=name, whose=self.name)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a layer's weight."""
-        return tuple(self._stored.named(name).shape)
+    def replacing(self, values: Mapping[str, np.ndarray]) -> TfliteBackend:
+        """The same file with some weights replaced."""
+        return TfliteBackend(self.variant.replacing(values))
 
-    def stored(self, name: str) -> np.ndarray:
-        """The stored weight of a layer, float32."""
-        return np.array(self._stored.values(name))
+    def weight(self, name: str) -> np.ndarray:
+        """The weight of a layer, float32."""
+        return np.array(self.variant.values(name))
 
-    def measure(self, name: str, weight: np.ndarray) -> Layer:
-        """The record of a layer with another weight."""
-        return self.opened.measure(self.opened.weights[name], weight)
+    def measure(self, name: str) -> Layer:
+        """The record of a layer with its weight."""
+        return self.opened.measure(self.variant.named(name), self.variant.values(name))
 
     def check_coding(self, coding: Coding) -> None:
         """Refuse blocks and forms: the format stores codes and one scale per output channel."""
         coding.refuse_form("TFLite files")
         if coding.block is not None:
             raise AdapterError(
-                f"{self.path}: TFLite stores one scale per output channel; plan without --block"
+                f"{self.name}: TFLite stores one scale per output channel; plan without --block"
             )
 
     def checked(self, batch: BatchLike) -> Batch:
         """Inputs by name and of the right types."""
         return self.opened.batches.checked(batch)
 
-    def run(self, variant: Variant, inputs: Batch) -> Batch:
+    def run(self, inputs: Batch) -> Batch:
         """The judged outputs."""
-        return variant.run(inputs)
+        return self.variant.run(inputs)
 
-    def prefix(self, variant: Variant, inputs: Batch) -> Prefix:
-        """A batch in front of operators."""
-        return Prefix(variant, inputs)
+    def sweep(
+        self, inputs: Batch, candidates: Iterable[tuple[str, int, np.ndarray]]
+    ) -> Iterator[tuple[str, int, Batch]]:
+        """Outputs with one weight replaced at a time, a batch in front of operators."""
+        return swept(Prefix(self.variant, inputs), candidates)
 
-    def taps(self, variant: Variant, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+    def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers."""
-        return variant.taps(inputs)
+        return self.variant.taps(inputs)
 
     def windows(self) -> dict[str, Window]:
         """What convolutions see."""
@@ -148,9 +154,9 @@ class TfliteBackend:
         """The runtime stops nowhere: a run for every layer."""
         return Passes(model, inputs)
 
-    def rebuilt(self, model: TfliteModel, inputs: Batch) -> Rebuilt:
+    def gradients(self, model: TfliteModel, inputs: Batch) -> Rebuilt:
         """The graph in PyTorch."""
-        return gradients.rebuilt(model.variant, inputs)
+        return gradients.rebuilt(self.variant, inputs)
 
     def payload_bytes(self, model: TfliteModel, layer: Layer, bits: int, container: str) -> int | None:
         """Bytes of codes and scales, in containers of 2, 4 and 8 bits as the operator allows.
@@ -158,8 +164,8 @@ class TfliteBackend:
         Where no judged output depends on a layer (it is of another signature, or behind an operator that the runtime
         lacks), nothing can tell what few bits would do to it, and it keeps 8.
         """
-        weight = self._stored.named(layer.name)
-        blind = bool(self._stored.read) and not self._stored.reaches(weight)
+        weight = self.variant.named(layer.name)
+        blind = bool(self.variant.read) and not self.variant.reaches(weight)
         if not containers.offered(weight, bits, container) or (blind and bits != 8):
             return None
         return containers.payload_bytes(weight, bits, container)
@@ -174,7 +180,9 @@ class TfliteBackend:
         layers: Sequence[Layer],
         options: Sequence[Option],
         container: str,
+        *,
         steps: np.ndarray | None,
+        ranges: np.ndarray | None,
     ) -> Overhead:
         """The same for all plans; layers that are not among these stay float."""
         quantized = {layer.name for layer in layers}
@@ -208,4 +216,4 @@ class TfliteBackend:
         def encoded(weight: Weight, bits: int) -> Quantized:
             return uniform_encoder(coded, weight.name, weight.channel_axis)(bits)
 
-        write(model.variant, encoded, plan, path, calibration)
+        write(self.variant, encoded, plan, path, calibration)

@@ -10,7 +10,7 @@ from lampq.core.values.batch import Batch
 
 
 class Prefix:
-    """The chunks of a batch in front of operators (`adapters.file_model.Prefix`).
+    """The chunks of a batch in front of operators (`adapters.prefix`).
 
     Args:
         variant: The model. One that branches, loops or keeps a state is run whole each time.
@@ -44,8 +44,6 @@ class Prefix:
         """The outputs from the values in front of operator `begin`."""
         variant = self._variant
         if not variant.cuts.possible:
-            return Variant(variant.opened, variant.judgement, {**variant.replaced, name: weight}).run(
-                self._inputs
-            )
+            return variant.replacing({name: weight}).run(self._inputs)
         weights = variant.weights({name: weight})
         return variant.joined(self._chunks, variant.cuts.finish(states, begin, weights))

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lampq.adapters.file_model import FileModel
+from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.tflite import interface
 from lampq.adapters.tflite.backend import TfliteBackend, TfliteModel
 from lampq.adapters.tflite.flatbuffer import IDENTIFIER
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.heads import inferred
 from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import survey
 from lampq.core.values.bounded import open_regular
 from lampq.core.values.errors import AdapterError, RecordError
@@ -51,7 +52,7 @@ def read(
         judgement = inferred(opened.outputs, specs, path.name)
     except (AdapterError, RecordError) as err:
         raise AdapterError(f"{path}: {err}") from err
-    return FileModel(TfliteBackend(opened, judgement))
+    return BackedModel(TfliteBackend(Variant(opened, judgement)))
 
 
 def _map(path: Path) -> Any:

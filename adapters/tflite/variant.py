@@ -39,6 +39,10 @@ class Variant:
         self.replaced = dict(replaced or {})
         self._session: Session | None = None
 
+    def replacing(self, weights: Mapping[str, np.ndarray]) -> Variant:
+        """The same with some more weights replaced."""
+        return Variant(self.opened, self.judgement, {**self.replaced, **weights})
+
     @cached_property
     def read(self) -> Read:
         """The outputs that are judged."""

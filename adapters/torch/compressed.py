@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch import hugging_face
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant, Varied
 from lampq.core.quantizing.quantizer import Quantized, weight_of
 from lampq.core.values.blocks import row_block, scale_count
 from lampq.core.values.errors import AdapterError
@@ -37,22 +37,22 @@ _COPIED = (
 )
 
 
-def fits(model: Varied, name: str) -> bool:
+def fits(variant: Variant, name: str) -> bool:
     """Whether the form has a place for a layer's codes."""
-    return why_not(model, name) is None
+    return why_not(variant, name) is None
 
 
-def why_not(model: Varied, name: str) -> str | None:
+def why_not(variant: Variant, name: str) -> str | None:
     """Why the form has no place for a layer's codes, or None where it has one."""
-    parameter = model.parameters[name]
+    module, parameter = variant.module, variant.parameters[name]
     path, _, last = parameter.rpartition(".")
-    kind = type(model.module.get_submodule(path))
+    kind = type(module.get_submodule(path))
     if last != "weight" or kind not in (torch.nn.Linear, torch.nn.Embedding):
         return f"{kind.__name__}.{last}: folders hold packed weights of Linear and Embedding alone"
-    if not _left_uninitialized(model.module, path, kind):
+    if not _left_uninitialized(module, path, kind):
         return f"transformers initializes weights of {kind.__name__} before loading, and finds none if packed"
-    weight = model.module.get_parameter(parameter)
-    owners = sum(other is weight for _, other in model.module.named_parameters(remove_duplicate=False))
+    weight = module.get_parameter(parameter)
+    owners = sum(other is weight for _, other in module.named_parameters(remove_duplicate=False))
     return "tied to another weight, which folders cannot pack" if owners > 1 else None
 
 
@@ -76,25 +76,25 @@ def _left_uninitialized(module: torch.nn.Module, path: str, kind: type[torch.nn.
 
 def stored_bytes(model: Varied, layer: Layer, bits: int) -> int:
     """Bytes of a layer at a width: packed words, scales and shape; floats where it cannot be packed."""
-    if not fits(model, layer.name):
+    if not fits(model.variant, layer.name):
         return 4 * layer.size
     words = -(-layer.shape[1] * bits // _WORD_BITS)
     scales = scale_count(layer.shape, layer.channel_axis, model.coding.block)
     return layer.shape[0] * 4 * words + scales * _SCALE_BYTES + _SHAPE_BYTES
 
 
-def header_bytes(model: Varied, rest: Mapping[str, torch.Tensor], layers: Sequence[str]) -> int:
+def header_bytes(variant: Variant, rest: Mapping[str, torch.Tensor], layers: Sequence[str]) -> int:
     """Bytes that the file spends on names and sizes, nearly: names on disk may differ from those in memory.
 
     Args:
-        model: The float model.
+        variant: The float model.
         rest: Tensors that are stored as they are.
         layers: Names of the others.
     """
     names = list(rest)
     for name in layers:
-        path = model.parameters[name].removesuffix(".weight")
-        members = ("weight_packed", "weight_scale", "weight_shape") if fits(model, name) else ("weight",)
+        path = variant.parameters[name].removesuffix(".weight")
+        members = ("weight_packed", "weight_scale", "weight_shape") if fits(variant, name) else ("weight",)
         names += [f"{path}.{member}" for member in members]
     return 8 + sum(len(name) + _ENTRY_BYTES for name in names)
 
@@ -104,10 +104,10 @@ def target_bytes(parameter: str) -> int:
     return _LINE_BYTES + len(_target(parameter.removesuffix(".weight")))
 
 
-def side_bytes(model: Varied) -> int:
+def side_bytes(variant: Variant) -> int:
     """Bytes of the files beside the weights, without what the configuration says of single widths and layers."""
-    copied = [model.path / name for name in _COPIED]
-    module: Any = model.module
+    copied = [variant.provenance.path / name for name in _COPIED]
+    module: Any = variant.module
     texts = [module.config.to_json_string()]
     generation = getattr(module, "generation_config", None)
     if generation is not None and module.can_generate():
@@ -144,16 +144,16 @@ def write(
     """
     quantization = _import_quantization()
     transformers = hugging_face.import_transformers()
-    layers = {layer.name: layer for layer in model.layers()}
+    variant, layers = model.variant, {layer.name: layer for layer in model.layers()}
     packed: dict[tuple[int, int | None], list[str]] = {}
     # A model of transformers, which adds methods of its own.
-    module: Any = copy.deepcopy(model.module).cpu()
-    for name, tensor in model.tensors.items():
-        if tensor is not model.runtime.weights.get(name):
+    module: Any = copy.deepcopy(variant.module).cpu()
+    for name, tensor in variant.tensors.items():
+        if tensor is not variant.runtime.weights.get(name):
             # Rewritten with a normalization.
             module.get_parameter(name).data = tensor.detach().cpu().clone()
     for name, bits in widths.items():
-        layer, parameter = layers[name], model.parameters[name]
+        layer, parameter = layers[name], variant.parameters[name]
         values = weight_of(weights[name], layer.shape, layer.channel_axis)
         module.get_parameter(parameter).data = torch.from_numpy(values)
         length = row_block(layer.shape, layer.channel_axis, block)
@@ -178,18 +178,18 @@ def write(
         quantization.apply_quantization_config(module, config, run_compressed=False)
         for names in packed.values():
             for path in names:
-                scale = weights[_layer_of(model, f"{path}.weight")].scale
+                scale = weights[_layer_of(variant, f"{path}.weight")].scale
                 rows = len(module.get_parameter(f"{path}.weight"))
                 stored = module.get_parameter(f"{path}.weight_scale")
                 stored.data = torch.from_numpy(scale.reshape(rows, -1).copy())
         compressor = _import_compressor().from_pretrained_model(module)
         compressor.compress_model(module)
-        if model.dtype is not None:
-            _narrow(module, model.dtype)
+        if variant.provenance.dtype is not None:
+            _narrow(module, variant.provenance.dtype)
         module.save_pretrained(directory)
         compressor.update_config(directory)
     for name in _COPIED:
-        source = model.path / name
+        source = variant.provenance.path / name
         if source.is_file():
             (directory / name).write_bytes(source.read_bytes())
 
@@ -209,8 +209,8 @@ def read_back(directory: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def _layer_of(model: Varied, parameter: str) -> str:
-    return next(name for name, other in model.parameters.items() if other == parameter)
+def _layer_of(variant: Variant, parameter: str) -> str:
+    return next(name for name, other in variant.parameters.items() if other == parameter)
 
 
 def _import_quantization() -> Any:

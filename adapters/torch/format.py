@@ -82,12 +82,13 @@ def _reread(model: Model, path: Path) -> Model:
     """Files hold no code: a model that code made is made by it again, and a module is copied. Folders and timm models
     name theirs.
     """
-    own = _torch(model)
-    if ends(path, (_WRITTEN,)) and own.source == _MODULE:
+    variant = _torch(model).variant
+    source, runtime = variant.provenance.source, variant.runtime
+    if ends(path, (_WRITTEN,)) and source == _MODULE:
         # The caller's keeps its weights.
-        return read(copy.deepcopy(own.module), weights=path, input_shape=own.example_shapes)
-    if ends(path, (_WRITTEN,)) and ":" in own.source and not own.source.startswith(_TIMM):
-        return read(own.source, weights=path, input_shape=own.example_shapes)
+        return read(copy.deepcopy(runtime.module), weights=path, input_shape=runtime.example_shapes)
+    if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
+        return read(source, weights=path, input_shape=runtime.example_shapes)
     return read(path)
 
 
@@ -98,7 +99,7 @@ def _export_onnx(model: Model, path: Path) -> None:
 
 
 def _fits_folder(model: Model, path: Path) -> bool:
-    return _torch(model).hugging_face and path.suffix == ""
+    return _torch(model).variant.provenance.hugging_face and path.suffix == ""
 
 
 def _packed(model: Model) -> Model:

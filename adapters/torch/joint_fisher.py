@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lampq.adapters.torch.gradient_rows import gradient_rows
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.measuring.setting import RoundedLayers
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
@@ -19,7 +19,7 @@ from lampq.core.values.progress import Progress, quiet
 
 
 def joint_fisher(
-    model: Varied,
+    model: Variant,
     batch: Batch,
     candidates: RoundedLayers,
     readout: Readout,

@@ -12,7 +12,7 @@ import torch
 from lampq.adapters.torch import agreement
 from lampq.adapters.torch.runtime import Recording
 from lampq.adapters.torch.tape import Named, Operation, Tape, Values, tensors
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.treatments.rewrites import SeenNorm
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
@@ -44,7 +44,7 @@ class _Norm:
     why_not: str = ""
 
 
-def seen_norms(model: Varied, batch: Batch) -> tuple[SeenNorm, ...]:
+def seen_norms(model: Variant, batch: Batch) -> tuple[SeenNorm, ...]:
     """Normalizations in the order the model runs them, and the ranges of their channels.
 
     Args:
@@ -72,7 +72,7 @@ def seen_norms(model: Varied, batch: Batch) -> tuple[SeenNorm, ...]:
     )
 
 
-def rewritten(model: Varied, rewrites: Sequence[NormRewrite]) -> dict[str, torch.Tensor]:
+def rewritten(model: Variant, rewrites: Sequence[NormRewrite]) -> dict[str, torch.Tensor]:
     """The model's tensors with some normalizations rewritten; it computes the same with them.
 
     Args:
@@ -160,7 +160,7 @@ def _readers(recording: Recording, norm: Operation) -> list[tuple[str, str]] | s
 
 
 def _ranges(
-    tape: Tape, norms: Sequence[_Norm], model: Varied, inputs: Named
+    tape: Tape, norms: Sequence[_Norm], model: Variant, inputs: Named
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name of a normalization, and the smallest and largest value of each of its channels."""
     names = {norm.operation: norm.name for norm in norms}

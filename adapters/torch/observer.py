@@ -16,7 +16,7 @@ from lampq.adapters.torch.outputs import sample_rows
 from lampq.adapters.torch.recorder import record
 from lampq.adapters.torch.rounding import PRODUCTS, behind_softmax
 from lampq.adapters.torch.tape import Named, Operation, Tape, Values, tensors
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.values.errors import AdapterError
 
 _LAYER_NORM = "aten::native_layer_norm"
@@ -79,7 +79,7 @@ class TapeObserver:
         return Observation(outputs=outputs, normalized=normalized, attended=attended)
 
 
-def module_observer(model: Varied) -> TapeObserver:
+def module_observer(model: Variant) -> TapeObserver:
     """Observes a module."""
     runtime = model.runtime
 

@@ -65,7 +65,7 @@ def export_onnx(model: Varied, path: Path) -> None:
             else:
                 return
     raise AdapterError(
-        f"{model.runtime.name} cannot be exported to ONNX: {'; then: '.join(dict.fromkeys(failures))}"
+        f"{model.variant.runtime.name} cannot be exported to ONNX: {'; then: '.join(dict.fromkeys(failures))}"
     )
 
 
@@ -115,10 +115,11 @@ class _Positional(torch.nn.Module):
 
 def _subject(model: Varied) -> _Subject:
     """The module with the weights that the model has now, and inputs of the shapes of the data."""
-    runtime, module = model.runtime, model.module
-    if any(model.tensors[name] is not tensor for name, tensor in runtime.weights.items()):
+    variant, runtime = model.variant, model.variant.runtime
+    module = variant.module
+    if any(variant.tensors[name] is not tensor for name, tensor in runtime.weights.items()):
         module = copy.deepcopy(module)
-        module.load_state_dict(model.tensors, strict=False)
+        module.load_state_dict(variant.tensors, strict=False)
     example = runtime.samples(runtime.fixed_batch or _SAMPLES, seed=2)
     args, kwargs = runtime.signature.arguments(example)
     with torch.no_grad():
@@ -170,11 +171,11 @@ def _compare(model: Varied, subject: _Subject, path: Path, onnxruntime: Any, *, 
     session = onnxruntime.InferenceSession(
         path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0
     )
-    runtime = model.runtime
+    runtime = model.variant.runtime
     inputs = runtime.samples(runtime.fixed_batch or 2 * _SAMPLES - 1, seed=3)
     for batch in (inputs, *itertools.islice(longer(inputs), 1 if tokens else 0)):
         with torch.no_grad():
-            expected = runtime.forward(model.tensors, batch)
+            expected = runtime.forward(model.variant.tensors, batch)
         wanted = {port.name for port in session.get_inputs()}
         feeds = {name: tensor.cpu().numpy() for name, tensor in batch.items() if name in wanted}
         results = dict(zip(subject.outputs, session.run(None, feeds), strict=True))

@@ -29,6 +29,10 @@ class Provenance:
     hugging_face: bool = False
     dtype: torch.dtype | None = None
 
+    def as_stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor in the type that it has on disk where it stays as it is."""
+        return tensor if self.dtype is None or not tensor.is_floating_point() else tensor.to(self.dtype)
+
     def file_bytes(self) -> int | None:
         """Bytes of the files that hold the weights; None where it comes from no file."""
         return sum(file.stat().st_size for file in self.files) if self.files else None

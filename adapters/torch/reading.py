@@ -10,9 +10,10 @@ import torch
 
 from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
+from lampq.adapters.torch.execution import Execution
 from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.provenance import Provenance
-from lampq.adapters.torch.runtime import Execution, Runtime
+from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.signature import Signature
 from lampq.adapters.torch.state_dict import fill
 from lampq.core.values.errors import AdapterError
@@ -91,7 +92,7 @@ def read(
         execution=how,
         embeddings=embeddings,
     )
-    return TorchModel(
+    return TorchModel.of(
         runtime,
         Provenance(
             path=Path(weights) if weights else path,

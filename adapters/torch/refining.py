@@ -61,21 +61,25 @@ def learned_codes(
     Raises:
         AdapterError: Every batch takes a course of its own.
     """
-    chunks = [chunk for chunk in model.runtime.chunks(batch, _SIZE) if chunk.group == 0]
+    exact_model, rounded_model = model.variant, quantized.variant
+    runtime = exact_model.runtime
+    chunks = [chunk for chunk in runtime.chunks(batch, _SIZE) if chunk.group == 0]
     # Tapes are of one number of samples: the rest of them has no minibatch.
     chunks = [chunk for chunk in chunks if chunk.size == chunks[0].size]
-    if model.runtime.obstacle is not None:
+    if runtime.obstacle is not None:
         raise AdapterError(
-            f"{model.runtime.name}: every batch takes a course of its own ({model.runtime.obstacle}), so its blocks "
+            f"{runtime.name}: every batch takes a course of its own ({runtime.obstacle}), so its blocks "
             f"cannot be refined; leave out --refine"
         )
-    products = quantized.rounding.products
-    recording = model.runtime.recording(chunks[0].inputs, model.tensors, grad=True, products=products)
+    rounding = rounded_model.rounding
+    recording = runtime.recording(
+        chunks[0].inputs, exact_model.tensors, grad=True, products=rounding.products
+    )
     tape = recording.tape
-    exact = [tape.start(model.tensors, chunk.inputs) for chunk in chunks]
-    rounded = [tape.start(quantized.tensors, chunk.inputs) for chunk in chunks]
-    call = _straight_through(quantized.rounding, recording)
-    parts = blocks(recording, {model.parameters[name]: name for name in codes})
+    exact = [tape.start(exact_model.tensors, chunk.inputs) for chunk in chunks]
+    rounded = [tape.start(rounded_model.tensors, chunk.inputs) for chunk in chunks]
+    call = _straight_through(rounding, recording)
+    parts = blocks(recording, {exact_model.parameters[name]: name for name in codes})
     learned: dict[str, Quantized] = {}
     for number, block in enumerate(parts):
         with torch.no_grad():
@@ -153,7 +157,7 @@ class _Trained:
         return {self._slot(name): soft.weight() for name, soft in self._layers.items()}
 
     def _slot(self, name: str) -> int:
-        return self._tape.weights[self._model.parameters[name]]
+        return self._tape.weights[self._model.variant.parameters[name]]
 
     @torch.no_grad()
     def _lost(
@@ -173,7 +177,7 @@ class _Trained:
             {**values, **own}, begin=self._block.begin, end=self._block.end, call=self._call
         )
         errors = [_error(given[slot], target[slot]) for slot in sorted(self._read_later & target.keys())]
-        return torch.stack(errors).sum() if errors else torch.zeros((), device=self._model.runtime.device)
+        return torch.stack(errors).sum() if errors else torch.zeros((), device=self._model.variant.runtime.device)
 
 
 def _error(given: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
@@ -195,7 +199,7 @@ def _soft(model: Varied, name: str, quantized: Quantized) -> SoftCodes:
     layer = next(layer for layer in model.layers() if layer.name == name)
     target = model.coding.targets.get(name)
     weight = model.weight(name) if target is None else target
-    return SoftCodes(quantized, weight, layer.channel_axis, like=model.tensors[model.parameters[name]])
+    return SoftCodes(quantized, weight, layer.channel_axis, like=model.variant.tensor(name))
 
 
 def _straight_through(rounding: Rounding, recording: Recording) -> Call | None:

@@ -17,7 +17,7 @@ from lampq.adapters.torch.relevance_rules import send_back
 from lampq.adapters.torch.survey import survey
 from lampq.adapters.torch.tape import Named, Operation, Tape, Values
 from lampq.adapters.torch.uses import Use
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import CLASSES, Head
@@ -85,7 +85,7 @@ def propagate(
     return {name: relevance[slot] for name, slot in tape.inputs.items() if slot in relevance}
 
 
-def module_relevance(model: Varied, batch: Batch, progress: Progress = quiet) -> dict[str, float]:
+def module_relevance(model: Variant, batch: Batch, progress: Progress = quiet) -> dict[str, float]:
     """Relevance of every layer of a module; see `lampq.core.measuring.relevance.Relevant`.
 
     Raises:

@@ -254,7 +254,7 @@ def passes(
         activations: Whether gradients of layers' inputs are wanted.
         sites: Names of sites whose gradients are wanted.
     """
-    size = 1 if model.runtime.samples_mix else min(batch_size, _affordable(model))
+    size = 1 if model.runtime.findings.samples_mix else min(batch_size, _affordable(model))
     for chunk in model.runtime.chunks(batch, size):
         one = Pass(model, chunk, activations, sites)
         yield one

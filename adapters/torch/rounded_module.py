@@ -16,9 +16,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lampq.adapters.torch.execution import Execution
 from lampq.adapters.torch.kernels import plain_attention, plain_products
 from lampq.adapters.torch.rounding import Site, sites
-from lampq.adapters.torch.runtime import Execution, Runtime
+from lampq.adapters.torch.runtime import Runtime
 from lampq.adapters.torch.survey import MULTIPLYING
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.batch import Batch

@@ -9,7 +9,7 @@ import torch
 
 from lampq.adapters.torch.replay import Pass, passes
 from lampq.adapters.torch.rounding import Site
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.treatments.roles import role_of
@@ -20,7 +20,7 @@ from lampq.core.values.errors import RecordError
 
 
 def site_samples(
-    model: Varied,
+    model: Variant,
     batch: Batch,
     readout: Readout,
     names: Collection[str],

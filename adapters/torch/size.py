@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch import compressed, packed
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant, Varied
 from lampq.adapters.torch.writing import origin
 from lampq.core.values.blocks import row_block
 from lampq.core.values.layer import Layer
@@ -34,8 +34,8 @@ def overhead(
 
     The records of a file are exact. Of the places of tensors in it the longest count, which is some bytes a tensor.
     """
-    rest = _rest(model, layers)
-    if model.in_folder:
+    rest = _rest(model.variant, layers)
+    if model.variant.in_folder:
         return _in_folder(model, layers, options, rest)
     records = [
         [
@@ -46,12 +46,12 @@ def overhead(
         ]
         for index, layer in enumerate(layers)
     ]
-    parameters = [model.parameters[layer.name] for layer in layers]
+    parameters = [model.variant.parameters[layer.name] for layer in layers]
     own = np.array(
         [[packed.record_bytes(record) for record in row] for row in records], dtype=np.int64
     ).reshape(len(layers), len(options))
     first = {name: row[0] for name, row in zip(parameters, records, strict=True)}
-    header = packed.header_bytes(first, origin(model), rest) - int(own[:, 0].sum())
+    header = packed.header_bytes(first, origin(model.variant), rest) - int(own[:, 0].sum())
     # A header is filled up to a multiple of eight bytes.
     return Overhead(rest_bytes=header + 7 + _bytes(rest), overhead_bytes=own)
 
@@ -61,7 +61,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
     layers = model.layers()
     option = Option(weight_bits=_WIDEST, activation_bits=_WIDEST if activations else None)
     if not layers:
-        return _bytes(_rest(model, layers))
+        return _bytes(_rest(model.variant, layers))
     whole = overhead(model, layers, [option], "int8")
     parts = [array.sum() for array in (whole.overhead_bytes, whole.shared_bytes) if array is not None]
     return whole.rest_bytes + int(sum(parts))
@@ -72,16 +72,16 @@ def _in_folder(
 ) -> Overhead:
     """The configuration names every layer, and describes every width once."""
     block = model.coding.block
-    own = [compressed.target_bytes(model.parameters[layer.name]) for layer in layers]
+    own = [compressed.target_bytes(model.variant.parameters[layer.name]) for layer in layers]
     blocked = [row_block(layer.shape, layer.channel_axis, block) is not None for layer in layers]
     groups = sorted({(option.weight_bits, has) for option in options for has in blocked})
     shares = np.array(
         [[[group == (option.weight_bits, has) for group in groups] for option in options] for has in blocked],
         dtype=np.int8,
     ).reshape(len(layers), len(options), len(groups))
-    header = compressed.header_bytes(model, rest, [layer.name for layer in layers])
+    header = compressed.header_bytes(model.variant, rest, [layer.name for layer in layers])
     return Overhead(
-        rest_bytes=_bytes(rest) + header + compressed.side_bytes(model),
+        rest_bytes=_bytes(rest) + header + compressed.side_bytes(model.variant),
         overhead_bytes=np.repeat(np.array(own, dtype=np.int64)[:, None], len(options), axis=1),
         shared_bytes=np.full(len(groups), compressed.GROUP_BYTES, dtype=np.int64),
         shares=shares,
@@ -122,12 +122,14 @@ def _row(table: np.ndarray | None, index: int, options: Sequence[Option]) -> lis
     return [None] * len(options) if table is None else list(table[index])
 
 
-def _rest(model: Varied, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
+def _rest(variant: Variant, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:
     """The tensors that are stored as they are, in type and shape alone."""
-    quantized = {model.parameters[layer.name] for layer in layers}
-    names = model.module.state_dict().keys() - quantized
+    quantized = {variant.parameters[layer.name] for layer in layers}
+    names = variant.module.state_dict().keys() - quantized
     return {
-        name: model.as_stored(tensor.to("meta")) for name, tensor in model.tensors.items() if name in names
+        name: variant.provenance.as_stored(tensor.to("meta"))
+        for name, tensor in variant.tensors.items()
+        if name in names
     }
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.chunks import Chunk
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.values.batch import Batch
 
 
-def taps(model: Varied, batch: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
+def taps(model: Variant, batch: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
     """For every layer and mini-batch: its name, its input, and how often a sample uses each weight.
 
     A layer's input has its features last; that of a convolution is the image, channels second. It is what
@@ -22,7 +22,7 @@ def taps(model: Varied, batch: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         yield from _of_chunk(model, chunk)
 
 
-def _of_chunk(model: Varied, chunk: Chunk) -> Iterator[tuple[str, np.ndarray, int]]:
+def _of_chunk(model: Variant, chunk: Chunk) -> Iterator[tuple[str, np.ndarray, int]]:
     layers = {parameter: name for name, parameter in model.parameters.items()}
     recording = model.runtime.recording(chunk.inputs, model.tensors, products=model.rounding.products)
     call = model.rounding.call(recording)

@@ -10,7 +10,7 @@ import torch
 from lampq.adapters.torch.chunks import Chunk
 from lampq.adapters.torch.rounding import sites
 from lampq.adapters.torch.sweep import STATE_BYTES, Change, Prefix
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant
 from lampq.core.measuring.setting import Setting
 
 Changed = Callable[[str, np.ndarray | Setting], Change]
@@ -26,7 +26,7 @@ class TorchWalk:
         changed: What a weight or setting of a layer changes.
     """
 
-    def __init__(self, model: Varied, chunks: Sequence[Chunk], changed: Changed) -> None:
+    def __init__(self, model: Variant, chunks: Sequence[Chunk], changed: Changed) -> None:
         self._model = model
         self._changed = changed
         self._chunks = chunks

@@ -11,7 +11,7 @@ import torch
 
 from lampq.adapters.torch import agreement, compressed, packed
 from lampq.adapters.torch.packed import Record
-from lampq.adapters.torch.variant import Varied
+from lampq.adapters.torch.variant import Variant, Varied
 from lampq.core.measuring.encoding import Encoded, coded_for, encoder, uniform_encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import Formed
@@ -44,12 +44,12 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
         PlanError: The plan names a layer that the model has not.
         AdapterError: The path names another format, or what was written computes something else.
     """
-    path = Path(path)
-    directory = model.hugging_face and path.suffix == ""
+    path, variant = Path(path), model.variant
+    directory = variant.provenance.hugging_face and path.suffix == ""
     if not directory and path.suffix != ".safetensors":
-        kinds = ".safetensors or a new directory" if model.hugging_face else ".safetensors"
+        kinds = ".safetensors or a new directory" if variant.provenance.hugging_face else ".safetensors"
         raise AdapterError(f"{path}: a PyTorch model is written as {kinds}")
-    unknown = [layer.name for layer in plan.layers if layer.name not in model.parameters]
+    unknown = [layer.name for layer in plan.layers if layer.name not in variant.parameters]
     if unknown:
         raise PlanError(f"the plan is for another model: {model.path.name} has no layer {unknown[0]}")
     model = coded_for(model, plan)
@@ -60,7 +60,7 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
     if directory:
         model.coding.refuse_form("Hugging Face folders")
         # Rounding what is stored as floats would cost accuracy and save nothing.
-        packable = tuple(layer for layer in plan.layers if compressed.fits(model, layer.name))
+        packable = tuple(layer for layer in plan.layers if compressed.fits(variant, layer.name))
         plan = dataclasses.replace(plan, layers=packable)
     weights = quantize_layers(model, plan)
     values = {name: weight_of(weights[name], layer.shape, _axis(model, name)) for name, layer in _named(plan)}
@@ -69,20 +69,25 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
         with atomic_folder(path) as temporary:
             uniform = {name: coded for name, coded in weights.items() if isinstance(coded, Quantized)}
             return _write_folder(model, expected, plan.widths, plan.block, uniform, temporary, path)
-    records = {
-        model.parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)
-    }
-    by_parameter = {model.parameters[name]: quantized for name, quantized in weights.items()}
+    return _write_file(model, expected, plan, weights, path)
+
+
+def _write_file(
+    model: Varied, expected: Varied, plan: Plan, weights: Mapping[str, Encoded], path: Path
+) -> float:
+    variant = model.variant
+    parameters = variant.parameters
+    records = {parameters[name]: _record(model, layer, plan, weights[name]) for name, layer in _named(plan)}
+    by_parameter = {parameters[name]: quantized for name, quantized in weights.items()}
     rest = {
-        name: model.as_stored(tensor)
-        for name, tensor in model.tensors.items()
-        if name in model.module.state_dict() and name not in records
+        name: variant.provenance.as_stored(tensor)
+        for name, tensor in variant.tensors.items()
+        if name in variant.module.state_dict() and name not in records
     }
+    tensors = packed.encode(records, by_parameter, rest)
     with atomic_path(path) as temporary:
-        packed.write(
-            temporary, records, origin(model), packed.encode(records, by_parameter, rest), _sites(plan)
-        )
-        return _compare(model, expected, packed.read(temporary).state(), path)
+        packed.write(temporary, records, origin(variant), tensors, _sites(plan))
+        return _compare(variant, expected.variant, packed.read(temporary).state(), path)
 
 
 def rehearse_folder(model: Varied, path: Path) -> None:
@@ -119,7 +124,7 @@ def _write_folder(
     """Write into `temporary` what will be at `path`, and compare its outputs with the expected ones."""
     try:
         compressed.write(model, widths, block, weights, temporary)
-        return _compare(model, expected, compressed.read_back(temporary), path)
+        return _compare(model.variant, expected.variant, compressed.read_back(temporary), path)
     except AdapterError as err:
         cause = str(err).replace(str(temporary), str(path)).removeprefix(f"{path}: ")
         raise AdapterError(
@@ -135,22 +140,22 @@ def quantize_layers(model: Varied, plan: Plan) -> dict[str, Encoded]:
     return quantized
 
 
-def origin(model: Varied) -> dict[str, Any]:
+def origin(variant: Variant) -> dict[str, Any]:
     """What a packed file says of where its model came from: enough to build it again, and no path."""
-    config: Any = getattr(model.module, "config", None)
+    config: Any = getattr(variant.module, "config", None)
     if hasattr(config, "to_diff_dict"):
         return {
             "kind": "transformers",
-            "architecture": type(model.module).__name__,
+            "architecture": type(variant.module).__name__,
             "config": config.to_diff_dict() | {"model_type": config.model_type},
         }
-    if model.source.startswith("timm:"):
+    if variant.provenance.source.startswith("timm:"):
         return {
             "kind": "timm",
-            "name": model.source.removeprefix("timm:"),
-            "classes": model.module.num_classes,
+            "name": variant.provenance.source.removeprefix("timm:"),
+            "classes": variant.module.num_classes,
         }
-    place, colon, name = model.source.rpartition(":")
+    place, colon, name = variant.provenance.source.rpartition(":")
     return {"kind": "factory", "source": Path(place).name + colon + name} if colon else {"kind": "module"}
 
 
@@ -193,19 +198,19 @@ def _sites(plan: Plan) -> dict[str, Fitted]:
     return {site: fitted for site, fitted in pairs if fitted is not None}
 
 
-def _compare(model: Varied, expected: Varied, state: dict[str, torch.Tensor], path: Path) -> float:
+def _compare(variant: Variant, expected: Variant, state: dict[str, torch.Tensor], path: Path) -> float:
     """All outputs of what was written against those of the model with rounded weights, on a few samples."""
-    example = model.runtime.example
+    example = variant.runtime.example
     written = {
-        name: state[name].to(tensor) if name in state else tensor for name, tensor in model.tensors.items()
+        name: state[name].to(tensor) if name in state else tensor for name, tensor in variant.tensors.items()
     }
-    missing = [name for name in model.parameters.values() if name not in state]
+    missing = [name for name in variant.parameters.values() if name not in state]
     if missing:
         raise AdapterError(
             f"{path}: the weight {missing[0]} is missing from what was written; nothing was kept"
         )
-    actual = agreement.arrays(model.runtime.outputs(written, example))
-    output, error = agreement.disagreement(model.runtime.outputs(expected.tensors, example), actual)
+    actual = agreement.arrays(variant.runtime.outputs(written, example))
+    output, error = agreement.disagreement(variant.runtime.outputs(expected.tensors, example), actual)
     if not error <= _TOLERANCE:
         raise AdapterError(
             f"{path}: what was written does not compute what it should: {output} is off by {error:.2g} "
