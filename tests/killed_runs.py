@@ -11,13 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-import matplotlib.figure  # noqa: F401
-import onnxruntime  # noqa: F401
+import warm_cli
 
 from lampq.adapters.onnx import save
-from lampq.adapters.onnx.reader import read  # noqa: F401
 from lampq.cli import main
-from lampq.console.arguments import build_parser
 from lampq.core.values import journal_file, publishing
 
 
@@ -66,6 +63,6 @@ def run(words, at, every=None, said=os.devnull):
 
 
 if __name__ == "__main__":
-    build_parser()
+    warm_cli.preload()
     for line in sys.stdin:
         print(run(**json.loads(line)), flush=True)

@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_cli
 from PIL import Image
 from tflite_models import fixture
 
@@ -85,8 +87,16 @@ for number, (language, code) in enumerate(json.loads(pathlib.Path("blocks.json")
 """
 
 
+@pytest.fixture(scope="module")
+def programs():
+    """A folder with a `lampq` that is warm."""
+    # Paths of sockets are short.
+    with tempfile.TemporaryDirectory(prefix="lampq") as folder, warm_cli.started(folder, ONE_THREAD):
+        yield folder
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_blocks_run(document, materials, tmp_path):
+def test_the_blocks_run(document, materials, programs, tmp_path):
     found = [
         (language, code) for language, code, reason in blocks(document) if language in RUN and reason is None
     ]
@@ -96,7 +106,7 @@ def test_the_blocks_run(document, materials, tmp_path):
     made = MADE.get(document, ())
     shutil.copytree(materials, workplace, ignore=lambda _, names: [name for name in names if name in made])
     (workplace / "blocks.json").write_text(json.dumps(found), encoding="utf-8")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join((programs, str(Path(sys.executable).parent), os.environ["PATH"]))
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", DRIVER],
         cwd=workplace,

@@ -64,6 +64,11 @@ class _Recorder(TorchDispatchMode):
         self._obstacle: str | None = None
         self._random: str | None = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing compiles what is recorded; to see to that, PyTorch would import its compiler, a second of every run.
+        return False
+
     def __torch_dispatch__(
         self,
         func: torch._ops.OpOverload,
