@@ -177,7 +177,8 @@ class _Trained:
             {**values, **own}, begin=self._block.begin, end=self._block.end, call=self._call
         )
         errors = [_error(given[slot], target[slot]) for slot in sorted(self._read_later & target.keys())]
-        return torch.stack(errors).sum() if errors else torch.zeros((), device=self._model.variant.runtime.device)
+        device = self._model.variant.runtime.device
+        return torch.stack(errors).sum() if errors else torch.zeros((), device=device)
 
 
 def _error(given: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
