@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from lampq.verbs.evaluate import evaluate as evaluate
     from lampq.verbs.fake_quantize import fake_quantize as fake_quantize
     from lampq.verbs.inspect import inspect as inspect
+    from lampq.verbs.low_rank import low_rank as low_rank
     from lampq.verbs.match import match as match
     from lampq.verbs.picture import plot as plot
     from lampq.verbs.plan import plan as plan

@@ -101,6 +101,7 @@ class ModelFormat:
         addresses: What other tools call its layers by: `modules`, `nodes`, `operators`, or empty.
         input_bits: Widths that its files hold layers' inputs in.
         blocks_with_inputs: Whether weights that share a scale by blocks go with rounded inputs.
+        low_rank: Whether its files hold factors of low rank beside the codes of a layer.
         folds_norms: Whether converters to it fold normalizations into the weights behind, which changes them.
         random_weights: Whether a model was made by code without weights to fill it.
     """
@@ -129,6 +130,7 @@ class ModelFormat:
     addresses: str = ""
     input_bits: tuple[int, ...] = (8,)
     blocks_with_inputs: bool = True
+    low_rank: bool = False
     folds_norms: bool = False
     random_weights: Callable[[Model], bool] = _weights_of_its_own
 

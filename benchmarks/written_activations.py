@@ -3,19 +3,22 @@
     python benchmarks/written_activations.py speed
     python benchmarks/written_activations.py loss --model vit.onnx --calib calib --val val
     python benchmarks/written_activations.py tflite --model vit.tflite --calib calib --val val
+    python benchmarks/written_activations.py ranks --model vit.onnx --calib calib --val val
     python benchmarks/written_activations.py sites --module model.py:build --weights w.pth --plan p.json \
         --calib calib --val val
 
 `speed`: a random ViT of S size at W8A8, W4A8 and W4A16 as plans have it, and the forms of 4-bit weights that runtimes
 know, in turns in one process. `loss`: plans of W4A8 and W4A16, the KL of their files in stock ONNX Runtime beside that
 of their simulations, which round by elementary arithmetic. `tflite`: the same of a .tflite file in the stock
-interpreter, beside what its weights lose by themselves. `sites`: the simulation of a plan that was made from a
+interpreter, beside what its weights lose by themselves. `ranks`: factors of low rank beside all layers of ONNX files,
+and as many bytes of wider layers. `sites`: the simulation of a plan that was made from a
 PyTorch model, every site of it rounded, beside that module.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator
@@ -46,9 +49,8 @@ PLANS = (
 
 def planned(model, images, bits, act_bits, container):
     """The plan of one width for all weights and one for all inputs."""
-    profile = lampq.profile(
-        model, images, bits=(bits,), act_bits=(act_bits,), container=container, fisher_draws=0
-    )
+    inputs = None if act_bits is None else (act_bits,)
+    profile = lampq.profile(model, images, bits=(bits,), act_bits=inputs, container=container, fisher_draws=0)
     return lampq.plan(profile, average_bits=bits, mode="kl")
 
 
@@ -244,6 +246,56 @@ def tflite(args) -> None:
     )
 
 
+def ranks(args) -> None:
+    """What factors of low rank beside all layers give back in ONNX files, and what bytes alone would."""
+    setting = cifar10.read(args)
+    model, images = setting.model, setting.calib[: args.samples]
+    exact = logits(args.model, setting.val)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "q.onnx"
+
+        def judge(name, plan):
+            applied = lampq.apply(model, plan, file, batch=images, force=True)
+            outputs = logits(file, setting.val)
+            figures = f"{damage(exact, outputs):.5f}", f"{top1(outputs, setting.labels):.2f}"
+            said = (
+                ""
+                if plan.layers[0].activation_bits
+                else simulated_loss(model, applied.plan, images, setting, exact)
+            )
+            rows.append((name, applied.plan.payload_bytes, file.stat().st_size, said, *figures))
+            print(*rows[-1], flush=True)
+            return file.stat().st_size
+
+        for bits, act_bits in ((3, None), (4, 8)):
+            flat = planned(model, images, bits, act_bits, "bitplane")
+            flat = dataclasses.replace(flat, rounding="inputs")
+            name = f"W{bits}" + (f"A{act_bits}" if act_bits else "")
+            judge(name, flat)
+            for rank in (1, 4):
+                size = judge(
+                    f"{name}, factors of rank {rank}", lampq.low_rank(flat, [f"{args.layers}={rank}"])
+                )
+            inputs = {} if act_bits is None else {"act_bits": (act_bits,)}
+            profile = lampq.profile(
+                model, images, bits=range(2, 9), rounding="inputs", fisher_draws=0, **inputs
+            )
+            judge(f"{name}, widths of as many bytes", lampq.plan(profile, size_bytes=size))
+    columns = ("plan", "payload bytes", "bytes", "KL simulated", "KL of the file", "top-1 (%)")
+    body = report.table(columns, rows) + (
+        f"\n\nCIFAR-10 ViT, {len(images)} calibration images, codes for the layers' inputs, {len(exact)} validation "
+        f"images through stock ONNX Runtime; factors of 8 bits beside {args.layers}."
+    )
+    report.write("low_rank_onnx", "Factors of low rank in ONNX files", body, packages=PACKAGES)
+
+
+def simulated_loss(model, plan, images, setting, exact) -> str:
+    """What a plan loses in float arithmetic."""
+    outputs = lampq.fake_quantize(model, plan, batch=images).run(setting.val)
+    return f"{damage(exact, np.asarray(outputs)):.5f}"
+
+
 def interpreted(path, images) -> tuple[np.ndarray, float]:
     """Outputs of a .tflite file in the stock interpreter, and the CPU seconds of one image."""
     from ai_edge_litert.interpreter import Interpreter
@@ -319,11 +371,15 @@ def main() -> None:
     cifar10.add_arguments(small, "--model")
     small.add_argument("--judged", type=int, default=2000, help="validation images (2000)")
     small.set_defaults(run=tflite)
+    thin = verbs.add_parser("ranks")
+    cifar10.add_arguments(thin, "--model")
+    thin.add_argument("--layers", default="*.{attn,mlp}.*", help="layers with factors, a pattern")
+    thin.set_defaults(run=ranks)
     every = verbs.add_parser("sites")
     for name in ("module", "weights", "plan", "calib", "val"):
         every.add_argument(f"--{name}", required=True)
     every.set_defaults(run=sites)
-    for part in (lost, small, every):
+    for part in (lost, small, thin, every):
         part.add_argument("--samples", type=int, default=32, help="calibration images (32)")
     args = parser.parse_args()
     args.run(args)

@@ -38,3 +38,14 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("name at least one quantizer")
     return names
+
+
+def low_rank(sub: argparse._ActionsContainer) -> None:
+    """Factors beside the layers of a plan."""
+    sub.add_argument(
+        "--low-rank",
+        action="append",
+        default=[],
+        metavar="PATTERN=RANK",
+        help="put two thin factors of 8 bits beside layers, which give back what rounding takes (repeatable; ONNX)",
+    )

@@ -45,6 +45,8 @@ def export(plan: Plan, tool: str, target: Target, *, partial: bool = False) -> s
         if decision.activation_bits not in form.ACTIVATION_BITS:
             width = "float" if decision.activation_bits is None else f"{decision.activation_bits} bits"
             wrong.append(f"input of {layer.name} {width}")
+        if decision.rank:
+            wrong.append(f"{layer.name} factors of rank {decision.rank}")
         block = row_block(layer.shape, getattr(layer, "channel_axis", 0), plan.block)
         if block is not None and not form.BLOCKS:
             wrong.append(f"{layer.name} scales of {block} weights")

@@ -12,6 +12,7 @@ from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
 from lampq.core.measuring.rewriting import with_plan_rewrites
+from lampq.core.quantizing.low_rank import rank_bytes
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.fitted import Fitted
@@ -86,6 +87,7 @@ def apply(
     model = model if batch is None else with_examples(model, batch)
     model = with_plan_rewrites(model, plan)
     fitted = fit_to(model, plan, out, partial=partial, widest=widest, by_name=by_name)
+    _refuse_ranks(model, fitted)
     refuse_model_clashes(model, out, force=force)
     model = with_plan_coding(model, fitted, batch)
     error = model.write(fitted, out, calibration=batch)
@@ -97,6 +99,16 @@ def apply(
         notes=fitted.notes[len(plan.notes) :],
         error=error,
     )
+
+
+def _refuse_ranks(model: Model, plan: Plan) -> None:
+    """Stop before any work where files of a model hold no factors of low rank."""
+    ranked = next((layer.name for layer in plan.layers if layer.rank), None)
+    if ranked is not None and not format_named(model.format).low_rank:
+        raise PlanError(
+            f"the plan has factors of low rank for {ranked}; {model.format} files hold none: apply it to an ONNX file, "
+            f"or judge it with eval --plan"
+        )
 
 
 def fit_to(
@@ -227,7 +239,7 @@ def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer
     Raises:
         PlanError: Their widths differ and `widest` is false.
     """
-    widths = {(part.weight_bits, part.activation_bits) for part in parts}
+    widths = {(part.weight_bits, part.activation_bits, part.rank) for part in parts}
     if len(widths) > 1 and not widest:
         listed = ", ".join(f"{part.name} {part.weight_bits} bits" for part in parts)
         raise PlanError(
@@ -245,6 +257,7 @@ def _joined(parts: Sequence[PlanLayer], name: str, *, widest: bool) -> PlanLayer
         activation_range=_union(ranges) if len(ranges) == len(parts) else None,
         quantizer=_common_quantizer(parts, name),
         payload_bytes=sum(part.payload_bytes for part in parts),
+        rank=max(part.rank for part in parts),
         predicted_kl=sum(damages) if len(damages) == len(parts) and len(widths) == 1 else None,
     )
 
@@ -279,6 +292,8 @@ def _tables_alone(
 def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> PlanLayer:
     """A decision under the name, kind and shape of a layer of the model."""
     stored = model.payload_bytes(layer, decision.weight_bits, container)
+    if stored is not None:
+        stored += rank_bytes(layer.shape, decision.rank)
     whole = layer.size == decision.size
     return dataclasses.replace(
         decision,

@@ -22,6 +22,7 @@ class Decisions:
         activations: Grids of inputs by layer name; the inputs of other layers stay float.
         outputs: Grids of outputs of convolutions by layer name.
         factors: Grids of factors of products by site.
+        ranks: Ranks of factors by layer name; other layers have none.
         block: Weights that share a scale, or None: one scale per output channel.
         keep_traces: Keep what exporters note at every node.
     """
@@ -31,6 +32,7 @@ class Decisions:
     activations: Mapping[str, ActivationGrid]
     outputs: Mapping[str, ActivationGrid]
     factors: Mapping[str, ActivationGrid] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
     block: int | None = None
     keep_traces: bool = False
 
@@ -74,6 +76,7 @@ class Decisions:
         return cls(
             block=plan.block,
             bits={layer.name: layer.weight_bits for layer in plan.layers},
+            ranks={layer.name: layer.rank for layer in plan.layers if layer.rank},
             container=plan.container,
             activations=activations,
             factors=_factors(plan),

@@ -87,6 +87,7 @@ ONNX = ModelFormat(
     simulate=_simulate,
     addresses=NODES,
     input_bits=ACTIVATION_WIDTHS,
+    low_rank=True,
     # Integer products want one scale per channel.
     blocks_with_inputs=False,
 )

@@ -228,7 +228,7 @@ def choose(
     # From the back, so that the readers of an output are known before the layer that computes it.
     for use, site in sorted(uses, key=lambda pair: -order[pair[0].node]):
         readers[use.node, use.slot.data] = input_grid(use, activations[site.name])
-        if activations[site.name].bits > _BYTE or not _is_computable(site, use):
+        if activations[site.name].bits > _BYTE or not is_computable(site, use):
             continue
         grid = None
         if use.slot.form == "conv":
@@ -249,7 +249,8 @@ def rounded(graph: ir.Graph, site: Site) -> tuple[Use, ...]:
     return tuple(use for use in site.uses if use.slot.form in TAPPED and use.node.graph is graph)
 
 
-def _is_computable(site: Site, use: Use) -> bool:
+def is_computable(site: Site, use: Use) -> bool:
+    """Whether a use is a convolution, or a product with a matrix from the right, as its site's record has it."""
     node = use.node
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if node.domain != "" or use.index != 1 or (bias is not None and constant(bias) is None):

@@ -13,10 +13,9 @@ from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.products import factors
-from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Variant
-from lampq.core.quantizing.quantizer import weight_of
+from lampq.core.quantizing.quantizer import Codes, weight_of
 from lampq.core.values.activation_grid import ActivationGrid
 
 # The first operator set with Round, and with Clip between values that are inputs.

@@ -19,11 +19,11 @@ from lampq.adapters.onnx import integer, large
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.integer import IntegerLayers, Weight
 from lampq.adapters.onnx.ledger import Ledger
+from lampq.adapters.onnx.low_rank import Branch
 from lampq.adapters.onnx.products import Factors
-from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.adapters.onnx.unpack import Unpacker
-from lampq.core.quantizing.quantizer import from_rows
+from lampq.core.quantizing.quantizer import Codes, from_rows
 from lampq.core.values.activation_grid import ActivationGrid
 
 
@@ -31,15 +31,15 @@ class Rewriter:
     """Quantizes the weights of one model in place.
 
     Args:
-        model: A normalized model.
+        emit: Writes into a normalized model.
         container: `bitplane` or `int8`.
         integer_uses: Uses to compute with integers, see `integer.choose`.
     """
 
     def __init__(
-        self, model: ir.Model, container: str, integer_uses: Mapping[Use, ActivationGrid | None]
+        self, emit: Emitter, container: str, integer_uses: Mapping[Use, ActivationGrid | None]
     ) -> None:
-        self._emit = Emitter(model)
+        self._emit = emit
         self._container = container
         self._unpacker = Unpacker(self._emit)
         self._layers = IntegerLayers(self._emit)
@@ -93,6 +93,12 @@ class Rewriter:
                     self._layers.round(use.node, use.slot.data, grid, integer.use_dtype(site, use))
         if others:
             self._as_float(site, stored, quantized.scale)
+
+    def round_branch(self, branch: Branch, activation: ActivationGrid) -> None:
+        """Have the factors of a layer read what its weight reads."""
+        with self._emit.ledger.owned_by(branch.layer):
+            grid = integer.input_grid(branch.use, activation)
+            self._layers.round(branch.node, 0, grid, branch.dtype)
 
     @property
     def ledger(self) -> Ledger:

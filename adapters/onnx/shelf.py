@@ -10,41 +10,13 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.quantizing.quantizer import Codes, Quantized
 
 # Codes of small models stay in memory.
 _MEMORY_BYTES = 1 << 26
-
-
-class Codes(Protocol):
-    """What writing needs of a quantized weight: `Quantized` itself, or one whose codes lie elsewhere."""
-
-    @property
-    def codes(self) -> np.ndarray:
-        """uint8, shape (C, N)."""
-
-    @property
-    def scale(self) -> np.ndarray:
-        """float32, shape (C,)."""
-
-    @property
-    def step(self) -> int:
-        """Distance of neighbouring integers."""
-
-    @property
-    def offset(self) -> int:
-        """Minus the smallest integer."""
-
-    @property
-    def bits(self) -> int:
-        """Width."""
-
-    def dequantized(self) -> np.ndarray:
-        """The values the codes stand for, float32, shape (C, N)."""
 
 
 class Shelf:
@@ -65,7 +37,7 @@ class Shelf:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def put(self, quantized: Quantized) -> Shelved:
+    def put(self, quantized: Codes) -> Shelved:
         """Lay codes down."""
         with self._lock:
             start = self._end

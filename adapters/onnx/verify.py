@@ -13,9 +13,9 @@ from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.flow import is_float
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.reference import ROUNDING_OPSET, reference
-from lampq.adapters.onnx.shelf import Codes
 from lampq.adapters.onnx.trials import Arrays, run_file, run_graph
 from lampq.adapters.onnx.variant import Variant
+from lampq.core.quantizing.quantizer import Codes
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.checked_inputs import checked_inputs
 from lampq.core.values.errors import AdapterError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,15 +13,20 @@ import onnx_ir as ir
 from lampq.adapters.onnx import integer, save, verify
 from lampq.adapters.onnx.bits import PLAN_KEY
 from lampq.adapters.onnx.decisions import Decisions
+from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.flow import trace
 from lampq.adapters.onnx.ledger import Ledger
+from lampq.adapters.onnx.low_rank import with_branches
 from lampq.adapters.onnx.opset import fresh_graph
 from lampq.adapters.onnx.products import factors
 from lampq.adapters.onnx.rewrite import Rewriter
-from lampq.adapters.onnx.shelf import Codes, Shelf, Shelved
+from lampq.adapters.onnx.shelf import Shelf
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
-from lampq.core.measuring.encoding import coded_for, uniform_encoder
+from lampq.core.measuring.encoding import Encoded, coded_for, encoder
+from lampq.core.quantizing.formed import Formed
+from lampq.core.quantizing.low_rank import Compensated
+from lampq.core.quantizing.quantizer import Codes
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -89,16 +95,17 @@ def write(
         without_input={site.name for site in model.variant.opened.sites if not site.reads_input},
         keep_traces=keep_traces,
     )
-    shelved: dict[str, Shelved] = {}
+    weights: dict[str, Codes] = {}
     with Shelf(path.parent) as shelf:
 
-        def quantized(site: Site, bits: int) -> Shelved:
-            shelved[site.name] = shelf.put(uniform_encoder(model, site.name, site.channel_axis)(bits))
-            return shelved[site.name]
+        def quantized(site: Site, bits: int) -> Codes:
+            encoded = encoder(model, site.name, site.channel_axis)(bits)
+            weights[site.name] = _laid_down(shelf, encoded)
+            return weights[site.name]
 
         rewritten = build(model, decisions, quantized)
         with save.staged(rewritten.graph, path) as staged:
-            error = verify.check(model.variant, staged, decisions, shelved, batch)
+            error = verify.check(model.variant, staged, decisions, weights, batch)
             size = save.size_bytes(staged)
     return Written(path=path, size_bytes=size, relative_error=error, integer_layers=rewritten.integer_layers)
 
@@ -116,6 +123,14 @@ class Rewritten:
     graph: ir.Model
     integer_layers: tuple[str, ...]
     ledger: Ledger
+
+
+def _laid_down(shelf: Shelf, encoded: Encoded) -> Codes:
+    """A quantized weight with its codes on a shelf."""
+    assert not isinstance(encoded, Formed)  # The format refuses a coding with a form.
+    if isinstance(encoded, Compensated):
+        return dataclasses.replace(encoded, weight=shelf.put(encoded.weight))
+    return shelf.put(encoded)
 
 
 def _files(model: Varied) -> list[Path]:
@@ -142,11 +157,21 @@ def build(model: Varied, decisions: Decisions, quantized: Callable[[Site, int], 
         raise PlanError(f"{model.path} has no layer {unknown[0]!r}; `lampq inspect` lists its layers")
     graph, sites = fresh_graph(model.variant, _opset(decisions))
     products = factors(trace(graph)) if decisions.factors else ()
+    emit = Emitter(graph)
+    ranked = {
+        site.name: quantized(site, decisions.bits[site.name])
+        for site in sites
+        if site.name in decisions.ranks
+    }
+    sites, branches = with_branches(emit, sites, ranked)
     chosen = integer.choose(graph.graph, sites, decisions.activations, decisions.outputs)
-    rewriter = Rewriter(graph, decisions.container, chosen)
+    rewriter = Rewriter(emit, decisions.container, chosen)
+    for branch in branches:
+        if branch.layer in decisions.activations:
+            rewriter.round_branch(branch, decisions.activations[branch.layer])
     listed = [site for site in sites if site.name in decisions.bits]
     for site in listed:
-        weight = quantized(site, decisions.bits[site.name])
+        weight = ranked.get(site.name) or quantized(site, decisions.bits[site.name])
         rewriter.quantize(site, weight, decisions.activations.get(site.name))
     rewriter.round_factors(products, decisions.factors)
     rewriter.finish()

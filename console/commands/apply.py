@@ -6,13 +6,14 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, tables
+from lampq.console import clashes, flags, given, site_flags, tables
 from lampq.core.measuring.reference import with_examples
 from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, ROUNDINGS
 from lampq.verbs.apply import apply
 from lampq.verbs.formats import converted
+from lampq.verbs.low_rank import low_rank
 from lampq.verbs.simulate import simulate
 
 EXAMPLE = "lampq apply vit.onnx plan.json -o vit-q.onnx"
@@ -33,6 +34,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     usual = "as the plan says; inputs and corrected need --data, the samples of the profile"
     flags.rounded(sub, ROUNDINGS, None, usual)
+    site_flags.low_rank(sub)
     sub.add_argument(
         "--simulate",
         action="store_true",
@@ -52,6 +54,7 @@ def run(args: Namespace) -> None:
         # Learned codes begin with codes for the layers' inputs.
         refine = plan.refine if args.rounding in (INPUTS, CORRECTED) else 0
         plan = dataclasses.replace(plan, rounding=args.rounding, refine=refine, measured_kl=None)
+    plan = low_rank(plan, args.low_rank)
     source = given.read_model(args)
     inputs = given.read_dataset(args, source).inputs() if args.data else None
     # A simulation is exported with its weights rounded.

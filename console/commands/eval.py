@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
-from lampq.console import flags, given, render, synthetic, task_flags
+from lampq.console import flags, given, render, site_flags, synthetic, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import CORRECTED, INPUTS
 from lampq.verbs.evaluate import evaluate
 from lampq.verbs.formats import judged
+from lampq.verbs.low_rank import low_rank
 
 EXAMPLE = "lampq eval vit-q.onnx --data val/ --reference vit.onnx --json"
 
@@ -34,6 +35,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         help="plan of the same model: MODEL is judged as it has it, in float arithmetic, against MODEL itself; no file "
         "is written",
     )
+    site_flags.low_rank(sub)
     sub.add_argument(
         "--partial",
         action="store_true",
@@ -60,7 +62,7 @@ def run(args: Namespace) -> None:
     model = given.read_model(args)
     reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
     data = given.read_dataset(args, synthetic.source(args, model, reference))
-    plan = Plan.read(args.plan) if args.plan else None
+    plan = low_rank(Plan.read(args.plan), args.low_rank) if args.plan else None
     if plan is not None and plan.rounding in (INPUTS, CORRECTED) and not args.calib:
         raise RecordError(
             f"{args.plan}: the plan rounds to the layers' inputs; give the samples that it was made with, --calib DATA"

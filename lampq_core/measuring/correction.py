@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lampq.core.measuring.encoding import encoder, with_rounding
+from lampq.core.measuring.encoding import encoder, with_ranks, with_rounding
 from lampq.core.measuring.model import Model, rounds_activations, windows_of
 from lampq.core.measuring.moments import input_rows
 from lampq.core.measuring.reference import input_batch
@@ -53,7 +53,7 @@ def with_plan_coding(
     Raises:
         RecordError: The plan rounds to the layers' inputs, and there are none.
     """
-    model = with_rounding(model, plan.rounding, plan.block, batch)
+    model = with_ranks(with_rounding(model, plan.rounding, plan.block, batch), plan)
     if plan.rounding == CORRECTED and not model.coding.targets:
         if batch is None:
             raise RecordError(

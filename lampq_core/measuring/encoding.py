@@ -14,6 +14,7 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
 from lampq.core.quantizing.coding import Coding, Kept
 from lampq.core.quantizing.formed import Formed, formed
+from lampq.core.quantizing.low_rank import Compensated, compensated
 from lampq.core.quantizing.quantizer import Quantized, as_rows, quantize
 from lampq.core.quantizing.rounding import InputRounding
 from lampq.core.values.batch import BatchLike
@@ -24,8 +25,8 @@ from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import NEAREST, form_of
 from lampq.core.values.weight_form import WeightForm
 
-Encoded: TypeAlias = Quantized | Formed
-"""A weight at a width: codes and scales, or the parts of another form."""
+Encoded: TypeAlias = Quantized | Compensated | Formed
+"""A weight at a width: codes and scales, with factors of low rank or without, or the parts of another form."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -35,7 +36,7 @@ def encoder(
 ) -> Callable[[int], Encoded]:
     """A function from a width to the codes and scales of a layer, by the model's grid and coding.
 
-    Only where the coding has a form of weights are they `Formed`.
+    Only where the coding has a form of weights are they `Formed`, and `Compensated` where it has a rank for the layer.
 
     Args:
         model: The float model.
@@ -51,6 +52,9 @@ def encoder(
         return lambda bits: learned if bits == learned.bits else others(bits)
     weight = coding.targets.get(name)
     weight = model.weight(name) if weight is None else weight
+    if coding.ranks.get(name):
+        plain = uniform_encoder(model.with_coding(replace(coding, ranks={})), name, channel_axis, widths)
+        return _compensating(coding, name, as_rows(weight, channel_axis), plain)
     moment = None if coding.moments is None else coding.moments.get(name)
     if coding.form is not None:
         return functools.partial(_formed, coding.form, weight, channel_axis, moment)
@@ -60,16 +64,20 @@ def encoder(
     return _InputEncoder(model, name, weight, channel_axis, moment, widths)
 
 
-def uniform_encoder(model: Model, name: str, channel_axis: int) -> Callable[[int], Quantized]:
+def uniform_encoder(
+    model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
+) -> Callable[[int], Quantized]:
     """`encoder` for writers of files that hold codes on a uniform grid and nothing else.
 
     Raises:
-        AdapterError: The coding has a form of weights.
+        AdapterError: The coding has a form of weights, or a rank for the layer.
     """
-    encode = encoder(model, name, channel_axis)
+    encode = encoder(model, name, channel_axis, widths)
 
     def coded(bits: int) -> Quantized:
         encoded = encode(bits)
+        if isinstance(encoded, Compensated):
+            raise AdapterError(f"{model.format} files have no place for the low-rank factors of layer {name}")
         if not isinstance(encoded, Quantized):
             raise AdapterError(
                 f"{model.format} files have no place for weights in the form {encoded.form.name}"
@@ -77,6 +85,30 @@ def uniform_encoder(model: Model, name: str, channel_axis: int) -> Callable[[int
         return encoded
 
     return coded
+
+
+def _compensating(
+    coding: Coding, name: str, rows: np.ndarray, plain: Callable[[int], Quantized]
+) -> Callable[[int], Compensated]:
+    """From a width to codes with the layer's factors.
+
+    Raises:
+        RecordError: The layer's inputs are not known, or it has no such rank.
+    """
+    moment, rank = (coding.moments or {}).get(name), coding.ranks[name]
+    if moment is None:
+        raise RecordError(
+            f"layer {name}: factors of low rank are cut to the layer's inputs, which are not known; give data, and "
+            f"leave out what is no product with a matrix"
+        )
+
+    def encode(bits: int) -> Compensated:
+        try:
+            return compensated(plain(bits), rows, moment, rank)
+        except RecordError as err:
+            raise RecordError(f"layer {name}: {err}") from err
+
+    return encode
 
 
 def _formed(
@@ -157,6 +189,12 @@ def with_rounding(
     )
 
 
+def with_ranks(model: AnyModel, plan: Plan) -> AnyModel:
+    """The model with the ranks that a plan, under its names of layers, has for them."""
+    ranks = {layer.name: layer.rank for layer in plan.layers if layer.rank}
+    return model if ranks == model.coding.ranks else model.with_coding(replace(model.coding, ranks=ranks))
+
+
 def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
     """The model with the coding that a plan was made for; writers begin with this.
 
@@ -171,4 +209,4 @@ def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
         raise PlanError(
             "the plan rounds weights to the layers' inputs; give the calibration data, or round to nearest"
         )
-    return model.with_coding(replace(model.coding, block=plan.block, form=form))
+    return with_ranks(model.with_coding(replace(model.coding, block=plan.block, form=form)), plan)

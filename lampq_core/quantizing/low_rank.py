@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.quantizing.quantizer import Quantized, quantize
+from lampq.core.quantizing.quantizer import Codes, Quantized, quantize
 from lampq.core.values.errors import RecordError
 
 # Width of the factors: half of it would undo a tenth of what they give, and they are small.
@@ -43,6 +43,74 @@ class LowRank:
     def size_bytes(self) -> int:
         """Bytes of codes and scales."""
         return factor_bytes(self.outer.codes.shape[1], self.inner.codes.shape[1], len(self.outer.codes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Compensated:
+    """A quantized weight and the factors that give back what rounding has taken. C outputs, N inputs.
+
+    Attributes:
+        weight: Its codes.
+        factors: The factors.
+        squared_error: Sum of squared differences of both together to the weight, per output, float64, shape (C,).
+    """
+
+    weight: Codes
+    factors: LowRank
+    squared_error: np.ndarray
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Of the weight alone."""
+        return self.weight.codes
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Of the weight alone."""
+        return self.weight.scale
+
+    @property
+    def step(self) -> int:
+        """Distance of neighbouring integers."""
+        return self.weight.step
+
+    @property
+    def offset(self) -> int:
+        """Minus the smallest integer."""
+        return self.weight.offset
+
+    @property
+    def bits(self) -> int:
+        """Width of the weight."""
+        return self.weight.bits
+
+    def dequantized(self) -> np.ndarray:
+        """The values of both together, float32, shape (C, N)."""
+        product = self.factors.product()
+        return self.weight.dequantized().reshape(product.shape) + product
+
+
+def compensated(weight: Quantized, rows: np.ndarray, moment: np.ndarray, rank: int) -> Compensated:
+    """A quantized weight with factors of a rank; see `compensate`.
+
+    Args:
+        weight: The codes, in whatever blocks.
+        rows: What they stand for, float32, shape (C, N).
+        moment: E[x x^T], shape (N, N).
+        rank: 1 to min(C, N).
+
+    Raises:
+        RecordError: The rank is another, or the shapes do not fit.
+    """
+    error = rows - weight.dequantized().reshape(rows.shape)
+    factors = compensate(error, moment, rank)
+    left = np.square(error - factors.product(), dtype=np.float64).sum(axis=1)
+    return Compensated(weight=weight, factors=factors, squared_error=left)
+
+
+def rank_bytes(shape: tuple[int, ...], rank: int) -> int:
+    """Bytes of the factors of a matrix; 0 without any."""
+    return factor_bytes(shape[0], shape[1], rank) if rank else 0
 
 
 def factor_bytes(outputs: int, inputs: int, rank: int) -> int:

@@ -84,6 +84,33 @@ def from_rows(rows: np.ndarray, shape: tuple[int, ...], channel_axis: int) -> np
     return np.ascontiguousarray(np.moveaxis(rows.reshape(moved), 0, channel_axis))
 
 
+class Codes(Protocol):
+    """What writing needs of a quantized weight: `Quantized` itself, or one whose codes lie elsewhere."""
+
+    @property
+    def codes(self) -> np.ndarray:
+        """uint8, shape (C, N)."""
+
+    @property
+    def scale(self) -> np.ndarray:
+        """float32, shape (C,)."""
+
+    @property
+    def step(self) -> int:
+        """Distance of neighbouring integers."""
+
+    @property
+    def offset(self) -> int:
+        """Minus the smallest integer."""
+
+    @property
+    def bits(self) -> int:
+        """Width."""
+
+    def dequantized(self) -> np.ndarray:
+        """The values the codes stand for, float32, shape (C, N)."""
+
+
 class Valued(Protocol):
     """A weight at a width that knows its values: `Quantized`, or another form."""
 

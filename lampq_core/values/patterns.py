@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from lampq.core.values.errors import BudgetError, PlanError
 from lampq.core.values.glob import Glob
@@ -12,7 +13,19 @@ from lampq.core.values.product import Product
 from lampq.core.values.width import Width, parse_width
 
 
-def select(layers: Sequence[Layer | Product], pattern: str) -> list[int]:
+class Named(Protocol):
+    """A layer, or what is decided on it."""
+
+    @property
+    def name(self) -> str:
+        """Unique in the model."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the layer."""
+
+
+def select(layers: Sequence[Named], pattern: str) -> list[int]:
     """Indices of the layers a pattern names: a kind (`head`), or a glob over layer names with `*` and `{a,b}`.
 
     Raises:

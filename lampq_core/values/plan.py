@@ -43,7 +43,8 @@ class PlanLayer:
         activation_bits: Width of the input, or None for float.
         activation_range: Smallest and largest input seen in calibration, or None.
         quantizer: How the input is rounded, where that is not told by its range or by tokens alone.
-        payload_bytes: Bytes of codes and scales.
+        payload_bytes: Bytes of codes and scales, those of the factors included.
+        rank: Rank of the factors that give back what rounding takes (`core.quantizing.low_rank`); 0: there are none.
         folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
         predicted_kl: Damage predicted for this layer alone, nats; None without data.
         why: One sentence.
@@ -59,6 +60,7 @@ class PlanLayer:
     activation_bits: int | None = None
     activation_range: tuple[float, float] | None = None
     quantizer: Fitted | None = None
+    rank: int = 0
     folded: Fingerprint | None = None
     predicted_kl: float | None = None
     why: str = ""
@@ -67,6 +69,11 @@ class PlanLayer:
         Option(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
         if self.size <= 0 or self.payload_bytes < 0 or self.size != int(np.prod(self.shape, dtype=np.int64)):
             raise PlanError(f"layer {self.name}: size {self.size} or payload {self.payload_bytes} cannot be")
+        if self.rank and not (len(self.shape) == 2 and 0 < self.rank <= min(self.shape)):
+            raise PlanError(
+                f"layer {self.name}: factors of rank {self.rank} for a weight of shape {self.shape}; matrices have "
+                f"them, from 1 to their smaller side"
+            )
         if self.fingerprint.count != self.size:
             raise PlanError(f"layer {self.name}: the fingerprint is of {self.fingerprint.count} weights")
         if self.quantizer is not None and self.quantizer.bits != self.activation_bits:
@@ -169,6 +176,13 @@ class Plan:
             raise PlanError("a plan without a rounding")
         if self.refine < 0 or (self.refine and self.rounding not in (INPUTS, CORRECTED)):
             raise PlanError(f"{self.refine} steps of refinement from rounding {self.rounding} cannot be")
+        if any(layer.rank for layer in self.layers) and (
+            self.refine or self.rounding not in (INPUTS, CORRECTED)
+        ):
+            raise PlanError(
+                "factors of low rank are cut to the layers' inputs: they go with rounding inputs or corrected, and "
+                "with codes that are not learned"
+            )
 
     @property
     def places(self) -> tuple[PlanLayer | PlanProduct, ...]:
@@ -227,6 +241,8 @@ class Plan:
             record["fingerprint"] = layer.fingerprint.to_text()
             record.pop("folded")
             record.pop("quantizer")
+            if not layer.rank:
+                record.pop("rank")
             if layer.quantizer is not None:
                 record["quantizer"] = layer.quantizer.to_json()
             if layer.folded is not None:
@@ -341,7 +357,8 @@ def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
     if values.get("quantizer") is not None:
         values["quantizer"] = Fitted.from_json(values["quantizer"])
     values["shape"] = tuple(int(d) for d in values["shape"])
-    for key in ("size", "weight_bits", "payload_bytes"):
+    values.setdefault("rank", 0)
+    for key in ("size", "weight_bits", "payload_bytes", "rank"):
         if isinstance(values[key], bool) or int(values[key]) != values[key]:
             raise PlanError(f"layer {values.get('name')}: {key} is {values[key]!r}, expected an integer")
         values[key] = int(values[key])
