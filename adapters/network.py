@@ -18,7 +18,7 @@ import numpy as np
 
 from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.replaced import fitting, named
-from lampq.core.measuring.encoding import Encoded, coded_for, encoder
+from lampq.core.measuring.encoding import Plain, coded_for, plain_encoder
 from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import Formed, blank_parts
@@ -223,12 +223,14 @@ class _Backend:
         self, model: NetworkModel, plan: Plan, path: Path, calibration: BatchLike | None
     ) -> float | None:
         coded = coded_for(model, plan)
-        quantized = {layer.name: encoder(coded, layer.name, 0)(layer.weight_bits) for layer in plan.layers}
+        quantized = {
+            layer.name: plain_encoder(coded, layer.name, 0)(layer.weight_bits) for layer in plan.layers
+        }
         with atomic_path(path) as temporary, temporary.open("wb") as handle:
             self.network.save(handle, self._arrays(quantized))
         return None
 
-    def _arrays(self, quantized: Mapping[str, Encoded]) -> Arrays:
+    def _arrays(self, quantized: Mapping[str, Plain]) -> Arrays:
         """What a file holds, in the order of the model."""
         arrays: dict[str, np.ndarray] = {}
         for name, weight in self.variant.items():
@@ -236,7 +238,7 @@ class _Backend:
         return arrays
 
 
-def _blank(layer: Layer, bits: int, form: WeightForm | None) -> Encoded:
+def _blank(layer: Layer, bits: int, form: WeightForm | None) -> Plain:
     rows = layer.channels
     if form is not None:
         parts = blank_parts(form, rows, layer.size // rows, bits)

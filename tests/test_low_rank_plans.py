@@ -14,7 +14,7 @@ from lampq.cli import main
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.quantizing.low_rank import factor_bytes
 from lampq.core.values.activation_grid import ActivationGrid
-from lampq.core.values.errors import PlanError, RecordError
+from lampq.core.values.errors import AdapterError, PlanError, RecordError
 
 
 def product(folder, *, op="Gemm", **attributes):
@@ -169,6 +169,9 @@ def test_other_formats_refuse_factors_before_any_work(tmp_path):
     plan = planned(model, 4, 2)
     with pytest.raises(PlanError, match="tflite files hold none"):
         lampq.apply(model, plan, tmp_path / "q.tflite", batch=batch_for(4, 24))
+    coded = with_rounding(model, "inputs", None, batch_for(4, 24))
+    with pytest.raises(AdapterError, match="no place for the low-rank factors of layer"):
+        coded.write(plan, tmp_path / "q.tflite", calibration=batch_for(4, 24))
 
 
 def test_the_command_line_adds_factors(tmp_path, capsys):

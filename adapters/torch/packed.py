@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.checkpoint import State, check_header
-from lampq.core.measuring.encoding import Encoded
+from lampq.core.measuring.encoding import Plain
 from lampq.core.measuring.setting import input_rule
 from lampq.core.quantizing.formed import Formed, formed_of
 from lampq.core.quantizing.quantizer import Quantized, weight_of
@@ -126,7 +126,7 @@ class PackedFile:
 
     records: Mapping[str, Record]
     origin: Mapping[str, Any]
-    weights: Mapping[str, Encoded]
+    weights: Mapping[str, Plain]
     rest: State
     sites: Mapping[str, Fitted] = field(default_factory=dict)
 
@@ -152,7 +152,7 @@ class PackedFile:
         return state
 
 
-def encode(records: Mapping[str, Record], weights: Mapping[str, Encoded], rest: State) -> State:
+def encode(records: Mapping[str, Record], weights: Mapping[str, Plain], rest: State) -> State:
     """The tensors to store."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in rest.items()}
     for name, record in records.items():
@@ -360,7 +360,7 @@ def _record(data: Mapping[str, Any]) -> Record:
     )
 
 
-def _decode(name: str, record: Record, tensors: State) -> Encoded:
+def _decode(name: str, record: Record, tensors: State) -> Plain:
     if record.form is not None:
         form = WEIGHT_FORMS.get(record.form)
         told = form.parts(*record.rows, record.bits)

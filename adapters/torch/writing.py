@@ -12,7 +12,7 @@ import torch
 from lampq.adapters.torch import agreement, compressed, packed
 from lampq.adapters.torch.packed import Record
 from lampq.adapters.torch.variant import Variant, Varied
-from lampq.core.measuring.encoding import Encoded, coded_for, encoder, uniform_encoder
+from lampq.core.measuring.encoding import Plain, coded_for, plain_encoder, uniform_encoder
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import Formed
 from lampq.core.quantizing.quantizer import Quantized, weight_of
@@ -73,7 +73,7 @@ def write(model: Varied, plan: Plan, path: Path) -> float:
 
 
 def _write_file(
-    model: Varied, expected: Varied, plan: Plan, weights: Mapping[str, Encoded], path: Path
+    model: Varied, expected: Varied, plan: Plan, weights: Mapping[str, Plain], path: Path
 ) -> float:
     variant = model.variant
     parameters = variant.parameters
@@ -132,11 +132,11 @@ def _write_folder(
         ) from err
 
 
-def quantize_layers(model: Varied, plan: Plan) -> dict[str, Encoded]:
+def quantize_layers(model: Varied, plan: Plan) -> dict[str, Plain]:
     """Codes and scales of every layer of a plan, on the model's grid."""
     quantized = {}
     for name, layer in _named(plan):
-        quantized[name] = encoder(model, name, _axis(model, name))(layer.weight_bits)
+        quantized[name] = plain_encoder(model, name, _axis(model, name))(layer.weight_bits)
     return quantized
 
 
@@ -167,7 +167,7 @@ def _axis(model: Varied, name: str) -> int:
     return next(layer.channel_axis for layer in model.layers() if layer.name == name)
 
 
-def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Encoded) -> Record:
+def _record(model: Varied, layer: PlanLayer, plan: Plan, quantized: Plain) -> Record:
     return Record(
         layer=layer.name,
         bits=layer.weight_bits,

@@ -25,7 +25,9 @@ from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import NEAREST, form_of
 from lampq.core.values.weight_form import WeightForm
 
-Encoded: TypeAlias = Quantized | Compensated | Formed
+Plain: TypeAlias = Quantized | Formed
+"""A weight at a width in one piece: codes and scales, or the parts of another form."""
+Encoded: TypeAlias = Plain | Compensated
 """A weight at a width: codes and scales, with factors of low rank or without, or the parts of another form."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -72,12 +74,10 @@ def uniform_encoder(
     Raises:
         AdapterError: The coding has a form of weights, or a rank for the layer.
     """
-    encode = encoder(model, name, channel_axis, widths)
+    encode = plain_encoder(model, name, channel_axis, widths)
 
     def coded(bits: int) -> Quantized:
         encoded = encode(bits)
-        if isinstance(encoded, Compensated):
-            raise AdapterError(f"{model.format} files have no place for the low-rank factors of layer {name}")
         if not isinstance(encoded, Quantized):
             raise AdapterError(
                 f"{model.format} files have no place for weights in the form {encoded.form.name}"
@@ -85,6 +85,25 @@ def uniform_encoder(
         return encoded
 
     return coded
+
+
+def plain_encoder(
+    model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
+) -> Callable[[int], Plain]:
+    """`encoder` for writers of files that have no place for factors of low rank.
+
+    Raises:
+        AdapterError: The coding has a rank for the layer.
+    """
+    encode = encoder(model, name, channel_axis, widths)
+
+    def plain(bits: int) -> Plain:
+        encoded = encode(bits)
+        if isinstance(encoded, Compensated):
+            raise AdapterError(f"{model.format} files have no place for the low-rank factors of layer {name}")
+        return encoded
+
+    return plain
 
 
 def _compensating(
