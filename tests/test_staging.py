@@ -47,6 +47,13 @@ def test_files_of_a_run_that_lives_are_never_swept(directory, tmp_path):
     assert not live.exists()
 
 
+def test_a_run_need_not_wait_for_itself_in_its_own_folder(tmp_path, monkeypatch):
+    """It holds the lock on it already, and no lock twice."""
+    monkeypatch.setattr(staging, "_LOCK_WAIT_S", 0)
+    with staging.temporary(tmp_path, directory=True) as folder, staging.locked(folder) as alone:
+        assert alone
+
+
 def test_files_of_other_machines_are_swept_when_they_are_old(tmp_path):
     path = tmp_path / OTHER_HOST
     path.write_text("half")
