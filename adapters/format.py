@@ -90,7 +90,7 @@ class ModelFormat:
         advice: What keeps a file from being read by this format though it looks like one of it, for `PATH ADVICE`.
         stored: The quantized weights that a source holds, whichever tool quantized it.
         beside: Further files that belong to one.
-        reread: Reads what was written from a model; None: as any other file.
+        reread: Reads what was written from a model, to run as that does; None: as any other file.
         exports: Format -> writes a model in that format.
         products: Products of two activations in a model, where `simulate` can round their factors.
         rounding: A model as one that rounds activations, where those of the format do so in files alone; both agree on

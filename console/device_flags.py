@@ -26,13 +26,20 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
 
 
+def of_reference(args: Namespace, model: str) -> dict[str, Any]:
+    """The same for a model beside the one that is asked about: as far as its format knows devices and precisions."""
+    form, asked = adapters.format_of(model), _asked(args)
+    takes = {"device": form.takes_device, "autocast": form.takes_autocast}
+    return {name: value for name, value in asked.items() if takes[name]}
+
+
 def options(args: Namespace, model: str) -> dict[str, Any]:
     """Arguments of the reader of a model.
 
     Raises:
         AdapterError: The model's format knows no devices, or no lower precision.
     """
-    asked = {name: value for name in ("device", "autocast") if (value := vars(args).get(name)) is not None}
+    asked = _asked(args)
     if not asked or model.endswith(".json"):
         return {}
     form = adapters.format_of(model)
@@ -45,3 +52,7 @@ def options(args: Namespace, model: str) -> dict[str, Any]:
     if "autocast" in asked and not form.takes_autocast:
         raise AdapterError(f"--autocast goes with a PyTorch model; {model} computes as the file says")
     return asked
+
+
+def _asked(args: Namespace) -> dict[str, Any]:
+    return {name: value for name in ("device", "autocast") if (value := vars(args).get(name)) is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
 from lampq.adapters.data import Dataset, Preprocess, image_input, parse_constant, preprocess_for, read_data
-from lampq.console import device_flags, flags, synthetic
+from lampq.console import device_flags, flag_types, synthetic
 from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
@@ -34,7 +34,7 @@ def read_model(args: Namespace) -> Model:
         LampqError: It cannot be read, or a flag says what cannot be.
     """
     if vars(args).get("size") is not None:
-        raise AdapterError(flags.BYTES.format(args.size))
+        raise AdapterError(flag_types.BYTES.format(args.size))
     kinds = {}
     for text in args.kind:
         pattern, _, kind = text.rpartition("=")

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 import lampq
-from lampq.console import flags
+from lampq.console import flag_types
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.reference import input_batch
 from lampq.core.values.errors import RecordError
@@ -53,7 +53,7 @@ def add_arguments(sub: ArgumentParser) -> None:
     shared = group.add_mutually_exclusive_group()
     shared.add_argument(
         "--workers",
-        type=flags.processes,
+        type=flag_types.processes,
         default=1,
         metavar="N",
         help="processes that share the samples of the profile, one thread each (1: this one, with all threads)",

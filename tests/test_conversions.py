@@ -21,6 +21,7 @@ from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
 from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import PlanError
+from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.verbs.convert import convert
 from lampq.verbs.plan import plan as make_best
 
@@ -341,3 +342,15 @@ def test_a_part_of_a_profile_has_a_part_of_every_array():
     np.testing.assert_array_equal(part.array("gram"), gram[rows][:, :, rows])
     np.testing.assert_array_equal(table.narrowed(columns).array("gram"), gram[:, columns][:, :, :, columns])
     assert set(part.tables) == set(table.tables)
+
+
+def test_what_a_plan_says_beside_widths_is_noted_as_left_out(profile):
+    plan = make_best(profile, average_bits=4)
+    assert not [note for note in convert(plan, "csv")[1].notes if "told widths alone" in note]
+    formed = dataclasses.replace(plan, rounding="low_rank")
+    (note,) = [note for note in convert(formed, "csv")[1].notes if "told widths alone" in note]
+    assert note.endswith("and not of the form of weights low_rank")
+    rewrite = NormRewrite(norm="blocks.0.norm1", kind="mean", ratio=(1.0, 2.0), shift=(0.0, 0.0))
+    refined = dataclasses.replace(plan, rounding="inputs", refine=8, rewrites=(rewrite,))
+    (note,) = [note for note in convert(refined, "csv")[1].notes if "told widths alone" in note]
+    assert "codes chosen by rounding inputs, then refined; rewritten normalizations (blocks.0.norm1)" in note

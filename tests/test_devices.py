@@ -1,10 +1,13 @@
 """Where models run: by name, what is missing in one line, and the same numbers whichever provider runs them."""
 
+from argparse import Namespace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 from onnx_models import mlp, saved
+from tflite_models import fixture
 from torch_models import read_named
 
 import lampq
@@ -13,8 +16,10 @@ from lampq.adapters.onnx.session import Runtime
 from lampq.adapters.torch import devices as torch_devices
 from lampq.adapters.torch import read as read_module
 from lampq.cli import main
+from lampq.console import device_flags
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.readouts.draws import Draws
+from lampq.verbs.formats import read_written
 
 
 @pytest.fixture
@@ -129,3 +134,34 @@ class _Elsewhere(torch.nn.Module):
 def test_a_module_that_makes_tensors_on_the_cpu_is_told_where_it_runs():
     with pytest.raises(lampq.AdapterError, match=r"same device, .* take --device cpu"):
         read_module(_Elsewhere(), input_shape=(6,)).layers()
+
+
+def test_what_is_written_runs_where_and_as_exactly_as_its_model(file, tmp_path):
+    model = lampq.read(file, device="azure")
+    batch = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    lampq.apply(
+        model, lampq.plan(lampq.profile(model, batch, bits=(4,)), average_bits=4), tmp_path / "q.onnx"
+    )
+    again = read_written(model, tmp_path / "q.onnx").variant.opened.runtime
+    assert again.providers == model.variant.opened.runtime.providers == devices.providers_of("azure")
+    half = _read(read_named("packed")[0].module, "bfloat16")
+    plan = lampq.plan(lampq.profile(half, read_named("packed")[1], bits=(4,)), average_bits=4)
+    lampq.apply(half, plan, tmp_path / "q.safetensors")
+    assert read_written(half, tmp_path / "q.safetensors").variant.runtime.autocast == torch.bfloat16
+
+
+def test_a_reference_runs_where_its_model_does_as_far_as_its_format_can(file, tmp_path, monkeypatch, capfd):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 16), np.float32))
+    seen = []
+
+    def noted(path, **options):
+        seen.append(options)
+        return read(path, **options)
+
+    monkeypatch.setattr(lampq.adapters, "read", noted)
+    words = ["eval", file, "--reference", file, "--data", tmp_path / "x.npz", "--device", "azure"]
+    assert main([str(word) for word in words]) == 0, capfd.readouterr().err
+    assert seen == [{"device": "azure"}] * 2
+    asked = Namespace(device="cuda", autocast="bfloat16")
+    assert device_flags.of_reference(asked, str(file)) == {"device": "cuda"}
+    assert device_flags.of_reference(asked, str(fixture("vit"))) == {}

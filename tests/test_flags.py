@@ -105,3 +105,21 @@ def test_help_of_all_verbs_loads_none_of_them():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("profile", "m", "--data", "d", "-o", "o", "--samples", "many"), "'many': write a whole number"),
+        (("plan", "p", "-o", "o", "--seed", "1.5"), "'1.5': write a whole number"),
+        (("quantize", "m", "--data", "d", "-o", "o", "--rounds", "x"), "'x': write a whole number"),
+        (("profile", "m", "--data", "d", "-o", "o", "--block", ""), "'': write a whole number"),
+        (("plan", "p", "-o", "o", "--max-kl", "little"), "'little': write a number"),
+        (("plan", "p", "-o", "o", "--gamma", "1,5"), "'1,5': write a number"),
+    ],
+)
+def test_what_is_no_number_is_told_in_words(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(words)
+    assert caught.value.code == 2
+    assert f"argument {words[-2]}: {message}; see" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from lampq.adapters.onnx import inputs
 from lampq.adapters.onnx.write import write
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
+from lampq.verbs.formats import read_written
 
 node, value = helper.make_node, helper.make_tensor_value_info
 ROWS = 300
@@ -156,6 +157,14 @@ def test_inputs_are_fixed_for_all_samples(tmp_path):
     with pytest.raises(AdapterError, match="rate is one number for all samples; fix it: --input rate=VALUE"):
         left.run({"x": x, "rate": np.ones(5, np.float32)})
     assert [layer.name for layer in left.layers()] == ["w"]
+
+
+def test_what_is_written_is_read_with_the_same_inputs_fixed(tmp_path):
+    model, x = read(saved(_scaled(), tmp_path), constants={"size": 2, "rate": "0.5"}), normal(5, 16)
+    write(model, make_plan(model, 8), tmp_path / "q.onnx")
+    np.testing.assert_allclose(
+        read_written(model, tmp_path / "q.onnx").run(x), model.run(x), atol=0.02 * np.abs(model.run(x)).max()
+    )
 
 
 @pytest.mark.parametrize(

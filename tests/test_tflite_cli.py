@@ -234,7 +234,10 @@ def test_a_model_without_float_weights_says_so(work, verb, tmp_path, capfd):
     words = ["--data", work / "data.npz", *budget, "--quiet", "-o", out]
     code, _, err = run(capfd, verb, path, *words)
     assert code == 2
-    assert "quantized.tflite has no layer that can be quantized (10 are quantized already" in err
+    assert (
+        "quantized.tflite has no layer that can be quantized (10 are quantized already; --requantize takes its rounded "
+        "values)" in err
+    )
     assert not out.exists()
 
 

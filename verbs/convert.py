@@ -9,6 +9,7 @@ from pathlib import Path
 from lampq import adapters, conversions
 from lampq.conversions import exports, imports, quantized
 from lampq.conversions.entry import NoPlaceError
+from lampq.conversions.losses import losses
 from lampq.conversions.target import Target
 from lampq.core.measuring.model import Model
 from lampq.core.planning.asked import asked
@@ -53,7 +54,7 @@ def convert(
         **rules: For `fit`, beside those of the plan: `pins` and `ties` of `lampq.Request`.
 
     Returns:
-        The configuration, and the plan that it expresses.
+        The configuration, and the plan whose widths it has; notes say what is left out of it.
 
     Raises:
         PlanError: The tool cannot express the plan; names the layers.
@@ -69,7 +70,8 @@ def convert(
         model = model.with_coding(Coding(block=plan.block))
         plan = fit_to(model, plan, partial=partial, widest=widest)
     target = Target.of(model if model is not None else profile if profile is not None else plan)
-    return exports.export(plan, to, target, partial=partial), plan
+    text = exports.export(plan, to, target, partial=partial)
+    return text, dataclasses.replace(plan, notes=(*plan.notes, *losses(plan, conversions.find(to).TITLE)))
 
 
 def read_foreign(

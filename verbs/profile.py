@@ -289,14 +289,20 @@ def quantizable(model: Model, selection: Selection) -> tuple[tuple[Layer, ...], 
     """
     layers = model.layers()
     if not layers:
-        stored = len(model.stored_bits())
+        stored, skipped = len(model.stored_bits()), {reason for _, reason in model.skipped}
         already = [f"{stored} are quantized already"] if stored else []
-        reasons = [*already, *sorted({reason for _, reason in model.skipped})]
+        reasons = [*already, *sorted({_beside(reason) for reason in skipped} if stored else skipped)]
         why = f" ({listed(reasons, separator='; ')})" if reasons else ""
         raise AdapterError(
             f"{model.path.name} has no layer that can be quantized{why}; `lampq inspect` tells more"
         )
     return selection.split(layers)
+
+
+def _beside(reason: str) -> str:
+    """What a reason says beside that a weight is quantized already."""
+    what, _, hint = reason.partition("; ")
+    return hint if hint and what.startswith("already quantized") else reason
 
 
 def _without_input(layer: Layer) -> Layer:

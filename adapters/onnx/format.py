@@ -54,6 +54,13 @@ def _external_data(path: Path) -> tuple[Path, ...]:
     return ()
 
 
+def _reread(model: Model, path: Path) -> Model:
+    """With the same inputs fixed, where and on as many threads as the model runs."""
+    opened = cast("OnnxModel", model).variant.opened
+    runtime = opened.runtime
+    return read(path, constants=opened.constants, providers=runtime.providers, threads=runtime.threads)
+
+
 def _products(model: Model) -> tuple[Product, ...]:
     return cast("OnnxModel", model).variant.records.products
 
@@ -80,6 +87,7 @@ ONNX = ModelFormat(
     packages={"onnx": "onnx", "onnx_ir": "onnx-ir", "onnxruntime": "onnxruntime"},
     read=read,
     stored=read_stored,
+    reread=_reread,
     beside=_external_data,
     takes_device=True,
     products=_products,

@@ -80,16 +80,17 @@ def _stored(source: str | Path) -> Iterable[StoredWeight]:
 
 def _reread(model: Model, path: Path) -> Model:
     """Files hold no code: a model that code made is made by it again, and a module is copied. Folders and timm models
-    name theirs.
+    name theirs. It runs where and as exactly as the model did.
     """
     variant = _torch(model).variant
     source, runtime = variant.provenance.source, variant.runtime
+    how = {"device": str(runtime.device), "autocast": runtime.autocast}
     if ends(path, (_WRITTEN,)) and source == _MODULE:
         # The caller's keeps its weights.
-        return read(copy.deepcopy(runtime.module), weights=path, input_shape=runtime.example_shapes)
+        return read(copy.deepcopy(runtime.module), weights=path, input_shape=runtime.example_shapes, **how)
     if ends(path, (_WRITTEN,)) and ":" in source and not source.startswith(_TIMM):
-        return read(source, weights=path, input_shape=runtime.example_shapes)
-    return read(path)
+        return read(source, weights=path, input_shape=runtime.example_shapes, **how)
+    return read(path, **how)
 
 
 def _export_onnx(model: Model, path: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, site_flags, tables
+from lampq.console import clashes, flags, given, measure_flags, site_flags, tables
 from lampq.core.measuring.reference import with_examples
 from lampq.core.measuring.rewriting import with_plan_rewrites
 from lampq.core.values.plan import Plan
@@ -33,7 +33,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         "--by-name", action="store_true", help="match layers by name and size where weights differ"
     )
     usual = "as the plan says; inputs and corrected need --data, the samples of the profile"
-    flags.rounded(sub, ROUNDINGS, None, usual)
+    measure_flags.rounded(sub, ROUNDINGS, None, usual)
     site_flags.low_rank(sub)
     sub.add_argument(
         "--simulate",

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from lampq import adapters
-from lampq.console import flags, given, render
+from lampq.console import flags, given, plan_flags, render
 from lampq.conversions import FORMATS
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import PlanError
@@ -50,7 +50,7 @@ def add_arguments(sub: ArgumentParser) -> None:
         "--widest", action="store_true", help="a fused weight takes the widest of its parts' widths"
     )
     sub.add_argument("--fit", action="store_true", help="solve again within the widths that the tool has")
-    flags.rules(sub.add_argument_group("with --fit"))
+    plan_flags.rules(sub.add_argument_group("with --fit"))
     flags.output(sub, "configuration or plan to write")
 
 

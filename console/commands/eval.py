@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
-from lampq.console import flags, given, render, site_flags, synthetic, task_flags
+from lampq.console import device_flags, flag_types, flags, given, render, site_flags, synthetic, task_flags
 from lampq.console.progress import progress_bar
 from lampq.core.values.errors import RecordError
 from lampq.core.values.plan import Plan
@@ -48,19 +48,22 @@ def add_arguments(sub: ArgumentParser) -> None:
     )
     sub.add_argument(
         "--calib-samples",
-        type=flags.count,
+        type=flag_types.count,
         default=flags.CALIBRATION_SAMPLES,
         metavar="N",
         help=f"how many of them the plan was made with ({flags.CALIBRATION_SAMPLES})",
     )
     task_flags.add(sub)
-    sub.add_argument("--batch", type=flags.count, default=64, metavar="N", help="samples per run (64)")
+    sub.add_argument("--batch", type=flag_types.count, default=64, metavar="N", help="samples per run (64)")
 
 
 def run(args: Namespace) -> None:
     """Run the verb."""
     model = given.read_model(args)
-    reference = None if args.reference is None else judged(adapters.read(args.reference), given.outputs(args))
+    reference = None
+    if args.reference is not None:
+        where = device_flags.of_reference(args, args.reference)
+        reference = judged(adapters.read(args.reference, **where), given.outputs(args))
     data = given.read_dataset(args, synthetic.source(args, model, reference))
     plan = low_rank(Plan.read(args.plan), args.low_rank) if args.plan else None
     if plan is not None and plan.rounding in (INPUTS, CORRECTED) and not args.calib:

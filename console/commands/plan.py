@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, render
+from lampq.console import flags, given, plan_flags, render
 from lampq.core.values.profile import Profile
 from lampq.verbs.plan import plan
 
@@ -15,9 +15,9 @@ EXAMPLE = "lampq plan profile.json --avg-bits 3.5 --pin 'head=8' -o plan.json"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
-    flags.budget(sub)
-    flags.search(sub)
-    flags.recipe(sub)
+    plan_flags.budget(sub)
+    plan_flags.search(sub)
+    plan_flags.recipe(sub)
     flags.output(sub, "plan to write (JSON)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from lampq.console import clashes, flags, given, render, running, synthetic
+from lampq.console import clashes, flags, given, measure_flags, render, running, synthetic
 from lampq.core.values.errors import RecordError
 from lampq.verbs import processes
 from lampq.verbs.inspect import inspect
@@ -19,10 +19,10 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.data(sub, required=False, refusable=True)
     synthetic.add_arguments(sub)
     flags.no_size(sub)
-    flags.measure(sub)
-    flags.scores(sub)
-    flags.selection(sub)
-    flags.shard(sub)
+    measure_flags.measure(sub)
+    measure_flags.scores(sub)
+    measure_flags.selection(sub)
+    measure_flags.shard(sub)
     running.add_arguments(sub)
     flags.output(sub, "profile to write (JSON; its arrays go beside it as .npz)", clashes.profile_pair)
 

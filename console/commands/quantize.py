@@ -5,7 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
-from lampq.console import clashes, flags, given, render, running, synthetic, task_flags
+from lampq.console import (
+    clashes,
+    flag_types,
+    flags,
+    given,
+    measure_flags,
+    plan_flags,
+    render,
+    running,
+    synthetic,
+    task_flags,
+)
 from lampq.core.measuring.reference import with_examples
 from lampq.core.values.rounding_kinds import CORRECTED, ROUNDINGS
 from lampq.verbs.formats import converted
@@ -20,14 +31,18 @@ def add_arguments(sub: ArgumentParser) -> None:
     flags.model(sub)
     flags.data(sub, required=True)
     synthetic.add_arguments(sub)
-    flags.measure(sub, rounding=CORRECTED, roundings=ROUNDINGS)
-    flags.selection(sub)
-    flags.budget(sub)
+    measure_flags.measure(sub, rounding=CORRECTED, roundings=ROUNDINGS)
+    measure_flags.selection(sub)
+    plan_flags.budget(sub)
     task_flags.keep(sub)
-    flags.search(sub)
-    flags.recipe(sub)
+    plan_flags.search(sub)
+    plan_flags.recipe(sub)
     sub.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="rounds of measuring around the plan (3)"
+        "--rounds",
+        type=flag_types.whole,
+        default=3,
+        metavar="N",
+        help="rounds of measuring around the plan (3)",
     )
     sub.add_argument(
         "--refine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from lampq.console import flags, given, tables
+from lampq.console import flags, given, plan_flags, tables
 from lampq.core.planning.tradeoff import AXES
 from lampq.core.values.profile import Profile
 from lampq.verbs.sweep import sweep, write_csv, write_plot
@@ -16,8 +16,8 @@ EXAMPLE = "lampq sweep profile.json -o pareto.csv --plot pareto.png"
 def add_arguments(sub: ArgumentParser) -> None:
     """The flags of the verb."""
     sub.add_argument("profile", metavar="PROFILE", type=Path, help="profile made by `lampq profile`")
-    flags.search(sub, solver=False)
-    flags.limits(sub.add_argument_group("limits that every plan keeps"))
+    plan_flags.search(sub, solver=False)
+    plan_flags.limits(sub.add_argument_group("limits that every plan keeps"))
     sub.add_argument("--against", choices=AXES, help="what is swept (bits, or bops where input widths vary)")
     sub.add_argument(
         "--plot", type=Path, metavar="PNG", help="draw a picture too: the curve (needs the plot extra)"
