@@ -45,14 +45,18 @@ class Opened:
     Args:
         path: The file.
         data: Its bytes, mapped into memory.
-        graph: Its graph.
+        content: The same, or the file as it is understood and run, where that is another.
+        graph: The graph of that.
         interface: Its inputs.
         survey: Its weights.
     """
 
-    def __init__(self, path: Path, data: Any, graph: Graph, interface: Interface, survey: Survey) -> None:
+    def __init__(
+        self, path: Path, data: Any, content: Any, graph: Graph, interface: Interface, survey: Survey
+    ) -> None:
         self.path = path
         self.data = data
+        self._content = content
         self.graph = graph
         self.interface = interface
         self.survey = survey
@@ -112,7 +116,7 @@ class Opened:
         cuts = self.cuts(tensors)
         whole = len(cuts.needed) == len(self.main.ops) and main == 0 and self.main.outputs == tensors
         if not weights and whole:
-            return bytes(self.data)
+            return bytes(self._content)
         draft = Draft(self.graph)
         for weight, values in weights.items():
             draft.set_float(weight, values)

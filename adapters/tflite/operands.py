@@ -13,6 +13,8 @@ CONVOLUTIONS = frozenset((CONV, DEPTHWISE, TRANSPOSED, "CONV_3D", "CONV_3D_TRANS
 TABLES = frozenset((LOOKUP, GATHER, "GATHER_ND"))
 CALLS = frozenset(("IF", "WHILE", "CALL", "STABLEHLO_COMPOSITE"))
 """Operators that hand constants on to other subgraphs."""
+EITHER = frozenset((FULLY_CONNECTED, CONV, DEPTHWISE, TRANSPOSED, MATMUL, LOOKUP, GATHER))
+"""Operators that do to numbers what they do to codes."""
 _BIASES = {FULLY_CONNECTED: 2, CONV: 2, DEPTHWISE: 2, TRANSPOSED: 3}
 
 

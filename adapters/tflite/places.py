@@ -11,6 +11,7 @@ from lampq.adapters.tflite.operands import (
     CALLS,
     CONV,
     DEPTHWISE,
+    EITHER,
     FULLY_CONNECTED,
     MATMUL,
     TABLES,
@@ -93,7 +94,8 @@ def _place(subgraph: Subgraph, op: Op, operand: Operand, *, requantize: bool) ->
     bits = CODED.get(dtype)
     fed = _fed(subgraph, op, operand)
     if bits and not (requantize and fed == "FLOAT32"):
-        hint = "" if fed != "FLOAT32" else "; --requantize takes its rounded values"
+        able = not requantize and (fed == "FLOAT32" or op.name in EITHER)
+        hint = "; --requantize takes its rounded values" if able else ""
         return Place(site, f"already quantized ({dtype}){hint}", bits)
     if sparse:
         return Place(site, "stored as a sparse tensor")

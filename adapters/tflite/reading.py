@@ -14,6 +14,7 @@ from lampq.adapters.tflite.flatbuffer import IDENTIFIER
 from lampq.adapters.tflite.graph import Graph
 from lampq.adapters.tflite.heads import inferred
 from lampq.adapters.tflite.opened import Opened
+from lampq.adapters.tflite.requantize import as_floats
 from lampq.adapters.tflite.variant import Variant
 from lampq.adapters.tflite.weights import survey
 from lampq.core.values.bounded import open_regular
@@ -34,7 +35,7 @@ def read(
         signature: The signature to run; None takes `serving_default`, else the first.
         kinds: Pattern -> kind for layers whose kind the names do not tell.
         requantize: Whether weights that are quantized already are layers too, by their rounded values. Operators that
-            compute with quantized activations stay as they are.
+            compute with codes compute with numbers then, which lie where the file has rounded them to.
 
     Raises:
         AdapterError: The file is missing, damaged or no TFLite model, or has no such signature.
@@ -44,10 +45,13 @@ def read(
     if bytes(data[4:8]) != IDENTIFIER:
         raise AdapterError(f"{path} is no TFLite model: bytes 4 to 8 are not {IDENTIFIER.decode()}")
     try:
-        graph = Graph(data)
+        graph, content = Graph(data), data
+        floats = as_floats(graph) if requantize else None
+        if floats is not None:
+            graph, content = Graph(floats), floats
         ports = interface.find(graph, signature)
         weights = survey(graph, ports.subgraph, kinds, requantize=requantize)
-        opened = Opened(path, data, graph, ports, weights)
+        opened = Opened(path, data, content, graph, ports, weights)
         specs = [port.spec for port in ports.inputs]
         judgement = inferred(opened.outputs, specs, path.name)
     except (AdapterError, RecordError) as err:
