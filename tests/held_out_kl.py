@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 
-def by_halves(samples: int, judge: Callable[[slice, slice], float]) -> float:
-    """Mean damage of all samples, every second judged by codes for the others and these by codes for it.
+def by_quarters(samples: int, judge: Callable[[np.ndarray, slice], float]) -> float:
+    """Mean damage of all samples, every fourth judged by codes for the others, four times.
 
     Args:
         samples: How many there are.
         judge: Mean damage of the samples of its second argument, by codes that were fitted to those of its first.
     """
-    halves = [slice(start, None, 2) for start in range(2)]
-    damages = [judge(fitted, judged) for fitted, judged in zip(halves, halves[::-1], strict=True)]
-    return float(np.average(damages, weights=[len(range(samples)[judged]) for judged in halves[::-1]]))
+    judged = [slice(start, None, 4) for start in range(4)]
+    fitted = [np.flatnonzero(np.arange(samples) % 4 != start) for start in range(4)]
+    damages = [judge(others, own) for others, own in zip(fitted, judged, strict=True)]
+    return float(np.average(damages, weights=[len(range(samples)[own]) for own in judged]))

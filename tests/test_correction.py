@@ -16,7 +16,7 @@ from lampq.adapters.onnx import read as read_onnx
 from lampq.adapters.torch import read
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.held_out import halves, held_out_plan
+from lampq.core.measuring.held_out import halves, held_out_plan, held_out_samples, quarters
 from lampq.core.measuring.reference import damage, measure_reference
 from lampq.core.measuring.setting import simulated
 from lampq.core.measuring.walk import Passes
@@ -126,9 +126,9 @@ def test_what_a_killed_run_measured_of_plans_is_not_measured_again(tmp_path, mon
     model, batch, plan = deep(32)
     fitted = with_rounding(model, "inputs", None, batch)
     reference = measure_reference(model, batch)
-    measured, held_out = [], corrected_module.held_out_plan
+    measured, held_out = [], corrected_module.held_out_samples
     monkeypatch.setattr(
-        corrected_module, "held_out_plan", lambda *words: measured.append(words) or held_out(*words)
+        corrected_module, "held_out_samples", lambda *words: measured.append(words) or held_out(*words)
     )
     with journal_of(tmp_path / "q", {"model": "m"}, fresh=False, tell=lambda line: None) as journal:
         (one, first), (other, again) = (
@@ -148,24 +148,60 @@ def test_the_uniform_plan_is_taken_where_it_loses_less_once_both_are_corrected()
     wider = dataclasses.replace(plan, layers=tuple(layers))
     coded, chosen = corrected_plan(fitted, plan, reference, uniform=wider)
     assert (chosen.widths, chosen.rounding) == (wider.widths, "corrected")
-    assert chosen.notes[-1] == "the best uniform plan of the budget measured least, corrected"
+    assert chosen.notes[-1].startswith("no plan measured clearly less than the best uniform one")
     assert chosen.measured_kl < corrected_plan(fitted, plan, reference)[1].measured_kl
     assert set(coded.coding.targets) == set(wider.widths)
     kept = corrected_plan(fitted, wider, reference, uniform=plan)[1]
     assert (kept.widths, kept.notes) == (wider.widths, wider.notes)
 
 
-def test_halves_judge_every_sample_by_codes_that_have_not_seen_it():
+def test_few_samples_are_judged_in_quarters_where_halves_would_mistake_what_correction_gains():
+    model, batch, plan = deep(64, bits=4)
+    fitted = with_rounding(model, "inputs", None, batch)
+    reference = measure_reference(model, batch)
+    others = measure_reference(model, np.random.default_rng(6).normal(size=(2000, 24)).astype(np.float32))
+    plans = plan, dataclasses.replace(plan, rounding="corrected")
+    told = [held_out_plan(halves(fitted, reference), each) for each in plans]
+    true = [damage(simulated(with_plan_coding(fitted, each, batch), each), others) for each in plans]
+    assert told[0] < told[1] and true[1] < true[0]
+    chosen = corrected_plan(fitted, plan, reference)[1]
+    assert chosen.rounding == "corrected"
+    assert abs(chosen.measured_kl - true[1]) < abs(told[1] - true[1])
+
+
+@pytest.mark.parametrize(("less", "mixed"), [(0.02, False), (0.2, True)])
+def test_a_plan_that_loses_less_by_chance_alone_gives_way_to_the_uniform_one(less, mixed, monkeypatch):
+    model, batch, plan = deep(64)
+    fitted = with_rounding(model, "inputs", None, batch)
+    uniform = dataclasses.replace(
+        plan, layers=tuple(dataclasses.replace(layer, weight_bits=3) for layer in plan.layers)
+    )
+    noise = np.random.default_rng(0).normal(size=64)
+    damages = {True: np.ones(64), False: 1 - less + 0.5 * (noise - noise.mean())}
+    monkeypatch.setattr(
+        corrected_module,
+        "held_out_samples",
+        lambda parts, each: damages[each.widths == uniform.widths] + (each.rounding == "inputs"),
+    )
+    chosen = corrected_plan(fitted, plan, measure_reference(model, batch), uniform=uniform)[1]
+    assert chosen.widths == (plan if mixed else uniform).widths
+    assert chosen.rounding == "corrected"
+
+
+def test_halves_and_quarters_judge_every_sample_by_codes_that_have_not_seen_it():
     model, batch, plan = deep(9)
     reference = measure_reference(model, batch)
-    parts = halves(with_rounding(model, "inputs", None, batch), reference)
-    assert sorted(half.judged.inputs.samples for half in parts) == [4, 5]
-    for half in parts:
-        seen, judged = np.asarray(half.fitted), np.asarray(half.judged.inputs)
-        assert len(seen) + len(judged) == 9
-        assert not any(np.array_equal(a, b) for a, b in itertools.product(seen, judged))
-    assert held_out_plan(parts, plan) > 0
-    assert halves(model, reference) == ()
+    coded = with_rounding(model, "inputs", None, batch)
+    for part, sizes in ((halves, [4, 5]), (quarters, [2, 2, 2, 3])):
+        parts = part(coded, reference)
+        assert sorted(each.judged.inputs.samples for each in parts) == sizes
+        for each in parts:
+            seen, judged = np.asarray(each.fitted), np.asarray(each.judged.inputs)
+            assert len(seen) + len(judged) == 9
+            assert not any(np.array_equal(a, b) for a, b in itertools.product(seen, judged))
+        assert held_out_plan(parts, plan) == pytest.approx(held_out_samples(parts, plan).mean())
+        assert held_out_plan(parts, plan) > 0
+        assert part(model, reference) == ()
 
 
 def test_correction_needs_data():

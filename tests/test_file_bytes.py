@@ -24,6 +24,7 @@ from lampq.adapters.torch import hugging_face
 from lampq.core.allocating.allocation import build_plan
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.shard import Shard
+from lampq.verbs.best_plan import best_plan
 from lampq.verbs.formats import size_bytes, stored_as
 
 SIZES_ALONE = {"fisher_draws": 0, "rounding": "nearest"}
@@ -219,6 +220,24 @@ def test_what_is_not_needed_is_not_set_aside(measured):
     )
     plan = lampq.plan(profile, size_bytes=size_limit, mode="kl")
     assert size_limit - 400 < plan.total_bytes <= size_limit
+
+
+def test_the_uniform_plan_of_the_same_bytes_is_told_measured_and_taken_where_it_loses_least(measured):
+    """It needs the table of one width; a search that sets all tables aside has no room for it."""
+    model, batch, profile = measured
+    four = profile.weight_bits.tolist().index(4)
+    size_limit = profile.total_bytes(np.full(len(profile.layers), four))
+    kl = profile.kl.copy()
+    # Two bits look harmless where they are not.
+    kl[::2, 0] = 1e-9
+    misled = profile.with_tables(kl=kl)
+    plan = lampq.plan(misled, size_bytes=size_limit, mode="kl")
+    assert set(plan.widths.values()) != {4}
+    assert any(note.startswith("uniform 4 bits within the same limits") for note in plan.notes)
+    best = best_plan(model, misled, batch, size_bytes=size_limit, mode="kl")
+    assert set(best.widths.values()) == {4}
+    assert best.total_bytes <= size_limit
+    assert "the best uniform plan of the budget measured least on the calibration data" in best.notes
 
 
 def test_the_floor_that_is_named_can_be_met(measured):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from divergence import kl_divergence, second_order_kl
-from held_out_kl import by_halves
+from held_out_kl import by_quarters
 from numpy_model import NumpyModel
 from torch_models import read_named
 
@@ -310,7 +310,7 @@ def test_quantize_writes_weights_and_ranges(tmp_path):
         quantized = fake_quantize(model, result, batch=batch[fitted])
         return kl_divergence(truth[judged], quantized.run(batch[judged])).mean()
 
-    assert result.measured_kl == pytest.approx(by_halves(len(batch), damage), rel=1e-6)
+    assert result.measured_kl == pytest.approx(by_quarters(len(batch), damage), rel=1e-6)
     assert (tmp_path / "q.safetensors").exists()
     with pytest.raises(RecordError, match="rounding to the layers' inputs needs data"):
         fake_quantize(model, result)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from divergence import kl_divergence, unmasked
-from held_out_kl import by_halves
+from held_out_kl import by_quarters
 from onnx import TensorProto, helper, numpy_helper
 
 import lampq
@@ -75,4 +75,4 @@ def test_a_model_with_masked_classes_and_an_undefined_second_output_is_quantized
         file = lampq.apply(model, plan, tmp_path / "half.onnx", batch=x[fitted], force=True)
         return lampq.evaluate(adapters.read(file.path), x[judged], reference=model).kl
 
-    assert by_halves(len(x), damage) == pytest.approx(plan.measured_kl, rel=1e-3)
+    assert by_quarters(len(x), damage) == pytest.approx(plan.measured_kl, rel=1e-3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from held_out_kl import by_halves
+from held_out_kl import by_quarters
 from numpy_model import NumpyModel
 from plugins import install
 
@@ -62,7 +62,7 @@ def test_a_registered_format_goes_through_all_verbs_by_its_ending(no_more_format
         file = lampq.apply(model, plan, tmp_path / "half.npznet", batch=images[fitted], force=True)
         return lampq.evaluate(lampq.read(file.path), images[judged], reference=model).kl
 
-    assert plan.measured_kl == pytest.approx(by_halves(len(images), damage))
+    assert plan.measured_kl == pytest.approx(by_quarters(len(images), damage))
     assert lampq.inspect(tmp_path / "q.npznet").facts["format"] == "npz"
     with pytest.raises(AdapterError, match=r"written as \.npznet; name such a file"):
         lampq.apply(model, plan, tmp_path / "q.npz")

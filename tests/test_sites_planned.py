@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from held_out_kl import by_halves
+from held_out_kl import by_quarters
 from torch import nn
 from torch_models import read_named, seeded
 
@@ -186,7 +186,7 @@ def test_quantize_writes_what_its_plan_says(model_and_batch, tmp_path):
     def damage(fitted, judged):
         return lampq.evaluate(model, batch[judged], plan=again, calibration=batch[fitted]).kl
 
-    assert by_halves(len(batch), damage) == pytest.approx(plan.measured_kl, rel=1e-4)
+    assert by_quarters(len(batch), damage) == pytest.approx(plan.measured_kl, rel=1e-4)
     judged = lampq.evaluate(model, batch, plan=again, calibration=batch).kl
     written = read(read_named("packed")[0].module, weights=tmp_path / "q.safetensors")
     assert lampq.evaluate(written, batch, reference=model).kl == pytest.approx(judged, rel=1e-3)

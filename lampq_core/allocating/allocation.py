@@ -11,6 +11,7 @@ import numpy as np
 from lampq.core.allocating.allowed import allowed_options, tied_layers
 from lampq.core.allocating.limits import BYTES, Limit, limits_of
 from lampq.core.allocating.shared import narrowest, needed_by, without_more
+from lampq.core.allocating.smallest import limited
 from lampq.core.measuring.setting import input_range
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
@@ -85,13 +86,22 @@ def _unlimited(
     return problem, limits
 
 
-def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
+def uniform_choice(profile: Profile, problem: Problem, *, size_bytes: int | None = None) -> np.ndarray | None:
     """Options of the best uniform plan within the limits, shape (L,), or None if not even the narrowest fits.
 
     A layer that cannot take the uniform option (the format, a pin, a tie, a floor) takes the next wider one that
     it can, or else its widest. With one input width the best is the widest; with several it is the one of least
     predicted damage.
+
+    Args:
+        profile: Measurements of the model.
+        problem: Limits, ties, pins and allowed options.
+        size_bytes: The most that the whole model may take, in place of the problem's limit in bytes, which may set
+            aside what options share that a uniform plan does not need.
     """
+    if size_bytes is not None and BYTES in problem.resource_names:
+        resource = problem.resource_names.index(BYTES)
+        problem = limited(problem, int(problem.resources[resource].max(axis=1).sum()), resource)
     reduction = problem.reduced()
     allowed = np.isfinite(reduction.problem.cost)
     best, least = None, np.inf
@@ -100,7 +110,8 @@ def uniform_choice(profile: Profile, problem: Problem) -> np.ndarray | None:
         widest = allowed.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
         choice = reduction.expand(np.where(wider.any(axis=1), wider.argmax(axis=1), widest))
         damage = problem.objective(choice)
-        if damage < least and (problem.usage(choice) <= problem.limits).all():
+        fits = size_bytes is None or profile.total_bytes(choice) <= size_bytes
+        if damage < least and fits and (problem.usage(choice) <= problem.limits).all():
             best, least = choice, damage
     return best
 

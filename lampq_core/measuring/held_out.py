@@ -1,6 +1,8 @@
-"""Damage on samples that codes were not fitted to: the calibration data in halves, each judged by codes for the other.
+"""Damage on samples that codes were not fitted to: the calibration data in parts, each judged by codes for the others.
 
 Codes chosen for the inputs of some samples do less to these than to others, and with few samples several times less.
+Codes for half of few samples are also worse than those for all of them, corrected ones most: what is to tell these from
+others is judged in quarters then.
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import numpy as np
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference, damage
+from lampq.core.measuring.reference import Reference, damage, damages
 from lampq.core.measuring.setting import simulated
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch
 from lampq.core.values.plan import Plan
 
+# From so many samples on, codes for half of them are about as good as those for all.
+_ENOUGH = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Half:
+class Part:
     """Some samples, and a model whose codes have not seen them.
 
     Attributes:
@@ -35,42 +40,56 @@ class Half:
     judged: Reference
 
 
-def halves(model: Model, reference: Reference) -> tuple[Half, ...]:
+def halves(model: Model, reference: Reference) -> tuple[Part, ...]:
     """Every second sample, and the others; none where no codes are fitted, or there are no two samples to part.
 
     Args:
         model: The float model, its coding fitted to all samples or to none.
         reference: What it makes of all samples.
     """
-    samples = reference.inputs.samples
-    if model.coding.moments is None or samples < 2:
+    return _parts(model, reference, 2)
+
+
+def quarters(model: Model, reference: Reference) -> tuple[Part, ...]:
+    """Every fourth sample, and the others, four times; `halves` where there are many samples, or fewer than four."""
+    return _parts(model, reference, 4 if 4 <= reference.inputs.samples < _ENOUGH else 2)
+
+
+def _parts(model: Model, reference: Reference, count: int) -> tuple[Part, ...]:
+    samples = np.arange(reference.inputs.samples)
+    if model.coding.moments is None or len(samples) < count:
         return ()
-    parts = [np.arange(start, samples, 2) for start in range(2)]
     block = model.coding.block
     bare = model.with_coding(Coding(block=block))
-    return tuple(
-        Half(
-            model=with_rounding(bare, model.coding.rounding, block, reference.inputs.take(fitted)),
-            fitted=reference.inputs.take(fitted),
-            judged=reference.take(judged),
-        )
-        for fitted, judged in zip(parts, parts[::-1], strict=True)
-    )
+    parts = []
+    for number in range(count):
+        judged = samples % count == number
+        inputs = reference.inputs.take(samples[~judged])
+        fitted = with_rounding(bare, model.coding.rounding, block, inputs)
+        parts.append(Part(model=fitted, fitted=inputs, judged=reference.take(samples[judged])))
+    return tuple(parts)
 
 
-def held_out_damage(parts: Sequence[Half], quantized: Callable[[Half], Model]) -> float:
+def held_out_damage(parts: Sequence[Part], quantized: Callable[[Part], Model]) -> float:
     """Mean damage of all samples, each with codes that were fitted to others, nats.
 
     Args:
-        parts: The halves, of which there must be some.
-        quantized: The quantized model that has not seen the samples of a half.
+        parts: The parts, of which there must be some.
+        quantized: The quantized model that has not seen the samples of a part.
     """
-    counts = [half.judged.inputs.samples for half in parts]
-    return float(np.average([damage(quantized(half), half.judged) for half in parts], weights=counts))
+    counts = [part.judged.inputs.samples for part in parts]
+    return float(np.average([damage(quantized(part), part.judged) for part in parts], weights=counts))
 
 
-def held_out_plan(parts: Sequence[Half], plan: Plan) -> float:
+def held_out_plan(parts: Sequence[Part], plan: Plan) -> float:
     """`held_out_damage` of a plan in its own rounding, under the model's names of layers."""
-    return held_out_damage(
-        parts, lambda half: simulated(with_plan_coding(half.model, plan, half.fitted), plan)
-    )
+    return held_out_damage(parts, lambda part: _in_its_rounding(part, plan))
+
+
+def held_out_samples(parts: Sequence[Part], plan: Plan) -> np.ndarray:
+    """What a plan in its own rounding does to each sample, part by part, nats, shape (S,)."""
+    return np.concatenate([damages(_in_its_rounding(part, plan), part.judged) for part in parts])
+
+
+def _in_its_rounding(part: Part, plan: Plan) -> Model:
+    return simulated(with_plan_coding(part.model, plan, part.fitted), plan)

@@ -65,10 +65,17 @@ class Reference:
 
 
 def damage(quantized: Model, reference: Reference) -> float:
-    """Mean damage of samples, nats; of large outputs a few samples at a time."""
-    return sum(
-        share * part.damage(part.checked(quantized.run(part.inputs), "the quantized model"))
-        for share, part in reference.slices()
+    """Mean of `damages`, nats."""
+    return float(damages(quantized, reference).mean())
+
+
+def damages(quantized: Model, reference: Reference) -> np.ndarray:
+    """Damage of each sample, nats, shape (S,); of large outputs a few samples at a time."""
+    return np.concatenate(
+        [
+            part.readout.damage(part.outputs, part.checked(quantized.run(part.inputs), "the quantized model"))
+            for _, part in reference.slices()
+        ]
     )
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.allocating.allocation import uniform_choice
 from lampq.core.allocating.equal_widths import equal_widths
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.held_out import Half, halves, held_out_damage
+from lampq.core.measuring.held_out import Part, halves, held_out_damage
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.measuring.setting import profile_rule, profile_setting
@@ -28,6 +27,7 @@ from lampq.core.values.errors import BudgetError, PlanError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.option import neighbours as near_options
 from lampq.core.values.plan import Neighbour, Plan
+from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request
@@ -124,7 +124,7 @@ def best_plans(
 
 def _uniform(search: Search, first: Solution, choice: np.ndarray) -> Plan | None:
     """The best uniform plan, where it is another one than `choice`."""
-    uniform = uniform_choice(search.profile, search.problem)
+    uniform = search.uniform
     if uniform is None or (uniform == choice).all():
         return None
     return search.plan(
@@ -182,25 +182,42 @@ def _updated(trial: _Trial, choice: np.ndarray) -> tuple[Updated | None, tuple[s
 
 def _refined(trial: _Trial, choices: Sequence[np.ndarray]) -> Refined:
     """The choice that measures least, the best uniform one among them, improved in rounds where its score has them."""
-    search, profile = trial.search, trial.search.profile
-    uniform = uniform_choice(profile, search.problem)
-    around = Bench(
+    search, uniform, judge = trial.search, trial.search.uniform, _judge(trial)
+    problem = search.problem
+    inside = uniform is not None and _fits(problem, uniform)
+    refined = refine(
+        _bench(trial, problem, judge),
+        [*choices, uniform] if uniform is not None and inside else choices,
+        rounds=search.request.rounds if search.score.improved_by == AROUND else 0,
+        near=near_options(search.profile.options),
+        seed=search.request.seed,
+        progress=trial.progress,
+    )
+    if uniform is None or inside:
+        return refined
+    # What the search sets aside for options to share, a uniform plan may have for itself.
+    room = dataclasses.replace(problem, limits=np.maximum(problem.limits, problem.usage(uniform)))
+    alone = refine(_bench(trial, room, judge), [uniform], rounds=0)
+    return refined if refined.kl <= alone.kl else dataclasses.replace(alone, rounds=refined.rounds)
+
+
+def _fits(problem: Problem, choice: np.ndarray) -> bool:
+    allowed = np.isfinite(problem.cost)[np.arange(len(choice)), choice]
+    return bool(allowed.all() and (problem.usage(choice) <= problem.limits).all())
+
+
+def _bench(trial: _Trial, problem: Problem, judge: Judge | None) -> Bench:
+    """What plans within the limits of a problem are measured on."""
+    profile = trial.search.profile
+    return Bench(
         trial.model,
         profile.places,
         profile.weight_bits.tolist(),
-        search.problem,
+        problem,
         trial.reference,
         quantizer=functools.partial(profile_setting, trial.model, profile) if trial.rounds_inputs else None,
-        judge=_judge(trial),
+        judge=judge,
         journal=trial.journal,
-    )
-    return refine(
-        around,
-        choices if uniform is None else [*choices, uniform],
-        rounds=search.request.rounds if search.score.improved_by == AROUND else 0,
-        near=near_options(profile.options),
-        seed=search.request.seed,
-        progress=trial.progress,
     )
 
 
@@ -215,14 +232,14 @@ def _judge(trial: _Trial) -> Judge | None:
         return None
 
     def judge(choice: np.ndarray) -> float:
-        def quantized(half: Half) -> Model:
+        def quantized(part: Part) -> Model:
             settings = {
-                place.name: profile_setting(half.model, profile, index, option)
+                place.name: profile_setting(part.model, profile, index, option)
                 for index, (place, option) in enumerate(zip(profile.places, choice.tolist(), strict=True))
             }
             if trial.rounds_inputs:
-                return half.model.with_weights(settings)
-            return half.model.with_weights({name: setting.weight for name, setting in settings.items()})
+                return part.model.with_weights(settings)
+            return part.model.with_weights({name: setting.weight for name, setting in settings.items()})
 
         return held_out_damage(parts, quantized)
 
@@ -268,7 +285,7 @@ def beside(plan: Plan, cheaper: Neighbour | None, dearer: Neighbour | None, *, s
 def _remarks(trial: _Trial, choice: np.ndarray) -> tuple[str, ...]:
     """What measuring has shown, and how far it may be trusted."""
     notes = []
-    uniform = uniform_choice(trial.search.profile, trial.search.problem)
+    uniform = trial.search.uniform
     if uniform is not None and (choice == uniform).all():
         notes.append("the best uniform plan of the budget measured least on the calibration data")
     return tuple(notes)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TypeVar
 
+import numpy as np
+
 from lampq.core.measuring.correction import with_correction
-from lampq.core.measuring.held_out import halves, held_out_plan
+from lampq.core.measuring.held_out import held_out_samples, quarters
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, damage
 from lampq.core.measuring.setting import simulated
@@ -19,7 +21,7 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 # Where a plan has more than this share of the damage of the uniform one, correction may turn their order.
-_DOUBTFUL = 0.75
+_DOUBTFUL = 0.5
 
 
 def corrected_plan(
@@ -31,37 +33,59 @@ def corrected_plan(
     uniform: Plan | None = None,
     journal: Journal = NOWHERE,
 ) -> tuple[AnyModel, Plan]:
-    """A plan that rounds to inputs, corrected layer after layer where that loses less on samples not corrected for.
+    """A plan that rounds to inputs, corrected layer after layer unless that loses more on samples not corrected for.
+
+    Codes for all samples are better than those that are measured, for some of them, and corrected ones gain most by
+    that: they are given up only where they lose more by a standard error.
 
     Args:
         model: The float model, its coding fitted to all samples.
         plan: Its plan, with rounding `inputs`.
         reference: What the float model makes of the samples.
         progress: Told how far it is.
-        uniform: The best uniform plan of the same limits, which is taken where it loses less once both are corrected;
-            this is measured where it may be.
+        uniform: The best uniform plan of the same limits, which is taken where the plan does not lose less by more
+            than the standard error of the difference: a plan is the best of many on the samples, and looks better on
+            these than it is. This is measured where it may be so.
         journal: Keeps what is measured.
 
     Returns:
         The model with the coding that the plan now asks for, and the plan with its damage: on samples that its codes
         were not fitted to, where there are two to part.
     """
-    own, parts = journal.within("corrected"), halves(model, reference)
-
-    def lost_by(each: Plan) -> float:
-        return float(own.array(_name(each), (), lambda: held_out_plan(parts, each)))
-
+    parts = quarters(model, reference)
     if not parts:
         return _by_all_samples(model, plan, reference, progress)
-    told = [(lost_by(each), each) for each in (plan, _corrected(plan))]
-    if uniform is not None and told[0][0] > _DOUBTFUL * lost_by(uniform):
-        note = "the best uniform plan of the budget measured least, corrected"
-        rival = dataclasses.replace(_corrected(uniform), notes=(*uniform.notes, note))
-        told.append((lost_by(rival), rival))
-    lost, best = min(told, key=lambda pair: pair[0])
+    own, samples = journal.within(f"corrected, {len(parts)} parts"), reference.inputs.samples
+    known: dict[str, np.ndarray] = {}
+
+    def lost_by(each: Plan) -> np.ndarray:
+        name = _name(each)
+        if name not in known:
+            known[name] = own.array(name, (samples,), lambda: held_out_samples(parts, each))
+        return known[name]
+
+    def in_best_rounding(each: Plan) -> Plan:
+        return each if _clearly_less(lost_by(each), lost_by(_corrected(each))) else _corrected(each)
+
+    best = in_best_rounding(plan)
+    if uniform is not None and lost_by(plan).mean() > _DOUBTFUL * lost_by(uniform).mean():
+        rival = in_best_rounding(uniform)
+        if not _clearly_less(lost_by(best), lost_by(rival)):
+            note = "no plan measured clearly less than the best uniform one of the budget, codes chosen alike"
+            best = dataclasses.replace(rival, notes=(*rival.notes, note))
     if best.rounding == CORRECTED:
         model = with_correction(model, best, reference.inputs, progress)
-    return model, dataclasses.replace(best, measured_kl=lost)
+    return model, dataclasses.replace(best, measured_kl=float(lost_by(best).mean()))
+
+
+def _clearly_less(lost: np.ndarray, rival: np.ndarray) -> bool:
+    """Whether the mean of damages is below that of others of the same samples, by more than its standard error.
+
+    Source: Breiman, Friedman, Olshen and Stone (1984), Classification and Regression Trees, 3.4, for the rule of one
+    standard error.
+    """
+    less = rival - lost
+    return bool(less.mean() > less.std(ddof=1) / np.sqrt(len(less)))
 
 
 def _name(plan: Plan) -> str:

@@ -58,6 +58,8 @@ class Search:
         cost: Damage of single layers in the unit of the score, shape (L, J); where layers interact, the start of the
             search.
         problem: Limits, ties, pins; a largest KL as bytes.
+        uniform: The best uniform plan within the limits, shape (L,), or None: of what layers share only what it needs
+            itself counts, whatever the problem sets aside.
         interaction: Damage of whole plans, where the score uses it.
         notes: Remarks for the plan.
         solve: A solver.
@@ -69,6 +71,7 @@ class Search:
     pins: tuple[str, ...]
     cost: np.ndarray
     problem: Problem
+    uniform: np.ndarray | None
     interaction: Interaction | None
     notes: tuple[str, ...]
     solve: Solve
@@ -89,6 +92,7 @@ class Search:
         problem, pins = feasible_problem(
             profile, cost, request, solve, default_pins=score.default_pins(profile)
         )
+        size_bytes = None if request.budget is None else request.budget.size_bytes
         search = cls(
             profile=profile,
             request=request,
@@ -96,6 +100,7 @@ class Search:
             pins=tuple(pins),
             cost=cost,
             problem=problem,
+            uniform=uniform_choice(profile, problem, size_bytes=size_bytes),
             interaction=profile_interaction(profile) if score.uses_interactions else None,
             notes=remarks(profile, score, repaired, request.budget, problem),
             solve=solve,
@@ -123,7 +128,8 @@ class Search:
 
     def within(self, limit: int, resource: int = 0) -> Search:
         """The search under another limit on one resource."""
-        return dataclasses.replace(self, problem=limited(self.problem, limit, resource))
+        problem = limited(self.problem, limit, resource)
+        return dataclasses.replace(self, problem=problem, uniform=uniform_choice(self.profile, problem))
 
     def keeping(self, max_kl: float) -> Search:
         """The search under the smallest limit in bytes that keeps the predicted damage.
@@ -192,12 +198,11 @@ class Search:
     def plan(self, solution: Solution) -> Plan:
         """The plan of a solution, with what the best uniform plan within the same limits is predicted to lose."""
         notes = list(self.notes)
-        uniform = uniform_choice(self.profile, self.problem)
         predicts = self.score.in_nats
-        if uniform is not None and predicts:
-            width = self.profile.option_text(int(np.bincount(uniform).argmax()))
+        if self.uniform is not None and predicts:
+            width = self.profile.option_text(int(np.bincount(self.uniform).argmax()))
             notes.append(
-                f"uniform {width} within the same limits: predicted {self.predict(uniform):.4g} nats"
+                f"uniform {width} within the same limits: predicted {self.predict(self.uniform):.4g} nats"
             )
         plan = build_plan(
             self.profile,
