@@ -46,7 +46,7 @@ class Engine:
 
     def feeds(self, chunk: batches.Chunk) -> dict[str, np.ndarray]:
         """All inputs of a chunk, fixed ones included."""
-        return {**chunk.arrays, **self._opened.fixed(chunk.size)}
+        return self._opened.feeds(chunk.arrays, chunk.size)
 
     @cached_property
     def chain(self) -> Chain:

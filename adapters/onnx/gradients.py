@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import batches
 from lampq.adapters.onnx.flow import Flow
+from lampq.adapters.onnx.inputs import sample_axes
 from lampq.adapters.onnx.variant import Variant, Varied
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
@@ -162,8 +163,10 @@ class TorchGraph:
         sources = {**fixed_inputs, **inputs}
         own = {} if weights is None else {self._places[name]: leaf for name, leaf in weights.items()}
         values = {**self._leaves, **self._constants, **own}
+        axes = sample_axes(self._opened.flow)
         for value in self._opened.flow.inputs:
-            source = sources[value.name or ""]
+            name = value.name or ""
+            source = sources[name].movedim(0, axes[name]) if name in axes else sources[name]
             values[value] = source.float() if source.is_floating_point() else source
         for node, fixed in self._calls:
             operands = [None if value is None else values[value] for value in node.inputs]

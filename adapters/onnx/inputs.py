@@ -27,8 +27,71 @@ _STEPS = ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Sli
 
 
 def describe(flow: Flow) -> tuple[InputSpec, ...]:
-    """The inputs of a graph, fixed ones included."""
-    return tuple(_spec(value) for value in flow.inputs)
+    """The inputs of a graph, fixed ones included, samples first whatever axis the graph has them along."""
+    axes = sample_axes(flow)
+    return tuple(_spec(value, axes.get(value.name or "", 0)) for value in flow.inputs)
+
+
+def sample_axes(flow: Flow) -> dict[str, int]:
+    """Where the samples of an input lie, by name, of those inputs that do not have them first.
+
+    States of recurrent layers are such: (2, samples, width). Their first axis has a length of its own where other
+    inputs have one that is free, or 1; their samples are along the only axis that is as long as theirs.
+    """
+    samples = _length_of_batch(flow)
+    axes = {value.name or "": _moved(_sides(value), samples) for value in flow.inputs}
+    return {name: axis for name, axis in axes.items() if axis}
+
+
+def is_next_state(flow: Flow, value: ir.Value) -> bool:
+    """Whether an output is the state after a step: shaped or called like an input with its samples elsewhere."""
+    states = {state.name or "": state for state in flow.inputs if state.name in sample_axes(flow)}
+    name = (value.name or "").lower()
+    return any(name.startswith(each.lower()) or _sides(value) == _sides(states[each]) for each in states)
+
+
+def _length_of_batch(flow: Flow) -> int | str | None:
+    """The length of the axis of samples, free or 1; 0 where inputs have another."""
+    leading = [sides[0] for sides in map(_sides, flow.inputs) if sides]
+    free = [side for side in leading if not isinstance(side, int)]
+    return free[0] if free else 1 if 1 in leading else 0
+
+
+def _moved(sides: Sequence[int | str | None], samples: int | str | None) -> int:
+    """The axis of the samples of an input with such sides, where the first is not it; else 0."""
+    if not sides or not isinstance(sides[0], int) or sides[0] < 2 or samples == 0:
+        return 0
+    along = [axis for axis, side in enumerate(sides) if axis and _as_long(side, samples)]
+    return along[0] if len(along) == 1 else 0
+
+
+def laid_out(arrays: Mapping[str, np.ndarray], axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Arrays with samples first as the graph has them; `axes` is of `sample_axes`."""
+    return {
+        name: np.ascontiguousarray(np.moveaxis(array, 0, axes[name])) if name in axes else array
+        for name, array in arrays.items()
+    }
+
+
+def samples_first(arrays: Mapping[str, np.ndarray], axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The inverse of `laid_out`; nothing is copied."""
+    return {name: np.moveaxis(array, axes.get(name, 0), 0) for name, array in arrays.items()}
+
+
+def _sides(value: ir.Value) -> list[int | str | None]:
+    """Lengths of the axes of an input: a number, the name of one that is free, or None."""
+    dims = () if value.shape is None else value.shape.dims
+    return [d if isinstance(d, int) and d > 0 else getattr(d, "value", None) for d in dims]
+
+
+def _samples_first(value: ir.Value, axis: int) -> list[int | str | None]:
+    sides = _sides(value)
+    return [sides[axis], *sides[:axis], *sides[axis + 1 :]] if sides else []
+
+
+def _as_long(side: int | str | None, samples: int | str | None) -> bool:
+    """Whether an axis may be that of the samples of other inputs; free axes without a name may."""
+    return side == samples or (side is None and not isinstance(samples, int))
 
 
 def fix(specs: Sequence[InputSpec], constants: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
@@ -87,7 +150,7 @@ def blank(specs: Sequence[InputSpec], shapes: Shapes, samples: int) -> dict[str,
 def noise(
     flow: Flow, specs: Sequence[InputSpec], constants: Mapping[str, np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Feeds that a graph may take, the likeliest first.
+    """Feeds that a graph may take, samples first, the likeliest first.
 
     Normal numbers; indices of the tables they are looked up in; masks of ones. Open axes are as long as an image
     or a short text; axes of one name are equally long.
@@ -100,6 +163,8 @@ def noise(
     free = [spec for spec in specs if spec.name not in constants]
     values = {value.name: value for value in flow.inputs}
     rows = {spec.name: table_rows(flow, values[spec.name]) for spec in free}
+    axes = sample_axes(flow)
+    symbols = {spec.name: _samples_first(values[spec.name], axes.get(spec.name, 0)) for spec in free}
     fixed = next((spec.batch for spec in free if spec.batch is not None), None)
     # Some exports say that the batch is free and mean one sample.
     counts = (fixed,) if fixed is not None else (_SAMPLES, 1)
@@ -111,7 +176,7 @@ def noise(
                 sides: dict[str, int] = {}
                 feeds = {}
                 for spec in free:
-                    shape = _noise_shape(values[spec.name], spec, samples, rank, lengths, sides)
+                    shape = _noise_shape(symbols[spec.name], spec, samples, rank, lengths, sides)
                     feeds[spec.name] = _random(spec, shape, rows[spec.name], generator)
                 yield feeds | constant_feeds(specs, constants, samples)
             if not any(_is_open(spec) for spec in free):
@@ -139,9 +204,8 @@ def table_rows(flow: Flow, value: ir.Value) -> int | None:
     return min(lengths, default=None)
 
 
-def _spec(value: ir.Value) -> InputSpec:
-    dims = () if value.shape is None else value.shape.dims
-    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in dims)
+def _spec(value: ir.Value, axis: int) -> InputSpec:
+    shape = tuple(side if isinstance(side, int) else None for side in _samples_first(value, axis))
     # Sequences and texts are described as far as an array can be.
     tensor = isinstance(value.type, ir.TensorType)
     dtype = value.dtype.numpy().name if tensor and value.dtype is not None else "float32"
@@ -175,7 +239,7 @@ def _is_open(spec: InputSpec) -> bool:
 
 
 def _noise_shape(
-    value: ir.Value,
+    symbols: Sequence[int | str | None],
     spec: InputSpec,
     samples: int,
     rank: int,
@@ -193,9 +257,9 @@ def _noise_shape(
         usual = length if len(dims) != 4 else image
         if len(dims) == 4 and axis == 1 and None in dims[2:]:
             usual = channels
-        symbol = None if value.shape is None else value.shape[axis]
-        if dims[axis] is None and isinstance(symbol, ir.SymbolicDim) and symbol.value:
-            usual = sides.setdefault(str(symbol.value), usual)
+        symbol = symbols[axis] if symbols else None
+        if dims[axis] is None and isinstance(symbol, str) and symbol:
+            usual = sides.setdefault(symbol, usual)
         shape.append(dims[axis] or usual)
     return tuple(shape)
 

@@ -67,5 +67,9 @@ class Opened:
         return next((spec.batch for spec in self.specs if spec.batch is not None), None)
 
     def fixed(self, samples: int) -> dict[str, np.ndarray]:
-        """The fixed inputs of a run of some samples."""
+        """The fixed inputs of a run of some samples, samples first."""
         return inputs.constant_feeds(self.all_specs, self.constants, samples)
+
+    def feeds(self, arrays: Mapping[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
+        """What the graph is fed: inputs of some samples, samples first, and those that are fixed."""
+        return inputs.laid_out({**arrays, **self.fixed(samples)}, inputs.sample_axes(self.flow))

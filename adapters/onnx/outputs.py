@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from lampq.adapters.onnx.flow import FLOATS, Flow, bodies, is_float
+from lampq.adapters.onnx.inputs import is_next_state
 from lampq.adapters.onnx.sites import Site
 from lampq.core.values.output_spec import OutputSpec
 
@@ -104,6 +105,8 @@ def _obstacle(flow: Flow, paths: _Paths, value: ir.Value) -> str:
         return "depends on no input"
     if value.shape is not None and 0 in value.shape.dims:
         return "empty"
+    if is_next_state(flow, value):
+        return "the next state, whose first axis is not that of the samples"
     behind = paths.jumped(value)
     return f"behind {behind}" if behind else ""
 

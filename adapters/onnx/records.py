@@ -96,7 +96,7 @@ class Records:
         shapes = tuple((spec.name, noise[spec.name].shape[1:]) for spec in opened.specs)
 
         def feeds(samples: int) -> dict[str, np.ndarray]:
-            return inputs.blank(opened.specs, shapes, samples) | opened.fixed(samples)
+            return opened.feeds(inputs.blank(opened.specs, shapes, samples), samples)
 
         sides, samples = probe.measure_shapes(
             opened.flow, opened.sites, opened.runtime, feeds, values, opened.batch
@@ -117,7 +117,7 @@ class Records:
             opened = self._opened
 
             def feeds(samples: int) -> dict[str, np.ndarray]:
-                return inputs.blank(opened.specs, shapes, samples) | opened.fixed(samples)
+                return opened.feeds(inputs.blank(opened.specs, shapes, samples), samples)
 
             self._usage[shapes] = probe.measure_usage(
                 opened.flow, opened.sites, opened.runtime, feeds, opened.batch

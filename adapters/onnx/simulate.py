@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import flow, products, save, trials, verify
+from lampq.adapters.onnx import flow, inputs, products, save, trials, verify
 from lampq.adapters.onnx.arrays import LOWEST_OPSET, GraphOperators
 from lampq.adapters.onnx.emit import Emitter
 from lampq.adapters.onnx.layout import Layout, layout
@@ -254,17 +254,21 @@ def _names(model: Varied, values: Sequence[ir.Value] = ()) -> list[str]:
 
 
 def _samples(model: Varied, feed: Arrays) -> int:
-    specs = model.variant.opened.specs
-    return len(feed[specs[0].name]) if specs else 1
+    return len(next(iter(_fed(model, feed).values()), (None,)))
 
 
 def _each(model: Varied, feed: Arrays, some: slice) -> Arrays:
     """Some of the samples of a feed; what is fixed stays."""
-    samples = _samples(model, feed)
+    chosen = {name: array[some] for name, array in _fed(model, feed).items()}
+    count = len(next(iter(chosen.values()))) if chosen else _samples(model, feed)
+    return model.variant.opened.feeds(chosen, count)
+
+
+def _fed(model: Varied, feed: Arrays) -> Arrays:
+    """What is not fixed of a feed, samples first."""
     opened = model.variant.opened
-    chosen = {name: feed[name][some] for name in (spec.name for spec in opened.specs)}
-    count = len(next(iter(chosen.values()))) if chosen else samples
-    return {**chosen, **opened.fixed(count)}
+    own = {spec.name: feed[spec.name] for spec in opened.specs}
+    return inputs.samples_first(own, inputs.sample_axes(opened.flow))
 
 
 def _summary(rules: Mapping[str, ActivationRule]) -> str:

@@ -147,12 +147,14 @@ def _feeds(variant: Variant, batch: BatchLike | None) -> Iterator[Arrays]:
     """The first samples of a batch, as many as the model takes at once, or noise of several shapes."""
     opened = variant.opened
     if batch is None:
-        yield from inputs.noise(opened.flow, opened.all_specs, opened.constants)
+        axes = inputs.sample_axes(opened.flow)
+        for noise in inputs.noise(opened.flow, opened.all_specs, opened.constants):
+            yield inputs.laid_out(noise, axes)
         return
     group = checked_inputs(batch, opened.specs, str(variant.path)).groups[0]
     samples = len(next(iter(group.values())))
     first = batches.split(group, opened.batch or min(samples, _MOST_SAMPLES), fixed=True)[0]
-    yield {**first.arrays, **opened.fixed(first.size)}
+    yield opened.feeds(first.arrays, first.size)
 
 
 def _check_conversion(variant: Variant, names: Sequence[str], feed: Arrays, folder: Path) -> None:
