@@ -96,14 +96,18 @@ def test_a_sweep_starts_from_all_inputs(tmp_path):
 def test_names_that_are_missing_or_unknown_are_one_line(tmp_path):
     model = read(encoder(tmp_path / "m.tflite"))
     good = texts(2, 4)
-    for batch in ({"ids": good["ids"]}, {**good, "x": good["mask"]}, good["ids"]):
-        with pytest.raises(
-            AdapterError, match=r"the inputs are ids int32\[1x\?\], mask float32\[1x\?\]; the batch has"
-        ) as err:
+    for batch, why in (
+        ({"ids": good["ids"]}, "; the batch lacks mask"),
+        ({**good, "x": good["mask"]}, "; the batch also has x"),
+        (good["ids"], ": give arrays by name"),
+    ):
+        with pytest.raises(AdapterError, match=r"takes ids int32\[1x\?\], mask float32\[1x\?\]" + why) as err:
             model.run(batch)
         assert "\n" not in str(err.value)
-    with pytest.raises(AdapterError, match="the batch holds float32"):
+    with pytest.raises(AdapterError, match=r"takes ids int32\[1x\?\], not float32; convert the data"):
         model.run({**good, "ids": good["mask"]})
+    with pytest.raises(AdapterError, match="the batch holds numbers beyond that"):
+        model.run({**good, "ids": good["ids"].astype(np.int64) + 2**32})
     assert model.run({**good, "ids": good["ids"].astype(np.int64)}).samples == 2
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.readouts.canonical import canonical
+from lampq.adapters.joining import canonical_outputs, joined
 from lampq.core.values.batch import Batch, Group
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import Head
@@ -104,26 +104,11 @@ def join(
     Raises:
         AdapterError: An output has not one row per sample, or rows of several shapes.
     """
-    groups: dict[int, dict[str, list[np.ndarray]]] = {}
-    for output, chunk in zip(outputs, chunks, strict=True):
-        rows = groups.setdefault(chunk.group, {head.name: [] for head in heads})
-        for head in heads:
-            rows[head.name].append(_rows(output[head.name], chunk, head, name))
-    return Batch([dict(_joined(rows, heads, name)) for rows in groups.values()])
-
-
-def _joined(
-    rows: Mapping[str, Sequence[np.ndarray]], heads: Sequence[Head], name: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    for head in heads:
-        shapes = sorted({piece.shape[1:] for piece in rows[head.name]})
-        if len(shapes) > 1:
-            raise AdapterError(
-                f"{name}: the shape of output {head.name} depends on what is in a sample ({shapes[0]}, "
-                f"{shapes[1]}): leave it out with --output {head.name}=ignore"
-            )
-        array = np.concatenate(rows[head.name]).astype(np.float32, copy=False)
-        yield head.name, canonical(head, array)
+    parts = (
+        (chunk.group, {head.name: _rows(output[head.name], chunk, head, name) for head in heads})
+        for output, chunk in zip(outputs, chunks, strict=True)
+    )
+    return canonical_outputs(joined(parts, name), heads)
 
 
 def _rows(output: np.ndarray, chunk: Chunk, head: Head, name: str) -> np.ndarray:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lampq.adapters.joining import joined
 from lampq.adapters.tflite.graph import DTYPES
-from lampq.adapters.tflite.interface import Interface, Port
+from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.outputs import Output
 from lampq.core.values.batch import Batch, BatchLike
-from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.checked_inputs import checked_inputs
+from lampq.core.values.errors import AdapterError
 
 # Samples at once where the model takes any number.
 MANY = 16
@@ -56,37 +58,11 @@ class Batches:
         Raises:
             AdapterError: It is empty, names are missing or unknown, or an array is of another shape or kind.
         """
-        try:
-            named = Batch.of(batch)
-        except RecordError as err:
-            raise AdapterError(f"{self.path}: the batch is empty or uneven; {err}") from err
-        ports = {port.spec.name: port for port in self.interface.inputs}
-        if not ports:
-            raise AdapterError(f"{self.path} has no inputs; there is nothing to run it on")
-        if len(ports) == 1 and len(named.names) == 1:
-            named = Batch([dict(zip(ports, group.values(), strict=True)) for group in named.groups])
-        if set(named.names) != set(ports):
-            listed = ", ".join(str(port.spec) for port in self.interface.inputs)
-            raise AdapterError(
-                f"{self.path}: the inputs are {listed}; the batch has {', '.join(sorted(named.names))}"
-            )
-        return Batch(
-            [{name: self._fitting(ports[name], group[name]) for name in ports} for group in named.groups]
-        )
-
-    def _fitting(self, port: Port, array: np.ndarray) -> np.ndarray:
-        spec = port.spec
-        if spec.dtype not in DTYPES.values():
-            raise AdapterError(f"{self.path}: the input is {spec}; that cannot be fed here")
-        if not spec.accepts(array.shape):
-            raise AdapterError(f"{self.path}: the input is {spec}, the batch has shape {array.shape}")
-        kinds = "fiub" if np.dtype(spec.dtype).kind == "f" else "iub"
-        if array.dtype.kind not in kinds:
-            raise AdapterError(f"{self.path}: the input is {spec}, the batch holds {array.dtype}")
-        cast = np.ascontiguousarray(array, dtype=spec.dtype)
-        if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
-            raise AdapterError(f"{self.path}: the input is {spec}, and the batch holds numbers beyond that")
-        return cast
+        specs = [port.spec for port in self.interface.inputs]
+        for spec in specs:
+            if spec.dtype not in DTYPES.values():
+                raise AdapterError(f"{self.path}: the input is {spec}; that cannot be fed here")
+        return checked_inputs(batch, specs, str(self.path))
 
     def chunks(self, batch: Batch, *, many: bool = False) -> list[Chunk]:
         """The samples of each group in native batches; the last sample of a group fills up its last one.
@@ -124,24 +100,14 @@ class Batches:
             AdapterError: An output does not have the samples of a run along its first axis, or other shapes from
                 sample to sample.
         """
-        parts: list[list[dict[str, np.ndarray]]] = []
-        for chunk, values in zip(chunks, results, strict=True):
-            if chunk.group == len(parts):
-                parts.append([])
-            parts[chunk.group].append(
-                {o.spec.name: self._samples(o, v, chunk) for o, v in zip(outputs, values, strict=True)}
+        parts = (
+            (
+                chunk.group,
+                {o.spec.name: self._samples(o, v, chunk) for o, v in zip(outputs, values, strict=True)},
             )
-        try:
-            return Batch(
-                [
-                    {o.spec.name: np.concatenate([p[o.spec.name] for p in group]) for o in outputs}
-                    for group in parts
-                ]
-            )
-        except ValueError as err:
-            raise AdapterError(
-                f"{self.path}: the outputs of samples of one shape have several shapes; name others (--output)"
-            ) from err
+            for chunk, values in zip(chunks, results, strict=True)
+        )
+        return joined(parts, str(self.path))
 
     def _samples(self, output: Output, values: np.ndarray, chunk: Chunk) -> np.ndarray:
         numbers = values if output.scale is None else output.scale.dequantized(values)

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from lampq.adapters.joining import canonical_outputs
 from lampq.adapters.padding import without_padding
 from lampq.adapters.replaced import named
 from lampq.adapters.tflite.batches import Chunk, Values
@@ -18,7 +19,6 @@ from lampq.adapters.tflite.operands import CONV, DEPTHWISE
 from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.runtime import Session
 from lampq.adapters.tflite.weights import Weight
-from lampq.core.readouts.canonical import canonical
 from lampq.core.values.batch import Batch
 
 
@@ -91,10 +91,7 @@ class Variant:
     def joined(self, chunks: Sequence[Chunk], results: Sequence[Values]) -> Batch:
         """The canonical outputs of chunks."""
         outputs = self.opened.batches.joined(self.read, chunks, results)
-        heads = {head.name: head for _, head in self.judgement.judged}
-        return Batch(
-            [{name: canonical(heads[name], array) for name, array in g.items()} for g in outputs.groups]
-        )
+        return canonical_outputs(outputs, [head for _, head in self.judgement.judged])
 
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces; see `lampq.core.measuring.model.Model.taps`.

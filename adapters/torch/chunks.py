@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lampq.adapters.joining import canonical_outputs, joined
 from lampq.adapters.torch.outputs import sample_rows
-from lampq.core.readouts.canonical import canonical
 from lampq.core.values.batch import Batch
-from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import Head
 
 
@@ -82,17 +81,4 @@ def join(
     Raises:
         AdapterError: Rows of one output differ in shape within a group.
     """
-    joined: dict[int, dict[str, np.ndarray]] = {}
-    for number in dict.fromkeys(groups):
-        parts = [part for part, group in zip(outputs, groups, strict=True) if group == number]
-        joined[number] = {}
-        for head in heads:
-            pieces = [part[head.name] for part in parts]
-            shapes = sorted({piece.shape[1:] for piece in pieces})
-            if len(shapes) > 1:
-                raise AdapterError(
-                    f"{model}: the shape of output {head.name} depends on what is in a sample ({shapes[0]}, "
-                    f"{shapes[1]}); leave it out with --output {head.name}=ignore"
-                )
-            joined[number][head.name] = canonical(head, np.concatenate(pieces))
-    return Batch(list(joined.values()))
+    return canonical_outputs(joined(zip(groups, outputs, strict=True), model), heads)

@@ -52,7 +52,10 @@ def _fit(array: np.ndarray, spec: InputSpec, name: str) -> np.ndarray:
     wanted = np.dtype(spec.dtype)
     if not np.can_cast(array.dtype, wanted, "same_kind"):
         raise AdapterError(f"{name} takes {spec}, not {array.dtype}; convert the data")
-    return array.astype(wanted, copy=False)
+    fitted = array.astype(wanted, copy=False)
+    if wanted.kind in "iu" and not np.array_equal(fitted, array):
+        raise AdapterError(f"{name} takes {spec}, and the batch holds numbers beyond that")
+    return fitted
 
 
 def _listed(specs: Sequence[InputSpec]) -> str:
