@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import report
 from ai_edge_quantizer import quantizer
 
 from lampq.adapters.tflite import read
-from lampq.adapters.tflite.recipe import write_recipe
+from lampq.adapters.tflite.recipe import recipe
 from lampq.core.measuring.model import Model
 from lampq.core.values.plan import Plan, PlanLayer
 
@@ -37,7 +38,7 @@ def main() -> None:
         plan = _plan(model)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_recipe(model, plan, folder / "recipe.json")
+            (folder / "recipe.json").write_text(json.dumps(recipe(model, plan)), encoding="utf-8")
             tool = quantizer.Quantizer(str(path))
             tool.load_quantization_recipe(folder / "recipe.json")
             with contextlib.redirect_stdout(io.StringIO()):

@@ -16,7 +16,6 @@ WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 ACTIVATION_BITS = (None, 8)
 BLOCKS = True
 _TOP = ("config_groups", "ignore", "format", "quant_method")
-_GROUP = ("targets", "weights", "input_activations", "output_activations", "format")
 
 
 def addresses(layer: AnyLayer, target: Target) -> tuple[str, ...]:

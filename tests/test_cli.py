@@ -354,14 +354,27 @@ def test_bad_requests_are_one_line_and_leave_nothing(work, tmp_path, capfd):
     assert (tmp_path / "taken.json").read_text() == "mine"
 
 
+def blank_images(folder, classes):
+    for label in range(classes):
+        place = folder / f"{label:02}"
+        place.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(place / "a.png")
+    return folder
+
+
 def test_labels_beyond_the_models_classes_are_refused(tmp_path, capfd):
-    for label in range(12):
-        folder = tmp_path / "images" / f"{label:02}"
-        folder.mkdir(parents=True)
-        Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "a.png")
-    code, _, err = run(capfd, "eval", MODEL, "--data", tmp_path / "images")
+    code, _, err = run(capfd, "eval", MODEL, "--data", blank_images(tmp_path / "images", 12))
     assert code == 2
     assert "classes" in err
+
+
+def test_fewer_classes_than_outputs_are_noted(tmp_path, capfd):
+    """Labels are numbers of folders then, and need not be those of the model."""
+    for classes, notes in ((3, ["3 classes for 10 outputs; class i counts as output i"]), (10, [])):
+        data = blank_images(tmp_path / f"of {classes}", classes)
+        code, stdout, err = run(capfd, "eval", MODEL, "--data", data, "--json", "--quiet")
+        assert code == 0, err
+        assert [note.partition(": ")[2] for note in json.loads(stdout)["notes"]] == notes
 
 
 def test_data_beside_the_model_tells_the_preprocessing(work, tmp_path, capfd):

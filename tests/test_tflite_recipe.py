@@ -3,7 +3,6 @@
 benchmarks/tflite_recipe.py runs the tool itself.
 """
 
-import json
 import re
 
 import numpy as np
@@ -12,8 +11,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_models import NAMES, Builder, fixture, inputs_for, matmul, narrowest, plan_for, ranges_of
 
 from lampq.adapters.tflite import read
-from lampq.adapters.tflite.recipe import recipe, write_recipe
-from lampq.core.values.errors import AdapterError, OutputExistsError
+from lampq.adapters.tflite.recipe import recipe
+from lampq.core.values.errors import AdapterError
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
 
@@ -61,15 +60,6 @@ def test_every_layer_gets_its_width_and_nothing_else_gets_one(name):
         numbers = graph.ops[op].name != "FULLY_CONNECTED" and expected[weight] == 2
         numbers |= graph.ops[op].name == "DEPTHWISE_CONV_2D" and expected[weight] == 4
         assert rule["op_config"]["explicit_dequantize"] == numbers
-
-
-def test_a_recipe_file_holds_the_rules(tmp_path):
-    model = read(fixture("vit"))
-    plan = plan_for(model, lambda _: 4)
-    path = write_recipe(model, plan, tmp_path / "recipe.json")
-    assert json.loads(path.read_text()) == recipe(model, plan)
-    with pytest.raises(OutputExistsError):
-        write_recipe(model, plan, path)
 
 
 def test_fixed_activations_are_asked_for():

@@ -148,10 +148,10 @@ def make_batch(shape, samples=5, seed=1):
     return rng.normal(size=(samples, *shape)).astype(np.float32)
 
 
-def fisher_of(model, batch, *, diagonal=(), batch_size=16, progress=quiet, **draws):
+def fisher_of(model, batch, *, batch_size=16, progress=quiet, **draws):
     """`fisher_sums` of a batch that its own outputs are judged by."""
     reference = measure_reference(model, batch)
-    settings = {"diagonal": diagonal, "batch_size": batch_size, "progress": progress}
+    settings = {"batch_size": batch_size, "progress": progress}
     return fisher_sums(model.variant, reference.inputs, reference.readout, Draws(**draws), **settings)
 
 

@@ -8,7 +8,6 @@ other.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from lampq.adapters.tflite import containers
@@ -18,9 +17,7 @@ from lampq.adapters.tflite.integers import WIDE
 from lampq.adapters.tflite.operands import MATMUL
 from lampq.adapters.tflite.places import Site
 from lampq.adapters.tflite.weights import Weight
-from lampq.core.values import files
 from lampq.core.values.errors import AdapterError, PlanError
-from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.plan import Plan
 
 _ALGORITHM = "min_max_uniform_quantize"
@@ -73,18 +70,6 @@ def layer_rules(model: TfliteModel, weight: Weight, width: int, inputs: int | No
         }
         for site in weight.sites
     ]
-
-
-def write_recipe(model: TfliteModel, plan: Plan, path: str | Path, *, force: bool = False) -> Path:
-    """Write a plan as a recipe file; see `recipe`.
-
-    Raises:
-        OutputExistsError: The file exists and `force` is false.
-    """
-    path = Path(path)
-    refuse_clashes([Output(path=path)], force=force)
-    files.write_json(path, recipe(model, plan))
-    return path
 
 
 def _config(width: int, inputs: int | None, *, numbers: bool) -> dict[str, Any]:

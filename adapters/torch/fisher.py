@@ -6,7 +6,7 @@ gradients of their own: what a plain backward pass spends on them pays for the p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lampq.adapters.torch.devices import widest
-from lampq.adapters.torch.gradients import Rows, sample_gradients, squared_norms
+from lampq.adapters.torch.gradients import Rows, squared_norms
 from lampq.adapters.torch.replay import passes
 from lampq.adapters.torch.variant import Replayable
 from lampq.core.readouts.draws import Draws
@@ -32,13 +32,11 @@ class FisherSums:
         samples: Samples in the sums.
         weight: Layer -> sum of squared per-sample gradients of the weights.
         activation: Layer -> the same of the layer's input, or empty.
-        diagonal: Layer -> the same of each weight, in the shape of the weight, float64; where asked for.
     """
 
     samples: int
     weight: Mapping[str, float]
     activation: Mapping[str, float] = field(default_factory=dict)
-    diagonal: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __add__(self, other: FisherSums) -> FisherSums:
         """The sums over both sets of samples.
@@ -46,14 +44,13 @@ class FisherSums:
         Raises:
             RecordError: The two are of different layers.
         """
-        for name in ("weight", "activation", "diagonal"):
+        for name in ("weight", "activation"):
             if list(getattr(self, name)) != list(getattr(other, name)):
                 raise RecordError(f"Fisher sums to add are of different layers ({name})")
         return FisherSums(
             samples=self.samples + other.samples,
             weight={name: value + other.weight[name] for name, value in self.weight.items()},
             activation={name: value + other.activation[name] for name, value in self.activation.items()},
-            diagonal={name: value + other.diagonal[name] for name, value in self.diagonal.items()},
         )
 
     def traces(self) -> dict[str, float]:
@@ -64,10 +61,6 @@ class FisherSums:
         """Layer -> trace of the Fisher information of its input, nats, averaged over samples."""
         return {name: value / self.samples for name, value in self.activation.items()}
 
-    def diagonals(self) -> dict[str, np.ndarray]:
-        """Layer -> Fisher information of each weight, nats, averaged over samples."""
-        return {name: value / self.samples for name, value in self.diagonal.items()}
-
 
 def fisher_sums(
     model: Replayable,
@@ -76,7 +69,6 @@ def fisher_sums(
     draws: Draws,
     *,
     activations: bool = True,
-    diagonal: Collection[str] = (),
     batch_size: int = 16,
     progress: Progress = quiet,
 ) -> FisherSums:
@@ -91,23 +83,17 @@ def fisher_sums(
         readout: What the outputs mean.
         draws: Directions to take gradients along.
         activations: Whether to measure the inputs of layers as well.
-        diagonal: Layers to keep the whole diagonal of.
         batch_size: Samples per pass.
         progress: Told after every batch.
 
     Raises:
         AdapterError: Labels do not fit, samples mix within a batch, or the gradients are not finite.
     """
-    unknown = set(diagonal) - set(model.parameters)
-    if unknown:
-        raise AdapterError(
-            f"no layer {sorted(unknown)[0]} to take the diagonal of; `lampq inspect` lists them"
-        )
     draws = draws.of(batch.samples)
     parts, done = [], 0
     for part in passes(model, batch, batch_size=batch_size, activations=activations):
         vectors = readout.directions(part.reference(readout), draws.part(slice(done, done + part.count)))
-        collector = _Collector(model, frozenset(diagonal), activations)
+        collector = _Collector(model, activations)
         part.backward(vectors, collector.add_weight, collector.add_activation)
         parts.append(collector.sums(part.count, part.scale))
         done += part.count
@@ -118,22 +104,14 @@ def fisher_sums(
 class _Collector:
     """Squares of one pass, kept on the device until the end: reading each would make a GPU wait."""
 
-    def __init__(self, model: Replayable, diagonal: frozenset[str], activations: bool) -> None:
+    def __init__(self, model: Replayable, activations: bool) -> None:
         self._model = model
         self._activations = activations
-        self._diagonal = diagonal
         self._weight: dict[str, torch.Tensor] = {}
         self._activation: dict[str, torch.Tensor] = {}
-        self._squares: dict[str, torch.Tensor] = {}
 
     def add_weight(self, name: str, uses: list[Rows]) -> None:
-        norms = squared_norms(uses).sum()
-        self._weight[name] = self._weight.get(name, 0) + norms
-        if name in self._diagonal:
-            shape = self._model.tensors[self._model.parameters[name]].shape
-            for gradients in sample_gradients(uses, shape):
-                squares = gradients.square().sum(0, dtype=widest(gradients))
-                self._squares[name] = self._squares.get(name, 0) + squares
+        self._weight[name] = self._weight.get(name, 0) + squared_norms(uses).sum()
 
     def add_activation(self, name: str, gradient: torch.Tensor) -> None:
         square = torch.linalg.vector_norm(gradient.float()).to(widest(gradient)).square()
@@ -150,12 +128,7 @@ class _Collector:
             raise AdapterError(
                 f"the gradients of layer {bad} are not finite; check the data, or run without autocast"
             )
-        diagonal = {}
-        for name in (name for name in names if name in self._diagonal):
-            square = self._squares.get(name)
-            shape = self._model.tensors[self._model.parameters[name]].shape
-            diagonal[name] = np.zeros(shape) if square is None else square.cpu().numpy() / scale**2
-        return FisherSums(samples=count, weight=weight, activation=activation, diagonal=diagonal)
+        return FisherSums(samples=count, weight=weight, activation=activation)
 
 
 def _has_input(model: Replayable, name: str) -> bool:

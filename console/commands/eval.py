@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
+from lampq.adapters.data.dataset import Dataset
 from lampq.console import device_flags, flag_types, flags, given, render, site_flags, synthetic, task_flags
 from lampq.console.progress import progress_bar
+from lampq.core.measuring.model import Model
 from lampq.core.values.errors import RecordError
+from lampq.core.values.head import CLASSES
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import CORRECTED, INPUTS
 from lampq.verbs.evaluate import evaluate
@@ -88,10 +91,26 @@ def run(args: Namespace) -> None:
             batch_size=args.batch,
             progress=progress,
         )
-    result = dataclasses.replace(result, notes=(*result.notes, *data.notes))
+    result = dataclasses.replace(result, notes=(*result.notes, *data.notes, *_compared(data, model)))
     if not args.quiet:
         render.evaluation(args.model, result)
     print(json.dumps({"model": args.model, **result.to_json()}) if args.json else _plain(result.to_json()))
+
+
+def _compared(data: Dataset, model: Model) -> tuple[str, ...]:
+    """What to know of labels where the classes of the data are not those of the lone output of classes.
+
+    Raises:
+        AdapterError: There are more classes than outputs.
+    """
+    judged_heads = [head for head in model.heads if head.judged]
+    if len(judged_heads) != 1 or judged_heads[0].role != CLASSES:
+        return ()
+    (head,) = judged_heads
+    shape = next(spec.shape for spec in model.output_specs if spec.name == head.name) or ()
+    outputs = shape[head.axis] if -len(shape) <= head.axis < len(shape) else None
+    remark = None if outputs is None else data.check_classes(outputs)
+    return () if remark is None else (remark,)
 
 
 def _plain(values: dict[str, Any]) -> str:

@@ -41,12 +41,6 @@ def mid_rise_levels(bits: int, half_range: float) -> np.ndarray:
     return (np.arange(count) + 0.5) * (2 * half_range / count) - half_range
 
 
-def mid_tread_levels(bits: int, half_range: float) -> np.ndarray:
-    """The signed integers of `bits` bits times a step whose cells reach from -half_range (zero is a level)."""
-    count = 1 << _width(bits)
-    return (np.arange(count) - count // 2) * (2 * half_range / count)
-
-
 def unclipped_levels(bits: int, half_range: float) -> np.ndarray:
     """The grid whose 2^bits central levels span [-half_range, half_range], continued past 10 sigma."""
     step = 2 * half_range / ((1 << _width(bits)) - 1)
