@@ -11,12 +11,13 @@ from torch_models import ConvNet, PackedViT, seeded
 
 import lampq
 from lampq.adapters.data import Preprocess
-from lampq.adapters.synthetic import drawing, losses
+from lampq.adapters.synthetic import drawing, losses, refining
 from lampq.adapters.synthetic.observation import Normalized
 from lampq.adapters.synthetic.scenes import scenes
 from lampq.adapters.synthetic.sheet import write_sheet
 from lampq.adapters.synthetic.spaces import Pictures, Values
 from lampq.adapters.torch.model import TorchModel
+from lampq.adapters.torch.observer import TapeObserver
 from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.runtime import Runtime
 from lampq.cli import main
@@ -184,6 +185,23 @@ def test_the_same_seed_makes_the_same_samples(vit):
     np.testing.assert_array_equal(first.inputs()["x"], again.inputs()["x"])
     assert first.reader.digest() == again.reader.digest() != other.reader.digest()
     assert first.labels() is None
+
+
+def test_samples_are_refined_in_runs_that_memory_holds(vit, monkeypatch):
+    """Gradients keep what the operators of a pass give, sample by sample."""
+    runs = []
+    observe = TapeObserver.__call__
+    monkeypatch.setattr(
+        TapeObserver, "__call__", lambda self, inputs: runs.append(len(inputs["x"])) or observe(self, inputs)
+    )
+    made(vit)
+    assert set(runs) == {FEW.batch}
+    passed = vit.observer(made(vit).inputs()).pass_bytes({"x": torch.zeros(3, 3, 16, 16)})
+    for allowed, size in ((passed, 3), (1, 1)):
+        monkeypatch.setattr(refining, "_PASS_BYTES", allowed)
+        runs.clear()
+        assert any("selected by" in note for note in made(vit).notes)
+        assert set(runs) == {size}
 
 
 def test_a_profile_says_that_its_data_are_synthetic(vit):

@@ -218,18 +218,20 @@ class _Making:
             raise NoGradientsError(f"input {whole.name} takes {whole.dtype}")
         few = min(2, self.count)
         texts = {name: tokens[:few] for name, tokens in fixed.items()}
-        example = self.dataset({**texts, **self._kept(draw(self.spaces, range(few), self.seed))}).inputs()
+        drawn = draw(self.spaces, range(few), self.seed)
+        example = self.dataset({**texts, **self._kept(drawn)}).inputs()
         observer = self.model.observer(example)
         from lampq.adapters.synthetic.refining import Refiner
 
-        return Refiner(
+        refiner = Refiner(
             observer=observer,
             spaces=self.spaces,
             fixed=fixed,
             head=self._head(),
             recipe=self.recipe,
-            run_size=observer.most or self.recipe.batch,
+            run_size=observer.most or few,
         )
+        return refiner if observer.most else refiner.affordable(drawn)
 
     def _by_classes(self, fixed: Samples, progress: Progress, why: str) -> tuple[Samples, str]:
         """Samples that are drawn and, where the model names classes, selected by them; and how."""

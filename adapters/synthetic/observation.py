@@ -75,6 +75,9 @@ class Observer(Protocol):
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Observation:
         """Run samples, as many as the model takes at a time."""
 
+    def pass_bytes(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """About what gradients keep of a pass of these samples, bytes."""
+
 
 @runtime_checkable
 class Observable(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ Tensors = Mapping[str, torch.Tensor]
 _LAST_STEP = 0.02
 # Weight of classes and patches where normalizations tell nothing.
 _LITTLE = 0.05
+# What gradients keep of a run, unless a single sample has more.
+_PASS_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,12 +89,21 @@ class Refiner:
             parts.append(self._refined(self._tensors(start), np.asarray(rows), report))
         return {name: np.concatenate([part[name] for part in parts]) for name in chosen}
 
+    def affordable(self, samples: Samples) -> Refiner:
+        """The same with runs of no more samples than memory holds, judged by a run of some samples."""
+        rows = np.arange(self.run_size)
+        size = self.observer.pass_bytes(self._fed(self._tensors(samples), rows)) / len(rows)
+        return dataclasses.replace(self, run_size=max(1, min(self.recipe.batch, int(_PASS_BYTES // size))))
+
     def _observed(self, samples: Tensors, rows: np.ndarray) -> Observation:
         """What the model makes of samples; the last one is repeated where a run takes more."""
+        return self.observer(self._fed(samples, rows)).first(len(rows))
+
+    def _fed(self, samples: Tensors, rows: np.ndarray) -> Tensors:
         places = [*range(len(rows)), *[len(rows) - 1] * (self.run_size - len(rows))]
         inputs = {name: space.fed(samples[name])[places] for name, space in self.spaces.items()}
         fixed = self._tensors({name: array[rows][places] for name, array in self.fixed.items()})
-        return self.observer({**inputs, **fixed}).first(len(rows))
+        return {**inputs, **fixed}
 
     def _logits(self, seen: Observation) -> torch.Tensor | None:
         """Logits of the one class of each sample, shape (samples, C), or None."""

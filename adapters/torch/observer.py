@@ -59,7 +59,7 @@ class TapeObserver:
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> Observation:
         """Run samples, as many as the model takes at a time."""
         samples = len(next(iter(inputs.values())))
-        tape = self._tape({name: tensor.detach() for name, tensor in inputs.items()})
+        tape = self._taped(inputs)
         if id(tape) not in self._places:
             # With the tape itself, so that no other gets its number.
             self._places[id(tape)] = (tape, _normalizations(tape, self._weights), _mixing(tape))
@@ -77,6 +77,13 @@ class TapeObserver:
 
         outputs = self._outputs(tape.run(self._weights, inputs, call), samples)
         return Observation(outputs=outputs, normalized=normalized, attended=attended)
+
+    def pass_bytes(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """About what gradients keep of a pass of these samples, bytes."""
+        return self._taped(inputs).result_bytes
+
+    def _taped(self, inputs: Mapping[str, torch.Tensor]) -> Tape:
+        return self._tape({name: tensor.detach() for name, tensor in inputs.items()})
 
 
 def module_observer(model: Variant) -> TapeObserver:
