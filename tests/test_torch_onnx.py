@@ -1,5 +1,7 @@
 """The same model as a module and as its ONNX export: the same layers, scores and plans."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,14 @@ def pair(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     export_onnx(model, path)
     return model, adapters.read(path), batch
+
+
+def test_an_export_without_onnxscript_says_what_to_install(tmp_path, monkeypatch):
+    """No extra of lampq brings it: the message must not send people to one."""
+    model, _ = read_named("packed")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(AdapterError, match=r"run: pip install onnxscript$"):
+        export_onnx(model, tmp_path / "model.onnx")
 
 
 def test_the_export_runs_any_number_of_samples(pair):

@@ -42,14 +42,20 @@ def export_onnx(model: Varied, path: Path) -> None:
         path: The .onnx file; overwritten.
 
     Raises:
-        AdapterError: The model cannot be exported, or every export computes something else.
-        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        AdapterError: The model cannot be exported, every export computes something else, or onnxscript, which PyTorch
+            exports by, is not installed.
+        MissingExtraError: onnx or onnxruntime is not installed.
     """
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401
     except ImportError as err:
         raise MissingExtraError(str(err.name), "onnx") from err
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as err:
+        raise AdapterError(
+            f"PyTorch exports models to ONNX by {err.name}, which is not installed; run: pip install {err.name}"
+        ) from err
     path = Path(path)
     subject = _subject(model)
     failures = []
