@@ -4,7 +4,6 @@ Each of them ran code, crashed, hung, filled the memory or drove the terminal in
 """
 
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -14,25 +13,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from hostile_graphs import onnx_files
+from hostile_images import images
+from hostile_parts import ESCAPES, Exploit, array_header, onnx_file, profile_with, weight_of
+from onnx import helper
 from records import make_profile
 from tflite_models import fixture
 
 import lampq
-
-ESCAPES = "\x1b]0;title\x07\x1b]52;c;Y2xpcA==\x07\x1b[2J\u202e\u009b31m"
-"""Sets a terminal's title and clipboard, wipes it, turns text around."""
-
-
-class Exploit:
-    """Leaves a file behind where its pickle is loaded."""
-
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.canary),)
 
 
 def write_all(folder):
@@ -45,7 +33,7 @@ def write_all(folder):
 
 def sound(folder):
     """What the others need beside them; whatever else is refused, these are read."""
-    _onnx(folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [_weight()])
+    onnx_file(folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], [weight_of()])
     np.savez(folder / "x.npz", x=np.zeros((4, 64), np.float32))
     profile = make_profile()
     profile.write(folder / "profile.json")
@@ -55,7 +43,7 @@ def sound(folder):
     (folder / "rows.csv").write_text(f"layer,weight_bits,latency_ms\n{rows}")
     return {
         "m.onnx": ["inspect", "m.onnx"],
-        "x.npz": _profile_with("x.npz"),
+        "x.npz": profile_with("x.npz"),
         "profile.json": ["inspect", "profile.json"],
         "plan.json": ["inspect", "plan.json"],
         "vit.tflite": ["inspect", "vit.tflite"],
@@ -63,151 +51,9 @@ def sound(folder):
     }
 
 
-def _profile_with(data):
-    words = ["profile", "m.onnx", "--data", data, "--fisher-draws", "0", "--bits", "4"]
-    return [*words, "-o", "out.json", "--force"]
-
-
 def _plan_with(table, *more):
     words = ["plan", "profile.json", "--avg-bits", "4", "--latency", table, "--max-latency", "9ms"]
     return [*words, *more, "-o", "out.json", "--force"]
-
-
-# ONNX
-
-
-def _weight(name="w"):
-    values = np.random.default_rng(0).standard_normal((64, 10)).astype(np.float32)
-    return numpy_helper.from_array(values, name)
-
-
-def _onnx(path, nodes, constants, *, functions=(), shape=("n", 64), sparse=()):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [shape[0], None])],
-        constants,
-        sparse_initializer=sparse,
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions)
-    path.write_bytes(model.SerializeToString())
-
-
-def _calls(functions):
-    """A function that calls another, by name."""
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
-    for name, called in functions:
-        nodes = [
-            helper.make_node(inner, [f"v{i}"], [f"v{i + 1}"], domain="" if inner == "Relu" else "f")
-            for i, inner in enumerate(called)
-        ]
-        yield helper.make_function("f", name, ["v0"], [f"v{len(called)}"], nodes, imports)
-
-
-def onnx_files(folder):
-    """Graphs that grow, never end, or point where they should not."""
-    product = helper.make_node("MatMul", ["x", "w"], ["h"])
-
-    def call(name):
-        return [product, helper.make_node(name, ["h"], ["y"], domain="f")]
-
-    def external(name, location, shape=(1 << 19, 1 << 19)):
-        tensor = TensorProto(name="w", data_type=1, dims=shape, data_location=1)
-        length = str(4 * shape[0] * shape[1])
-        for key, value in (("location", location), ("offset", "0"), ("length", length)):
-            tensor.external_data.add(key=key, value=value)
-        _onnx(folder / name, [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor])
-
-    doubling = [("f0", ["Relu"]), *((f"f{i}", [f"f{i - 1}"] * 2) for i in range(1, 40))]
-    _onnx(folder / "doubling.onnx", call("f39"), [_weight()], functions=list(_calls(doubling)))
-    deep = [("f0", ["Relu"]), *((f"f{i}", [f"f{i - 1}"]) for i in range(1, 2000))]
-    _onnx(folder / "deep.onnx", call("f1999"), [_weight()], functions=list(_calls(deep)))
-    circle = [("f0", ["f1"]), ("f1", ["f0"])]
-    _onnx(folder / "circle.onnx", call("f0"), [_weight()], functions=list(_calls(circle)))
-    (folder / "nodes.onnx").write_bytes(_nodes_without_end())
-    (folder / "nested.onnx").write_bytes(_nested_graphs(3000))
-    loop = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["a"], ["b"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("a", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("b", TensorProto.FLOAT, None),
-        ],
-    )
-    constants = [
-        numpy_helper.from_array(np.array(1 << 60), "times"),
-        numpy_helper.from_array(np.array(True), "yes"),
-    ]
-    turns = helper.make_node("Loop", ["times", "yes", "h"], ["y"], body=loop)
-    _onnx(folder / "endless.onnx", [product, turns], [_weight(), *constants])
-    values = numpy_helper.from_array(np.ones(3, np.float32), "s")
-    places = numpy_helper.from_array(np.arange(3), "places")
-    sparse = helper.make_sparse_tensor(values, places, [1 << 19, 1 << 19])
-    second = helper.make_node("MatMul", ["h", "s"], ["y"])
-    _onnx(folder / "sparse.onnx", [product, second], [_weight()], sparse=[sparse])
-    constant = helper.make_node("Constant", [], ["s"], sparse_value=sparse)
-    _onnx(folder / "sparse_constant.onnx", [product, constant, second], [_weight()])
-    with (folder / "holes.bin").open("wb") as handle:
-        handle.truncate(1 << 40)
-    os.mkfifo(folder / "pipe.bin")
-    (folder / "endless.bin").symlink_to("/dev/zero")
-    for name, location in (
-        ("holes.onnx", "holes.bin"),
-        ("pipe.onnx", "pipe.bin"),
-        ("device.onnx", "endless.bin"),
-        ("outside.onnx", "../../etc/passwd"),
-        ("absolute.onnx", "/etc/passwd"),
-    ):
-        external(name, location)
-    os.mkfifo(folder / "itself.onnx")
-    (folder / "zeros.onnx").symlink_to("/dev/zero")
-    _onnx(
-        folder / "input.onnx",
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        [_weight()],
-        shape=(1 << 34, 64),
-    )
-    named = f"head{ESCAPES}.weight"
-    _onnx(folder / "escapes.onnx", [helper.make_node("MatMul", ["x", named], ["y"])], [_weight(named)])
-    missing = [helper.make_node("MatMul", ["x", f"none{ESCAPES}"], ["y"])]
-    _onnx(folder / "undefined.onnx", missing, [_weight()])
-    return {path.name: ["inspect", path.name] for path in folder.glob("*.onnx") if path.name != "m.onnx"}
-
-
-def _field(number, content):
-    size, out = len(content), bytearray([number << 3 | 2])
-    while size > 127:
-        out.append(size & 127 | 128)
-        size >>= 7
-    return bytes(out) + bytes([size]) + content
-
-
-def _nodes_without_end():
-    node = _field(1, _field(1, b"x") + _field(2, b"x") + _field(4, b"Relu"))
-    return b"\x08\x08" + _field(7, node * 300_000)
-
-
-def _nested_graphs(depth):
-    graph = b""
-    for _ in range(depth):
-        graph = _field(1, _field(4, b"If") + _field(5, _field(1, b"then_branch") + _field(6, graph)))
-    return b"\x08\x08" + _field(7, graph)
-
-
-# Arrays
-
-
-def _header(shape, descr="<f4"):
-    out = io.BytesIO()
-    np.lib.format.write_array_header_1_0(out, {"descr": descr, "fortran_order": False, "shape": shape})
-    return out.getvalue()
 
 
 def _archive(path, members, *, claim=None):
@@ -222,7 +68,7 @@ def _archive(path, members, *, claim=None):
 
 def _bomb(path, name, shape):
     """A true bomb: an array of zeros, each 16 MiB of which are the same few bytes."""
-    header, block = _header(shape), bytes(1 << 24)
+    header, block = array_header(shape), bytes(1 << 24)
     count = 4 * shape[0] * shape[1] >> 24
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = packer.compress(header) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -249,24 +95,28 @@ def _bomb(path, name, shape):
 def data_files(folder):
     """Archives of samples."""
     _bomb(folder / "bomb.npz", "x.npy", (1 << 24, 64))
-    _archive(folder / "promise.npz", [("x.npy", _header((1 << 34, 64)) + bytes(256))])
-    _archive(folder / "endless_axis.npz", [("x.npy", _header((1 << 60, 0)))])
-    _archive(folder / "negative.npz", [("x.npy", _header((-1, 64)) + bytes(256))])
-    _archive(folder / "lying.npz", [("x.npy", _header((1 << 24, 64)) + bytes(1 << 20))], claim=0xFFFFFFF0)
-    classes = _header((1 << 50,), "<U0")
-    _archive(folder / "classes.npz", [("x.npy", _header((4, 64)) + bytes(1024)), ("classes.npy", classes)])
+    _archive(folder / "promise.npz", [("x.npy", array_header((1 << 34, 64)) + bytes(256))])
+    _archive(folder / "endless_axis.npz", [("x.npy", array_header((1 << 60, 0)))])
+    _archive(folder / "negative.npz", [("x.npy", array_header((-1, 64)) + bytes(256))])
+    _archive(
+        folder / "lying.npz", [("x.npy", array_header((1 << 24, 64)) + bytes(1 << 20))], claim=0xFFFFFFF0
+    )
+    classes = array_header((1 << 50,), "<U0")
+    _archive(
+        folder / "classes.npz", [("x.npy", array_header((4, 64)) + bytes(1024)), ("classes.npy", classes)]
+    )
     _archive(folder / "members.npz", [(f"{i}.npy", b"") for i in range(60_000)])
     exploit = pickle.dumps(Exploit(folder / "canary"))
-    _archive(folder / "pickle.npz", [("x.npy", _header((4, 64), "|O") + exploit)])
+    _archive(folder / "pickle.npz", [("x.npy", array_header((4, 64), "|O") + exploit)])
     _archive(folder / "raw_pickle.npz", [("x", exploit)])
-    _archive(folder / "names.npz", [(f"{ESCAPES}.npy", _header((4,)) + bytes(16))])
+    _archive(folder / "names.npz", [(f"{ESCAPES}.npy", array_header((4,)) + bytes(16))])
     (folder / "pickled.npz").write_bytes(exploit)
     with zipfile.ZipFile(folder / "lzma.npz", "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("x.npy", _header((1 << 20, 8)) + bytes(1 << 25))
+        archive.writestr("x.npy", array_header((1 << 20, 8)) + bytes(1 << 25))
     os.mkfifo(folder / "pipe.npz")
     (folder / "device.npz").symlink_to("/dev/zero")
     return {
-        path.name: _profile_with(path.name)
+        path.name: profile_with(path.name)
         for path in folder.glob("*.npz")
         if path.stem not in ("x", "profile")
     }
@@ -277,10 +127,10 @@ def profiles(folder):
     text = (folder / "profile.json").read_text()
     name, digest = "profile.npz", json.loads(text)["arrays"]["sha256"]
     _bomb(folder / "p_bomb.bin", "kl.npy", (1 << 27, 64))
-    _archive(folder / "p_promise.bin", [("kl.npy", _header((1 << 40, 7)))])
+    _archive(folder / "p_promise.bin", [("kl.npy", array_header((1 << 40, 7)))])
     _archive(
         folder / "p_pickle.bin",
-        [("kl.npy", _header((4, 7), "|O") + pickle.dumps(Exploit(folder / "canary")))],
+        [("kl.npy", array_header((4, 7), "|O") + pickle.dumps(Exploit(folder / "canary")))],
     )
     os.mkfifo(folder / "p_pipe.bin")
     (folder / "p_device.bin").symlink_to("/dev/zero")
@@ -358,58 +208,6 @@ def _tables(folder):
     os.mkfifo(folder / "pipe.csv")
     (folder / "device.csv").symlink_to("/dev/zero")
     return {path.name: _plan_with(path.name) for path in folder.glob("*.csv") if path.name != "rows.csv"}
-
-
-# Images
-
-
-def _png(width, height, *chunks):
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in [(b"IHDR", head), *chunks, (b"IEND", b"")])
-
-
-def images(folder):
-    """One image a folder, and a model that takes images."""
-    flat = helper.make_node("Flatten", ["x"], ["f"])
-    weight = numpy_helper.from_array(np.ones((192, 10), np.float32) / 9, "w")
-    product = helper.make_node("MatMul", ["f", "w"], ["y"])
-    _onnx(folder / "images.onnx", [flat, product], [weight], shape=("n", 3, 8, 8))
-    frames = [Image.new("L", (8, 8), shade % 256) for shade in range(500)]
-    gif, tiff = io.BytesIO(), io.BytesIO()
-    frames[0].save(gif, "GIF", save_all=True, append_images=frames[1:])
-    frames[0].save(tiff, "TIFF", save_all=True, append_images=frames[1:])
-    bomb = zlib.compress(bytes(3 << 24))
-    endless = tiff.getvalue().replace(struct.pack("<I", 8), struct.pack("<I", 8), 1)
-    contents = {
-        "declared.png": _png(60_000, 60_000, (b"IDAT", zlib.compress(bytes(100)))),
-        "large.png": _png(8000, 8000, (b"IDAT", bomb)),
-        "warned.png": _png(10_000, 10_000, (b"IDAT", bomb)),
-        "remark.png": _png(8, 8, (b"zTXt", b"a\x00\x00" + bomb * 5), (b"IDAT", zlib.compress(bytes(200)))),
-        "profile.png": _png(8, 8, (b"iCCP", b"a\x00\x00" + bomb), (b"IDAT", zlib.compress(bytes(200)))),
-        "zero.png": _png(0, 8, (b"IDAT", b"")),
-        "frames.gif": gif.getvalue(),
-        "frames.tiff": endless,
-        "text.jpg": ESCAPES.encode("utf-8"),
-        "script.png": b"%!PS-Adobe-3.0 EPSF-3.0\n(canary) (w) file\n",
-        "canvas.gif": b"GIF89a" + struct.pack("<HH", 65535, 65535) + gif.getvalue()[10:],
-    }
-    commands = {"images.onnx": ["inspect", "images.onnx"]}
-    for name, content in contents.items():
-        (folder / f"i_{name}").mkdir()
-        (folder / f"i_{name}" / name).write_bytes(content)
-        commands[f"i_{name}"] = _image_profile(f"i_{name}")
-    (folder / "i_pipe").mkdir()
-    os.mkfifo(folder / "i_pipe" / "a.png")
-    (folder / "i_device").mkdir()
-    (folder / "i_device" / "a.png").symlink_to("/dev/zero")
-    return {**commands, **{name: _image_profile(name) for name in ("i_pipe", "i_device")}}
-
-
-def _image_profile(folder):
-    return [word if word != "m.onnx" else "images.onnx" for word in _profile_with(folder)]
 
 
 # Configurations of other tools
