@@ -233,3 +233,28 @@ def test_classes_of_one_sample_without_an_axis_for_it_run_along_the_axis_behind(
     logits = x @ normal(16, 9)
     truth = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(model.run(x), truth, atol=1e-4)
+
+
+def test_samples_of_a_shape_that_the_graph_cannot_take_are_named(tmp_path):
+    """Free height and width, and a sum of two halves of what they are: odd lengths do not fit."""
+    nodes = [
+        node("Slice", ["x", "start", "end", "axis", "two"], ["even"]),
+        node("Slice", ["x", "one", "end", "axis", "two"], ["odd"]),
+        node("Add", ["even", "odd"], ["pairs"]),
+        node("ReduceMean", ["pairs", "axis"], ["means"], keepdims=0),
+        node("MatMul", ["means", "w"], ["y"]),
+    ]
+    arrays = {
+        name: np.array([number]) for name, number in {"start": 0, "one": 1, "end": 99, "two": 2}.items()
+    }
+    weights = {**arrays, "axis": np.array([2]), "w": normal(16, 8)}
+    proto = graph(nodes, weights, inputs={"x": ["n", 16, "length"]}, outputs={"y": ["n", 8]})
+    model = read(saved(proto, tmp_path))
+    fine, odd = normal(3, 16, 6), normal(2, 16, 5)
+    np.testing.assert_allclose(
+        model.run(Batch([{"x": fine}, {"x": normal(1, 16, 8)}])).groups[0]["y"],
+        _reference(proto, {"x": fine}),
+        atol=1e-5,
+    )
+    with pytest.raises(AdapterError, match=r"fails in ONNX Runtime: .* \(fed x 2x16x5\)$"):
+        model.run(Batch([{"x": fine}, {"x": odd}]))

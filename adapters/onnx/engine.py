@@ -81,7 +81,12 @@ class Engine:
 
         def run(chunk: batches.Chunk) -> dict[str, np.ndarray]:
             inputs = {name: to_value(array) for name, array in self.feeds(chunk).items()}
-            results = opened.runtime.run(session, names, inputs)
+            try:
+                results = opened.runtime.run(session, names, inputs)
+            except AdapterError as err:
+                # Of samples of many shapes this tells which the graph cannot take.
+                sides = (f"{name} {'x'.join(map(str, array.shape))}" for name, array in chunk.arrays.items())
+                raise AdapterError(f"{err} (fed {', '.join(sides)})") from err
             return {name: value.numpy() for name, value in zip(names, results, strict=True)}
 
         return [run(chunks[0])] if len(chunks) == 1 else list(self._pool.map(run, chunks))
