@@ -11,6 +11,9 @@ import numpy as np
 from lampq.core.values.errors import RecordError
 from lampq.core.values.messages import described
 
+# Values of an array that are copied at a time: inputs of convolutions are large.
+_AT_ONCE = 1 << 22
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gaussian:
@@ -73,10 +76,7 @@ class Gaussian:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise RecordError("the values hold NaN or infinity")
         mean = rows.mean(axis=1, dtype=np.float64)
-        # Shifting by the mean first keeps float32 data with a large offset from cancelling.
-        centred = rows - mean[:, None].astype(rows.dtype)
-        mean_square = np.einsum("ij,ij->i", centred, centred, dtype=np.float64) / rows.shape[1]
-        return cls(mean=mean, std=np.sqrt(mean_square), min=low, max=high, count=rows.shape[1])
+        return cls(mean=mean, std=np.sqrt(_mean_square(rows, mean)), min=low, max=high, count=rows.shape[1])
 
     @property
     def second_moment(self) -> np.ndarray:
@@ -148,3 +148,17 @@ class Gaussian:
 
 def _first_bad(values: np.ndarray) -> int:
     return int(np.flatnonzero(~np.isfinite(values))[0])
+
+
+def _mean_square(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """E[(x - mean)^2] of every row, float64, shape (C,).
+
+    Shifting by the mean first keeps float32 data with a large offset from cancelling.
+    """
+    channels, count = rows.shape
+    shift, total = mean[:, None].astype(rows.dtype), np.zeros(channels)
+    step = max(1, _AT_ONCE // channels)
+    for start in range(0, count, step):
+        centred = rows[:, start : start + step] - shift
+        total += np.einsum("ij,ij->i", centred, centred, dtype=np.float64)
+    return total / count
