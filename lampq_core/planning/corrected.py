@@ -20,8 +20,11 @@ from lampq.core.values.rounding_kinds import CORRECTED
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-# Where a plan has more than this share of the damage of the uniform one, correction may turn their order.
-_DOUBTFUL = 0.5
+# Where a plan has more than this share of the damage of the uniform one, correction may turn their order: of a small
+# CLIP 0.6 became 1.1.
+_DOUBTFUL = 1 / 3
+# Standard errors of a difference that is no chance; of one, a plan chosen among many was worse on other samples.
+_CLEARLY = 2.0
 
 
 def corrected_plan(
@@ -36,7 +39,7 @@ def corrected_plan(
     """A plan that rounds to inputs, corrected layer after layer unless that loses more on samples not corrected for.
 
     Codes for all samples are better than those that are measured, for some of them, and corrected ones gain most by
-    that: they are given up only where they lose more by a standard error.
+    that: they are given up only where they lose more, and not by chance.
 
     Args:
         model: The float model, its coding fitted to all samples.
@@ -44,8 +47,8 @@ def corrected_plan(
         reference: What the float model makes of the samples.
         progress: Told how far it is.
         uniform: The best uniform plan of the same limits, which is taken where the plan does not lose less by more
-            than the standard error of the difference: a plan is the best of many on the samples, and looks better on
-            these than it is. This is measured where it may be so.
+            than chance: a plan is the best of many on the samples, and looks better on these than it is. This is
+            measured where it may be so.
         journal: Keeps what is measured.
 
     Returns:
@@ -79,13 +82,9 @@ def corrected_plan(
 
 
 def _clearly_less(lost: np.ndarray, rival: np.ndarray) -> bool:
-    """Whether the mean of damages is below that of others of the same samples, by more than its standard error.
-
-    Source: Breiman, Friedman, Olshen and Stone (1984), Classification and Regression Trees, 3.4, for the rule of one
-    standard error.
-    """
+    """Whether the mean of damages is below that of others of the same samples, and not by chance."""
     less = rival - lost
-    return bool(less.mean() > less.std(ddof=1) / np.sqrt(len(less)))
+    return bool(less.mean() > _CLEARLY * less.std(ddof=1) / np.sqrt(len(less)))
 
 
 def _name(plan: Plan) -> str:
