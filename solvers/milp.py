@@ -175,4 +175,5 @@ def _choice(form: NormalForm, values: np.ndarray) -> np.ndarray:
     """The option with the largest value of each layer, shape (L,)."""
     table = np.full(form.cost.shape, -np.inf)
     table[np.isfinite(form.cost)] = values
-    return np.argmax(table, axis=1)
+    choice: np.ndarray = np.argmax(table, axis=1)
+    return choice

@@ -182,4 +182,5 @@ def _pairs(search: Search, choice: np.ndarray, order: list[int]) -> np.ndarray |
     cells = np.arange(layers) * options + choice
     gram = search.interaction.matrix[np.ix_(cells, cells)][np.ix_(order, order)]
     # The quadratic form holds every pair twice.
-    return 2 * gram - np.diag(np.diag(gram))
+    pairs: np.ndarray = 2 * gram - np.diag(np.diag(gram))
+    return pairs

@@ -181,7 +181,8 @@ class _Evaluated:
 def _square(gradient: torch.Tensor | None) -> torch.Tensor:
     if gradient is None:
         return torch.zeros((), dtype=torch.float64)
-    return torch.linalg.vector_norm(gradient, dtype=torch.float64).square()
+    norm: torch.Tensor = torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    return norm.square()
 
 
 def _errors(leaf: torch.Tensor, weights: Sequence[np.ndarray]) -> torch.Tensor:

@@ -146,7 +146,8 @@ def _shaped(value: np.ndarray, spec: InputSpec) -> np.ndarray:
     if spec.accepts((1, *value.shape)):
         return value
     if spec.accepts(value.shape) and len(value) == 1:
-        return value[0]
+        single: np.ndarray = value[0]
+        return single
     if value.ndim == 0:
         return np.full(known, value)
     if len(known) == len(dims) and value.size == int(np.prod(known)):

@@ -25,7 +25,7 @@ def load_function(text: str) -> Callable[..., Any]:
     place, _, name = text.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     try:
-        function: Any = module
+        function: object = module
         for part in name.split("."):
             function = getattr(function, part)
     except AttributeError as err:

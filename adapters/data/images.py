@@ -191,7 +191,7 @@ def upright_size(content: bytes) -> tuple[int, int]:
 
 def _opened(content: bytes) -> Image:
     """An image whose header alone has been read, of a size worth decoding."""
-    image = pillow().open(io.BytesIO(content), formats=_DECODERS)
+    image: Image = pillow().open(io.BytesIO(content), formats=_DECODERS)
     width, height = image.size
     if width * height > _MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {_MAX_PIXELS / 1e6:.0f} million")

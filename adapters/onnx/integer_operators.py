@@ -82,7 +82,8 @@ class _Codes:
         codes = self.codes.numpy().astype(np.float32)
         zero = 0 if self.zero is None else self._along(self.zero, codes.ndim).astype(np.float32)
         scale = self._along(self.scale, codes.ndim)
-        return ((codes - zero) * scale).astype(scale.dtype)
+        values: np.ndarray = (codes - zero) * scale
+        return values.astype(scale.dtype)
 
     def gates_first(self) -> np.ndarray:
         """What the codes of a recurrent weight stand for, as LSTM stores them."""

@@ -150,11 +150,12 @@ class Runtime:
         try:
             if limit_s is not None:
                 watch.start()
-            return session.run_with_ort_values(list(outputs), dict(feeds), options)
+            values: list[ort.OrtValue] = session.run_with_ort_values(list(outputs), dict(feeds), options)
         except Exception as err:
             raise AdapterError(f"{self.name} fails in ONNX Runtime: {_all_lines(err)}") from err
         finally:
             watch.cancel()
+        return values
 
 
 def _all_lines(err: Exception) -> str:

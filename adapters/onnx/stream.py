@@ -41,9 +41,10 @@ def write(model: ir.Model, path: Path) -> None:
 def file_bytes(model: ir.Model) -> int:
     """Size of the file that `write` makes; large tensors are not looked at."""
     proto, large = _without_large(model)
-    length = proto.graph.ByteSize() + sum(map(entry_bytes, large))
+    length: int = proto.graph.ByteSize() + sum(map(entry_bytes, large))
     proto.ClearField("graph")
-    return proto.ByteSize() + len(_field(_GRAPH, length)) + length
+    rest: int = proto.ByteSize()
+    return rest + len(_field(_GRAPH, length)) + length
 
 
 def entry_bytes(value: ir.Value) -> int:
@@ -54,7 +55,7 @@ def entry_bytes(value: ir.Value) -> int:
 
 def node_bytes(node: ir.Node) -> int:
     """Bytes that a node takes in a file."""
-    length = ir.serde.serialize_node(node).ByteSize()
+    length: int = ir.serde.serialize_node(node).ByteSize()
     return len(_field(_NODE, length)) + length
 
 
@@ -90,7 +91,8 @@ def _head(value: ir.Value) -> bytes:
         head.doc_string = tensor.doc_string
     for key, text in tensor.metadata_props.items():
         head.metadata_props.add(key=key, value=text)
-    return head.SerializeToString() + _field(_RAW_DATA, _bytes(value))
+    described: bytes = head.SerializeToString()
+    return described + _field(_RAW_DATA, _bytes(value))
 
 
 def _copy(value: ir.Value, file: BinaryIO) -> None:

@@ -87,9 +87,8 @@ def _softmax(function: Callable[..., torch.Tensor]) -> Function:
 def _gemm(call: Call) -> torch.Tensor:
     a = call.tensor(0).mT if call.get("transA", 0) else call.tensor(0)
     b = call.tensor(1).mT if call.get("transB", 0) else call.tensor(1)
-    result = call.get("alpha", 1.0) * (a @ b)
-    c = call.optional(2)
-    return result if c is None else result + call.get("beta", 1.0) * c
+    result, c = (a @ b).mul(call.get("alpha", 1.0)), call.optional(2)
+    return result if c is None else result + c.mul(call.get("beta", 1.0))
 
 
 def _convolution(call: Call) -> torch.Tensor:
@@ -226,7 +225,7 @@ def _gather(call: Call) -> torch.Tensor:
 def _split(call: Call) -> Sequence[torch.Tensor]:
     x, axis = call.tensor(0), call.get("axis", 0)
     sizes = call.numbers(1, "split")
-    return x.split(sizes or math.ceil(x.shape[axis] / call.outputs), dim=axis)
+    return torch.split(x, sizes or math.ceil(x.shape[axis] / call.outputs), dim=axis)
 
 
 def _concat(call: Call) -> torch.Tensor:

@@ -63,7 +63,8 @@ def runs(count: int, size: int) -> Iterator[range]:
 
 def class_deviations(probabilities: np.ndarray) -> np.ndarray:
     """How far samples are from naming all classes alike, shape (samples, C)."""
-    return probabilities - 1 / probabilities.shape[1]
+    deviations: np.ndarray = probabilities - 1 / probabilities.shape[1]
+    return deviations
 
 
 def cancelling(deviations: np.ndarray, count: int) -> np.ndarray:

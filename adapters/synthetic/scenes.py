@@ -48,7 +48,8 @@ def _scene(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     for _ in range(int(rng.integers(_FEWEST, _MOST))):
         _paint(rng, canvas, texture)
     fine = np.clip(canvas, 0, 1).reshape(3, height, factor, width, factor)
-    return fine.mean(axis=(2, 4))
+    scene: np.ndarray = fine.mean(axis=(2, 4))
+    return scene
 
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -63,7 +64,8 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     colours = np.einsum("oc,chw->ohw", _COLOURS, waves.astype(np.float32))
     brightness = rng.uniform(0.3, 0.65) + rng.normal(0, 0.04, (3, 1, 1))
     contrast = 0.35 * rng.uniform(0.5, 1.3)
-    return np.clip(brightness + contrast * colours, 0, 1).astype(np.float32)
+    ground: np.ndarray = np.clip(brightness + contrast * colours, 0, 1)
+    return ground.astype(np.float32)
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, texture: np.ndarray) -> None:

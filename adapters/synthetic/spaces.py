@@ -48,7 +48,8 @@ class Pictures:
         assert self.preprocess.size is not None  # The record is complete.
         drawn = scenes(count, *self.preprocess.size, seed=seed, first=first)
         if self.preprocess.channels == 1:
-            return np.einsum("c,nchw->nhw", _LUMA, drawn)[:, None]
+            grey: np.ndarray = np.einsum("c,nchw->nhw", _LUMA, drawn)
+            return grey[:, None]
         if self.preprocess.channels == 4:
             return np.concatenate([drawn, np.ones_like(drawn[:, :1])], axis=1)
         return drawn

@@ -25,7 +25,8 @@ def decoded(subgraph: Subgraph, tensor: int) -> np.ndarray:
     codes = raw if dtype == "UINT8" else unpack(raw, BITS[dtype], count)
     codes = codes[:count].astype(np.float32).reshape(shape)
     if in_blocks(subgraph.tensors[tensor]):
-        return codes * _block_scales(subgraph, tensor)
+        values: np.ndarray = codes * _block_scales(subgraph, tensor)
+        return values
     scale = None if parameters is None else parameters.scale
     if scale is None or len(scale) == 0:
         raise AdapterError(f"weight {label(subgraph.tensors[tensor])} is quantized without a scale")

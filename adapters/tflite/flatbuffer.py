@@ -130,7 +130,7 @@ class _Decoder:
 
     def follow(self, at: int, what: str) -> int:
         """The place an offset stored at `at` refers to."""
-        target = at + _U32.unpack_from(self.view, at)[0]
+        target: int = at + _U32.unpack_from(self.view, at)[0]
         if target == at or target > self.size - 4:
             raise AdapterError(f"{what} lies at byte {target} of {self.size}; the file is damaged or cut off")
         return target

@@ -29,7 +29,8 @@ def unfolded(graph: Graph, weight: Weight, values: np.ndarray) -> np.ndarray | N
     scale = _scale(graph, weight)
     if scale is None or np.abs(scale).min() < _SMALLEST * np.abs(scale).max():
         return None
-    return values / scale
+    unfolded: np.ndarray = values / scale
+    return unfolded
 
 
 def _scale(graph: Graph, weight: Weight) -> np.ndarray | None:

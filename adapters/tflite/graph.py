@@ -53,7 +53,8 @@ class Op:
     @property
     def options(self) -> Record | None:
         """Its options, whichever of the two unions holds them."""
-        return self.record.builtin_options or self.record.builtin_options2
+        options: Record | None = self.record.builtin_options or self.record.builtin_options2
+        return options
 
 
 class Subgraph:
@@ -117,7 +118,7 @@ class Subgraph:
         Types below 8 bits come as packed bytes in one row.
         """
         record = self.tensors[tensor]
-        data = self._graph.buffers[record.buffer]
+        data: np.ndarray = self._graph.buffers[record.buffer]
         if data.size == 0 or record.is_variable:
             return None
         name = DTYPES.get(type_of(record))

@@ -53,4 +53,5 @@ def fields(grid: ActivationGrid) -> dict[str, object]:
 def bias_codes(values: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
     """A float bias in the steps of the products, in the type that goes with inputs of a width."""
     dtype, most = _BIAS_DTYPES[bits]
-    return np.clip(np.rint(values / scale), -most, most).astype(dtype)
+    codes: np.ndarray = np.clip(np.rint(values / scale), -most, most)
+    return codes.astype(dtype)

@@ -27,8 +27,9 @@ class Scale:
     def quantized(self, values: np.ndarray) -> np.ndarray:
         """Codes of an array."""
         limits = np.iinfo(self.dtype)
-        codes = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return np.clip(codes, limits.min, limits.max).astype(self.dtype)
+        unbounded = np.rint(values / np.float32(self.scale)) + self.zero_point
+        codes: np.ndarray = np.clip(unbounded, limits.min, limits.max)
+        return codes.astype(self.dtype)
 
     def dequantized(self, codes: np.ndarray) -> np.ndarray:
         """Values of codes, float32."""

@@ -64,7 +64,7 @@ class Coded:
         weight = self.weight
         along = [1] * self.codes.ndim
         along[self.axis] = -1
-        numbers = self.codes.astype(np.float32) * self.scale.reshape(along)
+        numbers: np.ndarray = self.codes.astype(np.float32) * self.scale.reshape(along)
         if self.axis == weight.channel_axis and self.codes.shape == weight.shape:
             return numbers
         return from_rows(numbers, weight.shape, weight.channel_axis)

@@ -105,7 +105,7 @@ def _gather(call: Call) -> torch.Tensor:
 def _split(call: Call) -> Sequence[torch.Tensor]:
     if call.name == "SPLIT":
         return call.tensor(1).chunk(call.option("num_splits"), dim=call.numbers(0)[0])
-    return call.tensor(0).split(call.numbers(1), dim=call.numbers(2)[0])
+    return torch.split(call.tensor(0), call.numbers(1), dim=call.numbers(2)[0])
 
 
 def _concatenation(call: Call) -> torch.Tensor:

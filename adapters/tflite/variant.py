@@ -140,4 +140,4 @@ def _uses(subgraph: Subgraph, site: Site, source: np.ndarray) -> int:
     if site.op_name in (CONV, DEPTHWISE):
         _, height, width, _ = subgraph.shape(subgraph.ops[site.op].outputs[0])
         return len(source) * height * width
-    return int(source.size) // source.shape[-1]
+    return source.size // int(source.shape[-1])

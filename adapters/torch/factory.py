@@ -9,11 +9,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from lampq.core.values.errors import AdapterError
+
+Made = TypeVar("Made")
 
 
 def build(source: str) -> torch.nn.Module:
@@ -72,7 +74,7 @@ def _import_module(place: str, source: str) -> ModuleType:
     return _guarded(lambda: importlib.import_module(place), source, "the module cannot be imported")
 
 
-def _guarded(call: Callable[[], Any], source: str, what: str) -> Any:
+def _guarded(call: Callable[[], Made], source: str, what: str) -> Made:
     """The result of the user's code; what goes wrong there is told by its traceback's last line and place."""
     try:
         return call()

@@ -104,7 +104,8 @@ def build(architecture: str, config: dict[str, Any]) -> torch.nn.Module:
         raise AdapterError(f"transformers {transformers.__version__} has no {architecture} of type {kind}")
     family = transformers.CONFIG_MAPPING[kind]
     with quietly(transformers):
-        return cls(family.from_dict(config))
+        module: torch.nn.Module = cls(family.from_dict(config))
+    return module
 
 
 def import_transformers() -> Any:

@@ -99,4 +99,5 @@ def build_timm(name: str, *, classes: int | None = None) -> torch.nn.Module:
     if not timm.is_model(name):
         raise AdapterError(f"timm {timm.__version__} has no model {name}; timm.list_models() lists them")
     options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    return timm.create_model(name, pretrained=False, **options)
+    module: torch.nn.Module = timm.create_model(name, pretrained=False, **options)
+    return module

@@ -122,7 +122,7 @@ class _Recorder(TorchDispatchMode):
         return slot
 
     def _slot(self, tensor: torch.Tensor) -> int:
-        slot = self._slots.get(tensor)
+        slot: int | None = self._slots.get(tensor)
         if slot is None:
             slot = self._new(tensor)
             self._constants[slot] = tensor

@@ -183,6 +183,6 @@ def _over(relevance: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 def _spread_over(operand: torch.Tensor, result: torch.Tensor) -> bool:
     """Whether an operand takes part entry by entry, repeated or not."""
     try:
-        return torch.broadcast_shapes(operand.shape, result.shape) == result.shape
+        return bool(torch.broadcast_shapes(operand.shape, result.shape) == result.shape)
     except RuntimeError:
         return False
