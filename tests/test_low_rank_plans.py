@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnx_graphs import Graph, batch_for, make_plan, run, transformer
+from onnx_graphs import Graph, batch_for, make_plan, optimized_ops, run, transformer
 
 import lampq
 from lampq.adapters.onnx.reader import read
@@ -115,13 +115,16 @@ def test_the_simulation_of_a_plan_is_what_its_file_computes(tmp_path):
     assert with_rank < without
 
 
-def test_integer_kernels_stay_beside_factors(tmp_path):
-    from onnx_graphs import optimized_ops
-
+def test_integer_kernels_stay_beside_factors(tmp_path, capfd):
     model = read(transformer(tmp_path / "float.onnx", opset=20))
     plan = planned(model, 4, 2, 8)
     written = lampq.apply(model, plan, tmp_path / "q.onnx", batch=batch_for(8, 6, 16))
+    # What is known of new values alone is no part of the file, and nobody is told that it is not.
+    assert capfd.readouterr() == ("", "")
     assert optimized_ops(written.path, tmp_path).count("MatMulIntegerToFloat") == 5
+    plan.write(tmp_path / "plan.json")
+    listing = lampq.inspect(tmp_path / "plan.json")
+    assert [row[listing.columns.index("rank")] for row in listing.rows] == [2] * 5
 
 
 def test_plans_keep_ranks_in_their_files(tmp_path):

@@ -219,6 +219,7 @@ def product_rows(plan: Plan) -> tuple[tuple[Any, ...], ...]:
 
 def _plan(plan: Plan) -> Listing:
     quantizers = any(layer.quantizer is not None for layer in plan.layers)
+    ranks = any(layer.rank for layer in plan.layers)
     rows = tuple(
         (
             layer.name,
@@ -227,6 +228,7 @@ def _plan(plan: Plan) -> Listing:
             layer.weight_bits,
             layer.activation_bits,
             *((layer.quantizer and layer.quantizer.tag,) if quantizers else ()),
+            *((layer.rank,) if ranks else ()),
             layer.payload_bytes,
             layer.predicted_kl,
             layer.why,
@@ -251,7 +253,7 @@ def _plan(plan: Plan) -> Listing:
         "notes": list(plan.notes),
         "provenance": dict(plan.provenance),
     }
-    inputs = ("activation bits", *(("rounded by",) if quantizers else ()))
+    inputs = ("activation bits", *(("rounded by",) if quantizers else ()), *(("rank",) if ranks else ()))
     return Listing(
         what="plan",
         facts=facts,

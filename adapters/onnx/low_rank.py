@@ -29,13 +29,19 @@ class Branch:
         layer: Name of the layer.
         use: The product.
         node: The first product with a factor, which reads what the layer reads.
+        result: What both factors give. It has the shape of the layer's output until `forget`.
         dtype: Type of the layer's input.
     """
 
     layer: str
     use: Use
     node: ir.Node
+    result: ir.Value
     dtype: ir.DataType
+
+    def forget(self) -> None:
+        """Leave the shape of the result out of the file, as those of all new values are."""
+        self.result.shape = None
 
 
 def with_branches(
@@ -103,6 +109,7 @@ def _branch(emit: Emitter, site: Site, use: Use, inner: ir.Value, outer: ir.Valu
         layer=site.name,
         use=dataclasses.replace(use, node=_maker(product)),
         node=_maker(narrow),
+        result=wide,
         dtype=dtype,
     )
 

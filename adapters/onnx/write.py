@@ -175,6 +175,8 @@ def build(model: Varied, decisions: Decisions, quantized: Callable[[Site, int], 
         rewriter.quantize(site, weight, decisions.activations.get(site.name))
     rewriter.round_factors(products, decisions.factors)
     rewriter.finish()
+    for branch in branches:
+        branch.forget()
     graph.metadata_props[PLAN_KEY] = _summary(decisions)
     if not decisions.keep_traces:
         drop_traces(graph)
