@@ -76,7 +76,7 @@ def shapes(cache: Path) -> dict[str, Any]:
     images = (scenes.images / np.float32(255)).astype(np.float32)
     batch = (calibration.images / np.float32(255)).astype(np.float32)
     # The rows that matter most first: a run that is stopped leaves what it has.
-    asked = [(act, rounding) for act in (None, 8) for rounding in reversed(ROUNDINGS)]
+    asked = [(act, rounding) for rounding in reversed(ROUNDINGS) for act in (None, 8)]
     values = _stored(cache / "shapes.json")
     for act_bits, rounding in asked:
         for name, task in known.items():
