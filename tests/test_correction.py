@@ -22,7 +22,7 @@ from lampq.core.measuring.setting import simulated
 from lampq.core.measuring.walk import Passes
 from lampq.core.planning import corrected as corrected_module
 from lampq.core.planning.corrected import corrected_plan
-from lampq.core.quantizing.ridge import RIDGES, Fold, corrected
+from lampq.core.quantizing.ridge import RIDGES, Fold, corrected, judges_alone
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import journal_of
@@ -30,11 +30,9 @@ from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, VALIDATION_PATH
 
 
 def folds_of(exact, read_, parts):
-    """Moments of parts of the rows."""
-    return [
-        Fold(own=x.T @ x, lost=(y - x).T @ x, count=len(x))
-        for y, x in zip(np.array_split(exact, parts), np.array_split(read_, parts), strict=True)
-    ]
+    """Moments of parts of the rows, every so many in one."""
+    pairs = [(exact[start::parts], read_[start::parts]) for start in range(parts)]
+    return [Fold(own=x.T @ x, lost=(y - x).T @ x, count=len(x)) for y, x in pairs]
 
 
 def case(samples, noise=0.5, seed=0, features=8):
@@ -67,6 +65,17 @@ def test_few_samples_move_weights_less_than_they_fit():
         loss = [np.square(exact[64:] @ rows.T - given[64:] @ w.T).sum() for w in (rows, found)]
         better += loss[1] <= loss[0]
     assert better == 8
+
+
+def test_a_fold_with_as_many_rows_as_features_chooses_the_ridge_alone():
+    """The others may come together then, and with fewer rows each is left out in turn."""
+    rows = np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32)
+    for samples, alone in ((64, True), (28, False)):
+        folds = folds_of(*case(samples, noise=2.0), 4)
+        together = [folds[0], Fold.of(folds[1:])]
+        same = np.allclose(corrected(rows, folds), corrected(rows, together), atol=1e-6)
+        assert judges_alone(folds[0]) == alone
+        assert same or not alone
 
 
 def test_inputs_that_lose_nothing_leave_weights_alone():

@@ -7,6 +7,7 @@ import pytest
 
 from lampq.core.measuring.gram_sums import GramSums
 from lampq.core.measuring.interaction import interaction_of, profile_interaction
+from lampq.core.measuring.measure import Damage, scattering
 from lampq.core.measuring.shrinking import shrinkage, shrunk
 from lampq.core.readouts.directions import directions
 from lampq.core.readouts.draws import Draws
@@ -153,3 +154,23 @@ def test_few_classes_are_exact_and_sure_predictions_do_no_harm():
     np.testing.assert_allclose(total, metric(z), atol=1e-12)
     for v in principal(log_softmax(np.array([[0.0, 900.0, -np.inf, 1.0]])), 2, np.ones((1, 4))):
         assert np.isfinite(v).all()
+
+
+def test_interactions_of_some_samples_count_as_uncertain_as_they_are():
+    """With the number of all samples beside them they are shrunk as with their own."""
+    random = np.random.default_rng(0)
+    sums = GramSums(12)
+    sums.add(random.normal(size=(40, 3, 12)))
+    shape = (4, 3, 4, 3)
+    zero = np.zeros((4, 3))
+    some = Damage(
+        weight_error=zero,
+        steps=zero.astype(np.int64),
+        gram=sums.gram.reshape(shape),
+        gram_square=sums.square.reshape(shape),
+    )
+    of_more = scattering(some, 40, 1000)
+    np.testing.assert_allclose(
+        shrunk(of_more.gram, of_more.gram_square, 1000), shrunk(some.gram, some.gram_square, 40), rtol=1e-9
+    )
+    assert scattering(some, 40, 40) is some

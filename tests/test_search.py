@@ -107,7 +107,9 @@ def test_plans_of_equal_widths_that_cannot_be_tried_are_told():
     profile = dataclasses.replace(profile.narrowed(uneven))
     search = Search.of(profile, Request.of(average_bits=4, mode="kl"), solvers.solve)
     search = dataclasses.replace(search, score=score("superposition"))
-    trial = _Trial(search=search, model=None, reference=None, rounds_inputs=True, journal=None, progress=None)
+    trial = _Trial(
+        search=search, model=None, reference=None, parts=(), rounds_inputs=True, journal=None, progress=None
+    )
     choices, notes = _equal_choices(trial)
     assert choices == []
     assert len(notes) == 1

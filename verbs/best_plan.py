@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lampq import solvers
+from lampq.core.measuring.held_out import Part
 from lampq.core.measuring.model import Model
-from lampq.core.measuring.reference import Reference
+from lampq.core.measuring.reference import Reference, measure_reference
 from lampq.core.planning import best
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.budget import Budget
@@ -42,6 +44,7 @@ def best_plans(
     request: Request | Budget | None = None,
     *,
     reference: Reference | None = None,
+    parts: Sequence[Part] | None = None,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
     **choices: Any,
@@ -54,6 +57,7 @@ def best_plans(
         batch: Calibration inputs, preprocessed, samples first.
         request: Limits and how to look for the plan; a budget alone is a request for it.
         reference: What counts as the truth of `batch`; None takes what `model` makes of it.
+        parts: The halves of `batch` (`core.measuring.held_out`), where they are known.
         journal: Keeps what is measured, so that the same call goes on after a kill.
         progress: Told what is being done.
         **choices: Fields of `lampq.Request` and `lampq.Budget` to set, such as `rounds=1`.
@@ -66,10 +70,10 @@ def best_plans(
     return best.best_plans(
         model,
         profile,
-        batch,
+        measure_reference(model, batch) if reference is None else reference,
         request,
         solvers.solve,
-        reference=reference,
+        parts=parts,
         journal=journal,
         progress=progress,
     )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from lampq.core.measuring.candidates import Candidates
-from lampq.core.measuring.gradient_check import check_gradients
+from lampq.core.measuring.gradient_check import Check, check_gradients
 from lampq.core.measuring.gradient_rows import directions_for, measure_gradients, output_bytes
-from lampq.core.measuring.measure import Damage, measure_damage
+from lampq.core.measuring.measure import Damage, measure_damage, scattering
 from lampq.core.measuring.pairs import measure_pairs
-from lampq.core.measuring.reference import Reference
+from lampq.core.measuring.reference import Reference, evenly
 from lampq.core.readouts.draws import Draws
 from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.journal import Journal
@@ -64,6 +64,7 @@ def measured_damage(
     whole: Reference,
     numbers: np.ndarray | None,
     *,
+    most: int | None = None,
     journal: Journal,
     progress: Progress,
 ) -> MeasuredDamage:
@@ -75,6 +76,7 @@ def measured_damage(
         reference: What the float model makes of the samples.
         whole: The same of the whole data set; what is chosen by it is the same for all its shards.
         numbers: Number of each sample in the whole data set; None: all, in order.
+        most: Samples to take gradients of, evenly over all; None: all.
         journal: Keeps what is measured.
         progress: Told how far it is.
 
@@ -87,7 +89,8 @@ def measured_damage(
         try:
             if measurement.measure == AUTO:
                 _refuse_large(whole)
-            return _by_gradients(candidates, draws, reference, whole, journal, progress)
+            check = _checked(candidates, draws, whole, journal, progress)
+            return _by_gradients(candidates, draws, reference, check, most, journal, progress)
         except AdapterError as err:
             if measurement.measure == GRADIENTS:
                 raise NoGradientsError(
@@ -110,19 +113,36 @@ def _refuse_large(reference: Reference) -> None:
         raise NoGradientsError(f"they would take much memory with outputs of {size / 1e6:.1f} MB a sample")
 
 
-def _by_gradients(
-    candidates: Candidates,
-    draws: Draws,
-    reference: Reference,
-    whole: Reference,
-    journal: Journal,
-    progress: Progress,
-) -> MeasuredDamage:
+def _checked(
+    candidates: Candidates, draws: Draws, whole: Reference, journal: Journal, progress: Progress
+) -> Check:
+    """The check of gradients, passed.
+
+    Raises:
+        NoGradientsError: There are none, or it is not.
+    """
     if candidates.products:
         raise NoGradientsError("factors of products are measured by differences alone")
     check = check_gradients(candidates, whole, draws, journal=journal, progress=progress)
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))
+    return check
+
+
+def _by_gradients(
+    candidates: Candidates,
+    draws: Draws,
+    reference: Reference,
+    check: Check,
+    most: int | None,
+    journal: Journal,
+    progress: Progress,
+) -> MeasuredDamage:
+    samples = reference.inputs.samples
+    some = evenly(samples, most or samples)
+    if len(some) < samples:
+        numbers = some if draws.samples is None else draws.samples[some]
+        reference, draws = reference.take(some), replace(draws, samples=numbers)
     damage = measure_gradients(
         candidates, reference, draws, run=check.failing, journal=journal, progress=progress
     )
@@ -130,7 +150,9 @@ def _by_gradients(
         "kl": "second order",
         "directions": draws.count,
         "check": check.summary(candidates.layers),
+        **({"samples": len(some)} if len(some) < samples else {}),
     }
+    damage = scattering(damage, len(some), samples)
     return MeasuredDamage(damage=damage, kind=GRADIENTS, details=details)
 
 

@@ -50,6 +50,8 @@ def profile(
     *,
     shard: Shard | None = None,
     work: Work | None = None,
+    reference: Reference | None = None,
+    most_gradients: int | None = None,
     **choices: Any,
 ) -> Profile:
     """Measure all that allocation needs.
@@ -65,6 +67,8 @@ def profile(
         measurement: What is measured, and how.
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
         work: How it is done.
+        reference: What the model makes of `batch`, where that is known.
+        most_gradients: Samples to take gradients of, evenly over all; None: all.
         **choices: Fields of `lampq.Measurement` and `lampq.Work` to set, such as `bits=(2, 3, 4)`.
 
     Raises:
@@ -91,7 +95,8 @@ def profile(
     own = [score for score in map(score_named, measurement.scores) if score.measure is not None]
     if own and batch is None:
         raise RecordError(f"mode {own[0].name} is measured on data; profile the model with --data")
-    reference = None if batch is None else measure_reference(model, batch)
+    if reference is None and batch is not None:
+        reference = measure_reference(model, batch)
     sites = (
         site_rules(model, layers, reference, measurement, progress)
         if reference is not None and measurement.chooses_quantizers
@@ -130,6 +135,7 @@ def profile(
             reference,
             whole or reference,
             numbers,
+            most=most_gradients,
             journal=journal,
             progress=progress,
         )

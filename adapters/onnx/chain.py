@@ -59,6 +59,8 @@ class Chain:
         self._pool = pool
         # Stored weights of the open segment in use; a sweep stays in one segment for many candidates.
         self._kept: tuple[int, dict[str, ort.OrtValue]] = (-1, {})
+        # The last session that told what a site reads: walks of several parts of the data ask one after the other.
+        self._looking: tuple[tuple[int, str], ort.InferenceSession] | None = None
         self.places: dict[str, tuple[int, ...]] = {}
         for index, part in enumerate(self._segments):
             for site in part.sites:
@@ -122,29 +124,42 @@ class Chain:
                     yield site, number, chunk, known[name].numpy()
 
     def look(
-        self, states: list[State], index: int, feeds: Feeds
+        self, states: list[State], index: int, feeds: Feeds, layer: str
     ) -> Iterator[tuple[Site, int, int, np.ndarray]]:
-        """Inputs of the sites of a segment, given the states in front of it, which stay there; see `taps`."""
-        for chunk, known, taps in self._known(states, index, feeds, ()):
+        """Inputs of a site of a segment, given the states in front of it, which stay there; see `taps`.
+
+        Args:
+            states: States in front of the segment.
+            index: The segment.
+            feeds: Its weights.
+            layer: Name of the site.
+        """
+        for chunk, known, taps in self._known(states, index, feeds, (), layer):
             for site, number, name in taps:
                 yield site, number, chunk, known[name].numpy()
 
     def _known(
-        self, states: list[State], index: int, feeds: Feeds, wanted: Sequence[ir.Value]
+        self,
+        states: list[State],
+        index: int,
+        feeds: Feeds,
+        wanted: Sequence[ir.Value],
+        layer: str | None = None,
     ) -> Iterator[tuple[int, State, list[tuple[Site, int, str]]]]:
-        """Chunks with the values that a segment adds to their state: those wanted, and what its sites read."""
+        """Chunks with the values that a segment adds to their state: those wanted, and what its sites, or one, read."""
         part = self._segments[index]
         inside = set(part.nodes)
         taps = [
             (site, number, use.activation.name or "")
             for site in part.sites
+            if layer is None or site.name == layer
             for number, use in enumerate(site.uses)
             if use.node in inside and use.slot.form in TAPPED
         ]
         entering = {value.name for value in part.inputs}
         extra = [site.uses[number].activation for site, number, name in taps if name not in entering]
         outputs = tuple(dict.fromkeys((*extra, *wanted)))
-        session = self._runtime.open_part(self._build(index, index in feeds, outputs)) if outputs else None
+        session = self._tapping(index, index in feeds, outputs, layer) if outputs else None
         size = self._runtime.workers
         # As many chunks at a time as threads: their activations need not all fit in memory.
         for start in range(0, len(states), size):
@@ -197,6 +212,18 @@ class Chain:
                 part = self._build(index, opened, self._segments[index].outputs)
                 self._sessions[key] = self._runtime.open_part(part)
             return self._sessions[key]
+
+    def _tapping(
+        self, index: int, opened: bool, outputs: Sequence[ir.Value], layer: str | None
+    ) -> ort.InferenceSession:
+        """A session of a segment that gives what its sites read, kept where it is of one of them."""
+        key = (index, layer or "")
+        if self._looking is None or layer is None or not opened or self._looking[0] != key:
+            session = self._runtime.open_part(self._build(index, opened, outputs))
+            if layer is None or not opened:
+                return session
+            self._looking = key, session
+        return self._looking[1]
 
     def _build(self, index: int, opened: bool, outputs: Sequence[ir.Value]) -> parts.Part:
         part = self._segments[index]

@@ -42,9 +42,8 @@ class OnnxWalk:
         for place in self._chain.places[name]:
             self._advance(place)
             feeds = self._chain.feeds(self._replaced, of=(name,))
-            for site, number, index, array in self._chain.look(self._states, place, feeds):
-                if site.name == name:
-                    yield input_rows(site, number, array, self._chunks[index]), self._positions[index][name]
+            for site, number, index, array in self._chain.look(self._states, place, feeds, name):
+                yield input_rows(site, number, array, self._chunks[index]), self._positions[index][name]
 
     def replace(self, name: str, value: np.ndarray) -> None:
         """Go on with other weights of a layer; from the start, where the walk is past its first use."""

@@ -99,6 +99,11 @@ class _Rounding(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._placed, self._samples, self._count = placed, samples, -1
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """See `recorder`."""
+        return False
+
     def __torch_dispatch__(  # type: ignore[override]
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:

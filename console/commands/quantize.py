@@ -40,9 +40,8 @@ def add_arguments(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--rounds",
         type=flag_types.whole,
-        default=3,
         metavar="N",
-        help="rounds of measuring around the plan (3)",
+        help="rounds of measuring around the plan (3; 0 where codes are fitted to the data and inputs stay float)",
     )
     sub.add_argument(
         "--refine",

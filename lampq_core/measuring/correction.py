@@ -10,7 +10,7 @@ Source: Zhong et al. (2024), ERQ, arXiv:2407.06794; layer after layer as in GPTQ
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -24,18 +24,19 @@ from lampq.core.measuring.setting import Setting, plan_rule, site_settings
 from lampq.core.measuring.walk import Walk, walk
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.quantizer import as_rows, from_rows, weight_of
-from lampq.core.quantizing.ridge import Fold, corrected
+from lampq.core.quantizing.ridge import Fold, corrected, judges_alone
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import CORRECTED
+from lampq.core.values.shelved_arrays import ShelvedArrays
 from lampq.core.values.window import Window
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
-# Parts of the samples, each left out once.
+# Parts of the samples, the first of them left out, or each once.
 _FOLDS = 4
 
 
@@ -84,7 +85,8 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
     decisions = {decision.name: decision for decision in plan.layers}
     layers = [layer for layer in model.layers() if layer.name in decisions]
     coding = dataclasses.replace(model.coding.anew(), block=plan.block)
-    parts = np.array_split(np.arange(batch.samples), min(_FOLDS, batch.samples))
+    count = min(_FOLDS, batch.samples)
+    parts = [np.arange(start, batch.samples, count) for start in range(count)]
     rounds = rounds_activations(model)
     # Products of activations are rounded from the start.
     quantized = model.with_weights(site_settings(plan)) if rounds and plan.products else model
@@ -110,20 +112,29 @@ def _corrected(
     walks: Sequence[tuple[Walk, Walk]],
 ) -> Coding:
     """The coding with the corrected weights of a layer, to be rounded by the moments of what it will read."""
-    folds, window = [], windows_of(model).get(layer.name)
+    folds: list[Fold] = []
+    window = windows_of(model).get(layer.name)
     for pair in walks:
         fold = _fold(layer, window, *pair)
         if fold is None:
             # The inputs do not tell which values a weight meets.
             return coding
+        if len(folds) > 1 and judges_alone(folds[0]):
+            # The others are never told apart.
+            fold = Fold.of([folds.pop(), fold])
         folds.append(fold)
     every = Fold.of(folds)
     rows = corrected(as_rows(model.weight(layer.name), layer.channel_axis), folds)
     return dataclasses.replace(
         coding,
-        moments={**(coding.moments or {}), layer.name: (every.own / every.count).astype(np.float32)},
-        targets={**coding.targets, layer.name: from_rows(rows, layer.shape, layer.channel_axis)},
+        moments=_with(coding.moments or {}, layer.name, every.own / np.float32(every.count)),
+        targets=_with(coding.targets, layer.name, from_rows(rows, layer.shape, layer.channel_axis)),
     )
+
+
+def _with(arrays: Mapping[str, np.ndarray], name: str, array: np.ndarray) -> ShelvedArrays:
+    shelved = arrays if isinstance(arrays, ShelvedArrays) else ShelvedArrays(arrays)
+    return shelved.with_array(name, array)
 
 
 def _fold(layer: Layer, window: Window | None, exact: Walk, quantized: Walk) -> Fold | None:
@@ -142,4 +153,4 @@ def _fold(layer: Layer, window: Window | None, exact: Walk, quantized: Walk) -> 
         raise RecordError(
             f"the input of layer {layer.name} is not finite in the quantized model, or too large"
         )
-    return Fold(own=own.astype(np.float64), lost=lost.astype(np.float64), count=count)
+    return Fold(own=own.astype(np.float32), lost=lost.astype(np.float32), count=count)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.gradient_rows import Loader, at_once, rows_by_runs, rows_of
-from lampq.core.measuring.reference import Reference
+from lampq.core.measuring.reference import Reference, evenly
 from lampq.core.readouts.draws import Draws
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
@@ -99,7 +99,7 @@ def check_gradients(
     """
     samples = reference.inputs.samples
     most = min(samples, _SAMPLES, at_once(reference, 0, draws.count))
-    numbers = np.unique(np.linspace(0, samples - 1, most).astype(np.int64))
+    numbers = evenly(samples, most)
     part = reference.take(numbers)
     some = _spread(candidates.layers)
     draws, own = replace(draws, samples=numbers), journal.within("check")

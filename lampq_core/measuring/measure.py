@@ -157,6 +157,18 @@ def averaged(parts: Sequence[tuple[float, Damage]]) -> Damage:
     return dataclasses.replace(parts[0][1], **means)
 
 
+def scattering(damage: Damage, some: int, samples: int) -> Damage:
+    """Damage of some samples as that of more, with its interactions as uncertain as they are.
+
+    How far they scatter is told by the mean of their squares and a number of samples (`core.measuring.shrinking`).
+    """
+    if some == samples or some < 3 or damage.gram is None or damage.gram_square is None:
+        return damage
+    within = np.square(damage.gram)
+    spread = (damage.gram_square - within) * ((samples - 2) / (some - 2))
+    return dataclasses.replace(damage, gram_square=within + spread)
+
+
 class Collector:
     """Takes in the outputs of one option after the other and keeps what a profile needs of them.
 

@@ -12,6 +12,7 @@ from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
+from lampq.core.values.shelved_arrays import ShelvedArrays
 from lampq.core.values.window import Window
 
 # Together they must fit in memory beside the model.
@@ -61,20 +62,28 @@ def input_moments(
         else:
             sums[name] = total.astype(np.float32)
         counts[name] = counts.get(name, 0) + rows.shape[-2]
-    moments = {name: total / np.float32(counts[name]) for name, total in sums.items()}
-    present = np.array([layer.name in moments for layer in layers])
-    parts = {name: {"moment": moment.reshape(-1, moment.shape[-1])} for name, moment in moments.items()}
-    journal.put_all({"moments": {"present": present}, **{f"moments/{name}": p for name, p in parts.items()}})
+    moments = ShelvedArrays()
+    for name in list(sums):
+        total = sums.pop(name)
+        total /= np.float32(counts[name])
+        moments = moments.with_array(name, total)
+        journal.put(f"moments/{name}", moment=total.reshape(-1, total.shape[-1]))
+    # Those are whole where this is there.
+    journal.put("moments", present=np.array([layer.name in moments for layer in layers]))
     return moments
 
 
-def _remembered(journal: Journal, layers: Sequence[Layer]) -> dict[str, np.ndarray] | None:
+def _remembered(journal: Journal, layers: Sequence[Layer]) -> Mapping[str, np.ndarray] | None:
     kept = journal.get("moments", {"present": (len(layers),)})
     if kept is None:
         return None
     names = [layer.name for layer, present in zip(layers, kept["present"], strict=True) if present]
-    parts = {name: journal.get(f"moments/{name}", {"moment": (None, None)}) for name in names}
-    return {name: _by_group(part["moment"]) for name, part in parts.items() if part is not None}
+    moments = ShelvedArrays()
+    for name in names:
+        part = journal.get(f"moments/{name}", {"moment": (None, None)})
+        if part is not None:
+            moments = moments.with_array(name, _by_group(part["moment"]))
+    return moments
 
 
 def _by_group(stacked: np.ndarray) -> np.ndarray:

@@ -111,10 +111,15 @@ def measure_reference(model: Model, batch: BatchLike) -> Reference:
     return judged(model, inputs, model.run(inputs), "the float model")
 
 
+def evenly(samples: int, most: int) -> np.ndarray:
+    """Numbers of some samples, at most so many, spread evenly over all, int64."""
+    return np.linspace(0, samples - 1, min(most, samples)).astype(np.int64)
+
+
 def few_samples(model: Model, batch: BatchLike, most: int) -> Reference:
     """What the float model makes of some samples of one shape, evenly over all."""
     inputs = input_batch(model, batch)
-    some = inputs.take(np.linspace(0, inputs.samples - 1, min(most, inputs.samples)).astype(np.int64))
+    some = inputs.take(evenly(inputs.samples, most))
     return measure_reference(model, some if len(some.groups) == 1 else some.take(range(some.sizes[0])))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from lampq.core.measuring.correction import with_correction
-from lampq.core.measuring.held_out import held_out_samples, quarters
+from lampq.core.measuring.held_out import Part, held_out_samples, in_quarters, quarters
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, damage
 from lampq.core.measuring.setting import simulated
@@ -33,6 +34,7 @@ def corrected_plan(
     reference: Reference,
     progress: Progress = quiet,
     *,
+    parts: Sequence[Part] | None = None,
     uniform: Plan | None = None,
     journal: Journal = NOWHERE,
 ) -> tuple[AnyModel, Plan]:
@@ -46,6 +48,7 @@ def corrected_plan(
         plan: Its plan, with rounding `inputs`.
         reference: What the float model makes of the samples.
         progress: Told how far it is.
+        parts: The halves of the samples, where they are known.
         uniform: The best uniform plan of the same limits, which is taken where the plan does not lose less by more
             than chance: a plan is the best of many on the samples, and looks better on these than it is. This is
             measured where it may be so.
@@ -55,10 +58,12 @@ def corrected_plan(
         The model with the coding that the plan now asks for, and the plan with its damage: on samples that its codes
         were not fitted to, where there are two to part.
     """
-    parts = quarters(model, reference)
+    if parts is None or in_quarters(reference):
+        parts = quarters(model, reference)
     if not parts:
         return _by_all_samples(model, plan, reference, progress)
-    own, samples = journal.within(f"corrected, {len(parts)} parts"), reference.inputs.samples
+    own = journal.within(f"corrected, {len(parts)} parts")
+    samples = sum(part.judged.inputs.samples for part in parts)
     known: dict[str, np.ndarray] = {}
 
     def lost_by(each: Plan) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypeVar
 
 from lampq.core.measuring.correction import with_plan_coding
-from lampq.core.measuring.held_out import halves, held_out_plan
+from lampq.core.measuring.held_out import Part, halves, held_out_plan
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import Reference, damage
 from lampq.core.measuring.setting import simulated
@@ -17,7 +18,13 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def refined_plan(
-    model: AnyModel, plan: Plan, reference: Reference, steps: int, progress: Progress = quiet
+    model: AnyModel,
+    plan: Plan,
+    reference: Reference,
+    steps: int,
+    progress: Progress = quiet,
+    *,
+    parts: Sequence[Part] | None = None,
 ) -> tuple[AnyModel, Plan]:
     """A plan whose codes are learned, where that loses less on samples not learned from.
 
@@ -27,6 +34,7 @@ def refined_plan(
         reference: What the float model makes of the samples.
         steps: For each block.
         progress: Told how far it is.
+        parts: The halves of the samples, where they are known.
 
     Returns:
         The model with the coding that the plan now asks for, and the plan with its damage: on samples that its codes
@@ -36,7 +44,7 @@ def refined_plan(
         AdapterError: The model cannot be trained.
     """
     trial = dataclasses.replace(plan, refine=steps)
-    parts = halves(model, reference)
+    parts = halves(model, reference) if parts is None else parts
     refined = with_plan_coding(model, trial, reference.inputs, progress)
     if parts:
         before, after = (held_out_plan(parts, each) for each in (plan, trial))

@@ -14,6 +14,9 @@ from lampq.core.values.patterns import parse_rule
 from lampq.core.values.recipe import PUBLISHED, Recipe
 from lampq.core.values.score import AUTO, Score, name_of
 
+# Rounds where they pay: the last of them is refused as a rule.
+_ROUNDS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -30,7 +33,7 @@ class Request:
         solver: `exact`, `scipy`, `cbc` or `auto`; in mode superposition it finds where the search starts.
         time_limit_s: Most seconds for the solver, or None.
         rounds: Where the model is at hand: the most rounds of measuring around the plan, >= 0; 0 leaves out the
-            update of mode lampq too.
+            update of mode lampq too. None: three, and none where they do not pay (`core.planning.best`).
         recipe: Choices of mode lampq.
     """
 
@@ -41,7 +44,7 @@ class Request:
     seed: int = 0
     solver: str = "auto"
     time_limit_s: float | None = None
-    rounds: int = 3
+    rounds: int | None = None
     recipe: Recipe = PUBLISHED
 
     def __post_init__(self) -> None:
@@ -50,14 +53,15 @@ class Request:
             if isinstance(texts, str):
                 raise RecordError(f"{name} {texts!r}: give a list of texts, such as [{texts!r}]")
             object.__setattr__(self, name, tuple(texts))
-        for name in ("seed", "rounds"):
-            object.__setattr__(self, name, int(getattr(self, name)))
+        object.__setattr__(self, "seed", int(self.seed))
+        if self.rounds is not None:
+            object.__setattr__(self, "rounds", int(self.rounds))
         for text in self.pins:
             parse_rule(text, "pin")
         if not isinstance(self.mode, str | Score):
             raise RecordError(f"mode {self.mode!r} is neither a score nor the name of one")
-        if self.seed < 0 or self.rounds < 0:
-            raise RecordError(f"seed {self.seed}, rounds {self.rounds}: must be at least 0")
+        if self.seed < 0 or self.most_rounds < 0:
+            raise RecordError(f"seed {self.seed}, rounds {self.most_rounds}: must be at least 0")
         if self.time_limit_s is not None and not 0 <= self.time_limit_s < math.inf:
             raise BudgetError(f"time limit {self.time_limit_s}: must be a number of seconds, at least 0")
 
@@ -99,6 +103,11 @@ class Request:
             BudgetError: There is none.
         """
         return Budget() if self.budget is None else self.budget
+
+    @property
+    def most_rounds(self) -> int:
+        """The most rounds, where they pay."""
+        return _ROUNDS if self.rounds is None else self.rounds
 
     def to_json(self) -> dict[str, Any]:
         """All but the budget as plain values; plans keep that in a field of its own."""
