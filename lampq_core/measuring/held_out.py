@@ -25,8 +25,8 @@ from lampq.core.values.plan import Plan
 ENOUGH = 256
 """From so many samples on, codes for half of them are about as good as those for all.
 
-So many are enough to judge by, too: on a CIFAR-10 ViT their damage is that of all within 11 %, and the difference of two
-plans, whose damage goes up and down with the same samples, is nearer.
+So many are enough to judge by, too. On a CIFAR-10 ViT their damage is that of all within 11 %, and the difference of
+two plans, whose damage goes up and down with the same samples, is nearer.
 """
 
 
