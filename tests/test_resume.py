@@ -8,7 +8,14 @@ from onnx_graphs import batch_for, transformer
 from test_killed_runs import Runs
 
 from lampq.core.values import journal_file, staging
-from lampq.core.values.errors import OutputExistsError, RecordError
+from lampq.core.values.errors import (
+    AdapterError,
+    BudgetError,
+    OutputExistsError,
+    RecordError,
+    StateError,
+    WorkerError,
+)
 from lampq.core.values.journal import NOWHERE, journal_of
 from lampq.core.values.profile import Profile
 
@@ -217,10 +224,26 @@ def test_what_is_no_state_is_refused_and_kept(content, tmp_path):
 def test_parts_of_another_form_are_refused(at_once, tmp_path):
     kept(tmp_path / "o")
     with (
-        pytest.raises(RecordError, match="does not hold what this work keeps; pass --fresh"),
+        pytest.raises(StateError, match="does not hold what this work keeps; pass --fresh"),
         journal_of(tmp_path / "o", {"model": "a"}, tell=print) as journal,
     ):
         journal.get("part 1", {"values": (7,)})
+    assert (tmp_path / "o.state").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [(BudgetError, False), (RecordError, False), (AdapterError, False), (WorkerError, True), (OSError, True)],
+)
+def test_a_refusal_ends_the_work_and_other_errors_do_not(error, stays, at_once, tmp_path):
+    """Nobody goes on with what is refused: the command is changed, and its state would be in the way."""
+    part = tmp_path / "o.1-of-2.state"
+    with pytest.raises(error), journal_of(tmp_path / "o", {"model": "a"}, tell=print) as journal:
+        journal.put("part", value=1.0)
+        part.write_bytes(b"of a worker")
+        assert (tmp_path / "o.state").exists()
+        raise error("no plan fits the budget")
+    assert (tmp_path / "o.state").exists() == part.exists() == stays
 
 
 def test_a_state_belongs_to_one_run_at_a_time(at_once, tmp_path):

@@ -11,6 +11,10 @@ class RecordError(LampqError, ValueError):
     """A value (statistic, layer, profile) that cannot be: NaN weights, negative sizes, clashing shapes."""
 
 
+class StateError(RecordError):
+    """What a run has kept of its work (`OUT.state`) does not fit the work."""
+
+
 class BudgetError(LampqError, ValueError):
     """A budget nothing can meet, or a limit that is no quantity."""
 

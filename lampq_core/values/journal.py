@@ -16,13 +16,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lampq.core.values.errors import RecordError
+from lampq.core.values.errors import AdapterError, BudgetError, PlanError, RecordError, StateError
 from lampq.core.values.journal_file import FORGET, JournalFile
 from lampq.core.values.npz import read_npz
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 Shapes: TypeAlias = Mapping[str, tuple[int | None, ...]]
 """By name of an array; None stands for any length."""
+
+# Bad input; a full disk, a worker that dies or a package that is missing are none.
+_REFUSALS = (RecordError, BudgetError, PlanError, AdapterError)
 
 ENDING = ".state"
 """What the name of an output gets behind it for its journal."""
@@ -69,7 +72,7 @@ class Journal:
         except ValueError:
             arrays = {}
         if arrays.keys() != shapes.keys() or not all(_fits(arrays[n], shape) for n, shape in shapes.items()):
-            raise RecordError(f"{self._file} does not hold what this work keeps; {FORGET}")
+            raise StateError(f"{self._file} does not hold what this work keeps; {FORGET}")
         return arrays
 
     def put(self, name: str, **arrays: np.ndarray | float) -> None:
@@ -151,6 +154,8 @@ def journal_of(
 ) -> Iterator[Journal]:
     """The journal of the work that makes a file: kept when the block is left by an error or a kill, else removed.
 
+    A refusal ends the work: the same command would be refused again, and another one would find a state of other work.
+
     Args:
         output: The file that is made; the journal lies beside it, its name with `.state` behind.
         owner: What the parts depend on (model, data, command, version), in JSON: that of a journal that is there must
@@ -167,11 +172,20 @@ def journal_of(
     for old in (path, *path.parent.glob(siblings)) if fresh else ():
         old.unlink(missing_ok=True)
     file = JournalFile(path, owner, tell)
-    try:
-        yield Journal(file)
+
+    def end() -> None:
         file.remove()
         for part in path.parent.glob(siblings):
             part.unlink(missing_ok=True)
+
+    try:
+        yield Journal(file)
+        end()
+    except StateError:
+        raise
+    except _REFUSALS:
+        end()
+        raise
     finally:
         file.close()
 
