@@ -16,7 +16,7 @@ from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.measure import measure_activations, measure_weight_error
 from lampq.core.measuring.model import Model, rounds_activations
-from lampq.core.measuring.reference import Reference, measure_reference, with_examples
+from lampq.core.measuring.reference import Reference, evenly, measure_reference, with_examples
 from lampq.core.measuring.rewriting import with_chosen_rewrites
 from lampq.core.measuring.traces import Traces, measure_traces
 from lampq.core.readouts.draws import Draws
@@ -51,7 +51,7 @@ def profile(
     shard: Shard | None = None,
     work: Work | None = None,
     reference: Reference | None = None,
-    most_gradients: int | None = None,
+    most_samples: int | None = None,
     **choices: Any,
 ) -> Profile:
     """Measure all that allocation needs.
@@ -68,7 +68,7 @@ def profile(
         shard: Measure this part of `batch` alone; `lampq.merge` makes one profile of all parts.
         work: How it is done.
         reference: What the model makes of `batch`, where that is known.
-        most_gradients: Samples to take gradients of, evenly over all; None: all.
+        most_samples: Samples that gradients and statistics of activations are taken of, evenly over all; None: all.
         **choices: Fields of `lampq.Measurement` and `lampq.Work` to set, such as `bits=(2, 3, 4)`.
 
     Raises:
@@ -135,13 +135,14 @@ def profile(
             reference,
             whole or reference,
             numbers,
-            most=most_gradients,
+            most=most_samples,
             journal=journal,
             progress=progress,
         )
         damage, told = measured.damage, _told(measured, ranges)
         notes = (*reference.readout.notes, *measured.notes)
-        layers = measure_activations(model, layers, reference.inputs)
+        some = evenly(reference.inputs.samples, most_samples or reference.inputs.samples)
+        layers = measure_activations(model, layers, reference.inputs.take(some))
         sense = _sensitivity(model, layers, reference, measurement, ranges, numbers, measured.joint, work)
         layers = tuple(_with_traces(layer, sense.traces) for layer in layers)
     heads = () if reference is None else reference.readout.heads

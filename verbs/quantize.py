@@ -53,9 +53,9 @@ from lampq.verbs.roundable import refuse_unwritten_sites, roundable
 from lampq.verbs.task import Task, split_choices
 from lampq.verbs.within_drop import Guard, plan_within_drop
 
-# Samples whose gradients are taken: the best plans by them are measured anyway. With 256 of 520 images of a CIFAR-10
+# Samples whose gradients are taken: the best plans by them are measured besides. With 256 of 520 images of a CIFAR-10
 # ViT plans of 2.25 to 4 bits came out the same, or 2 % apart.
-_MOST_GRADIENTS = 256
+_MOST_SENSED = 256
 # Plans by these never look at Fisher traces, which a profile that is kept has for the others.
 _WITHOUT_TRACES = (AUTO, *(score.name for score in (SUPERPOSITION, KL, ERROR)))
 
@@ -142,9 +142,7 @@ def quantize(
     # What was chosen here need not be once more; workers read the model anew.
     chosen = measurement if alike.executor is not None else dataclasses.replace(measurement, rewrites=NONE)
     reference = measure_reference(model, batch)
-    profile = make_profile(
-        model, batch, chosen, work=alike, reference=reference, most_gradients=_MOST_GRADIENTS
-    )
+    profile = make_profile(model, batch, chosen, work=alike, reference=reference, most_samples=_MOST_SENSED)
     uniform = None
     parts = halves(model, reference) if guard is None else ()
     if guard is None:
