@@ -97,7 +97,7 @@ class _File:
         """Fill an array from a place."""
         with self._lock:
             self._handle.seek(start)
-            self._handle.readinto(memoryview(into).cast("B"))
+            self._handle.readinto(into.reshape(-1).view(np.uint8).data)
 
 
 class _Place:
