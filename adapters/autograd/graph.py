@@ -8,10 +8,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from lampq.adapters.agreement import difference
 from lampq.core.values.batch import Batch
 
 # Float32 kernels of two libraries differ by rounding alone.
 AGREEMENT = 1e-3
+# Outputs that are zero to rounding.
+_FLOOR = 1e-6
 
 
 class UnsupportedOperatorError(Exception):
@@ -68,10 +71,7 @@ def disagreement(graph: Graph, batch: Batch, expected: Batch, *, tolerance: floa
         array = outputs[name].numpy()
         if array.shape != right.shape:
             return f"the interpreter's {name} has shape {array.shape}, the runtime's {right.shape}"
-        # Classes that are ruled out are minus infinity in both.
-        with np.errstate(invalid="ignore"):
-            difference = float(np.where(array == right, 0, np.abs(array - right)).max())
-        largest = float(np.abs(right).max(where=np.isfinite(right), initial=0.0))
-        if not difference <= tolerance * max(largest, 1e-6):
-            return f"the interpreter's {name} differs from the runtime's by {difference:.2g}"
+        error = difference(array, right, floor=_FLOOR)
+        if error > tolerance:
+            return f"the interpreter's {name} differs from the runtime's by {error:.2g} of its range"
     return ""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lampq.adapters.agreement import difference
 from lampq.adapters.tflite import folding
 from lampq.adapters.tflite.batches import MANY, Batches
 from lampq.adapters.tflite.cuts import Cuts
@@ -31,6 +32,8 @@ from lampq.core.values.layer import Layer
 
 # Float kernels may add in another order for another batch; more than this is another function.
 _SAME = 1e-3
+# Outputs that are zero to rounding.
+_FLOOR = 1e-6
 
 # What axes of any length are tried with.
 _LENGTHS = (64, 512, 4096, 16000)
@@ -194,10 +197,8 @@ class Opened:
             other = self.batches.joined(read, alone, [native.run(chunk.feeds) for chunk in alone])
         except (AdapterError, ValueError):
             return None
-        return many if all(_alike(one[name], other[name]) for name in one.names) else None
-
-
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    if one.shape != other.shape:
-        return False
-    return bool(np.abs(one - other).max() <= _SAME * max(np.abs(other).max(), 1e-6))
+        return (
+            many
+            if all(difference(one[name], other[name], floor=_FLOOR) <= _SAME for name in one.names)
+            else None
+        )

@@ -7,6 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from lampq.adapters.agreement import difference
+
+# Outputs that are zero to rounding.
+_FLOOR = 1e-12
+
 
 def disagreement(expected: Mapping[str, torch.Tensor], actual: Mapping[str, np.ndarray]) -> tuple[str, float]:
     """The floating point output that is furthest off, and by how much, relative to its largest entry.
@@ -20,7 +25,7 @@ def disagreement(expected: Mapping[str, torch.Tensor], actual: Mapping[str, np.n
     for key, tensor in expected.items():
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        error = _relative(tensor.cpu().double().numpy(), np.asarray(actual[key], dtype=np.float64))
+        error = difference(np.asarray(actual[key]), tensor.cpu().double().numpy(), floor=_FLOOR)
         if not name or not error <= worst:
             worst, name = error, key
     return name, worst
@@ -32,15 +37,3 @@ def arrays(outputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
         name: (tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu()).numpy()
         for name, tensor in outputs.items()
     }
-
-
-def _relative(expected: np.ndarray, actual: np.ndarray) -> float:
-    if expected.shape != actual.shape:
-        return np.inf
-    finite = np.isfinite(expected)
-    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
-        return np.inf
-    one, other = expected[finite], actual[finite]
-    if not one.size:
-        return 0.0
-    return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-12))
