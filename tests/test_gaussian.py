@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,3 +59,18 @@ def test_impossible_statistics_are_refused(change):
     data = {"mean": [0.0], "std": [1.0], "min": [-1.0], "max": [1.0], "count": 3, **change}
     with pytest.raises(RecordError):
         Gaussian.from_json(data)
+
+
+def test_a_large_array_is_measured_with_a_little_memory_beside_it():
+    values = np.random.default_rng(0).normal(3, 2, size=(4, 1 << 22)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        whole = Gaussian.from_array(values)
+        channels = Gaussian.from_array(values, channel_axis=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < values.nbytes / 2
+    exact = values.astype(np.float64)
+    assert whole.std[0] == pytest.approx(exact.std(), rel=1e-6)
+    np.testing.assert_allclose(channels.std, exact.std(axis=1), rtol=1e-6)

@@ -9,7 +9,7 @@ from torch_models import MODELS, read_named, seeded
 
 import lampq
 from lampq.adapters.torch import gradient_rows as torch_rows
-from lampq.adapters.torch import read
+from lampq.adapters.torch import read, replay
 from lampq.core.measuring import candidates as candidates_module
 from lampq.core.measuring import gradient_rows as rows_module
 from lampq.core.measuring.candidates import Candidates
@@ -156,6 +156,30 @@ def test_rows_and_weights_in_memory_are_bounded_and_the_result_is_the_same(monke
     for name in ("kl", "gram", "gram_square", "weight_error"):
         expected = getattr(whole, name)
         np.testing.assert_allclose(getattr(parts, name), expected, rtol=1e-3, atol=1e-6 * expected.max())
+
+
+def test_a_pass_has_as_many_samples_as_what_its_layers_give_fits_in_memory(monkeypatch):
+    module = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)))
+    batch = np.random.default_rng(0).normal(size=(10, 3, 8, 8)).astype(np.float32)
+    model = read(module, input_shape=(3, 8, 8))
+    reference, sizes, made = measure_reference(model, batch), [], 4 * (2 * 8 * 6 * 6 + 4)
+    original = replay.Pass
+
+    def counted(*words):
+        one = original(*words)
+        sizes.append(one.count)
+        return one
+
+    monkeypatch.setattr(replay, "Pass", counted)
+    whole = measure_gradients(candidates_of(model), reference, EXACT)
+    assert sizes == [10]
+    sizes.clear()
+    monkeypatch.setattr(replay, "_PASS_BYTES", 3 * made)
+    parts = measure_gradients(candidates_of(model), reference, EXACT)
+    assert sum(sizes) == 10
+    assert max(sizes) <= 3
+    np.testing.assert_allclose(parts.kl, whole.kl, rtol=1e-4)
+    np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-3, atol=1e-6 * whole.gram.max())
 
 
 class Deceiving(nn.Module):

@@ -12,7 +12,7 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.messages import described
 
 # Values of an array that are copied at a time: inputs of convolutions are large.
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
