@@ -295,7 +295,10 @@ def main() -> None:
         print(*_row(lines[-1]), sep=" | ", flush=True)
         print("  ", {verb: round(seconds, 1) for verb, seconds in lines[-1].seconds.items()}, flush=True)
     if not args.only:
-        memory = detector.profile_peak(args.cache / "files" / "detector", 16)
+        memory = {
+            kind: detector.profile_peak(args.cache / "files" / "detector", 16, kind)
+            for kind in ("auto", "gradients")
+        }
         finish(lines, failures, args.samples, args.cache, args.name, memory=memory)
 
 
@@ -306,10 +309,10 @@ def finish(
     cache: Path,
     name: str,
     *,
-    memory: tuple[int, int],
+    memory: Mapping[str, tuple[int, int]],
 ) -> None:
     """Write the result file."""
-    size, peak = memory
+    size, peak = memory["auto"]
     sections = (
         _PREFACE.format(samples=samples),
         table(lines),
@@ -321,7 +324,8 @@ def finish(
         rests(lines),
         "## Memory",
         f"`profile` of a detector with {detector.OUTPUTS:,} outputs a sample ({size / 1e6:.1f} MB, 16 samples of "
-        f"512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB.",
+        f"512 x 512 x 3, 4 widths) peaked at {peak / 1e6:,.0f} MB, at {memory['gradients'][1] / 1e6:,.0f} MB with "
+        "`--measure gradients`.",
     )
     versions = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "torch", "transformers")
     report.write(name, "Models of any kind", "\n\n".join(sections), packages=versions)

@@ -62,8 +62,8 @@ def _weight(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Tens
     return numpy_helper.from_array(rng.normal(0, spread, shape).astype(np.float32), name)
 
 
-def profile_peak(folder: Path, samples: int) -> tuple[int, int]:
-    """Bytes of the model, and the most memory that `lampq profile` had, in a process of its own."""
+def profile_peak(folder: Path, samples: int, measure: str) -> tuple[int, int]:
+    """Bytes of the model, and the most memory that `lampq profile --measure` had, in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     model = write(folder / "detector.onnx")
     data = np.random.default_rng(0).normal(size=(samples, 3, _SIDE, _SIDE)).astype(np.float32)
@@ -80,7 +80,7 @@ def profile_peak(folder: Path, samples: int) -> tuple[int, int]:
             "--bits",
             "3,4,6,8",
         ),
-        *("--fisher-draws", "0", "--quiet", "--force", "-o", folder / "profile.json"),
+        *("--measure", measure, "--fisher-draws", "0", "--quiet", "--force", "-o", folder / "profile.json"),
     ]
     child = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
