@@ -11,7 +11,7 @@ import numpy as np
 
 from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.replaced import fitting
-from lampq.adapters.torch import compressed, packed, size, writing
+from lampq.adapters.torch import compressed, packed_records, size, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.module_gradients import ModuleGradients
 from lampq.adapters.torch.sweep import Change, forward, sweep
@@ -189,7 +189,7 @@ class TorchBackend:
         if self.variant.in_folder:
             return compressed.stored_bytes(model, layer, bits)
         scales = scale_count(layer.shape, layer.channel_axis, model.coding.block)
-        return packed.payload_bytes(layer.size, scales, bits, container)
+        return packed_records.payload_bytes(layer.size, scales, bits, container)
 
     def rest_bytes(self, model: AnyTorchModel, *, activations: bool) -> int:
         """All other tensors, names and descriptions."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from lampq.adapters.torch import exported, factory, hugging_face, packed, rebuild
+from lampq.adapters.torch import exported, factory, hugging_face, packed, packed_records, rebuild
 from lampq.adapters.torch.checkpoint import State, checkpoint_files, load_state
 from lampq.adapters.torch.execution import Execution
 from lampq.adapters.torch.model import TorchModel
@@ -75,7 +75,7 @@ def read(
         input_shape = program.shapes
     elif path.suffix == ".safetensors":
         file = packed.read(path)
-        module, files, stored = rebuild.filled(path, file), (path,), packed.stored_bits(file.records)
+        module, files, stored = rebuild.filled(path, file), (path,), packed_records.stored_bits(file.records)
     elif text.startswith(_TIMM):
         module, files, stored, input_shape = _timm(text, weights, input_shape)
     else:
@@ -119,7 +119,7 @@ def _load_weights(
 def _state(path: Path) -> tuple[State, Mapping[str, tuple[int, int | None]]]:
     if packed.is_packed(path):
         file = packed.read(path)
-        return file.state(), packed.stored_bits(file.records)
+        return file.state(), packed_records.stored_bits(file.records)
     return load_state(path), {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lampq.adapters.torch import compressed, packed
+from lampq.adapters.torch import compressed, packed_records
 from lampq.adapters.torch.variant import Variant, Varied
 from lampq.adapters.torch.writing import origin
 from lampq.core.values.blocks import row_block
@@ -48,10 +48,10 @@ def overhead(
     ]
     parameters = [model.variant.parameters[layer.name] for layer in layers]
     own = np.array(
-        [[packed.record_bytes(record) for record in row] for row in records], dtype=np.int64
+        [[packed_records.record_bytes(record) for record in row] for row in records], dtype=np.int64
     ).reshape(len(layers), len(options))
     first = {name: row[0] for name, row in zip(parameters, records, strict=True)}
-    header = packed.header_bytes(first, origin(model.variant), rest) - int(own[:, 0].sum())
+    header = packed_records.header_bytes(first, origin(model.variant), rest) - int(own[:, 0].sum())
     # A header is filled up to a multiple of eight bytes.
     return Overhead(rest_bytes=header + 7 + _bytes(rest), overhead_bytes=own)
 
@@ -95,7 +95,7 @@ def _record(
     container: str,
     step: int | None,
     ends: np.ndarray | None,
-) -> packed.Record:
+) -> packed_records.Record:
     bits, mid_rise = option.weight_bits, (step or _MID_RISE) == _MID_RISE
     spread: tuple[float, float] | None = None
     if option.activation_bits is not None and ends is not None:
@@ -103,7 +103,7 @@ def _record(
     elif option.activation_bits is not None and layer.activation is None:
         spread = _LONG_RANGE
     form, offset = model.coding.form, (1 << bits) - 1 if mid_rise else 1 << (bits - 1)
-    return packed.Record(
+    return packed_records.Record(
         layer=layer.name,
         bits=bits,
         step=_MID_RISE if mid_rise and form is None else 1,

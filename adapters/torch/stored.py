@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lampq.adapters.kinds import infer_kind
-from lampq.adapters.torch import hugging_face, packed
+from lampq.adapters.torch import hugging_face, packed, packed_records
 from lampq.core.values import packing
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.layer import Layer
@@ -50,7 +50,7 @@ def _records(path: Path, state: Mapping[str, torch.Tensor], widths: _Stored) -> 
         )
 
 
-def _of_record(path: Path, record: packed.Record, tensor: torch.Tensor) -> StoredWeight:
+def _of_record(path: Path, record: packed_records.Record, tensor: torch.Tensor) -> StoredWeight:
     """A weight of a file of lampq, which says how it is stored."""
     return StoredWeight(
         layer=_layer(path, record.layer, tensor, channel_axis=record.channel_axis),

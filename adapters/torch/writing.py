@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lampq.adapters.torch import agreement, compressed, packed
-from lampq.adapters.torch.packed import Record
+from lampq.adapters.torch.packed_records import Record
 from lampq.adapters.torch.variant import Variant, Varied
 from lampq.core.measuring.encoding import Plain, coded_for, plain_encoder, uniform_encoder
 from lampq.core.quantizing.coding import Coding
