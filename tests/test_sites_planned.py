@@ -16,8 +16,11 @@ from lampq.adapters.torch import read
 from lampq.console import render
 from lampq.core.allocating.limits import bit_operations, input_use, input_values
 from lampq.core.planning import corrected
+from lampq.core.values import journal_file
 from lampq.core.values.fitted import Fitted
+from lampq.core.values.journal import journal_of
 from lampq.metrics import Metric
+from lampq.verbs import site_rules
 from lampq.verbs.sweep import write_csv
 
 WIDTHS = (2, 4, 8)
@@ -232,6 +235,42 @@ def test_a_size_is_kept_with_quantizers_described(model_and_batch, tmp_path):
     choices = {"bits": WIDTHS, "act_bits": WIDTHS, "sites": "all", "fisher_draws": 0, "rounds": 0}
     lampq.quantize(model, batch, tmp_path / "q.safetensors", size_bytes=limit, **choices)
     assert (tmp_path / "q.safetensors").stat().st_size <= limit
+
+
+def test_a_killed_profile_chooses_quantizers_of_no_site_twice(model_and_batch, tmp_path, monkeypatch):
+    model, batch = model_and_batch
+    choices = {"bits": (2, 4), "act_bits": (2, 4), "sites": "all", "fisher_draws": 0}
+    chosen, best = [], site_rules.best_rule
+    monkeypatch.setattr(
+        site_rules, "best_rule", lambda seen, *words: chosen.append(seen) or best(seen, *words)
+    )
+    whole = lampq.profile(model, batch, **choices)
+    every = len(chosen)
+    chosen.clear()
+
+    def kill(what, done, total):
+        if what == "quantizers of sites" and done == total // 2:
+            raise KeyboardInterrupt
+
+    state = {"output": tmp_path / "p.json", "owner": {"model": "m"}, "tell": lambda line: None}
+    with pytest.raises(KeyboardInterrupt), journal_of(**state) as journal:
+        # What is kept is written as soon as there is a file.
+        monkeypatch.setattr(journal_file, "_EVERY_S", 0)
+        lampq.profile(model, batch, journal=journal, progress=kill, **choices)
+    assert 0 < len(chosen) < every
+    with journal_of(**state) as journal:
+        resumed = lampq.profile(model, batch, journal=journal, **choices)
+    assert len(chosen) == every
+    whole.write(tmp_path / "whole.json")
+    resumed.write(tmp_path / "resumed.json")
+    assert quantizers_in(tmp_path / "whole.json") == quantizers_in(tmp_path / "resumed.json")
+    for name in ("kl", "joint_fisher", "payload_bytes"):
+        np.testing.assert_array_equal(whole.array(name), resumed.array(name))
+
+
+def quantizers_in(path):
+    """As the file has them, to the last digit."""
+    return json.dumps(json.loads(path.read_text())["quantizers"])
 
 
 def test_version_one_plans_are_read_for_good(profile, tmp_path):

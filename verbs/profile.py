@@ -98,7 +98,7 @@ def profile(
     if reference is None and batch is not None:
         reference = measure_reference(model, batch)
     sites = (
-        site_rules(model, layers, reference, measurement, progress)
+        site_rules(model, layers, reference, measurement, journal=journal, progress=progress)
         if reference is not None and measurement.chooses_quantizers
         else None
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,16 +17,21 @@ from lampq.core.treatments.seen import Seen
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.fitted import Fitted
+from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
 from lampq.core.values.measurement import Measurement
 from lampq.core.values.option import Option
 from lampq.core.values.product import Product
-from lampq.core.values.progress import Progress
+from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.site_kinds import ALL
 
 # Samples that kinds and parameters are chosen by, and numbers (values and gradients) that are in memory at a time.
 _SAMPLES = 32
 _MOST_NUMBERS = 1 << 28
+
+
+_Choice: TypeAlias = dict[int, tuple[Fitted, float]]
+"""Width -> quantizer, and its damage to second order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,7 +125,9 @@ def site_rules(
     layers: Sequence[Layer],
     reference: Reference,
     measurement: Measurement,
-    progress: Progress,
+    *,
+    journal: Journal = NOWHERE,
+    progress: Progress = quiet,
 ) -> SiteRules:
     """Choose the quantizer of every site at every width, by what it does to the outputs.
 
@@ -128,6 +136,7 @@ def site_rules(
         layers: Its records.
         reference: What it makes of the calibration inputs.
         measurement: Widths, sites and quantizers.
+        journal: Keeps every site.
         progress: Told after every site.
 
     Raises:
@@ -144,16 +153,38 @@ def site_rules(
     for product in products:
         widths[product.left] = {bits for bits in measurement.bits if bits > 1}
         widths[product.right] = set(measurement.act_bits or ())
-    fitted: dict[str, dict[int, Fitted]] = {}
-    losses: dict[str, dict[int, float]] = {}
-    for site, seen in _seen(model, reference, list(widths)):
-        fitted[site], losses[site] = {}, {}
-        for bits in sorted(widths[site]):
-            rule = best_rule(seen, bits, measurement.quantizers)
-            fitted[site][bits], losses[site][bits] = rule.fitted(), seen.loss(rule)
-        progress("quantizers of sites", len(fitted), len(widths))
-    names = tuple(layer.name for layer in layers)
-    return SiteRules(layers=names, products=products, fitted=fitted, losses=losses)
+    own = journal.within("sites")
+    known = {site: _recalled(own, site) for site in widths}
+    done = len(widths) - list(known.values()).count(None)
+    for site, seen in _seen(model, reference, [site for site, choice in known.items() if choice is None]):
+        rules = {bits: best_rule(seen, bits, measurement.quantizers) for bits in sorted(widths[site])}
+        known[site] = {bits: (rule.fitted(), seen.loss(rule)) for bits, rule in rules.items()}
+        _keep(own, site, known[site] or {})
+        done += 1
+        progress("quantizers of sites", done, len(widths))
+    # Tables have no input to round.
+    chosen = {site: choice for site, choice in known.items() if choice is not None}
+    return SiteRules(
+        layers=tuple(layer.name for layer in layers),
+        products=products,
+        fitted={site: {bits: fitted for bits, (fitted, _) in by.items()} for site, by in chosen.items()},
+        losses={site: {bits: loss for bits, (_, loss) in by.items()} for site, by in chosen.items()},
+    )
+
+
+def _keep(journal: Journal, site: str, choice: _Choice) -> None:
+    """Note what was chosen for a site, as text."""
+    text = json.dumps({str(bits): [fitted.to_json(), loss] for bits, (fitted, loss) in choice.items()})
+    journal.put(site, text=np.frombuffer(text.encode(), dtype=np.uint8))
+
+
+def _recalled(journal: Journal, site: str) -> _Choice | None:
+    """What was chosen for a site before a kill."""
+    kept = journal.get(site, {"text": (None,)})
+    if kept is None:
+        return None
+    choice = json.loads(kept["text"].tobytes())
+    return {int(bits): (Fitted.from_json(fitted), float(loss)) for bits, (fitted, loss) in choice.items()}
 
 
 def _seen(model: RoundingModel, reference: Reference, sites: list[str]) -> Iterator[tuple[str, Seen]]:

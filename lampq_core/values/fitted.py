@@ -70,13 +70,19 @@ class Fitted:
         """
         try:
             parameters: dict[str, Number] = {
-                str(name): tuple(map(float, value)) if isinstance(value, list) else float(value)
+                str(name): tuple(map(float, value)) if isinstance(value, list) else _number(value)
                 for name, value in data.items()
                 if name not in (_TAG, _BITS)
             }
             return cls(tag=str(data[_TAG]), bits=int(data[_BITS]), parameters=parameters)
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise RecordError(f"malformed quantizer ({described(err)})") from err
+
+
+def _number(value: Any) -> float:
+    """A number as it was written: whole ones stay so, and files the same to the last character."""
+    number = float(value)
+    return value if type(value) is int else number
 
 
 def row(numbers: np.ndarray) -> tuple[float, ...]:
