@@ -56,8 +56,10 @@ def started(folder, environment):
     with subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE) as process:
         # It says when it listens.
         assert process.stdout.readline()
-        yield
-        process.terminate()
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def serve(path):

@@ -205,6 +205,8 @@ class Variant:
 
     def in_file(self) -> Variant:
         """The same model, whose bytes are those of a packed file."""
+        if not self.in_folder:
+            return self
         other = copy.copy(self)
         other.in_folder = False
         return other
