@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 import report
 import tasks
-from zoo import packages, pictures
+from zoo import packages
 
 import lampq
 from lampq.metrics.edit_distance import edit_distance
@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = packages.fetch(tasks.REQUIREMENTS, args.cache)
     path = folder / "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
-    lines = pictures.scaled(tasks.rendered(tasks.LINES + 128), low=-1.0)
+    lines = tasks.rendered(tasks.LINES + 128)
     judged, others = lines[: tasks.LINES], lines[tasks.LINES :]
     exact = chances(path, judged)
     second, first = np.sort(exact, axis=-1)[..., -2:].transpose(2, 0, 1)

@@ -52,6 +52,8 @@ CODED, PLANNED, JOINED = 320, 64, 5
 # Modules that say or open something when they are imported.
 _TALKING = {"antigravity", "idlelib", "this", "turtledemo"}
 SENTENCES, LINES, PROFILED = 500, 50, 32
+# Pixels of the reader's input, and around the text of a line.
+HEIGHT, WIDTH, EDGE = 48, 320, 4
 
 
 def uniform(profile: lampq.Profile, bits: int) -> lampq.Plan:
@@ -237,20 +239,30 @@ def _embeddings(path: Path, fed: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def rendered(count: int) -> np.ndarray:
-    """Printed lines of words, black on white, uint8, shape (N, 48, 320, 3)."""
-    rng, lines = np.random.default_rng(5), []
-    for _ in range(count):
-        image = Image.new("RGB", (320, 48), "white")
-        text = " ".join(rng.choice(pictures.WORDS, 3))
-        ImageDraw.Draw(image).text((6, 6), text, "black", ImageFont.load_default(int(rng.integers(26, 33))))
-        lines.append(np.asarray(image))
-    return np.stack(lines)
+    """Printed lines of words, float32, shape (N, 3, 48, 320).
+
+    Each is cut out closely, scaled to the height and padded with 0, as the reader's package does it: with white to the
+    edge it reads spaces that are not there.
+    """
+    rng, lines = np.random.default_rng(5), np.zeros((count, 3, HEIGHT, WIDTH), dtype=np.float32)
+    for line in lines:
+        text, font = (
+            " ".join(rng.choice(pictures.WORDS, 3)),
+            ImageFont.load_default(int(rng.integers(26, 33))),
+        )
+        left, top, right, bottom = map(int, font.getbbox(text))
+        image = Image.new("RGB", (right - left + 2 * EDGE, bottom - top + 2 * EDGE), "white")
+        ImageDraw.Draw(image).text((EDGE - left, EDGE - top), text, "black", font)
+        width = min(WIDTH, -(-HEIGHT * image.width // image.height))
+        pixels = np.asarray(image.resize((width, HEIGHT), Image.Resampling.BILINEAR))
+        line[:, :, :width] = pictures.scaled(pixels[None], low=-1.0)[0]
+    return lines
 
 
 def reader(cache: Path) -> dict[str, Any]:
     """Lines read by PP-OCRv4 at 6 bits, and the smallest plan with at most 1 % more errors of characters."""
     path = packages.fetch(REQUIREMENTS, cache) / "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
-    lines = pictures.scaled(rendered(LINES + 32), low=-1.0)
+    lines = rendered(LINES + 32)
     judged, batch = lines[:LINES], lines[LINES:]
     expected = _read(path, judged)
     own = lampq.read(path)
