@@ -238,31 +238,37 @@ def _embeddings(path: Path, fed: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(pooled)
 
 
-def rendered(count: int) -> np.ndarray:
-    """Printed lines of words, float32, shape (N, 3, 48, 320).
+def rendered(count: int, *, close: bool = True) -> tuple[np.ndarray, list[str]]:
+    """Printed lines of words, float32, shape (N, 3, 48, 320), and what they say.
 
-    Each is cut out closely, scaled to the height and padded with 0, as the reader's package does it: with white to the
-    edge it reads spaces that are not there.
+    Each is cut out closely, scaled to the height and padded with 0, as the reader's package does it.
+
+    Args:
+        count: N.
+        close: False leaves white all around, where the reader sees spaces that nobody wrote.
     """
-    rng, lines = np.random.default_rng(5), np.zeros((count, 3, HEIGHT, WIDTH), dtype=np.float32)
+    rng, lines, texts = np.random.default_rng(5), np.zeros((count, 3, HEIGHT, WIDTH), dtype=np.float32), []
     for line in lines:
         text, font = (
             " ".join(rng.choice(pictures.WORDS, 3)),
             ImageFont.load_default(int(rng.integers(26, 33))),
         )
-        left, top, right, bottom = map(int, font.getbbox(text))
+        left, top, right, bottom = (
+            map(int, font.getbbox(text)) if close else (-2, -2, WIDTH - 10, HEIGHT - 10)
+        )
         image = Image.new("RGB", (right - left + 2 * EDGE, bottom - top + 2 * EDGE), "white")
         ImageDraw.Draw(image).text((EDGE - left, EDGE - top), text, "black", font)
         width = min(WIDTH, -(-HEIGHT * image.width // image.height))
         pixels = np.asarray(image.resize((width, HEIGHT), Image.Resampling.BILINEAR))
         line[:, :, :width] = pictures.scaled(pixels[None], low=-1.0)[0]
-    return lines
+        texts.append(text)
+    return lines, texts
 
 
 def reader(cache: Path) -> dict[str, Any]:
     """Lines read by PP-OCRv4 at 6 bits, and the smallest plan with at most 1 % more errors of characters."""
     path = packages.fetch(REQUIREMENTS, cache) / "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
-    lines = rendered(LINES + 32)
+    lines, _ = rendered(LINES + 32)
     judged, batch = lines[:LINES], lines[LINES:]
     expected = _read(path, judged)
     own = lampq.read(path)
