@@ -12,6 +12,7 @@ import numpy as np
 
 from lampq.adapters.again import Reading
 from lampq.adapters.backend import Backend, Gradients, Value, Variant
+from lampq.adapters.sizing import Sizing
 from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.quantizing.formed import formed_bytes
@@ -207,7 +208,8 @@ class BackedModel(Generic[Variant, Value]):
         ranges: np.ndarray | None = None,
     ) -> Overhead:
         """What a file holds beside codes and scales; see `lampq.core.measuring.model.Sized`."""
-        return self.backend.overhead(self, layers, options, container, steps=steps, ranges=ranges)
+        sizing = Sizing(layers=layers, options=options, container=container, steps=steps, ranges=ranges)
+        return self.backend.overhead(self, sizing)
 
     def file_bytes(self) -> int:
         """Bytes of the file and all that belongs to it."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from lampq.adapters.sizing import Sizing
 from lampq.core.measuring.traces import Traces
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from lampq.core.measuring.walk import Walk
     from lampq.core.readouts.draws import Draws
     from lampq.core.readouts.readout import Readout
-    from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
     from lampq.core.values.window import Window
@@ -153,16 +153,7 @@ class Backend(Protocol[Variant, Value]):
     def rest_bytes(self, model: BackedModel[Variant, Value], *, activations: bool) -> int:
         """Bytes beside the payload, at most."""
 
-    def overhead(
-        self,
-        model: BackedModel[Variant, Value],
-        layers: Sequence[Layer],
-        options: Sequence[Option],
-        container: str,
-        *,
-        steps: np.ndarray | None,
-        ranges: np.ndarray | None,
-    ) -> Overhead:
+    def overhead(self, model: BackedModel[Variant, Value], sizing: Sizing) -> Overhead:
         """What a file holds beside codes and scales; see `core.measuring.model.Sized`."""
 
     def file_bytes(self) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.replaced import fitting, named
+from lampq.adapters.sizing import Sizing
 from lampq.core.measuring.encoding import Plain, coded_for, plain_encoder
 from lampq.core.measuring.walk import Passes, Walk
 from lampq.core.quantizing.coding import Coding
@@ -40,7 +41,6 @@ from lampq.core.values.weight_form import WeightForm
 
 if TYPE_CHECKING:
     from lampq.adapters.backend import Gradients
-    from lampq.core.values.option import Option
     from lampq.core.values.plan import Plan
     from lampq.core.values.window import Window
 
@@ -187,18 +187,11 @@ class _Backend:
     def rest_bytes(self, model: NetworkModel, *, activations: bool) -> int:
         return self._rest(model, self.layers, _WIDTHS)
 
-    def overhead(
-        self,
-        model: NetworkModel,
-        layers: Sequence[Layer],
-        options: Sequence[Option],
-        container: str,
-        *,
-        steps: np.ndarray | None,
-        ranges: np.ndarray | None,
-    ) -> Overhead:
+    def overhead(self, model: NetworkModel, sizing: Sizing) -> Overhead:
         return Overhead(
-            rest_bytes=self._rest(model, layers, sorted({option.weight_bits for option in options}))
+            rest_bytes=self._rest(
+                model, sizing.layers, sorted({option.weight_bits for option in sizing.options})
+            )
         )
 
     def _rest(self, model: NetworkModel, layers: Sequence[Layer], widths: Sequence[int]) -> int:

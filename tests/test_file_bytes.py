@@ -19,7 +19,7 @@ from tflite_models import NAMES, fixture
 from torch_models import MODELS, read_named
 
 import lampq
-from lampq.adapters.onnx import large, save, size
+from lampq.adapters.onnx import large, save
 from lampq.adapters.torch import hugging_face
 from lampq.core.allocating.allocation import build_plan
 from lampq.core.values.errors import BudgetError
@@ -111,9 +111,7 @@ def test_a_file_of_two_parts_is_no_larger_than_promised(tmp_path, monkeypatch):
 
 def test_the_file_beside_the_payload_is_no_larger_than_a_model_says(tmp_path):
     model = lampq.read(transformer(tmp_path / "float.onnx"))
-    whole = size.overhead(
-        model, model.layers(), lampq.profile(model, bits=(7,), **SIZES_ALONE).options, "bitplane"
-    )
+    whole = model.overhead(model.layers(), lampq.profile(model, bits=(7,), **SIZES_ALONE).options, "bitplane")
     assert model.rest_bytes() == whole.rest_bytes + whole.overhead_bytes.sum() + whole.shared_bytes.sum()
 
 

@@ -20,6 +20,7 @@ from lampq.adapters.onnx.windows import windows
 from lampq.adapters.onnx.write import write
 from lampq.adapters.prefix import swept
 from lampq.adapters.replaced import fitting
+from lampq.adapters.sizing import Sizing
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch, BatchLike
 from lampq.core.values.blocks import scale_count
@@ -32,7 +33,6 @@ from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
-    from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
@@ -178,18 +178,9 @@ class OnnxBackend:
         """What stays, and the nodes that unpack the weights."""
         return size.rest_bytes(model, activations=activations)
 
-    def overhead(
-        self,
-        model: OnnxModel,
-        layers: Sequence[Layer],
-        options: Sequence[Option],
-        container: str,
-        *,
-        steps: np.ndarray | None,
-        ranges: np.ndarray | None,
-    ) -> Overhead:
+    def overhead(self, model: OnnxModel, sizing: Sizing) -> Overhead:
         """What a file holds beside codes and scales, to the byte."""
-        return size.overhead(model, layers, options, container, steps=steps)
+        return size.overhead(model, sizing)
 
     def file_bytes(self) -> int:
         """Bytes of the file and its external data."""

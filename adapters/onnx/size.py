@@ -16,6 +16,7 @@ from lampq.adapters.onnx.outline import varint
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
 from lampq.adapters.onnx.write import Rewritten, build
+from lampq.adapters.sizing import Sizing
 from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values import packing
 from lampq.core.values.activation_grid import ActivationGrid
@@ -61,14 +62,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
     return stream.file_bytes(_blank(model, decisions, {}).graph) - payload
 
 
-def overhead(
-    model: Varied,
-    layers: Sequence[Layer],
-    options: Sequence[Option],
-    container: str,
-    *,
-    steps: np.ndarray | None = None,
-) -> Overhead:
+def overhead(model: Varied, sizing: Sizing) -> Overhead:
     """What a file holds beside codes and scales, to the byte.
 
     The graph is made once for each option, blank, and everything new in it is put down to the layers that need it.
@@ -76,17 +70,15 @@ def overhead(
 
     Args:
         model: The float model.
-        layers: The L layers that are quantized; their inputs' ranges count where inputs are quantized too.
-        options: J options; those of widths that cannot be stored get zeros.
-        container: `bitplane` or `int8`.
-        steps: Distance of neighbouring integers by layer and option, shape (L, J), which tells grids apart; None: 2.
+        sizing: What is asked; layers' inputs have their statistics' ranges, and unknown steps are 2.
     """
+    layers, steps = sizing.layers, sizing.steps
     columns = []
-    for column, option in enumerate(options):
+    for column, option in enumerate(sizing.options):
         bits = option.activation_bits
         grids = {} if bits is None else _input_grids(model, layers, bits)
         known = {} if steps is None else dict(zip(_names(layers), steps[:, column].tolist(), strict=True))
-        columns.append(_column(model, layers, option, container, grids, known))
+        columns.append(_column(model, layers, option, sizing.container, grids, known))
     return _divided(columns, len(layers))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.prefix import swept
 from lampq.adapters.replaced import fitting
+from lampq.adapters.sizing import Sizing
 from lampq.adapters.tflite import containers, gradients
 from lampq.adapters.tflite.heads import chosen
 from lampq.adapters.tflite.integers import BYTE
@@ -34,7 +35,6 @@ from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
     from lampq.adapters.autograd.rebuilt import Rebuilt
-    from lampq.core.values.option import Option
     from lampq.core.values.plan import Plan
 
 TfliteModel = BackedModel[Variant, np.ndarray]
@@ -174,20 +174,11 @@ class TfliteBackend:
         """Graph, biases, other constants, and padding."""
         return rest_bytes(self.opened, BYTE if activations else None)
 
-    def overhead(
-        self,
-        model: TfliteModel,
-        layers: Sequence[Layer],
-        options: Sequence[Option],
-        container: str,
-        *,
-        steps: np.ndarray | None,
-        ranges: np.ndarray | None,
-    ) -> Overhead:
+    def overhead(self, model: TfliteModel, sizing: Sizing) -> Overhead:
         """The same for all plans; layers that are not among these stay float."""
-        quantized = {layer.name for layer in layers}
+        quantized = {layer.name for layer in sizing.layers}
         floats = sum(_FLOAT_BYTES * layer.size for layer in self.layers if layer.name not in quantized)
-        fixed = max((option.activation_bits or 0 for option in options), default=0) or None
+        fixed = max((option.activation_bits or 0 for option in sizing.options), default=0) or None
         return Overhead(rest_bytes=rest_bytes(self.opened, fixed) + floats)
 
     def file_bytes(self) -> int:

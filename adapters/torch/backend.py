@@ -11,6 +11,7 @@ import numpy as np
 
 from lampq.adapters.backed_model import BackedModel
 from lampq.adapters.replaced import fitting
+from lampq.adapters.sizing import Sizing
 from lampq.adapters.torch import compressed, packed_records, size, writing
 from lampq.adapters.torch.chunks import join, real_rows
 from lampq.adapters.torch.module_gradients import ModuleGradients
@@ -31,7 +32,6 @@ from lampq.core.values.output_spec import OutputSpec
 from lampq.core.values.window import Window
 
 if TYPE_CHECKING:
-    from lampq.core.values.option import Option
     from lampq.core.values.overhead import Overhead
     from lampq.core.values.plan import Plan
 
@@ -195,18 +195,9 @@ class TorchBackend:
         """All other tensors, names and descriptions."""
         return size.rest_bytes(model, activations=activations)
 
-    def overhead(
-        self,
-        model: AnyTorchModel,
-        layers: Sequence[Layer],
-        options: Sequence[Option],
-        container: str,
-        *,
-        steps: np.ndarray | None,
-        ranges: np.ndarray | None,
-    ) -> Overhead:
+    def overhead(self, model: AnyTorchModel, sizing: Sizing) -> Overhead:
         """What a file or folder holds beside codes and scales."""
-        return size.overhead(model, layers, options, container, steps=steps, ranges=ranges)
+        return size.overhead(model, sizing)
 
     def file_bytes(self) -> int:
         """Bytes of the files that hold the weights, or of all tensors where they come from no file."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lampq.adapters.sizing import Sizing
 from lampq.adapters.torch import compressed, packed_records
 from lampq.adapters.torch.variant import Variant, Varied
 from lampq.adapters.torch.writing import origin
@@ -21,27 +22,20 @@ _LONG_RANGE = (-1.2345678901234567e-100, -1.2345678901234567e-100)
 _MID_RISE, _WIDEST = 2, 8
 
 
-def overhead(
-    model: Varied,
-    layers: Sequence[Layer],
-    options: Sequence[Option],
-    container: str,
-    *,
-    steps: np.ndarray | None = None,
-    ranges: np.ndarray | None = None,
-) -> Overhead:
+def overhead(model: Varied, sizing: Sizing) -> Overhead:
     """What a file or folder holds beside codes and scales, at most; see `core.measuring.model.Sized`.
 
     The records of a file are exact. Of the places of tensors in it the longest count, which is some bytes a tensor.
     """
+    layers, options = sizing.layers, sizing.options
     rest = _rest(model.variant, layers)
     if model.variant.in_folder:
         return _in_folder(model, layers, options, rest)
     records = [
         [
-            _record(model, layer, option, container, step, ends)
+            _record(model, layer, option, sizing.container, step, ends)
             for option, step, ends in zip(
-                options, _row(steps, index, options), _row(ranges, index, options), strict=True
+                options, _row(sizing.steps, index, options), _row(sizing.ranges, index, options), strict=True
             )
         ]
         for index, layer in enumerate(layers)
@@ -62,7 +56,7 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
     option = Option(weight_bits=_WIDEST, activation_bits=_WIDEST if activations else None)
     if not layers:
         return _bytes(_rest(model.variant, layers))
-    whole = overhead(model, layers, [option], "int8")
+    whole = overhead(model, Sizing(layers=layers, options=[option], container="int8"))
     parts = [array.sum() for array in (whole.overhead_bytes, whole.shared_bytes) if array is not None]
     return whole.rest_bytes + int(sum(parts))
 
