@@ -55,6 +55,26 @@ def test_corrected_weights_are_those_of_ridge_regression():
     assert min(np.abs(found - candidate).max() for candidate in candidates) < 1e-4
 
 
+@pytest.mark.parametrize("noise", [0.1, 1.0, 4.0])
+def test_the_ridge_is_the_one_that_loses_least_on_the_fold_left_out(noise):
+    """Against all ridges tried on the rows themselves."""
+    rows = np.random.default_rng(3).normal(size=(5, 8)).astype(np.float32)
+    for seed in range(6):
+        exact, given = case(48, noise=noise, seed=seed)
+        left_out = np.arange(48) % 4 == 0
+        losses = []
+        for ridge in RIDGES:
+            fitted = given[~left_out]
+            own, lost = fitted.T @ fitted, (exact - given)[~left_out].T @ fitted
+            damped = own + ridge * np.trace(own) / 8 * np.eye(8)
+            change = rows @ lost @ np.linalg.inv(damped)
+            losses.append(np.square(exact[left_out] @ rows.T - given[left_out] @ (rows + change).T).sum())
+        own, lost = given.T @ given, (exact - given).T @ given
+        damped = own + RIDGES[int(np.argmin(losses))] * np.trace(own) / 8 * np.eye(8)
+        best = rows + rows @ lost @ np.linalg.inv(damped)
+        np.testing.assert_allclose(corrected(rows, folds_of(exact, given, 4)), best, atol=1e-4)
+
+
 def test_few_samples_move_weights_less_than_they_fit():
     """With twice as many rows as features, the fit to the samples is no guide."""
     rows = np.random.default_rng(3).normal(size=(5, 32)).astype(np.float32)
@@ -190,7 +210,7 @@ def test_a_plan_that_loses_less_by_chance_alone_gives_way_to_the_uniform_one(les
     monkeypatch.setattr(
         corrected_module,
         "held_out_samples",
-        lambda parts, each: damages[each.widths == uniform.widths] + (each.rounding == "inputs"),
+        lambda parts, each, progress: damages[each.widths == uniform.widths] + (each.rounding == "inputs"),
     )
     chosen = corrected_plan(fitted, plan, measure_reference(model, batch), uniform=uniform)[1]
     assert chosen.widths == (plan if mixed else uniform).widths

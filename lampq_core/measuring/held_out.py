@@ -21,6 +21,7 @@ from lampq.core.measuring.setting import simulated
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values.batch import Batch
 from lampq.core.values.plan import Plan
+from lampq.core.values.progress import Progress, quiet
 
 ENOUGH = 256
 """From so many samples on, codes for half of them are about as good as those for all.
@@ -101,10 +102,17 @@ def held_out_plan(parts: Sequence[Part], plan: Plan) -> float:
     return held_out_damage(parts, lambda part: _in_its_rounding(part, plan))
 
 
-def held_out_samples(parts: Sequence[Part], plan: Plan) -> np.ndarray:
+def held_out_samples(parts: Sequence[Part], plan: Plan, progress: Progress = quiet) -> np.ndarray:
     """What a plan in its own rounding does to each sample, part by part, nats, shape (S,)."""
-    return np.concatenate([damages(_in_its_rounding(part, plan), part.judged) for part in parts])
+    lost = []
+    for number, part in enumerate(parts):
+
+        def report(what: str, done: int, total: int, before: int = number) -> None:
+            progress("judging codes on samples left out", before * total + done, len(parts) * total)
+
+        lost.append(damages(_in_its_rounding(part, plan, report), part.judged))
+    return np.concatenate(lost)
 
 
-def _in_its_rounding(part: Part, plan: Plan) -> Model:
-    return simulated(with_plan_coding(part.model, plan, part.fitted), plan)
+def _in_its_rounding(part: Part, plan: Plan, progress: Progress = quiet) -> Model:
+    return simulated(with_plan_coding(part.model, plan, part.fitted, progress), plan)

@@ -69,7 +69,7 @@ def corrected_plan(
     def lost_by(each: Plan) -> np.ndarray:
         name = _name(each)
         if name not in known:
-            known[name] = own.array(name, (samples,), lambda: held_out_samples(parts, each))
+            known[name] = own.array(name, (samples,), lambda: held_out_samples(parts, each, progress))
         return known[name]
 
     def in_best_rounding(each: Plan) -> Plan:
