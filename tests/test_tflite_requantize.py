@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -183,6 +184,25 @@ def test_scales_of_blocks_read_back(tmp_path):
     np.testing.assert_allclose(np.asarray(model.run(x)), x @ truth.T, rtol=1e-4, atol=1e-4)
     with pytest.raises(AdapterError, match="16 scales of blocks of 32 do not fit weight w of shape"):
         read(blockwise(tmp_path / "m.tflite", scales[:, :1])[0], requantize=True)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_biases_have_the_steps_of_products_and_others_are_refused(tmp_path, told):
+    path, _, bias = product(tmp_path / "m.tflite", "INT8")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    record = next(tensor for tensor in model.subgraphs[0].tensors if tensor.name == b"dense/b")
+    record.quantization.scale = record.quantization.scale[:7] if told else None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    if told:
+        with pytest.raises(AdapterError, match=r"7 scales do not fit bias dense/b of \(24,\)"):
+            read(path, requantize=True)
+        return
+    again = read(path, requantize=True)
+    (layer,) = again.layers()
+    nothing = again.with_weights({layer.name: np.zeros((24, 32), np.float32)})
+    np.testing.assert_allclose(np.asarray(nothing.run(np.zeros((1, 32), np.float32)))[0], bias, atol=0.11)
 
 
 def test_a_file_of_numbers_is_read_as_it_is(tmp_path):

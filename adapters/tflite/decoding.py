@@ -67,5 +67,7 @@ def _block_scales(subgraph: Subgraph, tensor: int) -> np.ndarray:
         raise AdapterError(
             f"{scales.size} scales of blocks of {size} do not fit weight {name} of shape {shape}"
         )
+    if not np.isfinite(scales).all():
+        raise AdapterError(f"weight {name} is quantized in blocks with scales that are not finite")
     spread = np.repeat(scales.reshape(-1), size).reshape(shape)
     return np.asarray(spread, dtype=np.float32)

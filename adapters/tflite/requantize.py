@@ -12,10 +12,11 @@ import numpy as np
 from lampq.adapters.tflite.decoding import decoded, in_blocks
 from lampq.adapters.tflite.edit import Draft, operator
 from lampq.adapters.tflite.flatbuffer import Record
-from lampq.adapters.tflite.graph import Graph, Op, Subgraph
+from lampq.adapters.tflite.graph import Graph, Op, Subgraph, label
 from lampq.adapters.tflite.operands import EITHER, FULLY_CONNECTED, bias, operands
 from lampq.adapters.tflite.places import CODED
 from lampq.adapters.tflite.schema import schema
+from lampq.core.values.errors import AdapterError
 
 # Activations, and from which version on operators take and give them.
 _DEQUANTIZE = {"UINT8": 1, "INT8": 2, "INT16": 3}
@@ -26,7 +27,7 @@ def as_floats(graph: Graph) -> bytes | None:
     """The file with the weights of such operators as floats; None where there are none.
 
     Raises:
-        AdapterError: The scales of a weight do not fit it.
+        AdapterError: The scales of a weight or bias do not fit it.
     """
     floats = _Floats(Draft(graph))
     changed = [floats.convert(subgraph, op) for subgraph in graph.subgraphs for op in subgraph.ops]
@@ -132,13 +133,25 @@ def _is_shuffled(op: Op) -> bool:
 
 
 def _bias(subgraph: Subgraph, op: Op, tensor: int) -> np.ndarray:
-    """The numbers of a bias, whose steps are those of the products."""
+    """The numbers of a bias, whose steps are those of the products.
+
+    Raises:
+        AdapterError: The steps do not fit it.
+    """
     codes = np.asarray(subgraph.constant(tensor), dtype=np.float64)
     if _scaled(subgraph.tensors[tensor]):
         steps = subgraph.tensors[tensor].quantization.scale
     else:
-        (source, weight) = (
-            next(t for t in op.inputs if t >= 0 and test(subgraph, t)) for test in (_is_activation, _is_coded)
+        source, weight = (
+            next((t for t in op.inputs if t >= 0 and test(subgraph, t)), tensor)
+            for test in (_is_activation, _is_coded)
         )
-        steps = np.multiply(*(subgraph.tensors[t].quantization.scale for t in (source, weight)))
-    return (codes * np.asarray(steps, dtype=np.float64)).astype(np.float32)
+        scales = [
+            subgraph.tensors[t].quantization.scale for t in (source, weight) if _scaled(subgraph.tensors[t])
+        ]
+        steps = np.multiply(*scales) if len(scales) == 2 and len(scales[0]) == 1 else np.empty(0)
+    if len(steps) not in (1, codes.size):
+        raise AdapterError(
+            f"{len(steps)} scales do not fit bias {label(subgraph.tensors[tensor])} of {codes.shape}"
+        )
+    return (codes.reshape(-1) * np.asarray(steps, dtype=np.float64)).astype(np.float32).reshape(codes.shape)
