@@ -59,8 +59,8 @@ class Chain:
         self._pool = pool
         # Stored weights of the open segment in use; a sweep stays in one segment for many candidates.
         self._kept: tuple[int, dict[str, ort.OrtValue]] = (-1, {})
-        # The last session that told what a site reads: walks of several parts of the data ask one after the other.
-        self._looking: tuple[tuple[int, str], ort.InferenceSession] | None = None
+        # Sessions that tell what a site reads, by segment and site; weights are inputs, so they are small.
+        self._looking: dict[tuple[int, str], ort.InferenceSession] = {}
         self.places: dict[str, tuple[int, ...]] = {}
         for index, part in enumerate(self._segments):
             for site in part.sites:
@@ -216,14 +216,13 @@ class Chain:
     def _tapping(
         self, index: int, opened: bool, outputs: Sequence[ir.Value], layer: str | None
     ) -> ort.InferenceSession:
-        """A session of a segment that gives what its sites read, kept where it is of one of them."""
-        key = (index, layer or "")
-        if self._looking is None or layer is None or not opened or self._looking[0] != key:
-            session = self._runtime.open_part(self._build(index, opened, outputs))
-            if layer is None or not opened:
-                return session
-            self._looking = key, session
-        return self._looking[1]
+        """A session of a segment that gives what its sites read, kept where it is of one of them: walks come again."""
+        if layer is None or not opened:
+            return self._runtime.open_part(self._build(index, opened, outputs))
+        key = (index, layer)
+        if key not in self._looking:
+            self._looking[key] = self._runtime.open_part(self._build(index, opened, outputs))
+        return self._looking[key]
 
     def _build(self, index: int, opened: bool, outputs: Sequence[ir.Value]) -> parts.Part:
         part = self._segments[index]

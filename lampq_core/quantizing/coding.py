@@ -16,7 +16,7 @@ from lampq.core.values.rounding_kinds import INPUTS, NEAREST
 from lampq.core.values.weight_form import WeightForm
 
 # Codes kept, so that search and writing need not choose those of the profile again.
-_KEPT_BYTES = 1 << 30
+_KEPT_BYTES = 1 << 28
 
 
 Key: TypeAlias = tuple[object, ...]
