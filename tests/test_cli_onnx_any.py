@@ -121,13 +121,12 @@ def _of_unseen_images(detector, plan, folder):
     assert spread.min() > 0.02 * spread.max()
 
     def damage(fitted, judged):
-        numbers = list(range(len(arrays)))
         half = folder / "half.onnx"
         lampq.apply(
             model,
             lampq.Plan.read(plan),
             half,
-            batch=images.inputs.take(numbers[fitted]),
+            batch=images.inputs.take(fitted.tolist()),
             force=True,
         )
         unseen_logits, unseen_boxes = (head[judged] for head in outputs(half))
