@@ -14,6 +14,7 @@ from torch_models import seeded
 import lampq
 from lampq.adapters.onnx import read as read_onnx
 from lampq.adapters.torch import read
+from lampq.core.measuring import held_out
 from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.held_out import halves, held_out_plan, held_out_samples, quarters
@@ -231,6 +232,19 @@ def test_halves_and_quarters_judge_every_sample_by_codes_that_have_not_seen_it()
         assert held_out_plan(parts, plan) == pytest.approx(held_out_samples(parts, plan).mean())
         assert held_out_plan(parts, plan) > 0
         assert part(model, reference) == ()
+
+
+def test_of_a_large_model_one_quarter_is_judged(monkeypatch):
+    model, batch, plan = deep(64)
+    reference, fitted = measure_reference(model, batch), with_rounding(model, "inputs", None, batch)
+    whole = quarters(fitted, reference)
+    monkeypatch.setattr(held_out, "_LARGE", 24 * 24)
+    (part,) = quarters(fitted, reference)
+    assert len(whole) == 4
+    np.testing.assert_array_equal(part.judged.inputs["x"], whole[0].judged.inputs["x"])
+    assert held_out_samples([part], plan).tolist() == held_out_samples(whole[:1], plan).tolist()
+    chosen = corrected_plan(fitted, plan, reference)[1]
+    assert chosen.measured_kl == pytest.approx(held_out_samples([part], chosen).mean())
 
 
 def test_correction_needs_data():

@@ -29,6 +29,8 @@ ENOUGH = 256
 So many are enough to judge by, too. On a CIFAR-10 ViT their damage is that of all within 11 %, and the difference of
 two plans, whose damage goes up and down with the same samples, is nearer.
 """
+# Entries of moments of a model whose correction takes minutes: a ViT-B has twice as many, a ViT-S half.
+_LARGE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,8 +61,13 @@ def halves(model: Model, reference: Reference) -> tuple[Part, ...]:
 
 
 def quarters(model: Model, reference: Reference) -> tuple[Part, ...]:
-    """Every fourth sample, and the others, four times; `halves` where there are many samples, or fewer than four."""
-    return _parts(model, reference, 4) if in_quarters(reference) else halves(model, reference)
+    """Every fourth sample, and the others, four times; `halves` where there are many samples, or fewer than four.
+
+    Of a large model one fourth is judged: the others take minutes each, for every plan.
+    """
+    if not in_quarters(reference):
+        return halves(model, reference)
+    return _parts(model, reference, 4, most=1 if _moment_entries(model) > _LARGE else 4)
 
 
 def in_quarters(reference: Reference) -> bool:
@@ -68,14 +75,19 @@ def in_quarters(reference: Reference) -> bool:
     return 4 <= reference.inputs.samples < ENOUGH
 
 
-def _parts(model: Model, reference: Reference, count: int) -> tuple[Part, ...]:
+def _moment_entries(model: Model) -> int:
+    """Entries of the moments of the inputs of all layers."""
+    return sum((layer.size // layer.shape[layer.channel_axis]) ** 2 for layer in model.layers())
+
+
+def _parts(model: Model, reference: Reference, count: int, most: int | None = None) -> tuple[Part, ...]:
     samples = np.arange(reference.inputs.samples)
     if model.coding.moments is None or len(samples) < count:
         return ()
     block = model.coding.block
     bare = model.with_coding(Coding(block=block))
     parts = []
-    for number in range(count):
+    for number in range(most or count):
         judged = samples[number::count]
         inputs = reference.inputs.take(samples[samples % count != number])
         fitted = with_rounding(bare, model.coding.rounding, block, inputs)
