@@ -79,6 +79,8 @@ def test_standard_output_that_is_full_is_said_in_one_line(made):
 
 INTERRUPTED_IMPORT = """
 import builtins, os, signal, sys
+# Shells have what they start in the background ignore interrupts, tests too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 imported = builtins.__import__
 def interrupted(name, *rest):
     if name == {name!r}:
