@@ -85,8 +85,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Make a file's contents, or the renames in a folder, last through a loss of power."""
-    # Folders cannot be opened everywhere.
-    with contextlib.suppress(PermissionError, IsADirectoryError if os.name == "nt" else NotImplementedError):
+    # Windows opens no folder.
+    with contextlib.suppress(PermissionError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
