@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,10 @@ _UNUSUAL = 3
 _USUAL = (1, 2, 4, 8, 16, 32, 64)
 # What these operators do is up to numbers that only a run computes: theirs may never end.
 _LOOPS, _LOOP_LIMIT_S = ("Loop", "Scan"), 1.0
+# No tensor of more numbers is a shape. Inference takes 60 bytes to follow one of them: of a ViT-B with packed weights
+# that was 5 GB.
+_MOST_ENTRIES = 1024
+_OPAQUE = "lampq.opaque"
 
 
 def infer_types(flow: Flow) -> None:
@@ -29,15 +34,53 @@ def infer_types(flow: Flow) -> None:
 
     Shapes that the file states for inner values are dropped first: exporters leave stale ones.
     """
-    for node in flow.model.graph:
+    nodes = list(flow.model.graph)
+    _drop_shapes(nodes)
+    constant = [node for node in nodes if not any(value in flow.active for value in node.outputs)]
+    if not constant:
+        _infer(flow.model)
+        return
+    _infer(flow.model, numbers=False)
+    large = [node for node in constant if any(_entries(value) > _MOST_ENTRIES for value in node.outputs)]
+    _drop_shapes(set(nodes) - set(large))
+    with _opaque(flow.model, large):
+        _infer(flow.model)
+
+
+def _drop_shapes(nodes: Iterable[ir.Node]) -> None:
+    for node in nodes:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None
+
+
+def _infer(model: ir.Model, *, numbers: bool = True) -> None:
+    """Infer types and shapes, following the numbers of small tensors or not."""
     try:
-        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(flow.model)
+        passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=numbers)(model)
     # Inference is a help, not a judge: what it cannot type is not cut.
     except Exception:
         return
+
+
+def _entries(value: ir.Value) -> int:
+    """Numbers in a tensor, as far as its shape is known."""
+    return math.prod(d for d in value.shape.dims if isinstance(d, int)) if value.shape is not None else 0
+
+
+@contextlib.contextmanager
+def _opaque(model: ir.Model, nodes: Sequence[ir.Node]) -> Iterator[None]:
+    """Nodes whose results keep the types they have, while the block lasts: inference knows no such operators."""
+    domains = [node.domain for node in nodes]
+    model.graph.opset_imports[_OPAQUE] = 1
+    for node in nodes:
+        node.domain = _OPAQUE
+    try:
+        yield
+    finally:
+        for node, domain in zip(nodes, domains, strict=True):
+            node.domain = domain
+        del model.graph.opset_imports[_OPAQUE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
