@@ -65,6 +65,7 @@ CLASSIFIERS = [
     case("one logit", [out("output", N, 1, by="Gemm")], "probabilities"),
     case("one logit, one axis", [out("output", N, by="Add")], "probabilities"),
     case("one probability", [out("output", N, 1, by="Sigmoid")], "probabilities*"),
+    case("a rating from 1 to 5", [out("output", N, 1, by="ScaledSigmoid")], "values"),
     case("many labels", [out("tags", N, 9083, by="Sigmoid")], "probabilities*"),
     case("PP-OCR cls", [out("softmax_0.tmp_0", N, 2, by="Softmax", axis=1)], "classes:-1*", file="cls.onnx"),
     case("a face that classifies", [out("face_cls", N, 7, by="Gemm")], "classes:-1", file="emotion.onnx"),

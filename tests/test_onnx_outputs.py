@@ -250,6 +250,36 @@ def test_a_classifier_without_a_declared_shape_is_one(tmp_path):
     assert (head.role, head.axis) == ("classes", -1)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "role"),
+    [
+        ([node("Sigmoid", ["one"], ["p"]), node("Mul", ["p", "half"], ["y"])], "values"),
+        (
+            [
+                node("Sigmoid", ["one"], ["p"]),
+                node("Div", ["p", "half"], ["q"]),
+                node("Squeeze", ["q"], ["r"]),
+                node("Add", ["half", "r"], ["y"]),
+            ],
+            "values",
+        ),
+        ([node("Sigmoid", ["one"], ["y"])], "probabilities"),
+        # Neither of the two stands still.
+        ([node("Sigmoid", ["one"], ["p"]), node("Mul", ["p", "one"], ["y"])], "probabilities"),
+        ([node("Mul", ["one", "half"], ["y"])], "probabilities"),
+    ],
+)
+def test_a_sigmoid_on_a_scale_of_its_own_is_a_number(tmp_path, nodes, role):
+    """A rating from 1 to 5 is `4 * sigmoid(x) + 1`: no probability, and no logit."""
+    first = node("ReduceMean", ["scores", "axes"], ["one"], keepdims=1)
+    proto = _behind([first, *nodes], {"y": FLOAT}, {"half": ONE["half"], "axes": ONE["axes"]})
+    shape = proto.graph.output[0].type.tensor_type.shape
+    for dim in ("n", 1):
+        shape.dim.add(**({"dim_value": dim} if isinstance(dim, int) else {"dim_param": dim}))
+    (head,) = read(saved(proto, tmp_path)).heads
+    assert head.role == role
+
+
 def test_plans_say_what_could_not_be_judged(tmp_path):
     """A class that cannot be, and an output that never moves."""
     nodes = [

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from lampq.adapters.onnx.flow import FLOATS, Flow, bodies, is_float
 from lampq.adapters.onnx.inputs import is_next_state
 from lampq.adapters.onnx.sites import Site
+from lampq.core.readouts.vocabulary import SCALED_SIGMOID, SIGMOID
 from lampq.core.values.output_spec import OutputSpec
 
 # fmt: off
@@ -32,6 +33,7 @@ _SAME = frozenset((
 # fmt: on
 # Results that do not depend on the values of the input, but on its shape alone.
 _SHAPES = ("Shape", "Size")
+_SCALING = ("Mul", "Div", "Add", "Sub")
 _WITH_AXIS = ("Softmax", "LogSoftmax", "LpNormalization", "ArgMax", "Hardmax")
 
 
@@ -232,6 +234,8 @@ def _source(value: ir.Value) -> tuple[str, int | None]:
         node = node.inputs[0].producer()
     if node is None:
         return "", None
+    if node.op_type in _SCALING and _scaled_source(node) in SIGMOID:
+        return SCALED_SIGMOID, None
     if node.op_type not in _WITH_AXIS or node.outputs[0].shape is None:
         return node.op_type, None
     rank = len(node.outputs[0].shape)
@@ -240,6 +244,22 @@ def _source(value: ir.Value) -> tuple[str, int | None]:
     for step in reversed(steps):
         axis = None if axis is None else _moved(step, axis)
     return node.op_type, axis
+
+
+def _scaled_source(node: ir.Node) -> str:
+    """The operator whose result is multiplied, and added to, by constants; the last of these where it is none."""
+    while node.op_type in (*_SCALING, *_SAME):
+        moving = [value for value in node.inputs if value is not None and not _is_constant(value)]
+        producer = moving[0].producer() if len(moving) == 1 else None
+        if producer is None:
+            break
+        node = producer
+    return node.op_type
+
+
+def _is_constant(value: ir.Value) -> bool:
+    producer = value.producer()
+    return value.const_value is not None or (producer is not None and producer.op_type == "Constant")
 
 
 def _opset(node: ir.Node) -> int:

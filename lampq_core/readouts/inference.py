@@ -29,6 +29,7 @@ from lampq.core.readouts.vocabulary import (
     NUMBER_MODEL,
     PRODUCT,
     RECOGNIZER,
+    SCALED_SIGMOID,
     SEGMENTER,
     SIGMOID,
     SIZES,
@@ -190,6 +191,12 @@ def _sigmoid(e: Evidence) -> Verdict | None:
     return None
 
 
+def _scaled_sigmoid(e: Evidence) -> Verdict | None:
+    if e.spec.producer == SCALED_SIGMOID:
+        return Verdict(role=VALUES, reason="a sigmoid on a scale of its own")
+    return None
+
+
 def _one_number(e: Evidence) -> Verdict | None:
     dims = e.dims
     lone = dims is not None and (len(dims) == 1 or (len(dims) == 2 and dims[1] == 1))
@@ -294,6 +301,7 @@ RULES: tuple[Rule, ...] = (
     _normalized,
     _named_numbers,
     _sigmoid,
+    _scaled_sigmoid,
     _one_number,
     _dense_task,
     _span_task,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lampq.core.readouts.directions import directions, lone_classes
+from lampq.core.readouts.doubts import doubt_of
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.fitting import fit_role, infinite_note, unusable
 from lampq.core.readouts.joint_embedding import JointEmbedding
@@ -29,7 +30,7 @@ class Readout:
     Attributes:
         heads: Judged heads, in the order of the model's outputs.
         roles: Role of each head, fitted to the float outputs.
-        notes: What was left out or is infinite, and what that means.
+        notes: What was left out, is infinite, or looks like another role, and what that means.
     """
 
     heads: tuple[Head, ...]
@@ -59,11 +60,11 @@ class Readout:
         if len(dropped) == len(judged):
             raise RecordError(f"{listed(dropped, separator='; ')}: no damage can be measured")
         heads = tuple(head for head, role in fitted if not isinstance(role, str))
-        infinite = [note for note in (infinite_note(head, outputs) for head in heads) if note]
+        said = [say(head, outputs) for say in (infinite_note, doubt_of) for head in heads]
         return cls(
             heads=heads,
             roles=tuple(role for _, role in fitted if not isinstance(role, str)),
-            notes=(*(f"{note}; it is not judged" for note in dropped), *infinite),
+            notes=(*(f"{note}; it is not judged" for note in dropped), *filter(None, said)),
         )
 
     def reference(self, outputs: Batch, inputs: Batch | None) -> Batch:

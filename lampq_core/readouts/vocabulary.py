@@ -4,6 +4,8 @@ from __future__ import annotations
 
 SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
 SIGMOID = frozenset({"Sigmoid", "HardSigmoid"})
+# What formats call a sigmoid times and plus constants, such as `4 * sigmoid(x) + 1`.
+SCALED_SIGMOID = "ScaledSigmoid"
 NORMALIZING = frozenset({"LpNormalization", "L2Normalization", "L2_NORMALIZATION"})
 DISCONTINUOUS = frozenset(
     {
