@@ -63,7 +63,8 @@ def reading(sub: argparse.ArgumentParser) -> None:
         default=[],
         type=flag_types.shape,
         metavar="[NAME=]3x32x32",
-        help="shape of a sample, where a PyTorch model has no data to tell it (repeatable, by name of the input)",
+        help="shape of a sample, where a PyTorch model has no data to tell it, or for --data synthetic where an input "
+        "takes any length (repeatable, by name of the input)",
     )
     sub.add_argument(
         "--requantize",

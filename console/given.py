@@ -70,7 +70,11 @@ def _shapes_of(args: Namespace, model: str) -> dict[str, Any]:
     if not args.input_shapes:
         return {}
     if not adapters.format_of(model).takes_shapes(model):
-        raise AdapterError(f"--input-shape goes with a PyTorch model; {model} says the shapes of its inputs")
+        if "data" in args and args.data is not None and synthetic.asked(args):
+            return {}  # They are the shapes of the samples to make.
+        raise AdapterError(
+            f"--input-shape goes with a PyTorch model or --data synthetic; {model} says the shapes of its inputs"
+        )
     return {"input_shape": dict(args.input_shapes)}
 
 

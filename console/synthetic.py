@@ -80,6 +80,7 @@ def read(
             seed=args.seed,
             preprocess=preprocess,
             constants=constants,
+            shapes=dict(args.input_shapes),
             cache_folder=_folder(args),
             progress=progress,
         )

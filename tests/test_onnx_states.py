@@ -69,13 +69,14 @@ def samples(count=37):
 
 
 @pytest.mark.parametrize("state_first", [False, True])
-@pytest.mark.parametrize("axes", [("n", "n"), (None, None), (1, 1)], ids=str)
+@pytest.mark.parametrize("axes", [("n", "n"), (None, None), (1, 1), ("n", 1)], ids=str)
 def test_states_are_given_samples_first_and_fed_as_the_graph_has_them(tmp_path, axes, state_first):
+    """An axis of samples that is free in name alone, with the state of one sample, is such too."""
     model = read(recurrent(tmp_path / "m.onnx", *axes, state_first=state_first))
-    free = None if axes[0] != 1 else 1
+    first, second = (1 if axis == 1 else None for axis in axes)
     assert {spec.name: spec.shape for spec in model.input_specs} == {
-        "x": (free, 16),
-        "state": (free, 2, WIDTH),
+        "x": (first, 16),
+        "state": (second, 2, WIDTH),
     }
     batch = samples()
     expected, _ = step(weights(), **batch)

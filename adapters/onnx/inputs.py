@@ -36,7 +36,8 @@ def sample_axes(flow: Flow) -> dict[str, int]:
     """Where the samples of an input lie, by name, of those inputs that do not have them first.
 
     States of recurrent layers are such: (2, samples, width). Their first axis has a length of its own where other
-    inputs have one that is free, or 1; their samples are along the only axis that is as long as theirs.
+    inputs have one that is free, or 1; their samples are along the only axis that is as long as theirs. Where no axis
+    is, (2, 1, width) is the state of one sample: the other inputs' axis is free in name alone.
     """
     samples = _length_of_batch(flow)
     axes = {value.name or "": _moved(_sides(value), samples) for value in flow.inputs}
@@ -62,6 +63,8 @@ def _moved(sides: Sequence[int | str | None], samples: int | str | None) -> int:
     if not sides or not isinstance(sides[0], int) or sides[0] < 2 or samples == 0:
         return 0
     along = [axis for axis, side in enumerate(sides) if axis and _as_long(side, samples)]
+    if not along and not isinstance(samples, int) and sides[1:-1] == [1]:
+        return 1
     return along[0] if len(along) == 1 else 0
 
 

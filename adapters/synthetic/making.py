@@ -20,6 +20,7 @@ from lampq.adapters.synthetic import cache
 from lampq.adapters.synthetic.drawing import Samples, class_deviations, draw, select_drawn
 from lampq.adapters.synthetic.observation import Observable
 from lampq.adapters.synthetic.recipe import SynthesisRecipe
+from lampq.adapters.synthetic.shapes import definite, lengths_of
 from lampq.adapters.synthetic.spaces import Pictures, Space, Values
 from lampq.adapters.synthetic.texts import make_texts, token_inputs
 from lampq.core.measuring.model import Model
@@ -48,6 +49,7 @@ def synthetic(
     seed: int = 0,
     preprocess: Preprocess | str | None = None,
     constants: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     recipe: SynthesisRecipe | None = None,
     cache_folder: str | Path | None = None,
     progress: Progress = quiet,
@@ -66,19 +68,22 @@ def synthetic(
         preprocess: From pixels to the model's input, a record or the name of a preset; None takes what is said beside
             the model, else pixels in [0, 1].
         constants: Inputs that are the same for every sample, by name.
+        shapes: Shape of one sample of inputs that take any length, by name; an empty name is the only free input.
         recipe: The choices of the generator.
         cache_folder: Keep samples here, and take those that were made before; None keeps none.
         progress: Told what is being done and how far it is.
 
     Raises:
-        AdapterError: An input has no definite shape.
+        AdapterError: An input has no definite shape, or not the one that is asked for.
         RecordError: A choice cannot be.
     """
     if samples < 1 or seed < 0:
         raise RecordError(
             f"synthetic data: {samples} samples by seed {seed}; give at least 1, and a seed from 0 on"
         )
-    made = _Making.of(model, samples, seed, preprocess, constants or {}, recipe or SynthesisRecipe())
+    fixed = constants or {}
+    specs = definite(_free_inputs(model.input_specs, fixed), shapes or {})
+    made = _Making.of(model, specs, samples, seed, preprocess, fixed, recipe or SynthesisRecipe())
     key = made.key()
     path = None if cache_folder is None else cache.cached_path(Path(cache_folder), key)
     ready = None if path is None else cache.load(path, key)
@@ -123,6 +128,7 @@ class _Making:
     def of(
         cls,
         model: Model,
+        specs: Sequence[InputSpec],
         count: int,
         seed: int,
         preprocess: Preprocess | str | None,
@@ -134,10 +140,6 @@ class _Making:
         Raises:
             AdapterError: An input has no definite shape, or takes what cannot be made.
         """
-        fixed = constant_inputs(constants, model.input_specs)
-        specs = [spec for spec in model.input_specs if spec.name not in fixed and not spec.optional]
-        if not specs:
-            raise AdapterError(f"synthetic data: no input is free; {takes(model.input_specs)}")
         tokens = token_inputs(specs)
         spaces = {spec.name: _space(spec, model, preprocess) for spec in specs if spec.name not in tokens}
         return cls(
@@ -279,6 +281,19 @@ class _Making:
         return next((spec.batch for spec in self.specs if spec.batch is not None), self.recipe.batch)
 
 
+def _free_inputs(specs: Sequence[InputSpec], constants: Mapping[str, Any]) -> list[InputSpec]:
+    """The inputs that samples are made for.
+
+    Raises:
+        AdapterError: There is none.
+    """
+    fixed = constant_inputs(constants, specs)
+    free = [spec for spec in specs if spec.name not in fixed and not spec.optional]
+    if not free:
+        raise AdapterError(f"synthetic data: no input is free; {takes(specs)}")
+    return free
+
+
 def _space(spec: InputSpec, model: Model, preprocess: Preprocess | str | None) -> Space:
     """What samples of an input are made of.
 
@@ -297,9 +312,4 @@ def _space(spec: InputSpec, model: Model, preprocess: Preprocess | str | None) -
         raise AdapterError(
             f"synthetic data: input {spec} takes whole numbers; fix it with --input {spec.name}=VALUE"
         )
-    free = [axis for axis, side in enumerate(spec.shape) if axis and side is None]
-    if free:
-        raise AdapterError(
-            f"synthetic data: axis {free[0]} of input {spec} has no definite length; give an .npz of arrays"
-        )
-    return Values(shape=tuple(side for side in spec.shape[1:] if side is not None))
+    return Values(shape=lengths_of(spec))
