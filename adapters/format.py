@@ -85,6 +85,7 @@ class ModelFormat:
         detect: Whether a file with another ending, by its first bytes, or a folder is of this format.
         is_code: Whether a source that is no file names code that makes a model, which may be given weights.
         takes_shapes: Whether a source may be given the shapes of its inputs, with the option `input_shape`.
+        fixed: Names of a model's inputs that the option `constants` fixed when it was read; None: none can be.
         takes_device: Whether it runs elsewhere than on the CPU, with the option `device`.
         takes_autocast: Whether matrix products may be in a lower precision, with the option `autocast`.
         advice: What keeps a file from being read by this format though it looks like one of it, for `PATH ADVICE`.
@@ -116,6 +117,7 @@ class ModelFormat:
     detect: Callable[[Path, bytes], bool] = _not_told
     is_code: Callable[[str], bool] = _no_code
     takes_shapes: Callable[[str], bool] = _no_code
+    fixed: Callable[[Model], Iterable[str]] | None = None
     takes_device: bool = False
     takes_autocast: bool = False
     advice: Callable[[Path], str] = _no_advice

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lampq import adapters
-from lampq.adapters.data import Dataset, Preprocess, image_input, parse_constant, preprocess_for, read_data
+from lampq.adapters.data import Dataset, Preprocess, image_input, preprocess_for, read_data
 from lampq.console import device_flags, flag_types, synthetic
+from lampq.console.fixed_inputs import constants_of_data, read_fixed
 from lampq.core.allocating.cost_csv import read_cost_table
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import AdapterError, BudgetError
@@ -43,7 +44,7 @@ def read_model(args: Namespace) -> Model:
         kinds[pattern] = kind
     chosen = outputs(args)
     own = {"kinds": kinds} if kinds else {}
-    return judged(adapters.read(args.model, **own, **read_options(args, args.model)), chosen)
+    return judged(read_fixed(args.model, {**own, **read_options(args, args.model)}, args.constants), chosen)
 
 
 def outputs(args: Namespace) -> list[HeadChoice]:
@@ -93,7 +94,7 @@ def weights_of(model: str, weights: str | None) -> dict[str, str]:
 
 def read_dataset(args: Namespace, model: Model) -> Dataset:
     """The data that the flags name, shaped for the model."""
-    specs, constants = model.input_specs, dict(map(parse_constant, args.constants))
+    specs, constants = model.input_specs, constants_of_data(args.constants, model)
     image = image_input([spec for spec in specs if spec.name not in constants])
     preprocess = None if image is None else _preprocess(args, model, image)
     if synthetic.asked(args):

@@ -98,6 +98,8 @@ def test_the_state_that_a_step_gives_is_not_judged_and_says_why(tmp_path):
         "ignore",
         "the next state, whose first axis is not that of the samples",
     )
+    # Nor does anything stand for it.
+    assert [spec.name for spec in model.output_specs] == ["y", "stateN"]
 
 
 def test_a_model_with_a_state_is_quantized_by_gradients_and_judged_by_the_runtime(tmp_path):

@@ -71,6 +71,41 @@ def test_a_model_of_any_length_is_quantized_without_data(listener, tmp_path, cap
     np.testing.assert_allclose(result, expected, atol=0.1 * np.abs(expected).max())
 
 
+@pytest.fixture
+def amplifier(tmp_path):
+    """Sound at a gain of each sample and a rate of all, to classes."""
+    nodes = [
+        helper.make_node("Mul", ["sound", "gain"], ["a"]),
+        helper.make_node("Mul", ["a", "rate"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    inputs = {"sound": ["n", 16], "gain": ["n", 1], "rate": []}
+    return saved(graph(nodes, {"w": normal(16, 4)}, inputs=inputs, outputs={"y": ["n", 4]}), tmp_path)
+
+
+def test_samples_are_refined_beside_constant_inputs(amplifier):
+    model = lampq.read(amplifier, constants={"rate": 0.5})
+    made = lampq.synthetic(model, 4, constants={"gain": 3.0})
+    assert "by classes" in made.notes[0]
+    np.testing.assert_array_equal(np.asarray(made.inputs()["gain"]), np.full((4, 1), 3, np.float32))
+
+
+def test_a_number_for_all_samples_is_fixed_on_the_command_line(amplifier, tmp_path, capfd):
+    out = tmp_path / "q.onnx"
+    common = ["--data", "synthetic:8", "--input", "gain=3", "--quiet"]
+    job = ["quantize", str(amplifier), *common, "--avg-bits", "8", "--rounding", "nearest", "-o", str(out)]
+    assert main(job) == 2
+    assert (
+        "rate float32[] is one number for all samples; fix it with --input rate=VALUE"
+        in capfd.readouterr().err
+    )
+    assert main([*job, "--input", "rate=0.5"]) == 0
+    again = ["eval", str(out), "--reference", str(amplifier), *common, "--input", "rate=0.5", "--json"]
+    capfd.readouterr()
+    assert main(again) == 0
+    assert 0 < json.loads(capfd.readouterr().out)["kl"] < 0.01
+
+
 def test_shapes_of_a_model_with_data_of_its_own_are_refused(listener, capfd):
     assert main(["inspect", str(listener), "--input-shape", "40x16"]) == 2
     assert "goes with a PyTorch model or --data synthetic" in capfd.readouterr().err

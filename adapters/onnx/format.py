@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -61,6 +61,10 @@ def _reread(model: Model, path: Path) -> Model:
     return read(path, constants=opened.constants, providers=runtime.providers, threads=runtime.threads)
 
 
+def _fixed(model: Model) -> Iterable[str]:
+    return cast("OnnxModel", model).variant.opened.constants
+
+
 def _products(model: Model) -> tuple[Product, ...]:
     return cast("OnnxModel", model).variant.records.products
 
@@ -89,6 +93,7 @@ ONNX = ModelFormat(
     stored=read_stored,
     reread=_reread,
     beside=_external_data,
+    fixed=_fixed,
     takes_device=True,
     products=_products,
     rounding=_rounding,

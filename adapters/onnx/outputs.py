@@ -67,8 +67,8 @@ def describe(flow: Flow, sites: Sequence[Site]) -> Outputs:
         if reason:
             reasons[value.name or ""] = reason
     judged = {value for value in graph.outputs if value.name not in reasons}
-    behind = [v for v in dict.fromkeys(graph.outputs) if v.name in reasons and v in paths.moving]
-    standing = paths.standing_for(behind, judged)
+    hidden = [v for v in dict.fromkeys(graph.outputs) if v.name in reasons and v in paths.moving]
+    standing = paths.standing_for([v for v in hidden if not is_next_state(flow, v)], judged)
     specs = [spec_of(flow, value) for value in dict.fromkeys(graph.outputs)]
     specs += [spec_of(flow, value, stands_for=names) for value, names in standing.items()]
     jumping = frozenset(v.name or "" for v in graph.outputs if paths.jumped(v))

@@ -225,10 +225,13 @@ class _Making:
         observer = self.model.observer(example)
         from lampq.adapters.synthetic.refining import Refiner
 
+        constants = {
+            name: np.repeat(example.groups[0][name][:1], self.count, axis=0) for name in self.constants
+        }
         refiner = Refiner(
             observer=observer,
             spaces=self.spaces,
-            fixed=fixed,
+            fixed={**fixed, **constants},
             head=self._head(),
             recipe=self.recipe,
             run_size=observer.most or few,
@@ -308,8 +311,7 @@ def _space(spec: InputSpec, model: Model, preprocess: Preprocess | str | None) -
         record = preprocess if preprocess is not None else preprocess_for(model.path, spec)
         chosen = record if isinstance(record, Preprocess) else Preprocess.preset(record)
         return Pictures(preprocess=chosen.for_input(spec))
-    if spec.dtype not in FLOATING:
-        raise AdapterError(
-            f"synthetic data: input {spec} takes whole numbers; fix it with --input {spec.name}=VALUE"
-        )
+    if spec.dtype not in FLOATING or not spec.shape:
+        what = "is one number for all samples" if not spec.shape else "takes whole numbers"
+        raise AdapterError(f"synthetic data: input {spec} {what}; fix it with --input {spec.name}=VALUE")
     return Values(shape=lengths_of(spec))

@@ -8,9 +8,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from lampq import adapters
 from lampq.adapters.data.dataset import Dataset
 from lampq.console import device_flags, flag_types, flags, given, render, site_flags, synthetic, task_flags
+from lampq.console.fixed_inputs import read_fixed
 from lampq.console.progress import progress_bar
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import RecordError
@@ -66,7 +66,7 @@ def run(args: Namespace) -> None:
     reference = None
     if args.reference is not None:
         where = device_flags.of_reference(args, args.reference)
-        reference = judged(adapters.read(args.reference, **where), given.outputs(args))
+        reference = judged(read_fixed(args.reference, where, args.constants), given.outputs(args))
     data = given.read_dataset(args, synthetic.source(args, model, reference))
     plan = low_rank(Plan.read(args.plan), args.low_rank) if args.plan else None
     if plan is not None and plan.rounding in (INPUTS, CORRECTED) and not args.calib:
