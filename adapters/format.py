@@ -51,6 +51,10 @@ def _weights_of_its_own(model: Model) -> bool:
     return False
 
 
+def _not_counted(model: Model) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelFolder:
     """How some models of a format are written as folders.
@@ -91,6 +95,8 @@ class ModelFormat:
         advice: What keeps a file from being read by this format though it looks like one of it, for `PATH ADVICE`.
         stored: The quantized weights that a source holds, whichever tool quantized it.
         beside: Further files that belong to one.
+        weight_bytes: Bytes that the file of a model holds the weights of its layers in; 0 where that cannot be told,
+            None where they are floats of one size.
         reread: Reads what was written from a model, to run as that does; None: as any other file.
         exports: Format -> writes a model in that format.
         products: Products of two activations in a model, where `simulate` can round their factors.
@@ -123,6 +129,7 @@ class ModelFormat:
     advice: Callable[[Path], str] = _no_advice
     stored: Callable[[str | Path], Iterable[StoredWeight]] = _nothing_stored
     beside: Callable[[Path], tuple[Path, ...]] = _nothing_beside
+    weight_bytes: Callable[[Model], int | None] = _not_counted
     reread: Callable[[Model, Path], Model] | None = None
     exports: Mapping[str, Callable[[Model, Path], None]] = field(default_factory=dict)
     products: Callable[[Model], tuple[Product, ...]] = _no_products

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tflite_models import NAMES, Builder, convolution, fixture, linear, matmul, stored_constants
 
+import lampq
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.names import module_path
 from lampq.core.values.errors import AdapterError
@@ -298,3 +299,19 @@ def test_data_behind_the_tables_of_very_large_files_is_read(tmp_path):
     np.testing.assert_allclose(
         np.asarray(model.with_weights({"w": 2 * weight}).run(batch)), 2 * batch @ weight.T
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "requantize", "stored"),
+    [
+        ("vit", False, 4 * 18240),
+        ("vit_float16", False, 2 * 18240),
+        ("vit_partly_int8", False, 4 * 10048),
+        # As floats 8,192 of the weights are in memory alone; in the file they are codes.
+        ("vit_partly_int8", True, 4 * 10048 + 8192),
+    ],
+)
+def test_inspect_tells_what_the_file_holds_the_weights_in(name, requantize, stored):
+    path = fixture(name)
+    share = f"{stored:,} of {path.stat().st_size:,} bytes"
+    assert share in lampq.inspect(path, requantize=requantize).facts["coverage"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lampq import adapters
+from lampq.adapters.formats import format_named
 from lampq.core.allocating.limits import budget_summary
 from lampq.core.measuring.model import Model
 from lampq.core.values.errors import AdapterError, LampqError
@@ -130,12 +131,14 @@ def _model(model: Model) -> Listing:
 
 
 def _coverage(model: Model, layers: Sequence[Layer]) -> str:
-    """How much of the file the layers are, as floats; where it is smaller than that, they are of half precision."""
+    """How much of the file the layers are, as floats where it does not say what they are stored as."""
     whole, weights = model.file_bytes(), sum(layer.size for layer in layers)
-    part = next((weights * size for size in _FLOAT_SIZES if weights * size <= whole), 0)
+    part = format_named(model.format).weight_bytes(model)
+    if part is None:
+        part = next((weights * size for size in _FLOAT_SIZES if weights * size <= whole), 0)
     if not part:
         return f"{weights:,} weights in a file of {whole:,} bytes"
-    return f"{part / whole:.1%}: {part:,} of {whole:,} bytes are float weights that can be quantized"
+    return f"{part / whole:.1%}: {part:,} of {whole:,} bytes are weights that can be quantized"
 
 
 def _stored(path: Path, plan: Plan) -> Listing:

@@ -65,6 +65,14 @@ def _fixed(model: Model) -> Iterable[str]:
     return cast("OnnxModel", model).variant.opened.constants
 
 
+def _weight_bytes(model: Model) -> int:
+    opened = cast("OnnxModel", model).variant.opened
+    if opened.requantize:
+        return 0  # The numbers in the place of codes are in memory alone.
+    weights = {site.weight for site in opened.sites}
+    return sum(weight.const_value.nbytes for weight in weights if weight.const_value is not None)
+
+
 def _products(model: Model) -> tuple[Product, ...]:
     return cast("OnnxModel", model).variant.records.products
 
@@ -94,6 +102,7 @@ ONNX = ModelFormat(
     reread=_reread,
     beside=_external_data,
     fixed=_fixed,
+    weight_bytes=_weight_bytes,
     takes_device=True,
     products=_products,
     rounding=_rounding,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lampq.adapters.format import OPERATORS, ModelFormat
+from lampq.core.measuring.model import Model
 from lampq.core.values.stored import StoredWeight
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def _stored(source: str | Path) -> Iterable[StoredWeight]:
     return stored(read(source))
 
 
+def _weight_bytes(model: Model) -> int:
+    return cast("TfliteModel", model).variant.opened.weight_bytes
+
+
 TFLITE = ModelFormat(
     name="tflite",
     title="TFLite",
@@ -46,6 +51,7 @@ TFLITE = ModelFormat(
     read=read,
     detect=_detect,
     stored=_stored,
+    weight_bytes=_weight_bytes,
     addresses=OPERATORS,
     input_bits=(8, 16),
     folds_norms=True,

@@ -18,7 +18,7 @@ from lampq.adapters.tflite.batches import MANY, Batches
 from lampq.adapters.tflite.cuts import Cuts
 from lampq.adapters.tflite.edit import Draft
 from lampq.adapters.tflite.flow import Flow
-from lampq.adapters.tflite.graph import Graph, Subgraph
+from lampq.adapters.tflite.graph import Graph, Subgraph, text
 from lampq.adapters.tflite.interface import Interface
 from lampq.adapters.tflite.noise import trial
 from lampq.adapters.tflite.outputs import Output, Outputs
@@ -89,6 +89,23 @@ class Opened:
     def layers(self) -> tuple[Layer, ...]:
         """Records of the stored weights."""
         return tuple(self.measure(weight, self.values(weight)) for weight in self.survey.weights)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of the file that hold the weights of the layers, as numbers or as codes."""
+        graph = self.graph if self._content is self.data else Graph(self.data)
+        buffers = {
+            (subgraph.index, text(tensor.name)): graph.buffers[tensor.buffer]
+            for subgraph in graph.subgraphs
+            for tensor in subgraph.tensors
+            if graph.buffers[tensor.buffer].size
+        }
+        return sum(buffers[self._place(weight)].nbytes for weight in self.survey.weights)
+
+    def _place(self, weight: Weight) -> tuple[int, str]:
+        """Subgraph and name of the first tensor that holds a weight."""
+        first = weight.readings[0]
+        return first.subgraph, text(self.graph.subgraphs[first.subgraph].tensors[first.stored].name)
 
     def values(self, weight: Weight) -> np.ndarray:
         """Stored values of a weight."""
