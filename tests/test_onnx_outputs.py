@@ -250,6 +250,32 @@ def test_a_classifier_without_a_declared_shape_is_one(tmp_path):
     assert (head.role, head.axis) == ("classes", -1)
 
 
+@pytest.mark.parametrize("axes_as_input", [True, False])
+def test_a_softmax_that_is_written_out_is_one(tmp_path, axes_as_input):
+    """JAX exports exp(x - max) / sum(exp(x - max)), with reshapes between."""
+    last = np.array([1])
+    reduced = node("ReduceSum", ["e", *(["last"] if axes_as_input else [])], ["sum"], keepdims=0)
+    if not axes_as_input:
+        reduced.attribute.append(helper.make_attribute("axes", [-1]))
+    nodes = [
+        node("Exp", ["scores"], ["e"]),
+        reduced,
+        node("Unsqueeze", ["sum", *(["last"] if axes_as_input else [])], ["wide"]),
+        node("Expand", ["wide", "shape"], ["whole"]),
+        node("Div", ["e", "whole"], ["target"]),
+    ]
+    if not axes_as_input:
+        nodes[2].attribute.append(helper.make_attribute("axes", [1]))
+    proto = _behind(nodes, {"target": FLOAT}, {"last": last, "shape": np.array([1, 6])})
+    proto.opset_import[0].version = 17 if axes_as_input else 12
+    model = read(saved(proto, tmp_path))
+    (head,) = model.heads
+    assert (head.role, head.activated, head.axis) == ("classes", True, -1)
+    x = normal(4, 16)
+    logits, stock = np.asarray(model.run(x)), ort.InferenceSession(tmp_path / "model.onnx")
+    np.testing.assert_allclose(np.exp(logits), stock.run(None, {"x": x})[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("nodes", "role"),
     [

@@ -236,14 +236,39 @@ def _source(value: ir.Value) -> tuple[str, int | None]:
         return "", None
     if node.op_type in _SCALING and _scaled_source(node) in SIGMOID:
         return SCALED_SIGMOID, None
-    if node.op_type not in _WITH_AXIS or node.outputs[0].shape is None:
+    rank = 0 if node.outputs[0].shape is None else len(node.outputs[0].shape)
+    written_out = _softmax_axis(node)
+    if written_out is None and (node.op_type not in _WITH_AXIS or not rank):
         return node.op_type, None
-    rank = len(node.outputs[0].shape)
     default = -1 if node.op_type != "Softmax" or _opset(node) >= 13 else 1
-    axis: int | None = (node.attributes["axis"].as_int() if "axis" in node.attributes else default) % rank
+    own = node.attributes["axis"].as_int() if "axis" in node.attributes else default
+    axis: int | None = own if written_out is None else written_out
+    axis = axis % rank if rank else None
     for step in reversed(steps):
         axis = None if axis is None else _moved(step, axis)
-    return node.op_type, axis
+    return node.op_type if written_out is None else "Softmax", axis
+
+
+def _softmax_axis(node: ir.Node) -> int | None:
+    """The axis of a softmax that is written out, exp(x) / sum(exp(x)), as JAX exports it; else None."""
+    if node.op_type != "Div" or node.inputs[0] is None or node.inputs[1] is None:
+        return None
+    exponents, below = node.inputs[0], node.inputs[1].producer()
+    while below is not None and below.op_type in _SAME and below.inputs[0] is not None:
+        below = below.inputs[0].producer()
+    maker = exponents.producer()
+    if maker is None or maker.op_type != "Exp" or below is None or below.op_type != "ReduceSum":
+        return None
+    axes = _axes(below)
+    return axes[0] if below.inputs[0] is exponents and len(axes) == 1 else None
+
+
+def _axes(node: ir.Node) -> list[int]:
+    """Axes of a reduction; none where it reduces all, or the file does not say."""
+    if "axes" in node.attributes:
+        return list(node.attributes["axes"].as_ints())
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    return [] if given is None or given.const_value is None else given.const_value.numpy().ravel().tolist()
 
 
 def _scaled_source(node: ir.Node) -> str:
