@@ -75,12 +75,12 @@ class Court:
 def plans(
     court: Court,
     profile: lampq.Profile,
-    seconds: float,
+    seconds: tuple[float, float],
     quantizer: str,
     budgets: Sequence[float],
     with_hawq: bool,
 ) -> Iterator[Found]:
-    """All searches with one quantizer; the profile took `seconds`."""
+    """All searches with one quantizer; `seconds` are those of the profile, without Fisher traces and with them."""
     subject, model = court.subject, court.model
     yield from searches.uniform(profile, budgets)
     yield from searches.modelopt(subject, quantizer, searches.GRADIENT, budgets)
@@ -97,9 +97,7 @@ def section(subject: Subject, budgets: Sequence[float], names: Sequence[str], *,
     """Markdown of one model."""
     model = read(subject.module, input_shape=subject.calibration[0].shape[1:])
     court = Court(subject, model)
-    begun = searches.processor_s()
-    profile = lampq.profile(model, subject.calibration[0], bits=WIDTHS)
-    seconds = searches.processor_s() - begun
+    profile, seconds = searches.profiled(model, subject.calibration[0])
     sizes = {layer.name: layer.size for layer in model.layers()}
     parts = [
         f"{len(sizes)} layers, {sum(sizes.values()):,} weights, {len(subject.calibration[0])} calibration and "
@@ -183,7 +181,7 @@ they lose. "Uniform" is the widest whole width within the budget. HAWQ, where it
 of its score, with traces of the Hessian of the labelled loss; where these come out below zero they count as zero and
 the score means little. Mode `fisher` is the same score with traces of the Fisher information, which cannot be
 negative. Seconds are of processor time: what is measured once for all budgets, and what each budget
-takes from there; the profile behind the rows of lampq also holds what the row does not need."""
+takes from there."""
 
 
 if __name__ == "__main__":

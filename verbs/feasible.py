@@ -14,6 +14,7 @@ from lampq.core.measuring.reference import input_batch
 from lampq.core.planning.feasible import feasible_problem
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.overhead import Overhead
 from lampq.core.values.profile import Profile
 from lampq.core.values.request import Request
 from lampq.core.values.score import AUTO
@@ -54,7 +55,9 @@ def _outline(model: Model, batch: BatchLike, request: Request, measurement: Meas
     if not (budget.max_bops is budget.max_activation_bytes is budget.average_input_bits is None):
         layers, samples = measure_activations(model, layers, input_batch(model, batch).take([0])), 1
     payload = stored_bytes(model, layers, options, measurement.container)
-    overhead = file_overhead(model, layers, kept, measurement)
+    # A graph for every width is built for it, and only limits on the whole file count what is beside the payload.
+    sized = budget.size_bytes is not None
+    overhead = file_overhead(model, layers, kept, measurement) if sized else Overhead(rest_bytes=0)
     products = model.products() if measurement.sites == ALL and rounds_activations(model) else ()
     if products:
         payload = np.pad(payload, ((0, len(products)), (0, 0)))

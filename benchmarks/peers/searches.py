@@ -137,19 +137,33 @@ def hawq(subject: Subject, profile: lampq.Profile, budgets: Sequence[float]) -> 
         )
 
 
+def profiled(model: TorchModel, inputs: np.ndarray) -> tuple[lampq.Profile, tuple[float, float]]:
+    """A profile, and the processor seconds of one without Fisher traces and with them, which one mode alone needs."""
+    begun = processor_s()
+    lampq.profile(model, inputs, bits=WIDTHS, fisher_draws=0)
+    between = processor_s()
+    profile = lampq.profile(model, inputs, bits=WIDTHS)
+    return profile, (between - begun, processor_s() - between)
+
+
 def ours(
-    subject: Subject, model: TorchModel, profile: lampq.Profile, measuring_s: float, budgets: Sequence[float]
+    subject: Subject,
+    model: TorchModel,
+    profile: lampq.Profile,
+    measuring_s: tuple[float, float],
+    budgets: Sequence[float],
 ) -> Iterator[Found]:
     """The modes of `lampq.plan`, and the rounds of `lampq.quantize`, on one profile."""
     batch = subject.calibration[0]
+    alone, with_traces = measuring_s
     for budget in budgets:
-        for mode in ("fisher", "kl", "superposition"):
+        for mode, seconds in (("fisher", with_traces), ("kl", alone), ("superposition", alone)):
             begun = processor_s()
             plan = lampq.plan(profile, average_bits=budget, mode=mode)
-            yield _found(f"lampq {mode}", budget, plan.widths, measuring_s, begun)
+            yield _found(f"lampq {mode}", budget, plan.widths, seconds, begun)
         begun = processor_s()
         plan = best_plan(model, profile, batch, Budget(average_bits=budget), mode="superposition")
-        yield _found(ROUNDS, budget, plan.widths, measuring_s, begun)
+        yield _found(ROUNDS, budget, plan.widths, alone, begun)
 
 
 def ours_with(
