@@ -24,7 +24,8 @@ import report
 
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.profile import Profile
 from lampq.core.values.tables import known_tables
 
@@ -83,12 +84,8 @@ def write_onnx(folder: Path, layers: int) -> None:
     ir.save(ir.Model(graph, ir_version=9), folder / "model.onnx", external_data="model.onnx.data")
     model = lampq.read(folder / "model.onnx")
     decisions = tuple(
-        PlanLayer(
-            name=layer.name,
-            kind=layer.kind,
-            fingerprint=layer.fingerprint,
-            shape=layer.shape,
-            size=layer.size,
+        PlanLayer.of(
+            layer,
             weight_bits=WIDTHS[index % len(WIDTHS)],
             payload_bytes=0,
         )

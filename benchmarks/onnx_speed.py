@@ -28,7 +28,8 @@ from lampq.adapters.onnx.backend import OnnxModel
 from lampq.adapters.onnx.reader import read
 from lampq.adapters.onnx.write import write
 from lampq.core.measuring.measure import measure_activations
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 # Widths dealt to the layers in turn.
 MIXED = (2, 3, 4, 5, 6, 7, 8)
@@ -115,12 +116,8 @@ def make_plan(model: OnnxModel, widths, activation_bits, container, ranges) -> P
         # An embedding that is added has no input.
         seen = ranges[layer.name]
         layers.append(
-            PlanLayer(
-                name=layer.name,
-                kind=layer.kind,
-                fingerprint=layer.fingerprint,
-                shape=layer.shape,
-                size=layer.size,
+            PlanLayer.of(
+                layer,
                 weight_bits=widths[index % len(widths)],
                 payload_bytes=0,
                 activation_bits=None if seen is None else activation_bits,

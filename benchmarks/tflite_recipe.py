@@ -22,7 +22,8 @@ from ai_edge_quantizer import quantizer
 from lampq.adapters.tflite import read
 from lampq.adapters.tflite.recipe import recipe
 from lampq.core.measuring.model import Model
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 def main() -> None:
@@ -78,12 +79,8 @@ def _plan(model: Model) -> Plan:
             b for b in (2, 4, 8) if b >= wanted and model.payload_bytes(layer, b, "bitplane") is not None
         )
         layers.append(
-            PlanLayer(
-                name=layer.name,
-                kind=layer.kind,
-                fingerprint=layer.fingerprint,
-                shape=layer.shape,
-                size=layer.size,
+            PlanLayer.of(
+                layer,
                 weight_bits=bits,
                 payload_bytes=model.payload_bytes(layer, bits, "bitplane"),
             )

@@ -22,7 +22,8 @@ import report
 from ai_edge_litert.interpreter import Interpreter
 
 from lampq.adapters.tflite import read
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 KINDS = {
     "all 8": lambda index: 8,
@@ -129,12 +130,8 @@ def rewrite(model_path: Path, kind: str, out: str) -> dict[str, float]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     model = read(model_path)
     layers = tuple(
-        PlanLayer(
-            name=layer.name,
-            kind=layer.kind,
-            fingerprint=layer.fingerprint,
-            shape=layer.shape,
-            size=layer.size,
+        PlanLayer.of(
+            layer,
             weight_bits=widths[layer.name],
             payload_bytes=model.payload_bytes(layer, widths[layer.name], "bitplane") or 0,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
-from lampq.core.values.plan import PlanLayer
+from lampq.core.values.plan_layer import PlanLayer
 
 if TYPE_CHECKING:
     from lampq.conversions.target import Target

@@ -12,7 +12,8 @@ from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
 from lampq.core.values.layer import Layer
 from lampq.core.values.messages import listed
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 MODE = "given"
 """Mode of a plan whose widths were read, not found."""
@@ -103,13 +104,8 @@ def _decision(layer: AnyLayer, widths: Widths, target: Target) -> PlanLayer:
         span = layer.activation_range
     elif activation is not None and isinstance(layer, Layer) and layer.activation is not None:
         span = float(layer.activation.min[0]), float(layer.activation.max[0])
-    return PlanLayer(
-        name=layer.name,
-        kind=layer.kind,
-        fingerprint=layer.fingerprint,
-        folded=layer.folded,
-        shape=layer.shape,
-        size=layer.size,
+    return PlanLayer.of(
+        layer,
         weight_bits=bits,
         activation_bits=activation,
         activation_range=span,

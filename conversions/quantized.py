@@ -14,7 +14,8 @@ from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import match
 from lampq.core.values.messages import listed
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.stored import StoredWeight
 
 # Rounding moves a sum by chance; this many standard deviations still pass.
@@ -42,12 +43,8 @@ def stored_plan(stored: Sequence[StoredWeight], *, label: str, file_bytes: int) 
     payload = sum(weight.payload_bytes for weight in stored)
     return Plan(
         layers=tuple(
-            PlanLayer(
-                name=weight.layer.name,
-                kind=weight.layer.kind,
-                fingerprint=weight.layer.fingerprint,
-                shape=weight.layer.shape,
-                size=weight.layer.size,
+            PlanLayer.of(
+                weight.layer,
                 weight_bits=weight.weight_bits,
                 activation_bits=weight.activation_bits,
                 payload_bytes=weight.payload_bytes,

@@ -10,7 +10,8 @@ from lampq.conversions.entry import AnyLayer
 from lampq.core.quantizing.coding import Coding
 from lampq.core.values import packing
 from lampq.core.values.blocks import scale_count
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.profile import Profile
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from statistics import median
 
-from lampq.core.values.plan import PlanLayer
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.page.figure import section
 from lampq.page.findings import Findings
 from lampq.page.markup import count, name, percent, plain, safe, short

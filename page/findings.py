@@ -11,7 +11,8 @@ import numpy as np
 
 from lampq.core.values.head import Head
 from lampq.core.values.option import Option
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 _KINDS = 24
 # Bars are as high as the widest layer, but no lower than this many bits.

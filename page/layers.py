@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from lampq.core.values.plan import PlanLayer
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.page.figure import section
 from lampq.page.findings import Findings, Step
 from lampq.page.markup import count, name, number, safe, short, signed

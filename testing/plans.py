@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lampq.core.measuring.model import Model
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 _WIDTHS = range(2, 9)
 
@@ -43,13 +44,8 @@ def plan_of_widths(
         PlanError: No layer of the model is named.
     """
     layers = tuple(
-        PlanLayer(
-            name=layer.name,
-            kind=layer.kind,
-            fingerprint=layer.fingerprint,
-            folded=layer.folded,
-            shape=layer.shape,
-            size=layer.size,
+        PlanLayer.of(
+            layer,
             weight_bits=widths[layer.name],
             payload_bytes=model.payload_bytes(layer, widths[layer.name], container) or 0,
             activation_bits=8 if layer.name in (ranges or {}) else None,

@@ -6,7 +6,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 class Graph:
@@ -49,12 +50,8 @@ def make_plan(model, bits, activations=None, container="bitplane", ranges=None):
             continue
         taken = activations.get(layer.name) if isinstance(activations, dict) else activations
         layers.append(
-            PlanLayer(
-                name=layer.name,
-                kind=layer.kind,
-                fingerprint=layer.fingerprint,
-                shape=layer.shape,
-                size=layer.size,
+            PlanLayer.of(
+                layer,
                 weight_bits=width,
                 payload_bytes=0,
                 activation_bits=taken,

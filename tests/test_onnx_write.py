@@ -21,7 +21,8 @@ from lampq.adapters.onnx.unpack import Unpacker
 from lampq.adapters.onnx.write import write
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.errors import AdapterError, LampqError, PlanError
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20])

@@ -11,7 +11,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from lampq.core.quantizing.quantizer import as_rows, from_rows
 from lampq.core.quantizing.quantizer import quantize as quantize_rows
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = (
@@ -137,12 +138,8 @@ def plan_for(model, width, *, container="bitplane", ranges=None, act_bits=8):
     for layer in model.layers():
         bits = width(layer)
         layers.append(
-            PlanLayer(
-                name=layer.name,
-                kind=layer.kind,
-                fingerprint=layer.fingerprint,
-                shape=layer.shape,
-                size=layer.size,
+            PlanLayer.of(
+                layer,
                 weight_bits=bits,
                 payload_bytes=model.payload_bytes(layer, bits, container) or 0,
                 activation_bits=act_bits if ranges else None,

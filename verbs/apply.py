@@ -19,7 +19,8 @@ from lampq.core.values.fitted import Fitted
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import Matching, left_over, match, same_names
 from lampq.core.values.messages import listed
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.rounding_kinds import form_of
 from lampq.core.values.selection import KeptLayer
 from lampq.verbs.formats import refuse_model_clashes, size_bytes, stored_as, unpacked_note

@@ -9,7 +9,8 @@ from typing import Any
 from lampq.core.values.errors import PlanError
 from lampq.core.values.match import match
 from lampq.core.values.option import Option
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from lampq.core.quantizing.low_rank import rank_bytes
 from lampq.core.values.errors import PlanError
 from lampq.core.values.patterns import select
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 def low_rank(plan: Plan, rules: Sequence[str]) -> Plan:

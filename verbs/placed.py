@@ -6,7 +6,8 @@ import numpy as np
 
 from lampq.core.values.errors import PlanError
 from lampq.core.values.match import match
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.profile import Profile
 

@@ -10,7 +10,8 @@ from lampq.core.measuring.model import Model
 from lampq.core.values.errors import RecordError
 from lampq.core.values.files import read_json
 from lampq.core.values.layer import Layer
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.profile import Profile
 from lampq.core.values.selection import KeptLayer
 

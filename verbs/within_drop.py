@@ -20,7 +20,8 @@ from lampq.core.values import staging
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.profile import Profile
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.request import Request

@@ -9,7 +9,8 @@ from lampq.core.treatments import rule_of
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import PlanError
 from lampq.core.values.fitted import Fitted
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

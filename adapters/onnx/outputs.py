@@ -242,8 +242,8 @@ def _source(value: ir.Value) -> tuple[str, int | None]:
         return node.op_type, None
     default = -1 if node.op_type != "Softmax" or _opset(node) >= 13 else 1
     own = node.attributes["axis"].as_int() if "axis" in node.attributes else default
-    axis: int | None = own if written_out is None else written_out
-    axis = axis % rank if rank else None
+    along = own if written_out is None else written_out
+    axis = along % rank if rank else None
     for step in reversed(steps):
         axis = None if axis is None else _moved(step, axis)
     return node.op_type if written_out is None else "Softmax", axis

@@ -23,7 +23,8 @@ from lampq.core.quantizing.quantizer import Quantized
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError, PlanError
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.publishing import atomic_path
 
 # Outputs further than this from those of the fake-quant model, relative to their norm, are others.

@@ -19,7 +19,8 @@ from lampq.core.quantizing.quantizer import Quantized, weight_of
 from lampq.core.values import staging
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fitted import Fitted
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.publishing import atomic_folder, atomic_path
 
 # Rounding of float32 in another order.

@@ -16,7 +16,8 @@ from lampq.core.measuring.setting import input_range
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError
 from lampq.core.values.option_order import cover_table
-from lampq.core.values.plan import Plan, PlanLayer
+from lampq.core.values.plan import Plan
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
@@ -141,13 +142,8 @@ def build_plan(
     ):
         option = profile.options[option_index]
         layers.append(
-            PlanLayer(
-                name=layer.name,
-                kind=layer.kind,
-                fingerprint=layer.fingerprint,
-                folded=layer.folded,
-                shape=layer.shape,
-                size=layer.size,
+            PlanLayer.of(
+                layer,
                 weight_bits=option.weight_bits,
                 activation_bits=option.activation_bits,
                 activation_range=input_range(profile, index, option_index),

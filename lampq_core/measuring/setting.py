@@ -20,7 +20,8 @@ from lampq.core.values.product import Product
 
 if TYPE_CHECKING:
     from lampq.core.values.layer import Layer
-    from lampq.core.values.plan import Plan, PlanLayer
+    from lampq.core.values.plan import Plan
+    from lampq.core.values.plan_layer import PlanLayer
     from lampq.core.values.profile import Profile
 
 

@@ -8,88 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lampq.core.values import files, schema
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
-from lampq.core.values.fingerprint import Fingerprint
-from lampq.core.values.fitted import Fitted
 from lampq.core.values.history import Step, history_from_json, step_to_json
 from lampq.core.values.messages import described
 from lampq.core.values.norm_rewrite import NormRewrite
 from lampq.core.values.notebook import html_table
-from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
+from lampq.core.values.plan_layer import PlanLayer
 from lampq.core.values.plan_product import PlanProduct
 from lampq.core.values.request import Request
 from lampq.core.values.rounding_kinds import CORRECTED, INPUTS, NEAREST
 from lampq.core.values.selection import KeptLayer
 
 _SCHEMAS = ("lampq.plan/2", "lampq.plan/1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanLayer:
-    """The decision for one layer.
-
-    Attributes:
-        name: Layer name in the model the plan was made from.
-        kind: Layer kind.
-        fingerprint: Identity of its weight, so that the plan applies to other files of the model.
-        shape: Shape of the stored weight.
-        size: Number of weights.
-        weight_bits: Width of the weights.
-        activation_bits: Width of the input, or None for float.
-        activation_range: Smallest and largest input seen in calibration, or None.
-        quantizer: How the input is rounded, where that is not told by its range or by tokens alone.
-        payload_bytes: Bytes of codes and scales, those of the factors included.
-        rank: Rank of the factors that give back what rounding takes (`core.quantizing.low_rank`); 0: there are none.
-        folded: Identity of the weight with the scale of the normalization behind it folded in, or None.
-        predicted_kl: Damage predicted for this layer alone, nats; None without data.
-        why: One sentence.
-    """
-
-    name: str
-    kind: str
-    fingerprint: Fingerprint
-    shape: tuple[int, ...]
-    size: int
-    weight_bits: int
-    payload_bytes: int
-    activation_bits: int | None = None
-    activation_range: tuple[float, float] | None = None
-    quantizer: Fitted | None = None
-    rank: int = 0
-    folded: Fingerprint | None = None
-    predicted_kl: float | None = None
-    why: str = ""
-
-    def __post_init__(self) -> None:
-        Option(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
-        if self.size <= 0 or self.payload_bytes < 0 or self.size != int(np.prod(self.shape, dtype=np.int64)):
-            raise PlanError(f"layer {self.name}: size {self.size} or payload {self.payload_bytes} cannot be")
-        if self.rank and not (len(self.shape) == 2 and 0 < self.rank <= min(self.shape)):
-            raise PlanError(
-                f"layer {self.name}: factors of rank {self.rank} for a weight of shape {self.shape}; matrices have "
-                f"them, from 1 to their smaller side"
-            )
-        if self.fingerprint.count != self.size:
-            raise PlanError(f"layer {self.name}: the fingerprint is of {self.fingerprint.count} weights")
-        if self.quantizer is not None and self.quantizer.bits != self.activation_bits:
-            raise PlanError(
-                f"layer {self.name}: a quantizer of {self.quantizer.bits} bits for {self.activation_bits} activation "
-                f"bits"
-            )
-        if self.activation_range is not None:
-            low, high = self.activation_range
-            if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-                raise PlanError(f"layer {self.name}: activation range {self.activation_range} cannot be")
-
-    @property
-    def widths(self) -> tuple[int, int | None]:
-        """Of the weights and the input; None where it stays float."""
-        return self.weight_bits, self.activation_bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +223,7 @@ class Plan:
             schema.check_version(data.get("schema"), *_SCHEMAS)
             schema.check(data, "plan")
             plan = cls(
-                layers=tuple(_layer_from_json(layer) for layer in data["layers"]),
+                layers=tuple(PlanLayer.from_json(layer) for layer in data["layers"]),
                 mode=str(data["mode"]),
                 budget={str(key): value for key, value in data["budget"].items()},
                 request=None if data.get("request") is None else Request.from_json(data["request"]),
@@ -346,27 +279,6 @@ class Plan:
             raise PlanError(f"plan {path}: {err}") from err
         except LampqError as err:
             raise PlanError(str(err)) from err
-
-
-def _layer_from_json(data: Mapping[str, Any]) -> PlanLayer:
-    known = {f.name for f in dataclasses.fields(PlanLayer)}
-    values = {key: value for key, value in data.items() if key in known}
-    values["fingerprint"] = Fingerprint.from_text(str(values["fingerprint"]))
-    if values.get("folded") is not None:
-        values["folded"] = Fingerprint.from_text(str(values["folded"]))
-    if values.get("quantizer") is not None:
-        values["quantizer"] = Fitted.from_json(values["quantizer"])
-    values["shape"] = tuple(int(d) for d in values["shape"])
-    values.setdefault("rank", 0)
-    for key in ("size", "weight_bits", "payload_bytes", "rank"):
-        if isinstance(values[key], bool) or int(values[key]) != values[key]:
-            raise PlanError(f"layer {values.get('name')}: {key} is {values[key]!r}, expected an integer")
-        values[key] = int(values[key])
-    if values.get("activation_range") is not None:
-        low, high = values["activation_range"]
-        values["activation_range"] = (float(low), float(high))
-    values["predicted_kl"] = _number(values.get("predicted_kl"))
-    return PlanLayer(**values)
 
 
 def _neighbour(data: Mapping[str, Any] | None) -> Neighbour | None:
