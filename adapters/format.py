@@ -6,7 +6,7 @@ Records are made without the framework of their format, which is imported when a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,10 @@ def _nothing_stored(source: str | Path) -> Iterable[StoredWeight]:
 
 
 def _nothing_beside(path: Path) -> tuple[Path, ...]:
+    return ()
+
+
+def _no_layers(model: Model) -> Collection[str]:
     return ()
 
 
@@ -108,7 +112,7 @@ class ModelFormat:
         addresses: What other tools call its layers by: `modules`, `nodes`, `operators`, or empty.
         input_bits: Widths that its files hold layers' inputs in.
         blocks_with_inputs: Whether weights that share a scale by blocks go with rounded inputs.
-        low_rank: Whether its files hold factors of low rank beside the codes of a layer.
+        low_rank: Layers of a model, by name, beside whose codes its files hold factors of low rank.
         folds_norms: Whether converters to it fold normalizations into the weights behind, which changes them.
         random_weights: Whether a model was made by code without weights to fill it.
     """
@@ -139,7 +143,7 @@ class ModelFormat:
     addresses: str = ""
     input_bits: tuple[int, ...] = (8,)
     blocks_with_inputs: bool = True
-    low_rank: bool = False
+    low_rank: Callable[[Model], Collection[str]] = _no_layers
     folds_norms: bool = False
     random_weights: Callable[[Model], bool] = _weights_of_its_own
 

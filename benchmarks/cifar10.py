@@ -36,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser, flag: str) -> None:
     parser.add_argument("--val", required=True)
 
 
-def read(args: argparse.Namespace) -> Setting:
-    """What the flags name."""
+def read(args: argparse.Namespace, samples: int | None = None) -> Setting:
+    """What the flags name; some of the images to search on, as the command line takes them, or all."""
     model = adapters.read(args.model)
     preprocess = Preprocess.preset("cifar10")
-    calib = read_data(args.calib, input_specs=model.input_specs, preprocess=preprocess)
+    calib = read_data(
+        args.calib, input_specs=model.input_specs, preprocess=preprocess, samples=samples, seed=0
+    )
     val = read_data(args.val, input_specs=model.input_specs, preprocess=preprocess)
     return Setting(
         model=model, calib=np.asarray(calib.inputs()), val=np.asarray(val.inputs()), labels=val.labels()

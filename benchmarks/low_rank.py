@@ -1,32 +1,33 @@
-"""Bits or rank? Low-rank compensation beside the width, at equal bytes, chosen layer by layer by the same allocator.
+"""Bits or rank? Factors of low rank beside the width, at equal bytes, chosen layer by layer by the same allocator.
 
-    python benchmarks/low_rank.py --model model.py:build --weights w.pth --calib DATA/calib --val DATA/val
+    python benchmarks/low_rank.py --onnx cifar_vit.onnx --calib DATA/calib --val DATA/val --samples 64
 
-Every layer at every width, with factors of every rank (closed form, 8 bits, their bytes counted), is measured alone;
-the knapsack of these damages is solved with all options, and with those of rank 0.
+Every layer at every width with factors of every rank (closed form, 8 bits, their bytes counted) is an option of one
+profile, by gradients and by differences. Plans for the same bytes of the whole file are made of all options and of
+those without factors, the best few measured as `quantize` does, written, and judged through ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
+from pathlib import Path
 
-import numpy as np
+import cifar10
 import report
 
-from lampq import solvers
-from lampq.adapters.data import Preprocess, read_data
-from lampq.adapters.torch import read
-from lampq.core.measuring.encoding import encoder, with_rounding
-from lampq.core.measuring.reference import damage, measure_reference
-from lampq.core.quantizing.low_rank import compensate, factor_bytes
-from lampq.core.quantizing.quantizer import as_rows, from_rows
-from lampq.core.values.problem import Problem
+import lampq
+from lampq import adapters
+from lampq.core.measuring.encoding import with_rounding
+from lampq.verbs.best_plan import best_plan
 
 WIDTHS, RANKS = (2, 3, 4, 5, 6), (0, 1, 2, 4, 8)
 COLUMNS = (
-    "payload bytes",
+    "file bytes",
+    "measured by",
     "options",
-    "average bits",
+    "width",
     "layers with factors",
     "their ranks",
     "calib KL",
@@ -35,91 +36,68 @@ COLUMNS = (
 )
 
 
-def option_bytes(layer, bits: int, rank: int) -> int:
-    """Codes, scales and factors."""
-    outputs, inputs = layer.channels, layer.size // layer.channels
-    return (layer.size * bits + 7) // 8 + 4 * outputs + factor_bytes(outputs, inputs, rank)
+def without_factors(profile: lampq.Profile) -> lampq.Profile:
+    """The options of a profile that have no factors."""
+    return profile.narrowed([index for index, option in enumerate(profile.options) if not option.rank])
 
 
-def compensated(model, layer, bits: int, rank: int) -> np.ndarray:
-    """What a layer computes with at a width and a rank."""
-    rows = as_rows(model.weight(layer.name), layer.channel_axis)
-    values = encoder(model, layer.name, layer.channel_axis, WIDTHS)(bits).dequantized().reshape(rows.shape)
-    if rank:
-        values = values + compensate(rows - values, model.coding.moments[layer.name], rank).product()
-    return from_rows(values, layer.shape, layer.channel_axis)
+def figures(setting, plan: lampq.Plan) -> tuple[str, ...]:
+    """What a plan has, and what its file does."""
+    ranks = [layer.rank for layer in plan.layers if layer.rank]
+    weights = sum(layer.size for layer in plan.layers)
+    with tempfile.TemporaryDirectory() as folder:
+        out = lampq.apply(setting.model, plan, Path(folder) / "q.onnx", batch=setting.calib)
+        if out.size_bytes != plan.total_bytes:
+            raise SystemExit(f"the file takes {out.size_bytes} bytes, the plan says {plan.total_bytes}")
+        written = adapters.read(out.path)
+        calib = lampq.evaluate(written, setting.calib, reference=setting.model)
+        val = lampq.evaluate(written, setting.val, setting.labels, reference=setting.model)
+    return (
+        f"{sum(layer.size * layer.weight_bits for layer in plan.layers) / weights:.3f}",
+        str(len(ranks)),
+        " ".join(map(str, ranks)),
+        f"{calib.kl:.4f}",
+        f"{val.kl:.4f}",
+        f"{100 * val.top1:.2f}",
+    )
 
 
 def main() -> None:
-    """Measure every option, solve at every size, judge."""
+    """A profile of every kind; at every size a plan of all its options and one of those without factors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("model", "weights", "calib", "val"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--samples", type=int, default=520, help="calibration images (520)")
-    parser.add_argument(
-        "--budgets", default="2.125,2.25,2.5,3", help="bits a weight that the bytes stand for"
-    )
+    cifar10.add_arguments(parser, "--onnx")
+    parser.add_argument("--budgets", default="2.25,2.5,3", help="average bits whose bytes are the budget")
+    parser.add_argument("--samples", type=int, default=64, help="calibration images (64)")
     args = parser.parse_args()
 
-    model = read(args.model, weights=args.weights)
-    common = {"input_specs": model.input_specs, "preprocess": Preprocess.preset("cifar10")}
-    images = read_data(args.calib, samples=args.samples, seed=0, **common).inputs()
-    val = read_data(args.val, **common)
-    judged, labels = measure_reference(model, val.inputs()), val.labels()
-    coded, reference = with_rounding(model, "inputs", None, images), measure_reference(model, images)
-    layers = coded.layers()
-    options = [(bits, rank) for bits in WIDTHS for rank in RANKS]
-    position = {layer.name: index for index, layer in enumerate(layers)}
-    cost = np.full((len(layers), len(options)), np.inf)
-    size = np.array([[option_bytes(layer, *option) for option in options] for layer in layers])
-
-    def candidates():
-        for layer in layers:
-            for column, (bits, rank) in enumerate(options):
-                if rank <= min(layer.channels, layer.size // layer.channels):
-                    yield layer.name, column, compensated(coded, layer, bits, rank)
-
-    for name, column, outputs in coded.sweep(reference.inputs, candidates()):
-        cost[position[name], column] = reference.damage(outputs)
+    setting = cifar10.read(args, args.samples)
+    model = with_rounding(setting.model, "inputs", None, setting.calib)
+    profiles, seconds = {}, []
+    for measure in ("gradients", "differences"):
+        for ranks in ((0,), RANKS):
+            began = time.process_time()
+            choices = {"bits": WIDTHS, "ranks": ranks, "rounding": "inputs", "measure": measure}
+            profiles[measure] = lampq.profile(model, setting.calib, **choices)
+            seconds.append(f"{time.process_time() - began:.0f} s")
+    every = profiles["gradients"]
     rows = []
     for budget in map(float, args.budgets.split(",")):
-        limit = int(sum(layer.size * budget / 8 + 4 * layer.channels for layer in layers))
-        for name in ("bits alone", "bits and ranks"):
-            allowed = np.array([rank == 0 or name != "bits alone" for _, rank in options])
-            problem = Problem.build(
-                cost=np.where(allowed, cost, np.inf),
-                resources=size[None],
-                limits=[limit],
-                resource_names=["bytes"],
-                layer_names=[layer.name for layer in layers],
-            )
-            choice = solvers.solve(problem).choice
-            chosen = [options[index] for index in choice]
-            pairs = list(zip(layers, chosen, strict=True))
-            quantized = coded.with_weights({layer.name: compensated(coded, layer, *o) for layer, o in pairs})
-            top1 = (np.asarray(quantized.run(val.inputs())).argmax(1) == labels).mean()
-            ranks = [rank for _, rank in chosen if rank]
-            rows.append(
-                (
-                    f"{int(size[np.arange(len(layers)), choice].sum()):,}",
-                    name,
-                    f"{sum(layer.size * bits for layer, (bits, _) in pairs) / sum(layer.size for layer in layers):.3f}",
-                    str(len(ranks)),
-                    " ".join(map(str, ranks)),
-                    f"{damage(quantized, reference):.4f}",
-                    f"{damage(quantized, judged):.4f}",
-                    f"{100 * top1:.2f}",
-                )
-            )
-            print(*rows[-1], sep=" | ", flush=True)
+        size_bytes = lampq.plan(without_factors(every), average_bits=budget).total_bytes
+        for measure, profile in profiles.items():
+            for options, part in (("bits alone", without_factors(profile)), ("bits and ranks", profile)):
+                plan = best_plan(model, part, setting.calib, size_bytes=size_bytes)
+                rows.append((f"{plan.total_bytes:,}", measure, options, *figures(setting, plan)))
+                print(*rows[-1], sep=" | ", flush=True)
     body = (
-        f"{len(layers)} layers, {args.samples} calibration and {judged.inputs.samples} validation images; codes for "
-        f"the layers' inputs, widths {WIDTHS[0]} to {WIDTHS[-1]}, ranks {', '.join(map(str, RANKS))}.\n\n"
+        f"{len(every.layers)} layers, {len(setting.calib)} calibration and {len(setting.val)} validation images; codes "
+        f"for the layers' inputs, widths {WIDTHS[0]} to {WIDTHS[-1]}, ranks {', '.join(map(str, RANKS))}: "
+        f"{len(every.options)} options a layer. CPU of the profile without ranks and with them, the first with the "
+        f"choice of codes: {' and '.join(seconds[:2])} by gradients, {' and '.join(seconds[2:])} by differences.\n\n"
         f"{report.table(COLUMNS, rows)}"
     )
-    report.write("low_rank", "Low rank against bits at equal bytes", body, packages=("numpy", "torch"))
+    report.write("low_rank", "Low rank against bits at equal bytes", body, packages=("numpy", "onnxruntime"))
 
 
 if __name__ == "__main__":

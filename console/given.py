@@ -124,6 +124,7 @@ def measurement(args: Namespace, data: Dataset | None) -> Measurement:
     """
     return Measurement(
         bits=args.bits,
+        ranks=args.ranks,
         act_bits=args.act_bits,
         act_range=args.act_range,
         sites=args.sites,

@@ -9,7 +9,7 @@ from lampq.core.values.fisher_kinds import KINDS, TRUE
 from lampq.core.values.measure_kinds import AUTO as BOTH
 from lampq.core.values.measure_kinds import MEASURES
 from lampq.core.values.measurement import CONTAINERS
-from lampq.core.values.option import parse_activation_bits, parse_bits
+from lampq.core.values.option import parse_activation_bits, parse_bits, parse_ranks
 from lampq.core.values.range_kinds import RANGES
 from lampq.core.values.rounding_kinds import MEASURED, NEAREST, ROUNDINGS
 from lampq.core.values.shard import Shard
@@ -33,6 +33,14 @@ def measure(
     group = sub.add_argument_group("measurement")
     group.add_argument(
         "--bits", type=flag_types.parsed(parse_bits), default="2-8", metavar="B", help="weight widths (2-8)"
+    )
+    group.add_argument(
+        "--ranks",
+        type=flag_types.parsed(parse_ranks),
+        default="0",
+        metavar="R",
+        help="try two thin factors of these ranks beside every width too, which give back what rounding takes, such as "
+        "0,1,2,4 (0: none; ONNX, with --rounding inputs or corrected)",
     )
     group.add_argument(
         "--act-bits",

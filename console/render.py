@@ -31,6 +31,7 @@ def plan(result: Plan) -> None:
     """A plan in model order, with its totals."""
     varied = len({layer.activation_bits for layer in result.layers}) > 1
     quantizers = any(layer.quantizer is not None for layer in result.layers)
+    ranks = any(layer.rank for layer in result.layers)
     rows = [
         (
             layer.name,
@@ -39,12 +40,14 @@ def plan(result: Plan) -> None:
             layer.weight_bits,
             *((layer.activation_bits or "float",) if varied else ()),
             *((layer.quantizer and layer.quantizer.tag,) if quantizers else ()),
+            *((layer.rank,) if ranks else ()),
             layer.payload_bytes,
             layer.predicted_kl,
         )
         for layer in result.layers
     ]
     inputs = (*(("input bits",) if varied else ()), *(("rounded by",) if quantizers else ()))
+    inputs = (*inputs, *(("rank",) if ranks else ()))
     table("plan", ("layer", "kind", "weights", "bits", *inputs, "bytes", "predicted KL"), rows)
     if result.products:
         # The sentence is for `inspect`.

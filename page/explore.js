@@ -49,7 +49,8 @@
       const [option, bytes, damage] = data.uniform[key];
       return { index: -1, options: new Uint8Array(n).fill(option), bytes, damage };
     };
-    const weightedBits = (plan) => data.weights.reduce((sum, weights, i) => sum + weights * width[plan.options[i]], 0);
+    const bitsOf = (i, option) => data.weights[i] * width[option] + (data.factors ? data.factors[i] * data.options[option][2] : 0);
+    const weightedBits = (plan) => data.weights.reduce((sum, _, i) => sum + bitsOf(i, plan.options[i]), 0);
 
     const strips = [...document.querySelectorAll(".strip")].map((strip, kind) => {
       const svg = find(strip, "svg");
@@ -218,18 +219,19 @@
     };
 
     const heads = [...at("layers-table").tHead.rows[0].cells].map((head) => head.textContent.trim());
-    const column = Object.fromEntries(["bits", "input", "bytes", "damage"].map((title) => [title, heads.indexOf(title)]));
+    const column = Object.fromEntries(["bits", "input", "rank", "bytes", "damage"].map((title) => [title, heads.indexOf(title)]));
     const rows = [...at("layers-table").tBodies[0].rows].map((row) => ({ row, layer: Number(row.id.slice(1)) - 1, option: -1 }));
     const drawRows = (plan) => {
       for (const entry of rows) {
         const option = plan.options[entry.layer];
         if (option === entry.option) continue;
         entry.option = option;
-        const cells = entry.row.cells, [wide, input] = data.options[option];
+        const cells = entry.row.cells, [wide, input, rank] = data.options[option];
         const chip = cells[column.bits].firstChild;
         chip.className = "b" + wide;
         chip.textContent = wide;
         if (column.input >= 0) cells[column.input].textContent = input === null ? "–" : input;
+        if (column.rank >= 0) cells[column.rank].textContent = rank;
         cells[column.bytes].textContent = count(data.payload[entry.layer][option]);
         if (data.alone) cells[column.damage].textContent = number(data.alone[entry.layer][option]);
       }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lampq.core.values.factors import factor_bits
 from lampq.page.findings import Findings, Surroundings, Sweep
 from lampq.page.markup import count
 
@@ -66,7 +67,8 @@ def _values(findings: Findings, around: Surroundings, sweep: Sweep) -> dict[str,
     for place, (_, members) in enumerate(findings.kinds()):
         for index, _ in members:
             places[index] = place
-    options = [(option.weight_bits, option.activation_bits) for option in sweep.options]
+    options = [(option.weight_bits, option.activation_bits, option.rank) for option in sweep.options]
+    layers = findings.plan.layers
     damage = sweep.damage
     return {
         "options": options,
@@ -75,7 +77,8 @@ def _values(findings: Findings, around: Surroundings, sweep: Sweep) -> dict[str,
         "damages": [_short(point.damage) for point in sweep.points],
         "operations": sweep.operations,
         "start": sweep.start,
-        "weights": [layer.size for layer in findings.plan.layers],
+        "weights": [layer.size for layer in layers],
+        "factors": [factor_bits(layer.shape, 1) for layer in layers] if findings.has_ranks else None,
         "kinds": places,
         "payload": sweep.payload_bytes.tolist(),
         "alone": None if damage is None else [[_short(value) for value in row] for row in damage.tolist()],

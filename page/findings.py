@@ -172,6 +172,12 @@ class Findings:
         return len({inputs for _, inputs in self.options}) > 1
 
     @property
+    def has_ranks(self) -> bool:
+        """Whether layers have factors of low rank, in its plan or another of the curve."""
+        swept = () if self.around is None else self.around.sweep.options
+        return any(option.rank for option in (*swept, *(layer.option for layer in self.plan.layers)))
+
+    @property
     def top(self) -> int:
         """Bits at the upper end of all bars."""
         return max(_LEAST_TOP, *(max(weights, inputs or 0) for weights, inputs in self.options))

@@ -22,10 +22,11 @@ def layers_section(findings: Findings, room: int) -> str:
     """
     layers = findings.plan.layers
     inputs, quantizers = _has_inputs(findings), _has_quantizers(findings)
+    ranks = findings.has_ranks
     reasons = any(layer.why for layer in layers)
     for sentences in (reasons, False):
         rows = [
-            _row(findings, index, inputs=inputs, quantizers=quantizers, why=sentences)
+            _row(findings, index, inputs=inputs, quantizers=quantizers, ranks=ranks, why=sentences)
             for index in range(len(layers))
         ]
         sizes = [len(row.encode()) for row in rows]
@@ -87,8 +88,10 @@ def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
         columns.append(("input", "n", "width of the layer’s input"))
     if _has_quantizers(findings):
         columns.append(("rounded by", "", "quantizer of the layer’s input"))
+    if findings.has_ranks:
+        columns.append(("rank", "n", "rank of the factors that give back what rounding takes; 0 for none"))
     columns += [
-        ("bytes", "n", "codes and scales"),
+        ("bytes", "n", "codes, scales and factors" if findings.has_ranks else "codes and scales"),
         ("damage", "n", "predicted for this layer alone, nats"),
     ]
     if findings.around:
@@ -101,7 +104,7 @@ def _columns(findings: Findings, sentences: bool) -> list[tuple[str, str, str]]:
     return columns
 
 
-def _row(findings: Findings, index: int, *, inputs: bool, quantizers: bool, why: bool) -> str:
+def _row(findings: Findings, index: int, *, inputs: bool, quantizers: bool, ranks: bool, why: bool) -> str:
     layer: PlanLayer = findings.plan.layers[index]
     cells = [
         f"<td>{index + 1}<th scope=row>{name(layer.name)}<td>{name(layer.kind)}<td>{count(layer.size)}"
@@ -111,6 +114,8 @@ def _row(findings: Findings, index: int, *, inputs: bool, quantizers: bool, why:
         cells.append(f"<td>{'–' if layer.activation_bits is None else layer.activation_bits}")
     if quantizers:
         cells.append(f"<td>{'–' if layer.quantizer is None else safe(layer.quantizer.tag)}")
+    if ranks:
+        cells.append(f"<td>{layer.rank}")
     cells.append(f"<td>{count(layer.payload_bytes)}<td>{number(layer.predicted_kl)}")
     if findings.around:
         cells += [_step(findings.around.narrower[index]), _step(findings.around.wider[index])]

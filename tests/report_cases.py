@@ -1,6 +1,12 @@
-"""Plans to make report pages of."""
+"""Plans to make report pages of, and what pages hold of the curve."""
 
+import base64
 import dataclasses
+import json
+import re
+import zlib
+
+import numpy as np
 
 import lampq
 from lampq.core.values.history import Round
@@ -15,3 +21,14 @@ def measured_plan(profile):
     )
     made = lampq.plan(profile, average_bits=3.5)
     return dataclasses.replace(made, measured_kl=0.08, history=rounds)
+
+
+def values_of(page):
+    packed = re.search(r"<div id=plans hidden>([^<]*)</div>", page.read_text(encoding="utf-8"))[1]
+    return json.loads(zlib.decompress(base64.b64decode(packed)))
+
+
+def plans_of(values):
+    """Options of all plans, shape (P, L), from what the page stores."""
+    steps = np.array([ord(c) - ord("0") for c in values["steps"]]).reshape(-1, len(values["weights"]))
+    return np.cumsum(steps, axis=0) % len(values["options"])

@@ -12,7 +12,7 @@ from lampq.core.measuring.measure import measure_damage
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.budget import Budget
-from lampq.core.values.option import Option
+from lampq.core.values.option import Option, all_options
 from lampq.core.values.plan import Plan
 from lampq.core.values.profile import Profile
 from lampq.core.values.tables import known_tables
@@ -28,7 +28,7 @@ def measured_model(seed, *, missing=()):
     images = np.random.default_rng(seed).normal(size=(24, 8)).astype(np.float32)
     traces = forward_fisher(model, measure_reference(model, images), draws=2)
     layers = tuple(dataclasses.replace(layer, fisher=traces[layer.name]) for layer in model.layers())
-    damage = measure_damage(model, layers, WIDTHS, images)
+    damage = measure_damage(model, layers, all_options(WIDTHS), images)
     payload = np.array([[bits * layer.size // 8 + 4 * layer.channels for bits in WIDTHS] for layer in layers])
     for layer, option in missing:
         payload[layer, option] = -1

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lampq.core.quantizing.low_rank import compensate, factor_bytes
+from lampq.core.quantizing.low_rank import compensate
 from lampq.core.values.errors import RecordError
+from lampq.core.values.factors import factor_bytes
 
 
 def case(outputs=12, inputs=10, seed=0):
@@ -45,7 +46,7 @@ def test_bytes_are_those_of_codes_and_scales():
     error, moment = case(12, 10)
     factors = compensate(error, moment, 3)
     stored = [factor.codes.nbytes + factor.scale.nbytes for factor in (factors.outer, factors.inner)]
-    assert factors.size_bytes == factor_bytes(12, 10, 3) == sum(stored)
+    assert factors.size_bytes == factor_bytes((12, 10), 3) == sum(stored)
 
 
 @pytest.mark.parametrize("rank", [0, 11])

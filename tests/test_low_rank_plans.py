@@ -12,9 +12,9 @@ import lampq
 from lampq.adapters.onnx.reader import read
 from lampq.cli import main
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.quantizing.low_rank import factor_bytes
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError, PlanError, RecordError
+from lampq.core.values.factors import factor_bytes
 
 
 def product(folder, *, op="Gemm", **attributes):
@@ -90,7 +90,7 @@ def test_factors_give_back_what_rounding_takes_and_their_bytes_count(tmp_path, a
     assert sorted(errors, reverse=True) == errors
     # Ten factors undo it all but for the rounding of the factors and of the inputs.
     assert errors[-1] < (0.05 if activations else 1e-3) * errors[0]
-    assert np.diff(sizes).tolist() == [factor_bytes(10, 24, rank) for rank in (2, 4, 4)]
+    assert np.diff(sizes).tolist() == [factor_bytes((10, 24), rank) for rank in (2, 4, 4)]
 
 
 def test_a_gemm_that_scales_its_product_scales_the_factors(tmp_path):
@@ -158,8 +158,10 @@ def test_layers_that_are_no_products_with_a_matrix_have_no_place_for_factors(tmp
     ids = onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n", 3])
     model = read(g.save(tmp_path / "m.onnx", ["n", 3, 24], opset=17, inputs=[ids]))
     batch = {"x": batch_for(4, 3, 24), "ids": np.arange(12).reshape(4, 3) % 5}
-    with pytest.raises(RecordError, match="leave out what is no product with a matrix"):
+    with pytest.raises(PlanError, match="no place for the factors of low rank that the plan has for table"):
         lampq.apply(model, planned(model, 4, 2), tmp_path / "q.onnx", batch=batch)
+    with pytest.raises(RecordError, match="leave out what is no product with a matrix"):
+        lampq.fake_quantize(model, planned(model, 4, 2), batch=batch)
     assert not (tmp_path / "q.onnx").exists()
 
 
@@ -170,7 +172,7 @@ def test_other_formats_refuse_factors_before_any_work(tmp_path):
     path = linear(tmp_path / "m.tflite", rng.normal(size=(16, 24)).astype(np.float32))
     model = lampq.read(path)
     plan = planned(model, 4, 2)
-    with pytest.raises(PlanError, match="tflite files hold none"):
+    with pytest.raises(PlanError, match=r"no place for the factors .* in ONNX files"):
         lampq.apply(model, plan, tmp_path / "q.tflite", batch=batch_for(4, 24))
     coded = with_rounding(model, "inputs", None, batch_for(4, 24))
     with pytest.raises(AdapterError, match="no place for the low-rank factors of layer"):

@@ -12,7 +12,7 @@ from lampq.core.measuring.measure import measure_weight_error
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.values.errors import AdapterError, LampqError, RecordError
 from lampq.core.values.measurement import Measurement
-from lampq.core.values.option import Option
+from lampq.core.values.option import Option, all_options
 from lampq.core.values.progress import quiet
 from lampq.verbs.input_ranges import InputRanges, measure_joint
 
@@ -106,6 +106,6 @@ def test_one_weight_is_held_at_a_time():
     model = Counting.random(0, depth=3)
     layers = model.layers()
     handed_out.clear()
-    damage = measure_weight_error(model, layers, (2, 4))
+    damage = measure_weight_error(model, layers, all_options((2, 4)))
     assert len(handed_out) == len(layers)
     assert (damage.weight_error > 0).all()

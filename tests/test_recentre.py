@@ -16,6 +16,7 @@ from lampq.core.searching.lampq_update import update
 from lampq.core.searching.recentre import refine
 from lampq.core.values.errors import BudgetError, RecordError
 from lampq.core.values.gaussian_error import error_table
+from lampq.core.values.option import all_options
 from lampq.core.values.problem import Problem
 
 WIDTHS = (2, 3, 4)
@@ -28,7 +29,7 @@ def case():
     layers = model.layers()
     batch = np.random.default_rng(2).normal(size=(64, 8)).astype(np.float32)
     sizes = np.array([layer.size for layer in layers])
-    cost = measure_damage(model, layers, WIDTHS, batch).kl
+    cost = measure_damage(model, layers, all_options(WIDTHS), batch).kl
     problem = Problem.build(cost, sizes[:, None] * np.array(WIDTHS), int(2.8 * sizes.sum()))
     plans = [np.array(plan) for plan in itertools.product(range(3), repeat=len(layers))]
     measured = {
@@ -88,7 +89,7 @@ def test_around_a_plan_single_moves_are_predicted_almost_exactly(case):
 def test_around_the_float_model_it_is_the_profile_measured_piece_by_piece(case):
     model, layers, batch, _, _ = case
     found = bench(case).around(None)
-    profiled = measure_damage(model, layers, WIDTHS, batch)
+    profiled = measure_damage(model, layers, all_options(WIDTHS), batch)
     np.testing.assert_allclose(found.kl, profiled.kl, rtol=1e-6)
     np.testing.assert_allclose(found.interaction.gram, profiled.gram, rtol=1e-6, atol=1e-12)
 

@@ -1,16 +1,14 @@
 """The report's slider, moved in a real browser: every plan of the sweep is behind it and all figures follow."""
 
-import base64
 import dataclasses
-import json
 import re
 import shlex
-import zlib
 
 import numpy as np
 import pytest
 from browser import Browser
 from records import make_profile, pair_profile, tall_profile
+from report_cases import plans_of, values_of
 
 import lampq
 from lampq.cli import main
@@ -105,17 +103,6 @@ def drawn(browser, lines):
 
 def rested(browser):
     browser.evaluate("new Promise((next) => setTimeout(next, 200))")
-
-
-def values_of(page):
-    packed = re.search(r"<div id=plans hidden>([^<]*)</div>", page.read_text(encoding="utf-8"))[1]
-    return json.loads(zlib.decompress(base64.b64decode(packed)))
-
-
-def plans_of(values):
-    """Options of all plans, shape (P, L), from what the page stores."""
-    steps = np.array([ord(c) - ord("0") for c in values["steps"]]).reshape(-1, len(values["weights"]))
-    return np.cumsum(steps, axis=0) % len(values["options"])
 
 
 def test_the_page_holds_every_plan_of_the_sweep_and_its_own(page, plan, points):

@@ -11,6 +11,7 @@ from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.head import HeadChoice
+from lampq.core.values.option import all_options
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
 
@@ -219,7 +220,7 @@ def test_outputs_behind_operators_that_choose_are_judged_in_front_of_them(choice
     outputs = model.run(batch)
     assert outputs.names == (box.name, "scores")
     np.testing.assert_allclose(outputs["scores"], batch @ FIRST.T, rtol=1e-5, atol=1e-5)
-    damage = measure_damage(model, model.layers(), (2, 8), batch)
+    damage = measure_damage(model, model.layers(), all_options((2, 8)), batch)
     assert (damage.kl[:, 0] > damage.kl[:, 1]).all()
     out = tmp_path / "q.tflite"
     model.write(plan_for(model, lambda _: 8), out)

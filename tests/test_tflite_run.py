@@ -15,6 +15,7 @@ from lampq.core.measuring.measure import measure_activations, measure_damage
 from lampq.core.measuring.reference import measure_reference
 from lampq.core.quantizing.quantizer import as_rows, from_rows, quantize
 from lampq.core.values.errors import AdapterError, MissingExtraError
+from lampq.core.values.option import all_options
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
 
@@ -266,7 +267,7 @@ def test_damage_and_fisher_traces_agree(tmp_path):
     expected = ((batch**2).sum(axis=1) * (1 - (p**2).sum(axis=1))).mean()
     (trace,) = forward_fisher(model, measure_reference(model, batch), draws=30).values()
     assert trace == pytest.approx(expected, rel=0.15)
-    damage = measure_damage(model, model.layers(), (2, 4, 8), batch)
+    damage = measure_damage(model, model.layers(), all_options((2, 4, 8)), batch)
     assert (np.diff(damage.kl[0]) < 0).all()
 
 

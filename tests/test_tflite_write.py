@@ -32,7 +32,7 @@ from lampq.core.quantizing.quantizer import quantize as quantize_rows
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.errors import AdapterError, PlanError
 from lampq.core.values.fingerprint import Fingerprint
-from lampq.core.values.option import Option
+from lampq.core.values.option import Option, all_options
 
 pytestmark = pytest.mark.usefixtures("weights_of_any_size")
 
@@ -337,7 +337,7 @@ def test_plans_that_cannot_be_written_are_refused(tmp_path):
 def test_profiles_use_the_grid_that_is_written():
     model = read(fixture("vit"))
     layers = model.layers()
-    error = measure_weight_error(model, layers, (2, 4, 8)).weight_error
+    error = measure_weight_error(model, layers, all_options((2, 4, 8))).weight_error
     for index, layer in enumerate(layers):
         for column, bits in enumerate((2, 4, 8)):
             values = coded_layer(model, layer.name, bits).values()

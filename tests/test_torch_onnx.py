@@ -15,6 +15,7 @@ from lampq.cli import main
 from lampq.core.measuring.measure import measure_damage, quantized_weights
 from lampq.core.values.errors import AdapterError
 from lampq.core.values.match import match
+from lampq.core.values.option import all_options
 from lampq.core.values.plan import Plan
 from lampq.demo_data import MODEL_PATH
 from lampq.verbs.apply import apply, fit_to
@@ -55,7 +56,7 @@ def test_every_layer_has_its_counterpart(pair):
 def test_both_measure_the_same_damage(pair):
     model, export, batch = pair
     pairs = match(model.layers(), export.layers()).pairs
-    mine, theirs = (measure_damage(m, m.layers(), (2, 4), batch).kl for m in (model, export))
+    mine, theirs = (measure_damage(m, m.layers(), all_options((2, 4)), batch).kl for m in (model, export))
     mine, theirs = mine[[i for i, _ in pairs]], theirs[[j for _, j in pairs]]
     np.testing.assert_allclose(mine, theirs, rtol=2e-2, atol=1e-6)
     assert spearmanr(mine.ravel(), theirs.ravel()).statistic > 0.99

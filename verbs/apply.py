@@ -12,9 +12,9 @@ from lampq.core.measuring.correction import with_plan_coding
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.reference import with_examples
 from lampq.core.measuring.rewriting import with_plan_rewrites
-from lampq.core.quantizing.low_rank import rank_bytes
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import PlanError
+from lampq.core.values.factors import factor_bytes
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.layer import Layer
 from lampq.core.values.match import Matching, left_over, match, same_names
@@ -103,13 +103,16 @@ def apply(
 
 
 def _refuse_ranks(model: Model, plan: Plan) -> None:
-    """Stop before any work where files of a model hold no factors of low rank."""
-    ranked = next((layer.name for layer in plan.layers if layer.rank), None)
-    if ranked is not None and not format_named(model.format).low_rank:
-        raise PlanError(
-            f"the plan has factors of low rank for {ranked}; {model.format} files hold none: apply it to an ONNX file, "
-            f"or judge it with eval --plan"
-        )
+    """Stop before any work where files of a model have no place for factors of low rank."""
+    ranked = [layer.name for layer in plan.layers if layer.rank]
+    if ranked:
+        beside = format_named(model.format).low_rank(model)
+        lone = next((name for name in ranked if name not in beside), None)
+        if lone is not None:
+            raise PlanError(
+                f"{model.path.name} has no place for the factors of low rank that the plan has for {lone}: they stand "
+                f"beside products with a matrix in ONNX files; leave the layer out, or judge the plan with eval --plan"
+            )
 
 
 def fit_to(
@@ -294,7 +297,7 @@ def _placed(model: Model, layer: Layer, decision: PlanLayer, container: str) -> 
     """A decision under the name, kind and shape of a layer of the model."""
     stored = model.payload_bytes(layer, decision.weight_bits, container)
     if stored is not None:
-        stored += rank_bytes(layer.shape, decision.rank)
+        stored += factor_bytes(layer.shape, decision.rank)
     whole = layer.size == decision.size
     return dataclasses.replace(
         decision,

@@ -8,7 +8,6 @@ from typing import Any
 
 from lampq.core.values.errors import PlanError
 from lampq.core.values.match import match
-from lampq.core.values.option import Option
 from lampq.core.values.plan import Plan
 from lampq.core.values.plan_layer import PlanLayer
 
@@ -151,5 +150,4 @@ def _row(
 def _text(layers: Sequence[PlanLayer] | None) -> str | None:
     if layers is None:
         return None
-    options = (Option(weight_bits=x.weight_bits, activation_bits=x.activation_bits) for x in layers)
-    return "/".join(dict.fromkeys(option.to_text() for option in options))
+    return "/".join(dict.fromkeys(layer.option.to_text() for layer in layers))

@@ -192,7 +192,8 @@ def _restricted(profile: Profile, allowed: Sequence[set[int]]) -> Profile:
         raise PlanError("the tool has no place for any layer of the profile")
     payload = profile.payload_bytes.copy()
     for index, widths in enumerate(allowed):
-        payload[index, [bits not in widths for bits in profile.weight_bits.tolist()]] = -1
+        # Other tools have no factors of low rank.
+        payload[index, [o.rank > 0 or o.weight_bits not in widths for o in profile.options]] = -1
         if widths and (payload[index] < 0).all():
             raise PlanError(
                 f"layer {profile.layers[index].name}: the profile has none of the widths that the tool offers "

@@ -163,7 +163,7 @@ def _by_differences(
         damage = measure_damage(
             candidates.model,
             candidates.layers,
-            [option.weight_bits for option in candidates.options],
+            candidates.options,
             reference.inputs,
             available=candidates.available,
             reference=reference,

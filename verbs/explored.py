@@ -67,13 +67,15 @@ def _choices(search: Search, plans: Sequence[Swept]) -> np.ndarray:
     sides = (
         max(option.weight_bits for option in options),
         max(option.activation_bits or 0 for option in options),
+        max(option.rank for option in options),
     )
     index = np.zeros(tuple(side + 1 for side in sides), dtype=np.uint8)
     for number, option in enumerate(options):
-        index[option.weight_bits, (option.activation_bits or 0) if varied else 0] = number
+        index[option.weight_bits, (option.activation_bits or 0) if varied else 0, option.rank] = number
     widths = np.array([plan.widths for plan in plans], dtype=np.uint8)
-    inputs = [[width or 0 for width in plan.input_widths] for plan in plans] if varied else 0
-    return index[widths, np.array(inputs, dtype=np.uint8)]
+    inputs = [[width or 0 for width in plan.input_widths] or [0] for plan in plans]
+    ranks = [plan.ranks or (0,) for plan in plans]
+    return index[widths, np.array(inputs, dtype=np.uint8), np.array(ranks, dtype=np.int64)]
 
 
 def _command(search: Search, profile_file: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lampq.core.quantizing.low_rank import rank_bytes
 from lampq.core.values.errors import PlanError
+from lampq.core.values.factors import factor_bytes
 from lampq.core.values.patterns import select
 from lampq.core.values.plan import Plan
 from lampq.core.values.plan_layer import PlanLayer
@@ -43,9 +43,9 @@ def _parsed(rule: str) -> tuple[str, int]:
 
 
 def _ranked(layer: PlanLayer, rank: int) -> PlanLayer:
-    before = rank_bytes(layer.shape, layer.rank)
+    before = factor_bytes(layer.shape, layer.rank)
     # The record refuses what no factors can be beside.
     changed = dataclasses.replace(layer, rank=rank, predicted_kl=None)
     return dataclasses.replace(
-        changed, payload_bytes=layer.payload_bytes - before + rank_bytes(layer.shape, rank)
+        changed, payload_bytes=layer.payload_bytes - before + factor_bytes(layer.shape, rank)
     )

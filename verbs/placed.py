@@ -55,16 +55,16 @@ def placed_choice(plan: Plan, profile: Profile, order: list[int]) -> np.ndarray:
     Raises:
         PlanError: An option of a layer or product was not profiled.
     """
-    options: dict[tuple[int | None, int | None], int] = {
-        (option.weight_bits, option.activation_bits): j for j, option in enumerate(profile.options)
+    options: dict[tuple[int | None, int | None, int], int] = {
+        (option.weight_bits, option.activation_bits, option.rank): j
+        for j, option in enumerate(profile.options)
     }
     choice = np.empty(len(order), dtype=np.int64)
     for decision, index in zip(plan.places, order, strict=True):
-        option = options.get(decision.widths)
+        rank = decision.rank if isinstance(decision, PlanLayer) else 0
+        option = options.get((*decision.widths, rank))
         if option is None or not profile.available[index, option]:
-            raise PlanError(
-                f"{decision.name}: the profile has no {_text(decision)} for it; profile that width too"
-            )
+            raise PlanError(f"{decision.name}: the profile has no {_text(decision)} for it; profile that too")
         choice[index] = option
     return choice
 
@@ -74,4 +74,5 @@ def _text(decision: PlanLayer | PlanProduct) -> str:
         left, right = ("float" if bits is None else f"{bits} bits" for bits in decision.widths)
         return f"factors of {left} and {right}"
     inputs = f" with an input of {decision.activation_bits}" if decision.activation_bits else ""
-    return f"{decision.weight_bits} bits{inputs}"
+    factors = f" with factors of rank {decision.rank}" if decision.rank else ""
+    return f"{decision.weight_bits} bits{inputs}{factors}"

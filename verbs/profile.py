@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import lampq
+from lampq.adapters import format_named
 from lampq.core.allocating.scores import score as score_named
 from lampq.core.measuring.candidates import Candidates
 from lampq.core.measuring.encoding import with_rounding
@@ -23,6 +24,7 @@ from lampq.core.readouts.draws import Draws
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.choices import named, refuse_unknown
 from lampq.core.values.errors import AdapterError, RecordError
+from lampq.core.values.factors import factor_bytes, takes_rank
 from lampq.core.values.fisher_kinds import EMPIRICAL
 from lampq.core.values.head import summary
 from lampq.core.values.layer import Layer
@@ -39,7 +41,7 @@ from lampq.verbs.damage import MeasuredDamage, measured_damage
 from lampq.verbs.input_ranges import InputRanges, JointFisher, input_ranges, measure_joint
 from lampq.verbs.overhead import file_overhead
 from lampq.verbs.parts import profile_by_parts
-from lampq.verbs.roundable import roundable
+from lampq.verbs.roundable import refuse_unheld_ranks, roundable
 from lampq.verbs.site_rules import SiteRules, site_rules
 
 
@@ -80,6 +82,7 @@ def profile(
     journal, progress = work.journal, work.progress
     refuse_unknown(choices, (*Measurement.names(), *Work.names()), "a measurement")
     measurement = Measurement.of(measurement, **named(choices, Measurement.names()))
+    refuse_unheld_ranks(model, measurement)
     if work.executor is not None and batch is not None:
         if shard is not None:
             raise RecordError(f"shard {shard} of shared work: leave out the shard, or the workers")
@@ -116,8 +119,7 @@ def profile(
     if sites is not None:
         payload = np.concatenate([payload, np.where(sites.available(options), 0, -1)])
     if reference is None:
-        widths = [option.weight_bits for option in options]
-        damage = measure_weight_error(model, layers, widths, journal=journal, progress=progress)
+        damage = measure_weight_error(model, layers, options, journal=journal, progress=progress)
         sense, told = _Sensitivity(), {}
     else:
         candidates = Candidates(
@@ -327,19 +329,28 @@ def _with_traces(layer: Layer, traces: Traces | None) -> Layer:
 def stored_bytes(
     model: Model, layers: Sequence[Layer], options: Sequence[Option], container: str
 ) -> np.ndarray:
-    """Bytes of codes and scales of every layer at every option, int64, shape (L, J); -1 where it cannot be stored.
+    """Bytes of codes, scales and factors of every layer at every option, int64, shape (L, J); -1 where it cannot be
+    stored, or its inputs are not known, which factors are cut to.
 
     Raises:
         RecordError: A layer can be stored at none of them; names it.
     """
+    widths, moments = {option.weight_bits for option in options}, model.coding.moments
+    table = {
+        (layer.name, width): model.payload_bytes(layer, width, container)
+        for layer in layers
+        for width in widths
+    }
+    ranked = any(option.rank for option in options)
+    beside = set(format_named(model.format).low_rank(model)) if ranked else set()
+    beside &= beside if moments is None else moments.keys()
 
-    def stored(layer: Layer, width: int) -> int:
-        size = model.payload_bytes(layer, width, container)
-        return -1 if size is None else size
+    def stored(layer: Layer, option: Option) -> int:
+        size = table[layer.name, option.weight_bits]
+        held = not option.rank or (layer.name in beside and takes_rank(layer.shape, option.rank))
+        return -1 if size is None or not held else size + factor_bytes(layer.shape, option.rank)
 
-    widths = [option.weight_bits for option in options]
-    table = {(layer.name, width): stored(layer, width) for layer in layers for width in set(widths)}
-    sizes = np.array([[table[layer.name, width] for width in widths] for layer in layers], dtype=np.int64)
+    sizes = np.array([[stored(layer, option) for option in options] for layer in layers], dtype=np.int64)
     stuck = np.flatnonzero((sizes < 0).all(axis=1))
     if len(stuck):
         name = layers[stuck[0]].name

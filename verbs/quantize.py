@@ -49,7 +49,7 @@ from lampq.verbs.formats import (
     unpacked_note,
 )
 from lampq.verbs.profile import profile as make_profile
-from lampq.verbs.roundable import refuse_unwritten_sites, roundable
+from lampq.verbs.roundable import refuse_unheld_ranks, refuse_unwritten_sites, roundable
 from lampq.verbs.task import Task, split_choices
 from lampq.verbs.within_drop import Guard, plan_within_drop
 
@@ -117,6 +117,7 @@ def quantize(
     more = () if profile_out is None else (Output.profile(Path(profile_out)),)
     refuse_model_clashes(model, out, *more, force=force)
     _refuse_blocks_with_inputs(model, measurement)
+    refuse_unheld_ranks(model, measurement)
     model = with_examples(model, batch)
     source, packed = model, stored_as(model, out)
     notes = unpacked_note(model, packed)

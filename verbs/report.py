@@ -95,7 +95,8 @@ def surroundings(
     uniform = {
         bits: index
         for index, bits in enumerate(profile.weight_bits.tolist())
-        if profile.options[index].activation_bits == inputs and profile.available[:, index].all()
+        if (profile.options[index].activation_bits, profile.options[index].rank) == (inputs, 0)
+        and profile.available[:, index].all()
     }
     return Surroundings(
         mode=search.mode,
@@ -166,7 +167,8 @@ def _steps(search: Search, choice: np.ndarray) -> tuple[list[Step | None], list[
                 bits=options[change.option].weight_bits, damage=change.damage, bytes=change.size_bytes
             )
             for change in layer
-            if options[change.option].activation_bits == options[here].activation_bits
+            if dataclasses.replace(options[change.option], weight_bits=options[here].weight_bits)
+            == options[here]
         }
         now = options[here].weight_bits
         narrower.append(steps.get(max((bits for bits in steps if bits < now), default=0)))

@@ -31,6 +31,19 @@ def roundable(model: Model, batch: BatchLike | None, measurement: Measurement) -
     return rounding(model, batch)
 
 
+def refuse_unheld_ranks(model: Model, measurement: Measurement) -> None:
+    """Stop before any work where files of a model hold no factors of low rank.
+
+    Raises:
+        AdapterError: There are ranks to measure.
+    """
+    if measurement.ranked and not format_named(model.format).low_rank(model):
+        raise AdapterError(
+            f"{model.path.name} has no place for factors of low rank: they stand beside products with a matrix in ONNX "
+            f"files; leave out --ranks, or export the model to ONNX"
+        )
+
+
 def refuse_unwritten_sites(model: Model, measurement: Measurement) -> None:
     """Stop before any work where files of a model would not hold what sites are going to choose.
 

@@ -14,7 +14,6 @@ from lampq.core.planning.tradeoff import Point, tradeoff
 from lampq.core.values import files
 from lampq.core.values.budget import Budget
 from lampq.core.values.errors import BudgetError, RecordError
-from lampq.core.values.option import Option
 from lampq.core.values.outputs import Output, refuse_clashes
 from lampq.core.values.profile import Profile
 from lampq.core.values.publishing import atomic_path
@@ -56,7 +55,8 @@ def sweep(
 def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: bool = False) -> None:
     """Write a table: average bits, bytes, predicted KL, knee, and a column per layer.
 
-    Where input widths vary there is a column of bit operations too, and layers read `w4a8`.
+    Where input widths vary there is a column of bit operations too, and layers read `w4a8`; with factors of low rank
+    `w4r2`.
     """
     import csv
 
@@ -69,9 +69,8 @@ def write_csv(profile: Profile, points: Sequence[Point], path: Path, *, force: b
     writer.writerow(["average_bits", "size_bytes", "predicted_kl", "knee", *more, *names])
     for point in points:
         widths: list[int | str] = [*point.widths]
-        if varied:
-            pairs = zip(point.widths, point.input_widths, strict=True)
-            widths = [Option(weight_bits=w, activation_bits=a).to_text() for w, a in pairs]
+        if varied or point.ranks:
+            widths = [option.to_text() for option in point.options]
         writer.writerow(
             [
                 f"{point.average_bits:.6f}",

@@ -150,12 +150,12 @@ def _runner(model: Model, batch: Batch, out: Path) -> Callable[[Plan, Batch], An
     """What a plan makes of some inputs: in float arithmetic, or by a file where that alone rounds inputs."""
     layers = {layer.name: layer for layer in model.layers()}
     # Plans measured one after the other have most widths in common.
-    last: dict[str, tuple[int, np.ndarray]] = {}
+    last: dict[str, tuple[tuple[int, int], np.ndarray]] = {}
 
     def weight(decision: PlanLayer) -> np.ndarray:
-        name, bits = decision.name, decision.weight_bits
-        if name not in last or last[name][0] != bits:
-            last[name] = bits, rounded_weight(model, layers[name], bits)
+        name, weights = decision.name, decision.option.weights
+        if name not in last or last[name][0] != weights:
+            last[name] = weights, rounded_weight(model, layers[name], *weights)
         return last[name][1]
 
     def run(plan: Plan, inputs: Batch) -> Answers:

@@ -77,6 +77,12 @@ def _products(model: Model) -> tuple[Product, ...]:
     return cast("OnnxModel", model).variant.records.products
 
 
+def _low_rank(model: Model) -> frozenset[str]:
+    from lampq.adapters.onnx.low_rank import takers
+
+    return takers(cast("OnnxModel", model).variant.opened)
+
+
 def _rounding(model: Model, batch: BatchLike) -> Model:
     with importing():
         from lampq.adapters.onnx.torch_module import as_torch
@@ -109,7 +115,7 @@ ONNX = ModelFormat(
     simulate=_simulate,
     addresses=NODES,
     input_bits=ACTIVATION_WIDTHS,
-    low_rank=True,
+    low_rank=_low_rank,
     # Integer products want one scale per channel.
     blocks_with_inputs=False,
 )

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from lampq.adapters.onnx import integer
 from lampq.adapters.onnx.emit import Emitter
+from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.sites import Site, Use
 from lampq.core.quantizing.low_rank import Compensated, LowRank
 from lampq.core.quantizing.quantizer import Codes
@@ -42,6 +43,16 @@ class Branch:
     def forget(self) -> None:
         """Leave the shape of the result out of the file, as those of all new values are."""
         self.result.shape = None
+
+
+def takers(opened: Opened) -> frozenset[str]:
+    """Names of the layers that factors can stand beside."""
+    graph = opened.flow.model.graph
+    return frozenset(
+        site.name
+        for site in opened.sites
+        if site.uses and all(_takes_branch(graph, site, use) for use in site.uses)
+    )
 
 
 def with_branches(
@@ -77,8 +88,7 @@ def with_branches(
 def _beside(emit: Emitter, site: Site, factors: LowRank) -> list[Branch]:
     """Factors beside every use of a layer, stored once."""
     for use in site.uses:
-        linear = use.slot.form == "linear" and integer.is_computable(site, use)
-        if not (linear and use.node.graph is emit.graph):
+        if not _takes_branch(emit.graph, site, use):
             raise AdapterError(
                 f"layer {site.name}: factors of low rank stand beside products with a matrix in the main graph, not "
                 f"beside this {use.node.op_type}; leave the layer out of --low-rank"
@@ -89,6 +99,11 @@ def _beside(emit: Emitter, site: Site, factors: LowRank) -> list[Branch]:
         _floats(emit, f"{site.name}.outer", outer.integers(), outer.scale[:, None]),
     )
     return [_branch(emit, site, use, *stored) for use in site.uses]
+
+
+def _takes_branch(graph: ir.Graph, site: Site, use: Use) -> bool:
+    linear = use.slot.form == "linear" and integer.is_computable(site, use)
+    return linear and use.node.graph is graph
 
 
 def _branch(emit: Emitter, site: Site, use: Use, inner: ir.Value, outer: ir.Value) -> Branch:

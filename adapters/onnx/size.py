@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +12,18 @@ import onnx_ir as ir
 from lampq.adapters.onnx import save, stream
 from lampq.adapters.onnx.decisions import Decisions
 from lampq.adapters.onnx.ledger import Account
+from lampq.adapters.onnx.low_rank import takers
 from lampq.adapters.onnx.outline import varint
 from lampq.adapters.onnx.sites import Site
 from lampq.adapters.onnx.variant import Varied
 from lampq.adapters.onnx.write import Rewritten, build
 from lampq.adapters.sizing import Sizing
-from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.quantizing.low_rank import Compensated, LowRank
+from lampq.core.quantizing.quantizer import Codes, Quantized, quantize
 from lampq.core.values import packing
 from lampq.core.values.activation_grid import ActivationGrid
 from lampq.core.values.blocks import scale_count
+from lampq.core.values.factors import FACTOR_BITS, factor_bytes, takes_rank
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
 from lampq.core.values.overhead import Overhead
@@ -65,7 +68,9 @@ def rest_bytes(model: Varied, *, activations: bool) -> int:
 def overhead(model: Varied, sizing: Sizing) -> Overhead:
     """What a file holds beside codes and scales, to the byte.
 
-    The graph is made once for each option, blank, and everything new in it is put down to the layers that need it.
+    The graph is made once for each option, blank, and everything new in it is put down to the layers that need it. With
+    factors of low rank the nodes that read weights are new as well; without any they are those of the float model, and
+    put down to their layers where there are ranks.
     In a file of two parts the names of the places of tensors count as the longest there are.
 
     Args:
@@ -73,13 +78,22 @@ def overhead(model: Varied, sizing: Sizing) -> Overhead:
         sizing: What is asked; layers' inputs have their statistics' ranges, and unknown steps are 2.
     """
     layers, steps = sizing.layers, sizing.steps
-    columns = []
+    columns, shapes = [], _takers(model, sizing)
     for column, option in enumerate(sizing.options):
         bits = option.activation_bits
         grids = {} if bits is None else _input_grids(model, layers, bits)
         known = {} if steps is None else dict(zip(_names(layers), steps[:, column].tolist(), strict=True))
-        columns.append(_column(model, layers, option, sizing.container, grids, known))
+        ranks = {name: option.rank if takes_rank(shape, option.rank) else 0 for name, shape in shapes.items()}
+        columns.append(_column(model, layers, option, sizing.container, grids, known, ranks))
     return _divided(columns, len(layers))
+
+
+def _takers(model: Varied, sizing: Sizing) -> dict[str, tuple[int, ...]]:
+    """Layers that factors can stand beside, and the shapes of their weights; none where no option has a rank."""
+    if not any(option.rank for option in sizing.options):
+        return {}
+    names = takers(model.variant.opened)
+    return {layer.name: layer.shape for layer in sizing.layers if layer.name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,7 +122,19 @@ def _column(
     container: str,
     grids: dict[str, ActivationGrid],
     steps: dict[str, int],
+    ranks: Mapping[str, int],
 ) -> _Column | None:
+    """The file with all layers at an option.
+
+    Args:
+        model: The float model.
+        layers: Those that are quantized.
+        option: Their widths.
+        container: How codes are stored.
+        grids: Of inputs by layer name.
+        steps: Distances of neighbouring integers by layer name.
+        ranks: Rank of every layer that factors can stand beside, 0 for none; empty where no option has any.
+    """
     bits, names = option.weight_bits, _names(layers)
     if not 2 <= bits <= 8:
         return None
@@ -118,14 +144,22 @@ def _column(
         block=model.coding.block,
         activations=grids,
         outputs={},
+        ranks={name: rank for name, rank in ranks.items() if rank},
     )
     rewritten = _blank(model, decisions, steps)
     ledger, total = rewritten.ledger, stream.file_bytes(rewritten.graph)
     split = save.tensor_bytes(rewritten.graph) > save.LARGEST_SINGLE_FILE
+    for name, nodes in rewritten.readers.items():
+        if ranks.get(name) == 0:
+            ledger.accounts[name].nodes += nodes
     entries = {key: _entries(account, split) for key, account in ledger.accounts.items()}
     places = _places(rewritten.graph.graph.initializers.values()) if split else 0
     sites = {site.name: site for site in model.variant.opened.sites}
-    payload = [_payload_bytes(sites[name], bits, container, model.coding.block) for name in names]
+    payload = [
+        _payload_bytes(sites[name], bits, container, model.coding.block)
+        + factor_bytes(sites[name].shape, ranks.get(name, 0))
+        for name in names
+    ]
     return _Column(
         rest=total + places - sum(entries.values()) - len(varint(total)),
         total=total,
@@ -171,7 +205,11 @@ def _blank(model: Varied, decisions: Decisions, steps: dict[str, int]) -> Rewrit
     rewritten = build(
         model,
         decisions,
-        lambda site, bits: _zeros(site, bits, decisions.block, steps.get(site.name, _MID_RISE)),
+        lambda site, bits: _ranked_zeros(
+            site,
+            _zeros(site, bits, decisions.block, steps.get(site.name, _MID_RISE)),
+            decisions.ranks.get(site.name, 0),
+        ),
     )
     save.drop_types(rewritten.graph)
     return rewritten
@@ -189,6 +227,18 @@ def _zeros(site: Site, bits: int, block: int | None, step: int) -> Quantized:
         bits=bits,
         squared_error=np.zeros(rows),
     )
+
+
+def _ranked_zeros(site: Site, weight: Quantized, rank: int) -> Codes:
+    """A weight with factors of a rank, all zero."""
+    if not rank:
+        return weight
+    outputs, inputs = (site.shape[axis] for axis in (site.channel_axis, 1 - site.channel_axis))
+    outer, inner = (
+        quantize(np.zeros((rank, side), dtype=np.float32), FACTOR_BITS) for side in (outputs, inputs)
+    )
+    factors = LowRank(outer=outer, inner=inner)
+    return Compensated(weight=weight, factors=factors, squared_error=np.zeros(outputs))
 
 
 def _entries(account: Account, split: bool) -> int:

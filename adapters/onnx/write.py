@@ -88,7 +88,7 @@ def write(
     """
     path = Path(path)
     refuse_clashes([Output(path=path)], _files(model), force=force)
-    model = coded_for(model, plan)
+    model = coded_for(model, plan, factors=True)
     decisions = Decisions.from_plan(
         plan,
         output_ranges,
@@ -99,7 +99,8 @@ def write(
     with Shelf(path.parent) as shelf:
 
         def quantized(site: Site, bits: int) -> Codes:
-            encoded = encoder(model, site.name, site.channel_axis)(bits)
+            encode = encoder(model, site.name, site.channel_axis)
+            encoded = encode(bits, decisions.ranks.get(site.name, 0))
             weights[site.name] = _laid_down(shelf, encoded)
             return weights[site.name]
 
@@ -117,11 +118,13 @@ class Rewritten:
     Attributes:
         graph: The graph.
         integer_layers: Layers that are computed with integers wherever they are used.
+        readers: What is left of the nodes that read the weight of each layer, factors beside it left out.
         ledger: For which layer everything in it was made.
     """
 
     graph: ir.Model
     integer_layers: tuple[str, ...]
+    readers: Mapping[str, tuple[ir.Node, ...]]
     ledger: Ledger
 
 
@@ -181,7 +184,12 @@ def build(model: Varied, decisions: Decisions, quantized: Callable[[Site, int], 
     if not decisions.keep_traces:
         drop_traces(graph)
     integer_layers = tuple(site.name for site in listed if all(use in chosen for use in site.uses))
-    return Rewritten(graph=graph, integer_layers=integer_layers, ledger=rewriter.ledger)
+    return Rewritten(
+        graph=graph,
+        integer_layers=integer_layers,
+        readers={site.name: tuple(use.node for use in site.uses) for site in listed},
+        ledger=rewriter.ledger,
+    )
 
 
 def _opset(decisions: Decisions) -> int:

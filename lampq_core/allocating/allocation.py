@@ -92,7 +92,7 @@ def uniform_choice(profile: Profile, problem: Problem, *, size_bytes: int | None
 
     A layer that cannot take the uniform option (the format, a pin, a tie, a floor) takes the next wider one that
     it can, or else its widest. With one input width the best is the widest; with several it is the one of least
-    predicted damage.
+    predicted damage. Uniform plans have no factors of low rank.
 
     Args:
         profile: Measurements of the model.
@@ -106,7 +106,9 @@ def uniform_choice(profile: Profile, problem: Problem, *, size_bytes: int | None
     reduction = problem.reduced()
     allowed = np.isfinite(reduction.problem.cost)
     best, least = None, np.inf
-    for row in cover_table(profile.options).T[::-1]:
+    covers = cover_table(profile.options)
+    for index in reversed([index for index, option in enumerate(profile.options) if not option.rank]):
+        row = covers[:, index]
         wider = allowed & row
         widest = allowed.shape[1] - 1 - allowed[:, ::-1].argmax(axis=1)
         choice = reduction.expand(np.where(wider.any(axis=1), wider.argmax(axis=1), widest))
@@ -145,6 +147,7 @@ def build_plan(
             PlanLayer.of(
                 layer,
                 weight_bits=option.weight_bits,
+                rank=option.rank,
                 activation_bits=option.activation_bits,
                 activation_range=input_range(profile, index, option_index),
                 quantizer=profile.quantizer(layer.name, option.activation_bits),

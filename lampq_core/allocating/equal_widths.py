@@ -1,4 +1,4 @@
-"""Profiles of pairs, seen by scores that know one width for weights and input of a layer."""
+"""Profiles seen by scores that know one width for weights and input of a layer, and no factors of low rank."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def equal_widths(profile: Profile) -> Profile:
             "mode lampq gives weights and input of a layer one width, and the profile has no such pair"
         )
     return profile.narrowed(equal)
+
+
+def one_width(profile: Profile) -> Profile:
+    """The options of `equal_widths` without factors of low rank.
+
+    Raises:
+        RecordError: There is none.
+    """
+    equal = equal_widths(profile)
+    plain = [index for index, option in enumerate(equal.options) if not option.rank]
+    return equal if len(plain) == len(equal.options) else equal.narrowed(plain)

@@ -66,7 +66,7 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
         limits.append(
             Limit(
                 name=BITS,
-                use=weight_bits(profile),
+                use=profile.code_bits,
                 most=average_bits_limit(budget.average_bits, weights),
                 asked=f"average bits {budget.average_bits}",
                 show=lambda amount: f"{_rounded_up(Fraction(amount, weights), 4)} average bits",
@@ -109,15 +109,11 @@ def limits_of(profile: Profile, budget: Budget | None, allowed: np.ndarray) -> l
     return [replace(limit, use=np.where(allowed, limit.use, 0)) for limit in limits]
 
 
-def weight_bits(profile: Profile) -> np.ndarray:
-    """Bits of all weights of a layer, int64, shape (L, J)."""
-    return profile.sizes[:, None] * profile.weight_bits[None, :]
-
-
 def bit_operations(profile: Profile) -> np.ndarray:
     """Multiply-accumulates x weight bits x input bits per sample, int64, shape (L, J).
 
-    A float input counts 32 bits.
+    A float input counts 32 bits. Factors of low rank multiply as often for a weight of theirs as the layer does for one
+    of its own; what is between them counts as the layer's input.
 
     Raises:
         BudgetError: Layers without multiply-accumulates; names them.
@@ -129,8 +125,11 @@ def bit_operations(profile: Profile) -> np.ndarray:
             f"{'has' if len(lacking) == 1 else 'have'} none: profile the model with --data"
         )
     macs = np.array([place.macs for place in profile.places], dtype=np.int64)
-    pairs = [option.weight_bits * option.input_bits for option in profile.options]
-    return macs[:, None] * np.array(pairs, dtype=np.int64)[None, :]
+    inputs = np.array([option.input_bits for option in profile.options], dtype=np.int64)
+    sizes, widths = profile.sizes, profile.weight_bits
+    factors = profile.code_bits - sizes[:, None] * widths
+    uses = macs // np.maximum(sizes, 1)
+    return (macs[:, None] * widths + uses[:, None] * factors) * inputs
 
 
 def input_elements(profile: Profile) -> np.ndarray:

@@ -26,10 +26,10 @@ _MOST_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dequantized(Sequence[np.ndarray]):
-    """A weight at several widths: codes, a byte a weight, that become values whenever one is looked at.
+    """A weight in several ways: codes, a byte a weight, that become values whenever one is looked at.
 
     Attributes:
-        codes: In rows, one for each width.
+        codes: In rows, one for each width and rank.
         shape: Of the layer's record.
         channel_axis: Its axis of output channels.
     """
@@ -42,7 +42,7 @@ class Dequantized(Sequence[np.ndarray]):
         return len(self.codes)
 
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
-        """The weight at a width, by index, in the shape of the layer's record."""
+        """The weight in one of the ways, by index, in the shape of the layer's record."""
         return weight_of(self.codes[index], self.shape, self.channel_axis)
 
 
@@ -95,10 +95,11 @@ class Candidates:
     def roundings(self, layer: int, columns: Sequence[int]) -> Roundings:
         """What a layer (by index) is rounded to at some of its options."""
         record = self.layers[layer]
-        widths = sorted({self.options[column].weight_bits for column in columns})
+        weights = sorted({self.options[column].weights for column in columns})
         inputs = self._inputs(columns)
+        widths = list(dict.fromkeys(bits for bits, _ in weights))
         encode = encoder(self.model, record.name, record.channel_axis, widths)
-        quantized = tuple(encode(bits) for bits in widths)
+        quantized = tuple(encode(bits, rank) for bits, rank in weights)
         return Roundings(
             weights=Dequantized(codes=quantized, shape=record.shape, channel_axis=record.channel_axis),
             rules=tuple(self._rule(layer, bits) for bits in inputs),
@@ -106,7 +107,7 @@ class Candidates:
             steps=np.array([q.step for q in quantized], dtype=np.int64),
             place={
                 column: (
-                    widths.index(self.options[column].weight_bits),
+                    weights.index(self.options[column].weights),
                     inputs.index(self._input(column)),
                 )
                 for column in columns

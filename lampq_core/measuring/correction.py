@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lampq.core.measuring.encoding import encoder, with_ranks, with_rounding
+from lampq.core.measuring.encoding import encoder, with_rounding
 from lampq.core.measuring.model import Model, rounds_activations, windows_of
 from lampq.core.measuring.moments import input_rows
 from lampq.core.measuring.reference import input_batch
@@ -54,7 +54,7 @@ def with_plan_coding(
     Raises:
         RecordError: The plan rounds to the layers' inputs, and there are none.
     """
-    model = with_ranks(with_rounding(model, plan.rounding, plan.block, batch), plan)
+    model = with_rounding(model, plan.rounding, plan.block, batch)
     if plan.rounding == CORRECTED and not model.coding.targets:
         if batch is None:
             raise RecordError(
@@ -97,7 +97,7 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
         for _, ahead in walks if rule is not None else ():
             ahead.replace(layer.name, Setting(activation=rule))
         coding = _corrected(coding, model, layer, walks)
-        codes = encoder(model.with_coding(coding), layer.name, layer.channel_axis)(decision.weight_bits)
+        codes = encoder(model.with_coding(coding), layer.name, layer.channel_axis)(*decision.option.weights)
         weight = weight_of(codes, layer.shape, layer.channel_axis)
         for _, ahead in walks:
             ahead.replace(layer.name, weight if rule is None else Setting(weight=weight, activation=rule))

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,12 +14,20 @@ from lampq.core.measuring.model import Model
 from lampq.core.measuring.moments import input_moments
 from lampq.core.quantizing.coding import Coding, Kept
 from lampq.core.quantizing.formed import Formed, formed
-from lampq.core.quantizing.low_rank import Compensated, compensated
+from lampq.core.quantizing.low_rank import (
+    Compensated,
+    Compensation,
+    Cut,
+    LowRank,
+    check_factors,
+    compensated,
+)
 from lampq.core.quantizing.quantizer import Quantized, as_rows, quantize
 from lampq.core.quantizing.rounding import InputRounding
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.blocks import row_block
 from lampq.core.values.errors import AdapterError, PlanError, RecordError
+from lampq.core.values.factors import FACTOR_BITS
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.plan import Plan
 from lampq.core.values.rounding_kinds import NEAREST, form_of
@@ -33,12 +41,21 @@ Encoded: TypeAlias = Plain | Compensated
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
-def encoder(
-    model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
-) -> Callable[[int], Encoded]:
-    """A function from a width to the codes and scales of a layer, by the model's grid and coding.
+class Encoder(Protocol):
+    """How one layer becomes codes."""
 
-    Only where the coding has a form of weights are they `Formed`, and `Compensated` where it has a rank for the layer.
+    def __call__(self, bits: int, rank: int = 0) -> Encoded:
+        """The layer at a width, with factors of a rank where there is one.
+
+        Raises:
+            RecordError: There is a rank, and the layer's inputs are not known, or it cannot have it; names the layer.
+        """
+
+
+def encoder(model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()) -> Encoder:
+    """A function from a width and a rank to the codes and scales of a layer, by the model's grid and coding.
+
+    Only where the coding has a form of weights are they `Formed`, and `Compensated` where there is a rank.
 
     Args:
         model: The float model.
@@ -51,18 +68,15 @@ def encoder(
     learned = (coding.learned or {}).get(name)
     if learned is not None:
         others = encoder(model.with_coding(replace(coding, learned=None)), name, channel_axis, widths)
-        return lambda bits: learned if bits == learned.bits else others(bits)
+        return lambda bits, rank=0: learned if (bits, rank) == (learned.bits, 0) else others(bits, rank)
     weight = coding.targets.get(name)
     weight = model.weight(name) if weight is None else weight
-    if coding.ranks.get(name):
-        plain = uniform_encoder(model.with_coding(replace(coding, ranks={})), name, channel_axis, widths)
-        return _compensating(coding, name, as_rows(weight, channel_axis), plain)
     moment = None if coding.moments is None else coding.moments.get(name)
     if coding.form is not None:
-        return functools.partial(_formed, coding.form, weight, channel_axis, moment)
+        return _Uncompensated(name, functools.partial(_formed, coding.form, weight, channel_axis, moment))
     if moment is None:
         rows = as_rows(weight, channel_axis, coding.block)
-        return lambda bits: quantize(rows, bits, grid=model.grid)
+        return _Uncompensated(name, lambda bits: quantize(rows, bits, grid=model.grid))
     return _InputEncoder(model, name, weight, channel_axis, moment, widths)
 
 
@@ -72,7 +86,7 @@ def uniform_encoder(
     """`encoder` for writers of files that hold codes on a uniform grid and nothing else.
 
     Raises:
-        AdapterError: The coding has a form of weights, or a rank for the layer.
+        AdapterError: The coding has a form of weights.
     """
     encode = plain_encoder(model, name, channel_axis, widths)
 
@@ -90,44 +104,30 @@ def uniform_encoder(
 def plain_encoder(
     model: Model, name: str, channel_axis: int, widths: Sequence[int] = ()
 ) -> Callable[[int], Plain]:
-    """`encoder` for writers of files that have no place for factors of low rank.
-
-    Raises:
-        AdapterError: The coding has a rank for the layer.
-    """
+    """`encoder` for writers of files that have no place for factors of low rank."""
     encode = encoder(model, name, channel_axis, widths)
 
     def plain(bits: int) -> Plain:
         encoded = encode(bits)
-        if isinstance(encoded, Compensated):
-            raise AdapterError(f"{model.format} files have no place for the low-rank factors of layer {name}")
+        assert not isinstance(encoded, Compensated)  # No rank was asked for.
         return encoded
 
     return plain
 
 
-def _compensating(
-    coding: Coding, name: str, rows: np.ndarray, plain: Callable[[int], Quantized]
-) -> Callable[[int], Compensated]:
-    """From a width to codes with the layer's factors.
+class _Uncompensated:
+    """Codes of a layer whose inputs do not count, and which has no factors therefore."""
 
-    Raises:
-        RecordError: The layer's inputs are not known, or it has no such rank.
-    """
-    moment, rank = (coding.moments or {}).get(name), coding.ranks[name]
-    if moment is None:
-        raise RecordError(
-            f"layer {name}: factors of low rank are cut to the layer's inputs, which are not known; give data, and "
-            f"leave out what is no product with a matrix"
-        )
+    def __init__(self, name: str, plain: Callable[[int], Plain]) -> None:
+        self._name, self._plain = name, plain
 
-    def encode(bits: int) -> Compensated:
-        try:
-            return compensated(plain(bits), rows, moment, rank)
-        except RecordError as err:
-            raise RecordError(f"layer {name}: {err}") from err
-
-    return encode
+    def __call__(self, bits: int, rank: int = 0) -> Plain:
+        if rank:
+            raise RecordError(
+                f"layer {self._name}: factors of low rank are cut to the layer's inputs, which are not known; give "
+                f"data, and leave out what is no product with a matrix"
+            )
+        return self._plain(bits)
 
 
 def _formed(
@@ -157,10 +157,36 @@ class _InputEncoder:
         content.update(np.ascontiguousarray(moment.diagonal()).data)
         self._key = (name, content.hexdigest(), self._block)
         self._ready: dict[int, Quantized] = {}
+        self._compensation: Compensation | None = None
+        self._last: tuple[int, Cut] | None = None
 
-    def __call__(self, bits: int) -> Quantized:
+    def __call__(self, bits: int, rank: int = 0) -> Quantized | Compensated:
         known = self._known(bits)
-        return self._chosen(bits) if known is None else known
+        plain = self._chosen(bits) if known is None else known
+        return compensated(plain, self._rows, self._factors(plain, rank)) if rank else plain
+
+    def _factors(self, plain: Quantized, rank: int) -> LowRank:
+        key = (*self._key, plain.bits, rank)
+        outer, inner = ((*key, side, FACTOR_BITS) for side in ("outer", "inner"))
+        known = self._kept.get(outer), self._kept.get(inner)
+        if known[0] is not None and known[1] is not None:
+            return LowRank(outer=known[0], inner=known[1])
+        try:
+            check_factors(self._rows.shape, self._moment.shape, rank)
+        except RecordError as err:
+            raise RecordError(f"layer {self._key[0]}: {err}") from err
+        factors = self._cut(plain).factors(rank)
+        self._kept.put({outer: factors.outer, inner: factors.inner})
+        return factors
+
+    def _cut(self, plain: Quantized) -> Cut:
+        """The factors of a width, whatever their rank; those of the width before are let go."""
+        if self._compensation is None:
+            self._compensation = Compensation(self._moment)
+        if self._last is None or self._last[0] != plain.bits:
+            error = self._rows - plain.dequantized().reshape(self._rows.shape)
+            self._last = plain.bits, self._compensation.cut(error)
+        return self._last[1]
 
     def _known(self, bits: int) -> Quantized | None:
         return self._ready.get(bits) or self._kept.get((*self._key, bits))
@@ -208,19 +234,21 @@ def with_rounding(
     )
 
 
-def with_ranks(model: AnyModel, plan: Plan) -> AnyModel:
-    """The model with the ranks that a plan, under its names of layers, has for them."""
-    ranks = {layer.name: layer.rank for layer in plan.layers if layer.rank}
-    return model if ranks == model.coding.ranks else model.with_coding(replace(model.coding, ranks=ranks))
-
-
-def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
+def coded_for(model: AnyModel, plan: Plan, *, factors: bool = False) -> AnyModel:
     """The model with the coding that a plan was made for; writers begin with this.
+
+    Args:
+        model: The float model.
+        plan: The plan.
+        factors: Whether what is written has a place for factors of low rank.
 
     Raises:
         PlanError: The plan rounds to the layers' inputs, which the model has not seen.
-        AdapterError: The format has no such blocks.
+        AdapterError: The format has no such blocks, or no place for the plan's factors of low rank.
     """
+    ranked = next((layer.name for layer in plan.layers if layer.rank), None)
+    if ranked is not None and not factors:
+        raise AdapterError(f"{model.format} files have no place for the low-rank factors of layer {ranked}")
     form = form_of(plan.rounding)
     if plan.rounding == NEAREST or (form is not None and not form.uses_inputs):
         return model.with_coding(Coding(block=plan.block, form=form))
@@ -228,4 +256,4 @@ def coded_for(model: AnyModel, plan: Plan) -> AnyModel:
         raise PlanError(
             "the plan rounds weights to the layers' inputs; give the calibration data, or round to nearest"
         )
-    return with_ranks(model.with_coding(replace(model.coding, block=plan.block, form=form)), plan)
+    return model.with_coding(replace(model.coding, block=plan.block, form=form))

@@ -28,12 +28,13 @@ from lampq.core.values.errors import RecordError
 from lampq.core.values.gaussian import Gaussian
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
+from lampq.core.values.option import Option
 from lampq.core.values.progress import Progress, quiet, rest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Damage:
-    """Single-layer measurements. L layers, J widths.
+    """Single-layer measurements. L layers, J options.
 
     Attributes:
         weight_error: ||W_hat - W||^2, float64, shape (L, J).
@@ -58,34 +59,35 @@ class Damage:
 def measure_weight_error(
     model: Model,
     layers: Sequence[Layer],
-    widths: Sequence[int],
+    options: Sequence[Option],
     *,
     journal: Journal = NOWHERE,
     progress: Progress = quiet,
 ) -> Damage:
-    """Squared quantization error of every layer at every width; needs no data."""
-    error = np.zeros((len(layers), len(widths)))
+    """Squared quantization error of every layer at every option; needs no data."""
+    error = np.zeros((len(layers), len(options)))
     steps = np.zeros(error.shape, dtype=np.int64)
     tables, own = {"error": error, "steps": steps}, journal.within("errors")
     for index, layer in enumerate(layers):
         if not own.recall(f"{index}", tables, (index,)):
-            error[index], steps[index] = _weight_errors(model, layer, widths)
+            error[index], steps[index] = _weight_errors(model, layer, options)
             own.keep(f"{index}", tables, (index,))
         progress("quantization errors", index + 1, len(layers))
     return Damage(weight_error=error, steps=steps)
 
 
-def _weight_errors(model: Model, layer: Layer, widths: Sequence[int]) -> tuple[list[float], list[int]]:
+def _weight_errors(model: Model, layer: Layer, options: Sequence[Option]) -> tuple[list[float], list[int]]:
     """Squared errors and steps of one layer; its weight is let go before the next is read."""
-    encode = encoder(model, layer.name, layer.channel_axis, widths)
-    results = [(float(quantized.squared_error.sum()), quantized.step) for quantized in map(encode, widths)]
+    encode = encoder(model, layer.name, layer.channel_axis, [option.weight_bits for option in options])
+    encoded = (encode(*option.weights) for option in options)
+    results = [(float(quantized.squared_error.sum()), quantized.step) for quantized in encoded]
     return [error for error, _ in results], [step for _, step in results]
 
 
 def measure_damage(
     model: Model,
     layers: Sequence[Layer],
-    widths: Sequence[int],
+    options: Sequence[Option],
     batch: BatchLike,
     *,
     available: np.ndarray | None = None,
@@ -98,31 +100,32 @@ def measure_damage(
     Args:
         model: The float model.
         layers: Its layer records, in model order.
-        widths: Weight widths to try.
+        options: What weights are rounded to.
         batch: Calibration inputs, samples first.
-        available: Which widths to measure, bool, shape (L, J); the others are left at zero. None measures all.
+        available: Which options to measure, bool, shape (L, J); the others are left at zero. None measures all.
         reference: What the float model makes of `batch`; None runs it.
-        journal: Keeps every layer and width.
-        progress: Told after every layer and width.
+        journal: Keeps every layer and option.
+        progress: Told after every layer and option.
 
     Raises:
         RecordError: The model's own outputs, or those with a layer quantized, are not finite; names the layer.
     """
     reference = measure_reference(model, batch) if reference is None else reference
-    table = (len(layers), len(widths))
+    table = (len(layers), len(options))
     position = {layer.name: index for index, layer in enumerate(layers)}
     done = 0
 
     def candidates(collector: Collector, own: Journal) -> Iterator[tuple[str, int, np.ndarray]]:
         nonlocal done
         for index, layer in enumerate(layers):
-            columns = [c for c in range(len(widths)) if available is None or available[index, c]]
-            encode = encoder(model, layer.name, layer.channel_axis, [widths[column] for column in columns])
+            columns = [c for c in range(len(options)) if available is None or available[index, c]]
+            widths = [options[column].weight_bits for column in columns]
+            encode = encoder(model, layer.name, layer.channel_axis, widths)
             for column in columns:
                 if own.recall(f"{index} {column}", collector.tables, (index, column)):
                     done += rest(index, len(layers))
                     continue
-                quantized = encode(widths[column])
+                quantized = encode(*options[column].weights)
                 collector.error[index, column] = quantized.squared_error.sum()
                 collector.steps[index, column] = quantized.step
                 yield layer.name, column, weight_of(quantized, layer.shape, layer.channel_axis)
@@ -134,7 +137,7 @@ def measure_damage(
     for number, (share, part) in enumerate(slices):
         collector, own = Collector(part, table), journal.within(f"damage {number}")
         for name, column, outputs in model.sweep(part.inputs, candidates(collector, own)):
-            part.checked(outputs, f"the model with layer {name} at {widths[column]} bits")
+            part.checked(outputs, f"the model with layer {name} at {options[column].to_text()}")
             collector.add(position[name], column, outputs)
             own.keep(f"{position[name]} {column}", collector.tables, (position[name], column))
             done += rest(position[name], len(layers))

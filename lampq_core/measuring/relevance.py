@@ -84,14 +84,14 @@ def output_errors(model: Model, profile: Profile, batch: Batch) -> tuple[np.ndar
     power = np.zeros(len(profile.layers))
     for index, layer in enumerate(profile.layers):
         rows, moment = as_rows(model.weight(layer.name), layer.channel_axis), moments.get(layer.name)
-        widths = [option.weight_bits for option in profile.options]
-        encode = encoder(model, layer.name, layer.channel_axis, tuple(dict.fromkeys(widths)))
+        encode = encoder(model, layer.name, layer.channel_axis, sorted(set(profile.weight_bits.tolist())))
         power[index] = _square(rows, moment)
-        known: dict[int, float] = {}
-        for column, bits in enumerate(widths):
-            if bits not in known:
-                known[bits] = _square(encode(bits).dequantized().reshape(rows.shape) - rows, moment)
-            error[index, column] = known[bits]
+        known: dict[tuple[int, int], float] = {}
+        for column in np.flatnonzero(profile.available[index]).tolist():
+            weights = profile.options[column].weights
+            if weights not in known:
+                known[weights] = _square(encode(*weights).dequantized().reshape(rows.shape) - rows, moment)
+            error[index, column] = known[weights]
     return error + _input_errors(model, profile, batch), power
 
 

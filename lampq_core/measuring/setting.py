@@ -47,9 +47,9 @@ RoundedLayers = Mapping[str, tuple[Sequence[np.ndarray], Sequence[ActivationRule
 """Layer -> its weights, dequantized, at W widths, and the rules of its input at A widths; None leaves it float."""
 
 
-def rounded_weight(model: Model, layer: Layer, bits: int) -> np.ndarray:
-    """A layer's weight at a width, dequantized, in the shape of its record."""
-    quantized = encoder(model, layer.name, layer.channel_axis)(bits)
+def rounded_weight(model: Model, layer: Layer, bits: int, rank: int = 0) -> np.ndarray:
+    """A layer's weight at a width, dequantized, with factors of a rank added, in the shape of its record."""
+    quantized = encoder(model, layer.name, layer.channel_axis)(bits, rank)
     return weight_of(quantized, layer.shape, layer.channel_axis)
 
 
@@ -75,6 +75,11 @@ def profile_rule(profile: Profile, layer: int, option: int) -> ActivationRule | 
     return input_rule(bits, input_range(profile, layer, option), profile.quantizer(site, bits))
 
 
+def profile_weight(model: Model, profile: Profile, layer: int, option: int) -> np.ndarray:
+    """The weight of a layer at an option (both by index), dequantized, in the shape of its record."""
+    return rounded_weight(model, profile.layers[layer], *profile.options[option].weights)
+
+
 def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> Setting:
     """A place at an option (both by index)."""
     place = profile.places[layer]
@@ -83,7 +88,7 @@ def profile_setting(model: Model, profile: Profile, layer: int, option: int) -> 
         return Setting(
             left=None if left is None else rule_of(left), activation=profile_rule(profile, layer, option)
         )
-    weight = rounded_weight(model, profile.layers[layer], profile.options[option].weight_bits)
+    weight = profile_weight(model, profile, layer, option)
     return Setting(weight=weight, activation=profile_rule(profile, layer, option))
 
 
@@ -103,7 +108,7 @@ def plan_settings(model: Model, plan: Plan) -> dict[str, Setting]:
     layers = {layer.name: layer for layer in model.layers()}
     settings = {
         decision.name: Setting(
-            weight=rounded_weight(model, layers[decision.name], decision.weight_bits),
+            weight=rounded_weight(model, layers[decision.name], *decision.option.weights),
             activation=plan_rule(decision),
         )
         for decision in plan.layers

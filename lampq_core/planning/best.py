@@ -15,7 +15,7 @@ from lampq.core.measuring.encoding import with_rounding
 from lampq.core.measuring.held_out import Part, halves, held_out_damage
 from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.measuring.reference import Reference
-from lampq.core.measuring.setting import profile_rule, profile_setting
+from lampq.core.measuring.setting import profile_rule, profile_setting, profile_weight
 from lampq.core.planning.room import settled
 from lampq.core.planning.search import Search
 from lampq.core.planning.solve import Solve
@@ -216,7 +216,9 @@ def _bench(trial: _Trial, problem: Problem, judge: Judge | None) -> Bench:
         profile.weight_bits.tolist(),
         problem,
         trial.reference,
-        quantizer=functools.partial(profile_setting, trial.model, profile) if trial.rounds_inputs else None,
+        quantizer=functools.partial(
+            profile_setting if trial.rounds_inputs else profile_weight, trial.model, profile
+        ),
         judge=judge,
         journal=trial.journal,
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lampq.core.allocating.limits import bit_operations, weight_bits
+from lampq.core.allocating.limits import bit_operations
 from lampq.core.allocating.pareto import Curve, pareto
 from lampq.core.allocating.smallest import limited
 from lampq.core.planning.search import Search
 from lampq.core.searching.superposition import allocate
 from lampq.core.values.errors import BudgetError
+from lampq.core.values.option import Option
 from lampq.core.values.problem import Problem
 from lampq.core.values.profile import Profile
 
@@ -24,7 +25,7 @@ _SEARCH_LIMIT_S = 0.2
 _SOLVE_LIMIT_S = 2.0
 
 AXES: dict[str, Callable[[Profile], np.ndarray]] = {
-    "bits": weight_bits,
+    "bits": lambda profile: profile.code_bits,
     "bytes": lambda profile: profile.stored_bytes,
     "bops": bit_operations,
 }
@@ -36,13 +37,14 @@ class Point:
     """One plan that no other plan beats in both what is swept and damage.
 
     Attributes:
-        average_bits: Weight width averaged over all weights.
+        average_bits: Weight width averaged over all weights, the codes of factors of low rank counted.
         size_bytes: Bytes of the whole model.
         predicted_kl: Predicted damage, nats.
         widths: Weight width of each layer, then that of the left factor of each product.
         knee: Whether this is the knee of the curve.
         input_widths: Width of each layer's input, None for float, then that of each right factor; empty where all
             options have the same.
+        ranks: Rank of each layer's factors, 0 for none; empty where no option has any.
         bops: Bit operations per sample, or None where multiply-accumulates are unknown.
     """
 
@@ -52,7 +54,15 @@ class Point:
     widths: tuple[int, ...]
     knee: bool
     input_widths: tuple[int | None, ...] = ()
+    ranks: tuple[int, ...] = ()
     bops: int | None = None
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """What each layer gets, as far as options differ: inputs of one width count as float."""
+        floats, none = (None,) * len(self.widths), (0,) * len(self.widths)
+        places = zip(self.widths, self.input_widths or floats, self.ranks or none, strict=True)
+        return tuple(Option(weight_bits=w, activation_bits=a, rank=r) for w, a, r in places)
 
 
 def tradeoff(search: Search, against: str | None = None) -> tuple[Point, ...]:
@@ -92,20 +102,21 @@ def _describer(profile: Profile) -> Callable[[np.ndarray, float, bool], Point]:
     What all points share is worked out once: a sweep of thousands of layers has as many points.
     """
     places = np.arange(len(profile.places))
-    sizes, widths = profile.sizes, profile.weight_bits
-    weights = int(sizes.sum())
+    weights, widths = int(profile.sizes.sum()), profile.weight_bits
+    bits, ranks = profile.code_bits, np.array([option.rank for option in profile.options])
     inputs = np.array([option.activation_bits for option in profile.options], dtype=object)
     varied = _inputs_vary(profile)
     bops = bit_operations(profile) if _operations_known(profile) else None
 
     def describe(choice: np.ndarray, damage: float, knee: bool) -> Point:
         return Point(
-            average_bits=int(sizes @ widths[choice]) / weights,
+            average_bits=int(bits[places, choice].sum()) / weights,
             size_bytes=profile.total_bytes(choice),
             predicted_kl=damage,
             widths=tuple(widths[choice].tolist()),
             knee=knee,
             input_widths=tuple(inputs[choice].tolist()) if varied else (),
+            ranks=tuple(ranks[choice].tolist()) if ranks.any() else (),
             bops=None if bops is None else int(bops[places, choice].sum()),
         )
 

@@ -34,8 +34,6 @@ class Coding:
         targets: Weights that are turned into codes in place of the model's own, by layer name, in the shape of its
             record (`core.measuring.correction`).
         form: The form of the weights where that is none of codes on a uniform grid.
-        ranks: Ranks of the factors that give back what rounding takes, by layer name (`core.quantizing.low_rank`);
-            layers that are not named have none.
         learned: Codes that are taken as they are, by layer name, at the width they have (`core.measuring.refinement`);
             None where nothing was learned.
         kept: Codes chosen so far.
@@ -45,7 +43,6 @@ class Coding:
     moments: Mapping[str, np.ndarray] | None = None
     targets: Mapping[str, np.ndarray] = field(default_factory=dict)
     form: WeightForm | None = None
-    ranks: Mapping[str, int] = field(default_factory=dict)
     learned: Mapping[str, Quantized] | None = None
     kept: Kept = field(default_factory=lambda: Kept())
 

@@ -15,10 +15,8 @@ import numpy as np
 
 from lampq.core.quantizing.quantizer import Codes, Quantized, quantize
 from lampq.core.values.errors import RecordError
+from lampq.core.values.factors import FACTOR_BITS, factor_bytes, takes_rank
 
-# Width of the factors: half of it would undo a tenth of what they give, and they are small.
-_BITS = 8
-_SCALE_BYTES = 4
 # Added to the diagonal of the moment, as a fraction of its mean: directions without power cannot be divided by.
 _DAMPING = 1e-6
 
@@ -42,7 +40,8 @@ class LowRank:
     @property
     def size_bytes(self) -> int:
         """Bytes of codes and scales."""
-        return factor_bytes(self.outer.codes.shape[1], self.inner.codes.shape[1], len(self.outer.codes))
+        rank, outputs = self.outer.codes.shape
+        return factor_bytes((outputs, self.inner.codes.shape[1]), rank)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,36 +89,54 @@ class Compensated:
         return self.weight.dequantized().reshape(product.shape) + product
 
 
-def compensated(weight: Quantized, rows: np.ndarray, moment: np.ndarray, rank: int) -> Compensated:
-    """A quantized weight with factors of a rank; see `compensate`.
+class Compensation:
+    """Makes the factors of one layer, for whatever width and rank.
+
+    Args:
+        moment: E[x x^T] of its N inputs, shape (N, N), positive semi-definite.
+    """
+
+    def __init__(self, moment: np.ndarray) -> None:
+        exact = moment.astype(np.float64)
+        damping = _DAMPING * np.trace(exact) / len(exact) + np.finfo(np.float64).tiny
+        # Of fewer samples than inputs, sums in float32 have values a little below zero.
+        squares, self._axes = np.linalg.eigh(exact)
+        self._roots = np.sqrt(np.maximum(squares, 0) + damping)
+
+    def cut(self, error: np.ndarray) -> Cut:
+        """The factors of an error W - W_hat, shape (C, N), of all ranks."""
+        left, values, right = np.linalg.svd(error @ (self._axes * self._roots), full_matrices=False)
+        return Cut(outer=left * values, inner=(right / self._roots) @ self._axes.T)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cut:
+    """Factors of one error, the first columns and rows giving back most. K = min(C, N).
+
+    Attributes:
+        outer: Shape (C, K).
+        inner: Shape (K, N).
+    """
+
+    outer: np.ndarray
+    inner: np.ndarray
+
+    def factors(self, rank: int) -> LowRank:
+        """Those of a rank, 1 to K, in codes."""
+        return LowRank(outer=_coded(self.outer[:, :rank].T), inner=_coded(self.inner[:rank]))
+
+
+def compensated(weight: Codes, rows: np.ndarray, factors: LowRank) -> Compensated:
+    """A quantized weight with factors.
 
     Args:
         weight: The codes, in whatever blocks.
         rows: What they stand for, float32, shape (C, N).
-        moment: E[x x^T], shape (N, N).
-        rank: 1 to min(C, N).
-
-    Raises:
-        RecordError: The rank is another, or the shapes do not fit.
+        factors: The factors.
     """
-    error = rows - weight.dequantized().reshape(rows.shape)
-    factors = compensate(error, moment, rank)
-    left = np.square(error - factors.product(), dtype=np.float64).sum(axis=1)
-    return Compensated(weight=weight, factors=factors, squared_error=left)
-
-
-def rank_bytes(shape: tuple[int, ...], rank: int) -> int:
-    """Bytes of the factors of a matrix; 0 without any."""
-    return factor_bytes(shape[0], shape[1], rank) if rank else 0
-
-
-def factor_bytes(outputs: int, inputs: int, rank: int) -> int:
-    """Bytes that compensation of a rank takes: codes of 8 bits, and a scale for every row of either factor.
-
-    >>> factor_bytes(128, 256, 4)
-    1568
-    """
-    return rank * (outputs + inputs + 2 * _SCALE_BYTES)
+    left = rows - weight.dequantized().reshape(rows.shape) - factors.product()
+    squared_error = np.square(left, dtype=np.float64).sum(axis=1)
+    return Compensated(weight=weight, factors=factors, squared_error=squared_error)
 
 
 def compensate(error: np.ndarray, moment: np.ndarray, rank: int) -> LowRank:
@@ -133,21 +150,27 @@ def compensate(error: np.ndarray, moment: np.ndarray, rank: int) -> LowRank:
     Raises:
         RecordError: The rank is another, or the shapes do not fit.
     """
-    outputs, inputs = error.shape
-    if not 1 <= rank <= min(outputs, inputs):
+    check_factors(error.shape, moment.shape, rank)
+    return Compensation(moment).cut(error).factors(rank)
+
+
+def check_factors(shape: tuple[int, ...], moment: tuple[int, ...], rank: int) -> None:
+    """Refuse a rank that a weight cannot have, or inputs that are not its own.
+
+    Args:
+        shape: Of the weight in rows, (C, N).
+        moment: Shape of E[x x^T].
+        rank: Of the factors.
+
+    Raises:
+        RecordError: Says which.
+    """
+    outputs, inputs = shape
+    if not rank or not takes_rank(shape, rank):
         raise RecordError(f"rank {rank}: a layer of {outputs} x {inputs} takes 1 to {min(outputs, inputs)}")
-    if moment.shape != (inputs, inputs):
-        raise RecordError(f"a moment of shape {moment.shape} does not fit {inputs} inputs")
-    exact = moment.astype(np.float64)
-    damping = _DAMPING * np.trace(exact) / inputs + np.finfo(np.float64).tiny
-    # Of fewer samples than inputs, sums in float32 have values a little below zero.
-    squares, axes = np.linalg.eigh(exact)
-    root = axes * np.sqrt(np.maximum(squares, 0) + damping)
-    left, values, right = np.linalg.svd(error @ root, full_matrices=False)
-    outer = left[:, :rank] * values[:rank]
-    inner = np.linalg.solve(root.T, right[:rank].T).T
-    return LowRank(outer=_coded(outer.T), inner=_coded(inner))
+    if moment != (inputs, inputs):
+        raise RecordError(f"a moment of shape {moment} does not fit {inputs} inputs")
 
 
 def _coded(rows: np.ndarray) -> Quantized:
-    return quantize(np.ascontiguousarray(rows, dtype=np.float32), _BITS)
+    return quantize(np.ascontiguousarray(rows, dtype=np.float32), FACTOR_BITS)

@@ -64,7 +64,7 @@ def next_changes(
     groups = problem.reduced().groups
     layers = np.arange(len(choice))
     stored = profile.stored_bytes - profile.stored_bytes[layers, choice][:, None]
-    bits = profile.sizes[:, None] * (profile.weight_bits[None, :] - profile.weight_bits[choice][:, None])
+    bits = profile.code_bits - profile.code_bits[layers, choice][:, None]
     stored, bits = _over_groups(stored, groups), _over_groups(bits, groups)
     known = np.isfinite(explanation.damage)
     fits = explanation.fits & (predicted + explanation.damage <= most_damage)

@@ -33,6 +33,9 @@ class Measurement:
 
     Attributes:
         bits: Weight widths.
+        ranks: Ranks of factors beside the weights that give back what rounding takes (`core.quantizing.low_rank`), each
+            with every width; 0, without any, is always among them. For ONNX files, with rounding to inputs, which stay
+            float.
         act_bits: Width or widths of the layers' inputs; None leaves them float. PyTorch models take 2 to 8 and 16
             and are measured with their inputs rounded, every weight width with every input width, and so are ONNX
             models where PyTorch has their operators; others take 8.
@@ -72,6 +75,7 @@ class Measurement:
     """
 
     bits: tuple[int, ...] = tuple(range(2, 9))
+    ranks: tuple[int, ...] = (0,)
     act_bits: tuple[int, ...] | None = None
     act_range: str | None = None
     sites: str = INPUT_SITES
@@ -94,6 +98,8 @@ class Measurement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", tuple(sorted(set(self.bits))))
+        ranks = (self.ranks,) if isinstance(self.ranks, int) else self.ranks
+        object.__setattr__(self, "ranks", tuple(sorted({0, *ranks})))
         if self.act_bits is not None:
             inputs = [self.act_bits] if isinstance(self.act_bits, int) else self.act_bits
             object.__setattr__(self, "act_bits", tuple(sorted(set(inputs))))
@@ -114,6 +120,15 @@ class Measurement:
             raise RecordError(
                 f"{self.refine} steps of refinement, rounding {self.rounding}: learning takes at least 1 step, and "
                 f"starts from codes for the layers' inputs (rounding inputs or corrected)"
+            )
+        if self.ranked and (self.refine or self.rounding not in (INPUTS, CORRECTED)):
+            raise RecordError(
+                "factors of low rank are cut to the layers' inputs: ranks go with rounding inputs or corrected, and "
+                "with codes that are not learned"
+            )
+        if self.ranked and self.act_bits is not None:
+            raise RecordError(
+                "ranks are measured beside float inputs: leave out --act-bits, or put factors into a plan by --low-rank"
             )
         if self.rewrites != NONE and self.act_bits is None:
             raise RecordError("rewrites even out what activations are rounded from: give --act-bits too")
@@ -170,6 +185,11 @@ class Measurement:
         return self.sites != INPUT_SITES or self.quantizers is not None
 
     @property
+    def ranked(self) -> bool:
+        """Whether layers may have factors of low rank."""
+        return len(self.ranks) > 1
+
+    @property
     def profiled(self) -> str:
         """The rounding that a profile measures."""
         return profiled(self.rounding)
@@ -181,5 +201,5 @@ class Measurement:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """Every weight width with every input width, increasing."""
-        return all_options(self.bits, self.act_bits)
+        """Every weight width with every input width and every rank, increasing."""
+        return all_options(self.bits, self.act_bits, self.ranks)

@@ -1,4 +1,4 @@
-"""The choices a layer has: how many bits its weights, and where wanted its input, get."""
+"""The choices a layer has: how many bits its weights, and where wanted its input, get, and what stands beside them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,34 @@ ACTIVATION_WIDTHS = (*range(2, 9), 16)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One choice. Options sort by weight width, then by input width, where float is the widest.
+    """One choice. Options sort by weight width, then by input width, where float is the widest, then by rank.
 
     Attributes:
         weight_bits: 1 to 8.
         activation_bits: 2 to 8 or 16, or None: the layer's input stays float.
+        rank: Rank of the factors that give back what rounding takes (`core.quantizing.low_rank`); 0: there are none.
     """
 
     weight_bits: int
     activation_bits: int | None = None
+    rank: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.weight_bits <= 8:
             raise RecordError(f"{self.weight_bits} weight bits: choose 1 to 8")
         if self.activation_bits is not None and self.activation_bits not in ACTIVATION_WIDTHS:
             raise RecordError(f"{self.activation_bits} activation bits: choose 2 to 8, or 16")
+        if self.rank < 0:
+            raise RecordError(f"factors of rank {self.rank}: a rank is 0 or more")
 
     def __lt__(self, other: Option) -> bool:
-        return (self.weight_bits, self.input_bits) < (other.weight_bits, other.input_bits)
+        mine, others = ((o.weight_bits, o.input_bits, o.rank) for o in (self, other))
+        return mine < others
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """What the weights get: width and rank."""
+        return self.weight_bits, self.rank
 
     @property
     def input_bits(self) -> int:
@@ -42,34 +52,53 @@ class Option:
         return self.activation_bits or FLOAT_BITS
 
     def covers(self, other: Option) -> bool:
-        """Whether weights and input are both at least as wide as the other's; an option covers itself."""
-        return self.weight_bits >= other.weight_bits and self.input_bits >= other.input_bits
+        """Whether weights and input are both at least as wide as the other's, and the rank is as high; an option covers
+        itself.
+        """
+        return (
+            self.weight_bits >= other.weight_bits
+            and self.input_bits >= other.input_bits
+            and self.rank >= other.rank
+        )
 
     def to_text(self) -> str:
-        """`w4` or `w4a8`."""
-        return f"w{self.weight_bits}" + (f"a{self.activation_bits}" if self.activation_bits else "")
+        """`w4`, `w4a8`, or with factors `w4r2`."""
+        parts = (("w", self.weight_bits), ("r", self.rank), ("a", self.activation_bits))
+        return "".join(f"{letter}{number}" for letter, number in parts if number)
+
+    def to_json(self) -> dict[str, int | None]:
+        """Plain values for a JSON file."""
+        ranked = {"rank": self.rank} if self.rank else {}
+        return {"weight_bits": self.weight_bits, "activation_bits": self.activation_bits, **ranked}
 
 
-def all_options(bits: Sequence[int], act_bits: int | Sequence[int] | None = None) -> tuple[Option, ...]:
-    """Every weight width with every input width, increasing.
+def all_options(
+    bits: Sequence[int], act_bits: int | Sequence[int] | None = None, ranks: Sequence[int] = (0,)
+) -> tuple[Option, ...]:
+    """Every weight width with every input width and every rank, increasing.
 
     >>> [option.to_text() for option in all_options((4, 2), (8, 4))]
     ['w2a4', 'w2a8', 'w4a4', 'w4a8']
+    >>> [option.to_text() for option in all_options((4, 2), ranks=(0, 1))]
+    ['w2', 'w2r1', 'w4', 'w4r1']
     """
     inputs: Sequence[int | None] = (
         [act_bits] if act_bits is None or isinstance(act_bits, int) else sorted(set(act_bits))
     )
     return tuple(
-        Option(weight_bits=weight_bits, activation_bits=activation_bits)
+        Option(weight_bits=weight_bits, activation_bits=activation_bits, rank=rank)
         for weight_bits in sorted(set(bits))
         for activation_bits in inputs
+        for rank in sorted(set(ranks))
     )
 
 
 def neighbours(options: Sequence[Option], reach: int = 1) -> np.ndarray:
-    """Which options lie at most `reach` steps apart, a step being one width of weights or of inputs, bool, (J, J)."""
+    """Which options lie at most `reach` steps apart, a step being one width of weights or of inputs, or one rank, bool,
+    (J, J).
+    """
     places = []
-    for widths in ([o.weight_bits for o in options], [o.input_bits for o in options]):
+    for widths in zip(*((o.weight_bits, o.input_bits, o.rank) for o in options), strict=True):
         places.append(np.searchsorted(sorted(set(widths)), widths))
     return sum(np.abs(place[:, None] - place) for place in places) <= reach
 
@@ -108,3 +137,18 @@ def parse_activation_bits(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     narrow = [part for part in parts if part != "16"]
     return (*(parse_bits(",".join(narrow)) if narrow else ()), *([16] if len(narrow) < len(parts) else []))
+
+
+def parse_ranks(text: str) -> tuple[int, ...]:
+    """Ranks from `0,1,2,4`, increasing.
+
+    Raises:
+        RecordError: The text is no list of whole numbers.
+
+    >>> parse_ranks("4,1")
+    (1, 4)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise RecordError(f"ranks {text!r}: write whole numbers like 0,1,2,4")
+    return tuple(sorted({int(part) for part in parts}))

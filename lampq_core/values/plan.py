@@ -11,6 +11,7 @@ from typing import Any
 from lampq.core.values import files, schema
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import LampqError, PlanError
+from lampq.core.values.factors import factor_bits
 from lampq.core.values.history import Step, history_from_json, step_to_json
 from lampq.core.values.messages import described
 from lampq.core.values.norm_rewrite import NormRewrite
@@ -129,10 +130,11 @@ class Plan:
 
     @property
     def average_bits(self) -> float:
-        """Weight width averaged over all weights."""
-        return sum(layer.size * layer.weight_bits for layer in self.layers) / sum(
-            layer.size for layer in self.layers
+        """Weight width averaged over all weights, the codes of factors of low rank counted."""
+        bits = sum(
+            layer.size * layer.weight_bits + factor_bits(layer.shape, layer.rank) for layer in self.layers
         )
+        return bits / sum(layer.size for layer in self.layers)
 
     @property
     def payload_bytes(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lampq.core.values.errors import PlanError
+from lampq.core.values.factors import takes_rank
 from lampq.core.values.fingerprint import Fingerprint
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.layer import Layer
@@ -53,10 +54,9 @@ class PlanLayer:
     why: str = ""
 
     def __post_init__(self) -> None:
-        Option(weight_bits=self.weight_bits, activation_bits=self.activation_bits)
         if self.size <= 0 or self.payload_bytes < 0 or self.size != int(np.prod(self.shape, dtype=np.int64)):
             raise PlanError(f"layer {self.name}: size {self.size} or payload {self.payload_bytes} cannot be")
-        if self.rank and not (len(self.shape) == 2 and 0 < self.rank <= min(self.shape)):
+        if not takes_rank(self.shape, self.option.rank):
             raise PlanError(
                 f"layer {self.name}: factors of rank {self.rank} for a weight of shape {self.shape}; matrices have "
                 f"them, from 1 to their smaller side"
@@ -74,6 +74,11 @@ class PlanLayer:
                 raise PlanError(f"layer {self.name}: activation range {self.activation_range} cannot be")
 
     @property
+    def option(self) -> Option:
+        """What the layer gets."""
+        return Option(weight_bits=self.weight_bits, activation_bits=self.activation_bits, rank=self.rank)
+
+    @property
     def widths(self) -> tuple[int, int | None]:
         """Of the weights and the input; None where it stays float."""
         return self.weight_bits, self.activation_bits
@@ -88,6 +93,7 @@ class PlanLayer:
         activation_bits: int | None = None,
         activation_range: tuple[float, float] | None = None,
         quantizer: Fitted | None = None,
+        rank: int = 0,
         predicted_kl: float | None = None,
         why: str = "",
     ) -> PlanLayer:
@@ -108,6 +114,7 @@ class PlanLayer:
             activation_bits=activation_bits,
             activation_range=activation_range,
             quantizer=quantizer,
+            rank=rank,
             predicted_kl=predicted_kl,
             why=why,
         )

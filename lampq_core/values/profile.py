@@ -13,6 +13,7 @@ import numpy as np
 from lampq.core.values import profile_files
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import RecordError
+from lampq.core.values.factors import factor_bits
 from lampq.core.values.fitted import Fitted
 from lampq.core.values.head import Head
 from lampq.core.values.layer import LARGEST_COUNT, Layer
@@ -246,10 +247,20 @@ class Profile:
         """Weight width of each option, int64, shape (J,)."""
         return np.array([option.weight_bits for option in self.options], dtype=np.int64)
 
+    @property
+    def code_bits(self) -> np.ndarray:
+        """Bits of all weights of a place, and of its factors of low rank, int64, shape (L, J)."""
+        factors = [
+            [factor_bits(layer.shape, option.rank) for option in self.options] for layer in self.layers
+        ]
+        codes = self.sizes[:, None] * self.weight_bits[None, :]
+        codes[: len(factors)] += np.array(factors, dtype=np.int64)
+        return codes
+
     def option_text(self, index: int) -> str:
-        """How people call an option: `4 bits` where all inputs have one width, else `w4a8`."""
+        """How people call an option: `4 bits` where all inputs have one width and there are no ranks, else `w4a8`."""
         option = self.options[index]
-        if len({other.input_bits for other in self.options}) == 1:
+        if len({(other.input_bits, other.rank) for other in self.options}) == 1:
             return f"{option.weight_bits} bits"
         return option.to_text()
 
@@ -269,8 +280,10 @@ class Profile:
         return self.rest_bytes + own + self.shared_bytes(chosen)
 
     def average_bits(self, choice: np.ndarray) -> float:
-        """Weight width of a plan, option indices of shape (L,), averaged over all weights."""
-        return int(self.sizes @ self.weight_bits[choice]) / int(self.sizes.sum())
+        """Weight width of a plan, option indices of shape (L,), averaged over all weights, the codes of factors of low
+        rank counted.
+        """
+        return int(self.code_bits[np.arange(len(choice)), choice].sum()) / int(self.sizes.sum())
 
     def narrowed(self, columns: Sequence[int]) -> Profile:
         """The same with some of the options, by index, in rising order."""

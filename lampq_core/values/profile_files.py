@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -73,7 +72,7 @@ def _to_json(profile: Profile, arrays: Mapping[str, str]) -> dict[str, Any]:
         "per_token": profile.per_token,
         "heads": [head.to_json() for head in profile.heads],
         "kept": [layer.to_json() for layer in profile.kept],
-        "options": [dataclasses.asdict(option) for option in profile.options],
+        "options": [option.to_json() for option in profile.options],
         "tables": {name: table.kind.to_json() for name, table in profile.tables.items()},
         "arrays": dict(arrays),
         "layers": [layer.to_json() for layer in profile.layers],

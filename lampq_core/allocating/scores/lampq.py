@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lampq.core.allocating.equal_widths import equal_widths
+from lampq.core.allocating.equal_widths import one_width
 from lampq.core.allocating.scores.traces import how_to_measure, missing_traces, traces
 from lampq.core.values.errors import RecordError
 from lampq.core.values.profile import Profile
@@ -82,5 +82,5 @@ LAMPQ = Score(
     remedy=how_to_measure,
     improved_by=SWAPS,
     default_pins=_default_pins,
-    view=equal_widths,
+    view=one_width,
 )
