@@ -150,6 +150,10 @@ class BackedModel(Generic[Variant, Value]):
         fitted = ((name, option, self.backend.fitted(name, value)) for name, option, value in candidates)
         yield from self.backend.sweep(self._judged(batch), fitted)
 
+    def release(self) -> None:
+        """Let go of what it runs in; see `lampq.core.measuring.model.release`."""
+        self.backend.release()
+
     def taps(self, batch: BatchLike) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, in pieces: name, array, and how often a sample uses each weight."""
         return self.backend.taps(self.backend.checked(batch))

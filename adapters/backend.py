@@ -133,6 +133,9 @@ class Backend(Protocol[Variant, Value]):
     ) -> Iterator[tuple[str, int, Batch]]:
         """Outputs with one layer replaced at a time by what is `fitted`; `adapters.prefix` has the loop."""
 
+    def release(self) -> None:
+        """Let go of what it runs in and can make again at little cost, for all that share it."""
+
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers; see `core.measuring.model.Model.taps`."""
 

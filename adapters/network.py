@@ -157,6 +157,9 @@ class _Backend:
         for name, option, weight in candidates:
             yield name, option, self.replacing({name: weight}).run(inputs)
 
+    def release(self) -> None:
+        """Nothing: matrices are all there is."""
+
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         names = {layer.name for layer in self.layers}
         for group in inputs:

@@ -19,6 +19,7 @@ from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.journal import Journal
 from lampq.core.values.measure_kinds import AUTO, DIFFERENCES, GRADIENTS
 from lampq.core.values.measurement import Measurement
+from lampq.core.values.memory import give_back
 from lampq.core.values.messages import listed, reason
 from lampq.core.values.progress import Progress
 
@@ -124,6 +125,7 @@ def _checked(
     if candidates.products:
         raise NoGradientsError("factors of products are measured by differences alone")
     check = check_gradients(candidates, whole, draws, journal=journal, progress=progress)
+    give_back()
     if not check.passes:
         raise NoGradientsError(check.why_not(candidates.layers))
     return check
@@ -146,6 +148,7 @@ def _by_gradients(
     damage = measure_gradients(
         candidates, reference, draws, run=check.failing, journal=journal, progress=progress
     )
+    give_back()
     details = {
         "kl": "second order",
         "directions": draws.count,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from lampq.core.allocating.scores.error import ERROR
 from lampq.core.allocating.scores.kl import KL
 from lampq.core.allocating.scores.superposition import SUPERPOSITION
 from lampq.core.measuring.encoding import with_rounding
-from lampq.core.measuring.held_out import ENOUGH, halves
-from lampq.core.measuring.model import Model, rounds_activations
+from lampq.core.measuring.held_out import ENOUGH, Part, halves, in_quarters
+from lampq.core.measuring.model import Model, release, rounds_activations
 from lampq.core.measuring.reference import Reference, evenly, input_batch, measure_reference, with_examples
 from lampq.core.measuring.refinement import check_trainable
 from lampq.core.measuring.rewriting import check_rewritable, with_chosen_rewrites
@@ -145,7 +145,7 @@ def quantize(
     reference = measure_reference(model, batch)
     profile = make_profile(model, batch, chosen, work=alike, reference=reference, most_samples=_MOST_SENSED)
     uniform = None
-    parts = halves(model, reference) if guard is None else ()
+    parts: Sequence[Part] | None = halves(model, reference) if guard is None else ()
     if guard is None:
         plan, uniform = best_plans(
             model,
@@ -161,6 +161,9 @@ def quantize(
         plan = plan_within_drop(
             model, profile, batch, request, guard, out, journal=work.journal, progress=work.progress
         )
+    if in_quarters(reference) and not measurement.refine:
+        # Corrections are judged by others.
+        parts = None
     if measurement.rounding == CORRECTED and guard is None:
         model, plan = corrected_plan(
             model, plan, reference, work.progress, parts=parts, uniform=uniform, journal=work.journal
@@ -170,6 +173,8 @@ def quantize(
     plan = dataclasses.replace(plan, notes=(*plan.notes, *notes))
     if stored.format == model.format:
         stored = model
+    # What was measured with, and what is written, need not be in memory together.
+    release(stored)
     # As `apply` will write it from the plan alone.
     alone = stored.with_coding(stored.coding.anew(work.journal.within("written")))
     applied = apply(alone, plan, out, batch=batch, force=force)

@@ -139,6 +139,10 @@ class OnnxBackend:
         prefix = _Prefix(self.engine, self.variant.replaced, self.engine.split(inputs))
         return swept(prefix, candidates)
 
+    def release(self) -> None:
+        """Close all sessions of the file."""
+        self.engine.release()
+
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, one piece per place that a layer is used in and chunk of the batch.
 

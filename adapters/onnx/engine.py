@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import onnxruntime as ort
 
-from lampq.adapters.onnx import batches, cuts, probe
+from lampq.adapters.onnx import batches, cuts, probe, trials
 from lampq.adapters.onnx.chain import Chain
 from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.records import Records, stored_tensor
@@ -62,13 +62,18 @@ class Engine:
         self._whole.clear()
         return Chain(opened.flow, segments, opened.runtime, self._records.stored, self._pool)
 
+    def release(self) -> None:
+        """Close all sessions; what still runs in one keeps it."""
+        self._whole.clear()
+        self.__dict__.pop("chain", None)
+
     def run(self, chunks: Sequence[batches.Chunk]) -> list[Mapping[str, np.ndarray]]:
         """The judged outputs of the file as it is, by name, for each of some chunks.
 
         Several chunks are divided among the threads; one alone is worked on by all, unless that would take a
         second session of the file.
         """
-        if self._inner:
+        if self._inner or self._in_segments:
             # The file does not give inner tensors; its segments do.
             return list(self.chain.finish(self.chain.start(map(self.feeds, chunks)), 0, {}))
         opened = self._opened
@@ -90,6 +95,11 @@ class Engine:
             return {name: value.numpy() for name, value in zip(names, results, strict=True)}
 
         return [run(chunks[0])] if len(chunks) == 1 else list(self._pool.map(run, chunks))
+
+    @property
+    def _in_segments(self) -> bool:
+        """Whether a large file has its segments: a session of the whole beside them would hold all weights again."""
+        return "chain" in self.__dict__ and trials.is_large(self._opened)
 
     def join(self, outputs: Sequence[Mapping[str, np.ndarray]], chunks: Sequence[batches.Chunk]) -> Batch:
         """Canonical outputs of a batch from those of its chunks."""

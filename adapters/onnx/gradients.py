@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from lampq.adapters.onnx import batches
+from lampq.adapters.onnx import batches, trials
 from lampq.adapters.onnx.flow import Flow
 from lampq.adapters.onnx.inputs import sample_axes
 from lampq.adapters.onnx.variant import Variant, Varied
+from lampq.core.measuring.model import release
 from lampq.core.values.batch import Batch
 from lampq.core.values.errors import NoGradientsError
 from lampq.core.values.head import PROBABILITIES, VALUES, HeadChoice
@@ -67,6 +68,9 @@ def rebuilt(model: Varied, inputs: Batch) -> Rebuilt:
         plain.run(chunks[0]),
         tolerance=_HALF_AGREEMENT if half else AGREEMENT,
     )
+    if trials.is_large(opened):
+        # The rebuilt model has the weights again.
+        release(model)
     if reason:
         raise NoGradientsError(reason)
     names = tuple(site.name for site in opened.sites)

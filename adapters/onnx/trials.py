@@ -14,6 +14,7 @@ import onnx_ir.passes.common as passes
 
 from lampq.adapters.onnx import pieces, save
 from lampq.adapters.onnx.container import Container, one_line
+from lampq.adapters.onnx.opened import Opened
 from lampq.adapters.onnx.session import to_value
 from lampq.adapters.onnx.variant import Variant
 from lampq.core.values.errors import AdapterError
@@ -44,7 +45,7 @@ def run_graph(
     Raises:
         AdapterError: The runtime cannot run it.
     """
-    if _is_large(variant):
+    if is_large(variant.opened):
         return pieces.run(graph, variant.opened.runtime, names, feed, prepack=False)
     with tempfile.TemporaryDirectory(dir=folder) as inner, _giving(graph, names):
         path = Path(inner) / "reference.onnx"
@@ -62,7 +63,7 @@ def run_file(variant: Variant, file: Path, names: Sequence[str], feed: Arrays) -
         AdapterError: It is no valid model, or the runtime cannot run it.
     """
     graph = Container(file).parse()
-    if _is_large(variant):
+    if is_large(variant.opened):
         _check_rules(graph, file)
         return pieces.run(graph, variant.opened.runtime, names, feed)
     if {value.name for value in graph.graph.outputs} >= set(names):
@@ -102,5 +103,6 @@ def _check_rules(written: ir.Model, file: Path) -> None:
         raise AdapterError(f"the quantized {file.name} is no valid ONNX model: {one_line(err)}") from err
 
 
-def _is_large(variant: Variant) -> bool:
-    return variant.opened.container.size_bytes > WHOLE_BYTES
+def is_large(opened: Opened) -> bool:
+    """Whether the weights of a file are not to be in memory more often than need be."""
+    return opened.container.size_bytes > WHOLE_BYTES

@@ -36,6 +36,9 @@ class OnnxWalk:
         self._chunks = chunks
         self._positions = positions
         self._replaced = dict(replaced)
+        # Layers are asked for in the order of their positions: where each is behind the last, none is passed twice.
+        places = [chain.places[name] for name in positions[0] if name in chain.places]
+        self._returns = any(len(own) > 1 for own in places) or places != sorted(places)
 
     def inputs(self, name: str) -> Iterator[tuple[np.ndarray, int]]:
         """Inputs of a layer, as the model's taps have them."""
@@ -49,14 +52,26 @@ class OnnxWalk:
         """Go on with other weights of a layer; from the start, where the walk is past its first use."""
         self._replaced[name] = value
         if self._chain.places[name] and self._chain.places[name][0] < self._at:
-            self._states, self._at = list(self._start), 0
+            self._return()
+
+    def _return(self) -> None:
+        """To the start.
+
+        Raises:
+            RuntimeError: Layers were not asked for in order, and weights of those behind are gone.
+        """
+        if not self._returns:
+            raise RuntimeError("a walk is asked for layers in the order of the model")
+        self._states, self._at = list(self._start), 0
 
     def _advance(self, place: int) -> None:
         if place < self._at:
-            self._states, self._at = list(self._start), 0
+            self._return()
         for index in range(self._at, place):
             changed = [name for name in self._replaced if index in self._chain.places[name]]
             self._chain.advance(self._states, index, self._chain.feeds(self._replaced, of=changed))
+            for name in () if self._returns else changed:
+                del self._replaced[name]
         self._at = place
 
 

@@ -142,6 +142,9 @@ class TfliteBackend:
         """Outputs with one weight replaced at a time, a batch in front of operators."""
         return swept(Prefix(self.variant, inputs), candidates)
 
+    def release(self) -> None:
+        """Nothing: interpreters read weights where they are, and new ones are tried in another process first."""
+
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers."""
         return self.variant.taps(inputs)

@@ -160,6 +160,9 @@ class TorchBackend:
         for (name, option), outputs in swept:
             yield name, option, outputs
 
+    def release(self) -> None:
+        """Nothing: the module is the model."""
+
     def taps(self, inputs: Batch) -> Iterator[tuple[str, np.ndarray, int]]:
         """Inputs of the layers, as they are before they are rounded themselves."""
         return taps(self.variant, inputs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from lampq.core.measuring.encoding import Encoded, encoder
 from lampq.core.measuring.model import Model
 from lampq.core.measuring.setting import Setting
-from lampq.core.quantizing.quantizer import weight_of
+from lampq.core.quantizing.quantizer import Quantized, weight_of
+from lampq.core.quantizing.shelved_codes import CodesInOrder, ShelvedCodes
 from lampq.core.values.activation_rule import ActivationRule
 from lampq.core.values.layer import Layer
 from lampq.core.values.option import Option
@@ -34,7 +36,7 @@ class Dequantized(Sequence[np.ndarray]):
         channel_axis: Its axis of output channels.
     """
 
-    codes: tuple[Encoded, ...]
+    codes: Sequence[Encoded]
     shape: tuple[int, ...]
     channel_axis: int
 
@@ -44,6 +46,21 @@ class Dequantized(Sequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]
         """The weight in one of the ways, by index, in the shape of the layer's record."""
         return weight_of(self.codes[index], self.shape, self.channel_axis)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all codes."""
+        return len(self.codes) * math.prod(self.shape)
+
+    def shelved(self, shelf: ShelvedCodes, layer: int) -> Dequantized:
+        """The same with its codes on disk, if they are nothing but codes."""
+        keys = []
+        for index, quantized in enumerate(self.codes):
+            if not isinstance(quantized, Quantized):
+                return self
+            keys.append((layer, index))
+            shelf.put(keys[-1], quantized)
+        return replace(self, codes=CodesInOrder(shelf=shelf, keys=tuple(keys)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,6 +80,10 @@ class Roundings:
     squared_error: np.ndarray
     steps: np.ndarray
     place: dict[int, tuple[int, int]]
+
+    def shelved(self, shelf: ShelvedCodes, layer: int) -> Roundings:
+        """The same with the codes of the layer (by index) on disk."""
+        return replace(self, weights=self.weights.shelved(shelf, layer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -28,6 +28,7 @@ from lampq.core.quantizing.ridge import Fold, corrected, judges_alone
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.layer import Layer
+from lampq.core.values.memory import give_back
 from lampq.core.values.plan import Plan
 from lampq.core.values.progress import Progress, quiet
 from lampq.core.values.rounding_kinds import CORRECTED
@@ -102,6 +103,8 @@ def with_correction(model: AnyModel, plan: Plan, batch: BatchLike, progress: Pro
         for _, ahead in walks:
             ahead.replace(layer.name, weight if rule is None else Setting(weight=weight, activation=rule))
         progress("correcting layers", number + 1, len(layers))
+    del walks
+    give_back()
     return model.with_coding(coding)
 
 

@@ -17,6 +17,7 @@ from lampq.core.measuring.gram_sums import GramSums
 from lampq.core.measuring.measure import Damage
 from lampq.core.measuring.reference import Reference
 from lampq.core.measuring.setting import RoundedLayers
+from lampq.core.quantizing.shelved_codes import ShelvedCodes
 from lampq.core.readouts.draws import Draws
 from lampq.core.readouts.readout import Readout
 from lampq.core.values.batch import Batch
@@ -31,6 +32,8 @@ _PRINCIPAL = 3
 _ROWS, _FEWEST, _MOST = 2048, 4, 16
 # Rows and directions that are in memory at a time.
 _SLICE_BYTES = 1 << 27
+# Codes of a group of layers that are in memory; others are read from disk for every pass and direction.
+_CODES_BYTES = 1 << 28
 
 
 @runtime_checkable
@@ -150,11 +153,14 @@ class Loader:
             yield self._lone or self._loaded(group)
 
     def _loaded(self, group: Mapping[int, Sequence[int]]) -> dict[int, Roundings]:
-        loaded = {index: self._candidates.roundings(index, columns) for index, columns in group.items()}
-        for index, roundings in loaded.items():
+        loaded, shelf, room = {}, ShelvedCodes(), _CODES_BYTES
+        for index, columns in group.items():
+            roundings = self._candidates.roundings(index, columns)
             for column, (weight, _) in roundings.place.items():
                 self.error[index, column] = roundings.squared_error[weight]
                 self.steps[index, column] = roundings.steps[weight]
+            room -= roundings.weights.size_bytes
+            loaded[index] = roundings if room >= 0 else roundings.shelved(shelf, index)
         if len(self._groups) == 1:
             self._lone = loaded
         return loaded

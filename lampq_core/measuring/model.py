@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
+from lampq.core.values.memory import give_back
 from lampq.core.values.progress import Progress, quiet
 
 if TYPE_CHECKING:
@@ -189,6 +190,25 @@ class _Windowed(Protocol):
 def windows_of(model: Model) -> Mapping[str, Window]:
     """What convolutions of a model see, by layer, as far as it is known."""
     return model.windows() if isinstance(model, _Windowed) else {}
+
+
+@runtime_checkable
+class _Releasing(Protocol):
+    """A model that runs in what takes memory and can be made again."""
+
+    def release(self) -> None:
+        """Let go of it; it is made again when it is needed."""
+
+
+def release(model: Model) -> None:
+    """Let go of what a model runs in, where that can be made again, and give back the memory.
+
+    A session holds the weights of a model as its kernels like them: as much as its file, and with the file as it was
+    read twice as much.
+    """
+    if isinstance(model, _Releasing):
+        model.release()
+    give_back()
 
 
 class RoundingModel(Model, Protocol):

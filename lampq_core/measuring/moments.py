@@ -12,6 +12,7 @@ from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.layer import Layer
+from lampq.core.values.memory import give_back
 from lampq.core.values.shelved_arrays import ShelvedArrays
 from lampq.core.values.window import Window
 
@@ -70,6 +71,7 @@ def input_moments(
         journal.put(f"moments/{name}", moment=total.reshape(-1, total.shape[-1]))
     # Those are whole where this is there.
     journal.put("moments", present=np.array([layer.name in moments for layer in layers]))
+    give_back()
     return moments
 
 

@@ -9,14 +9,15 @@ from typing import TypeAlias
 import numpy as np
 
 from lampq.core.quantizing.quantizer import Quantized
+from lampq.core.quantizing.shelved_codes import ShelvedCodes
 from lampq.core.values.blocks import check_block
 from lampq.core.values.errors import AdapterError, RecordError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.rounding_kinds import INPUTS, NEAREST
 from lampq.core.values.weight_form import WeightForm
 
-# Codes kept, so that search and writing need not choose those of the profile again.
-_KEPT_BYTES = 1 << 28
+# Codes kept, so that search and writing need not choose those of the profile again, and how many of them in memory.
+_KEPT_BYTES, _MEMORY_BYTES = 1 << 28, 1 << 26
 
 
 Key: TypeAlias = tuple[object, ...]
@@ -78,7 +79,7 @@ class Coding:
 
 
 class Kept:
-    """Codes by key: in memory until they take too much of it, and in a journal where there is one.
+    """Codes by key: in memory and then on disk until they take too much of it, and in a journal where there is one.
 
     Args:
         journal: Of the work that they are chosen in.
@@ -86,19 +87,25 @@ class Kept:
 
     def __init__(self, journal: Journal = NOWHERE) -> None:
         self._results: dict[Key, Quantized] = {}
+        self._shelved = ShelvedCodes()
         self._bytes = 0
         self._journal = journal
 
     def get(self, key: Key) -> Quantized | None:
         """The codes of a key, where they are known."""
-        return self._results.get(key) or self._remembered(key)
+        return self._results.get(key) or self._shelved.get(key) or self._remembered(key)
 
     def put(self, results: Mapping[Key, Quantized]) -> None:
         """Keep codes that were chosen side by side: of those that round together a kill loses all or none."""
         for key, result in results.items():
-            if self._bytes + result.codes.nbytes <= _KEPT_BYTES:
+            size = self._bytes + result.codes.nbytes
+            if size > _KEPT_BYTES:
+                continue
+            self._bytes = size
+            if size <= _MEMORY_BYTES:
                 self._results[key] = result
-                self._bytes += result.codes.nbytes
+            else:
+                self._shelved.put(key, result)
         self._journal.put_all({repr(key): _arrays(result) for key, result in results.items()})
 
     def _remembered(self, key: Key) -> Quantized | None:
