@@ -1,4 +1,4 @@
-"""Plans to make report pages of, and what pages hold of the curve."""
+"""Plans to make report pages of, fixtures to import, and what pages hold of the curve."""
 
 import base64
 import dataclasses
@@ -7,9 +7,12 @@ import re
 import zlib
 
 import numpy as np
+import pytest
+from records import make_profile
 
 import lampq
 from lampq.core.values.history import Round
+from lampq.verbs.report import surroundings
 
 
 def measured_plan(profile):
@@ -32,3 +35,18 @@ def plans_of(values):
     """Options of all plans, shape (P, L), from what the page stores."""
     steps = np.array([ord(c) - ord("0") for c in values["steps"]]).reshape(-1, len(values["weights"]))
     return np.cumsum(steps, axis=0) % len(values["options"])
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return make_profile(3)
+
+
+@pytest.fixture(scope="module")
+def plan(profile):
+    return measured_plan(profile)
+
+
+@pytest.fixture(scope="module")
+def around(plan, profile):
+    return surroundings(plan, profile)

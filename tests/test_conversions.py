@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision_ops  # noqa: F401
-from foreign_plans import OF_NAMES, OF_NODES, facts, given_plan, mixed_plan
+from foreign_plans import OF_NAMES, OF_NODES, facts, given_plan, mixed_plan, onnx_model, profile, tflite_model  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx_graphs import make_plan
-from onnx_models import mlp, normal, saved
+from onnx_models import normal
 from records import make_profile, pair_profile
-from tflite_models import fixture
 from torch_models import read_named
 
-from lampq import adapters
 from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
 from lampq.core.values.blocks import row_block
@@ -26,21 +24,6 @@ from lampq.verbs.convert import convert
 from lampq.verbs.plan import plan as make_best
 
 OF_BLOCKS = ("torchao", "compressed-tensors", "ort-nbits")
-
-
-@pytest.fixture(scope="module")
-def profile():
-    return make_profile(0)
-
-
-@pytest.fixture(scope="module")
-def onnx_model(tmp_path_factory):
-    return adapters.read(saved(mlp(5), tmp_path_factory.mktemp("onnx")))
-
-
-@pytest.fixture(scope="module")
-def tflite_model():
-    return adapters.read(fixture("vit"))
 
 
 def draw_widths(data, tool, target):

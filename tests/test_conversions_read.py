@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 import torchvision_ops  # noqa: F401
-from foreign_plans import OF_NAMES, OF_NODES, facts, given_plan, mixed_plan
+from foreign_plans import OF_NAMES, OF_NODES, facts, given_plan, mixed_plan, onnx_model, profile, tflite_model  # noqa: F401
 from onnx import helper
 from onnx_graphs import make_plan
-from onnx_models import graph, mlp, normal, saved
+from onnx_models import graph, normal, saved
 from records import make_profile
-from tflite_models import fixture
 from tflite_models import plan_for as tflite_plan
 
 from lampq import adapters
@@ -21,22 +20,6 @@ from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
 from lampq.core.values.plan import Plan
 from lampq.verbs.convert import convert, read_foreign
-
-
-@pytest.fixture(scope="module")
-def profile():
-    return make_profile(0)
-
-
-@pytest.fixture(scope="module")
-def onnx_model(tmp_path_factory):
-    return adapters.read(saved(mlp(5), tmp_path_factory.mktemp("onnx")))
-
-
-@pytest.fixture(scope="module")
-def tflite_model():
-    return adapters.read(fixture("vit"))
-
 
 # What comes in from outside.
 

@@ -43,7 +43,7 @@ def as_text(name, table):
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
-def test_every_image_stays_with_its_text(model, name):  # noqa: F811
+def test_every_image_stays_with_its_text(model, name):
     table = rows(model.parent, label=["b", "a", "a", "b", "a"])
     data = read_data(write(model, name, as_text(name, table)), input_specs=BOTH, model=model)
     assert (data.kind, len(data), data.class_names) == ("pairs", 5, ("a", "b"))
@@ -69,7 +69,7 @@ def test_a_folder_with_metadata_has_the_labels_of_its_table(tmp_path):
     np.testing.assert_allclose(data.inputs()["x"][3], pixels(3), rtol=1e-6)
 
 
-def test_parquet_holds_images_as_hugging_face_writes_them(model):  # noqa: F811
+def test_parquet_holds_images_as_hugging_face_writes_them(model):
     table = rows(model.parent)
     images = [{"bytes": (model.parent / row["image"]).read_bytes(), "path": "same.png"} for row in table]
     columns = {"image": images, "text": [row["text"] for row in table], "label": [0, 1, 2, 3, 4]}
@@ -102,7 +102,7 @@ def test_parquet_holds_images_as_hugging_face_writes_them(model):  # noqa: F811
         ("t.parquet", "no table", "no table in Parquet"),
     ],
 )
-def test_tables_that_cannot_be_are_refused_in_a_line(model, name, content, message):  # noqa: F811
+def test_tables_that_cannot_be_are_refused_in_a_line(model, name, content, message):
     save(model.parent / "a.png", picture())
     path = write(model, name, content)
     with pytest.raises(AdapterError, match=message) as caught:
@@ -110,6 +110,6 @@ def test_tables_that_cannot_be_are_refused_in_a_line(model, name, content, messa
     assert "\n" not in str(caught.value)
 
 
-def test_texts_alone_with_a_column_of_images_are_texts(model):  # noqa: F811
+def test_texts_alone_with_a_column_of_images_are_texts(model):
     path = write(model, "t.jsonl", '{"image": "none.png", "text": "w1 w2"}')
     assert read_data(path, input_specs=[IDS, MASK], model=model).kind == "texts"

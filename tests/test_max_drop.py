@@ -163,7 +163,7 @@ def test_other_limits_hold_besides(digits, tmp_path):
     assert not (tmp_path / "b.onnx").exists()
 
 
-def test_inputs_that_only_a_file_rounds_are_measured_in_files(place, tmp_path, capsys):  # noqa: F811
+def test_inputs_that_only_a_file_rounds_are_measured_in_files(place, tmp_path, capsys):
     words = ["quantize", place / "d.onnx", "--data", place / "images", "--max-drop", "60%", "--metric", "map"]
     out = tmp_path / "q.onnx"
     code, printed, err = run(
@@ -184,7 +184,7 @@ def test_inputs_that_only_a_file_rounds_are_measured_in_files(place, tmp_path, c
         ((), "no budget"),
     ],
 )
-def test_what_cannot_be_kept_is_told_in_a_line(place, tmp_path, capsys, words, message):  # noqa: F811
+def test_what_cannot_be_kept_is_told_in_a_line(place, tmp_path, capsys, words, message):
     base = ("quantize", place / "d.onnx", "--data", place / "images", "-o", tmp_path / "q.onnx")
     code, out, err = run(capsys, *base, *words)
     assert (code, out) == (2, "")

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 from browser import Browser
-from records import make_profile, pair_profile, tall_profile
-from report_cases import measured_plan
+from records import pair_profile, tall_profile
+from report_cases import around, measured_plan, plan, profile  # noqa: F401
 
 import lampq
 from lampq.core.values.fitted import Fitted
@@ -37,21 +37,6 @@ HOSTILE = (
 def browser():
     with Browser() as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def profile():
-    return make_profile(3)
-
-
-@pytest.fixture(scope="module")
-def plan(profile):
-    return measured_plan(profile)
-
-
-@pytest.fixture(scope="module")
-def around(plan, profile):
-    return surroundings(plan, profile)
 
 
 @pytest.fixture(scope="module")

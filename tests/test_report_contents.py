@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from records import make_profile, pair_profile
-from report_cases import measured_plan
+from report_cases import around, measured_plan, plan, profile  # noqa: F401
 
 import lampq
 from lampq.cli import main
@@ -28,21 +28,6 @@ from lampq.page.findings import Findings
 from lampq.page.heat import _picture
 from lampq.page.png import encode
 from lampq.verbs.report import surroundings
-
-
-@pytest.fixture(scope="module")
-def profile():
-    return make_profile(3)
-
-
-@pytest.fixture(scope="module")
-def plan(profile):
-    return measured_plan(profile)
-
-
-@pytest.fixture(scope="module")
-def around(plan, profile):
-    return surroundings(plan, profile)
 
 
 def test_the_line_is_of_plans_that_none_of_their_size_beats():
