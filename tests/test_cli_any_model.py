@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from command_line import run
 from two_inputs_model import TwoInputsModel, samples
 
 import lampq
@@ -14,12 +15,6 @@ from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH
 
 MODEL, CALIB = str(MODEL_PATH), str(CALIBRATION_PATH)
 PIXELS = ["--mean", "0.305", "--std", "0.376"]
-
-
-def run(capfd, *words):
-    code = main([str(word) for word in words])
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 @pytest.fixture

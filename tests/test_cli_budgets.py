@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from command_line import run
 
 import lampq
-from lampq.cli import main
 from lampq.core.allocating.limits import bit_operations
 from lampq.demo_data import CALIBRATION_PATH, MODEL_PATH, calibration
 
@@ -21,11 +21,6 @@ def work(tmp_path_factory):
         "# limit: 2 ms\nlayer,weight_bits,latency_us\n*,2,30\n*,4,50\n*,8,90\nhead,8,1000\n"
     )
     return folder
-
-
-def run(capfd, *words):
-    code = main([str(word) for word in words])
-    return code, *capfd.readouterr()
 
 
 def test_every_limit_at_once(work, tmp_path, capfd):

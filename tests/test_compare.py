@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from command_line import run
 from records import make_profile
 
 import lampq
-from lampq.cli import main
 from lampq.conversions.imports import given_plan
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
@@ -79,12 +79,6 @@ def test_plans_of_different_models_are_refused():
     assert lampq.compare([plan_of({"a": 2}), plan_of({"a": 2}, seed=1)], by_name=True).same
     with pytest.raises(PlanError, match="at least two"):
         lampq.compare([plan_of({"a": 2})])
-
-
-def run(capfd, *words):
-    code = main([str(word) for word in words])
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torchvision_ops  # noqa: F401
+from command_line import run
 from foreign_plans import OF_NAMES, OF_NODES, facts, given_plan, mixed_plan, onnx_model, profile, tflite_model  # noqa: F401
 from onnx import helper
 from onnx_graphs import make_plan
@@ -14,7 +15,6 @@ from records import make_profile
 from tflite_models import plan_for as tflite_plan
 
 from lampq import adapters
-from lampq.cli import main
 from lampq.conversions import FORMATS, exports, find, imports
 from lampq.conversions.target import Target
 from lampq.core.values.errors import PlanError
@@ -209,12 +209,6 @@ def work(profile, tmp_path):
     (tmp_path / "arrays.npz").write_bytes(arrays.read_bytes())
     mixed_plan(profile, (2, 3, 8)).write(tmp_path / "plan.json")
     return tmp_path
-
-
-def run(capfd, *words):
-    code = main([str(word) for word in words])
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 def test_out_and_in_again(work, capfd):

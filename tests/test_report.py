@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from records import pair_profile, tall_profile
-from report_cases import around, measured_plan, plan, profile  # noqa: F401
+from report_cases import around, plan, profile  # noqa: F401
 
 import lampq
 from lampq.core.values.fitted import Fitted

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from records import make_profile, pair_profile
-from report_cases import around, measured_plan, plan, profile  # noqa: F401
+from report_cases import around, plan, profile  # noqa: F401
 
 import lampq
 from lampq.cli import main

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from numpy_model import NumpyModel
 from torch_models import ConvNet, PackedViT, seeded
 
@@ -20,7 +21,6 @@ from lampq.adapters.torch.model import TorchModel
 from lampq.adapters.torch.observer import TapeObserver
 from lampq.adapters.torch.provenance import Provenance
 from lampq.adapters.torch.runtime import Runtime
-from lampq.cli import main
 
 FEW = lampq.SynthesisRecipe(candidates=3, steps=3, batch=8)
 CIFAR = Preprocess.preset("cifar10")
@@ -271,12 +271,6 @@ def factory(tmp_path, monkeypatch):
         "from torch_models import PackedViT, seeded\nbuild = lambda: seeded(PackedViT)\n"
     )
     return ["model.py:build", "--input-shape", "3x16x16", "--preset", "cifar10"]
-
-
-def run(capfd, *words):
-    code = main([str(word) for word in words])
-    out, err = capfd.readouterr()
-    return code, out, err
 
 
 def test_the_command_line_quantizes_and_evaluates_without_data(factory, capfd, tmp_path):
