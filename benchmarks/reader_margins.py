@@ -19,6 +19,7 @@ import onnxruntime as ort
 import report
 import tasks
 from zoo import packages
+from zoo.lines import rendered
 
 import lampq
 from lampq.metrics.edit_distance import edit_distance
@@ -65,10 +66,10 @@ def main() -> None:
     args = parser.parse_args()
     folder = packages.fetch(tasks.REQUIREMENTS, args.cache)
     path = folder / "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
-    lines, texts = tasks.rendered(tasks.LINES + 128)
+    lines, texts = rendered(tasks.LINES + 128)
     judged, others = lines[: tasks.LINES], lines[tasks.LINES :]
     exact = chances(path, judged)
-    white, _ = tasks.rendered(tasks.LINES, close=False)
+    white, _ = rendered(tasks.LINES, close=False)
     right = [as_written(path, found, texts) for found in (exact, chances(path, white))]
     second, first = np.sort(exact, axis=-1)[..., -2:].transpose(2, 0, 1)
     margin = np.log(first) - np.log(second)

@@ -11,27 +11,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import inspect
 import json
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import report
-from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import torchvision_ops  # noqa: F401
-from zoo import exports, packages, pictures
+from zoo import exports, packages
+from zoo.lines import rendered
+from zoo.sentences import descriptions, sentences
 
 import lampq
 from lampq.core.measuring.encoding import with_rounding
@@ -49,11 +46,7 @@ WRITTEN = (*ROUNDINGS, "corrected")
 JUDGED, CALIBRATION = 512, 256
 # Texts that codes are chosen for, those of them that widths come from, and sentences of each.
 CODED, PLANNED, JOINED = 320, 64, 5
-# Modules that say or open something when they are imported.
-_TALKING = {"antigravity", "idlelib", "this", "turtledemo"}
 SENTENCES, LINES, PROFILED = 500, 50, 32
-# Pixels of the reader's input, and around the text of a line.
-HEIGHT, WIDTH, EDGE = 48, 320, 4
 
 
 def uniform(profile: lampq.Profile, bits: int) -> lampq.Plan:
@@ -128,47 +121,6 @@ def _best(model: Any, profile: lampq.Profile, batch: Any, bits: float) -> lampq.
     return best_plan(model, profile, batch, average_bits=bits)
 
 
-def sentences() -> list[str]:
-    """Sentences of the reference of the Python language, which comes with it, in a drawn order."""
-    from pydoc_data.topics import topics
-
-    return _shuffled(topics.values())
-
-
-def descriptions() -> list[str]:
-    """Sentences that describe the functions and classes of the standard library, in a drawn order."""
-    return _shuffled(
-        inspect.getdoc(part) or ""
-        for name in sorted(set(sys.stdlib_module_names) - _TALKING)
-        if not name.startswith("_") and (module := _imported(name)) is not None
-        for owner in vars(module).values()
-        if getattr(owner, "__module__", None) == name
-        for part in (owner, *(method for _, method in inspect.getmembers(owner, inspect.isroutine)))
-    )
-
-
-def _imported(name: str) -> ModuleType | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name)
-        # Not every module of the library is there on every system.
-        except ImportError:
-            return None
-
-
-def _shuffled(texts: Iterable[str]) -> list[str]:
-    """Sentences of 6 to 24 plain words, each once."""
-    plain: dict[str, None] = {}
-    for text in texts:
-        for part in text.replace("\n", " ").split(". "):
-            words = part.split()
-            letters = all(word.strip("(),;:'\"-").isalpha() for word in words)
-            if 6 <= len(words) <= 24 and letters and part.strip()[0].isupper():
-                plain[f"{' '.join(words)}."] = None
-    return [list(plain)[index] for index in np.random.default_rng(0).permutation(len(plain))]
-
-
 def encoder(cache: Path) -> dict[str, Any]:
     """Mean cosine of sentence embeddings of all-MiniLM at 4 bits, by ONNX Runtime and pooling done here."""
     from tokenizers import Tokenizer
@@ -236,33 +188,6 @@ def _embeddings(path: Path, fed: Mapping[str, np.ndarray]) -> np.ndarray:
         weight = part["attention_mask"][..., None].astype(np.float64)
         pooled.append((states * weight).sum(axis=1) / weight.sum(axis=1))
     return np.concatenate(pooled)
-
-
-def rendered(count: int, *, close: bool = True) -> tuple[np.ndarray, list[str]]:
-    """Printed lines of words, float32, shape (N, 3, 48, 320), and what they say.
-
-    Each is cut out closely, scaled to the height and padded with 0, as the reader's package does it.
-
-    Args:
-        count: N.
-        close: False leaves white all around, where the reader sees spaces that nobody wrote.
-    """
-    rng, lines, texts = np.random.default_rng(5), np.zeros((count, 3, HEIGHT, WIDTH), dtype=np.float32), []
-    for line in lines:
-        text, font = (
-            " ".join(rng.choice(pictures.WORDS, 3)),
-            ImageFont.load_default(int(rng.integers(26, 33))),
-        )
-        left, top, right, bottom = (
-            map(int, font.getbbox(text)) if close else (-2, -2, WIDTH - 10, HEIGHT - 10)
-        )
-        image = Image.new("RGB", (right - left + 2 * EDGE, bottom - top + 2 * EDGE), "white")
-        ImageDraw.Draw(image).text((EDGE - left, EDGE - top), text, "black", font)
-        width = min(WIDTH, -(-HEIGHT * image.width // image.height))
-        pixels = np.asarray(image.resize((width, HEIGHT), Image.Resampling.BILINEAR))
-        line[:, :, :width] = pictures.scaled(pixels[None], low=-1.0)[0]
-        texts.append(text)
-    return lines, texts
 
 
 def reader(cache: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision_ops  # noqa: F401
 from safetensors.torch import save_file
-from torch_hostile import pickles
+from torch_hostile_files import pickles
 
 from lampq.adapters.torch import hugging_face
 from lampq.core.values.errors import AdapterError
