@@ -68,7 +68,8 @@ def overlap(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     common = (high - low).clip(min=0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
     union = (one[2:] - one[:2]).prod() + areas - common
-    return common / np.maximum(union, np.finfo(np.float64).tiny)
+    overlap: np.ndarray = common / np.maximum(union, np.finfo(np.float64).tiny)
+    return overlap
 
 
 def suppressed(boxes: Boxes, *, most_overlap: float, most: int) -> Boxes:

@@ -97,6 +97,8 @@ def _activated(head: Head | None, array: np.ndarray) -> np.ndarray:
     if head is None or head.role not in (CLASSES, PROBABILITIES):
         return array
     if head.role == PROBABILITIES:
-        return 1 / (1 + np.exp(-array.clip(-80, 80)))
+        yes: np.ndarray = 1 / (1 + np.exp(-array.clip(-80, 80)))
+        return yes
     shifted = np.exp(array - array.max(axis=head.axis, keepdims=True))
-    return shifted / shifted.sum(axis=head.axis, keepdims=True)
+    shares: np.ndarray = shifted / shifted.sum(axis=head.axis, keepdims=True)
+    return shares

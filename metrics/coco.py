@@ -151,7 +151,8 @@ def _original(
     else:
         across, down, left, top = ImageTransform.from_preprocess(preprocess).placement(width, height)
     scale = np.array([width / across, height / down] * 2)
-    return (corners + np.array([left, top, left, top])) * scale
+    placed: np.ndarray = (corners + np.array([left, top, left, top])) * scale
+    return placed
 
 
 def average_precision(truth: Mapping[str, Any], detected: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

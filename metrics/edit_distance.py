@@ -37,7 +37,8 @@ def collapsed(path: np.ndarray, blank: int) -> list[int]:
     [3, 3, 5]
     """
     first = np.concatenate([[True], path[1:] != path[:-1]])
-    return path[first & (path != blank)].tolist()
+    symbols: list[int] = path[first & (path != blank)].tolist()
+    return symbols
 
 
 def ctc(*, blank: int = 0, characters: Sequence[str] | None = None) -> Metric:

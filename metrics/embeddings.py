@@ -69,7 +69,9 @@ def _unit(batch: Batch, head: Head, inputs: Batch) -> np.ndarray:
         for group, fed in zip(batch.groups, inputs.groups, strict=True)
     ]
     vectors = np.concatenate(rows)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return unit
 
 
 def _pooled(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -78,7 +80,8 @@ def _pooled(array: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     if array.ndim != 3 or mask is None:
         return array.reshape(len(array), -1)
     weight = (mask != 0).astype(np.float64)[..., None]
-    return (array * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)
+    mean: np.ndarray = (array * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)
+    return mean
 
 
 COSINE = Metric(name="cosine", measure=cosine, against=(REFERENCE,))

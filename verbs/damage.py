@@ -54,8 +54,12 @@ class MeasuredDamage:
         if "note" in self.details:
             return (str(self.details["note"]),)
         instead = self.details.get("check", {}).get("measured_instead")
-        text = "gradients do not tell what quantizing does to {}, which was quantized and run instead"
-        return (text.format(listed(instead)),) if instead else ()
+        if not instead:
+            return ()
+        were = "was" if len(instead) == 1 else "were"
+        return (
+            f"gradients do not tell what quantizing does to {listed(instead)}, which {were} quantized and run instead",
+        )
 
 
 def measured_damage(
