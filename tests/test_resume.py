@@ -60,6 +60,7 @@ COMMANDS = {
     "gradients": ["--measure", "gradients"],
     "update": ["--mode", "lampq", "--rounding", "nearest"],
     "forward passes": ["--fisher", "forward", "--rounds", "1"],
+    "ranks": ["--ranks", "1,2", "--measure", "differences"],
 }
 
 
@@ -130,6 +131,7 @@ def killed(made, runs, tmp_path):
     [
         (["--avg-bits", "4"], "another average bits"),
         (["--rounding", "nearest"], "another rounding"),
+        (["--ranks", "1"], "another ranks"),
         (["--data", "y.npz"], "another data"),
     ],
 )
