@@ -12,8 +12,11 @@ from report_cases import plans_of, values_of
 
 import lampq
 from lampq.cli import main
+from lampq.core.values.factors import factor_bytes
 from lampq.core.values.head import Head
+from lampq.core.values.option import all_options
 from lampq.core.values.plan import Plan
+from lampq.core.values.tables import known_tables
 from lampq.page import explorer, markup
 from lampq.page.document import MOST_BYTES, render
 from lampq.page.findings import Findings
@@ -217,6 +220,48 @@ def test_commands_of_plans_with_interactions_say_that_the_search_may_differ(plan
 def average(values, index):
     widths = [values["options"][option][0] for option in plans_of(values)[index]]
     return np.dot(widths, values["weights"]) / sum(values["weights"])
+
+
+def with_ranks(profile, rank=2):
+    """The profile with factors of a rank beside every width, too, which take off some of the damage."""
+    factors = np.array([[0, factor_bytes(layer.shape, rank)] for layer in profile.layers])
+    less = np.linspace(0.3, 0.9, len(profile.layers))[:, None] ** [0, 1]
+    widths = profile.weight_bits.tolist()
+    kl, payload = (table[:, :, None] for table in (profile.kl, profile.payload_bytes))
+    return dataclasses.replace(
+        profile,
+        rounding="inputs",
+        options=all_options(widths, ranks=(0, rank)),
+        tables=known_tables(
+            weight_error=np.repeat(profile.weight_error, 2, axis=1),
+            payload_bytes=(payload + factors[:, None]).reshape(len(factors), -1),
+            kl=(kl * less[:, None]).reshape(len(factors), -1),
+        ),
+    )
+
+
+def test_ranks_of_a_plan_are_in_its_rows_and_its_budget(browser, profile, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ranked = with_ranks(profile)
+    ranked.write(tmp_path / "ranked.json")
+    lampq.plan(ranked, average_bits=4.5).write(tmp_path / "plan.json")
+    assert main(["report", "plan.json", "--profile", "ranked.json", "-o", "report.html"]) == 0
+    opened(browser, tmp_path / "report.html")
+    titles = browser.evaluate(
+        "[...document.querySelectorAll('#layers-table th')].map((th) => th.textContent)"
+    )
+    place = [title.strip() for title in titles].index("rank")
+    points = lampq.sweep(ranked)
+    for index in (3, len(points) // 2, len(points) - 1):
+        move(browser, index)
+        command = shlex.split(text(browser, "#command"))
+        if command[1] == "apply":
+            continue
+        assert main(command[1:]) == 0
+        made = Plan.read(command[-1])
+        assert column(browser, "#layers-table", place) == [str(layer.rank) for layer in made.layers]
+        assert float(command[command.index("--avg-bits") + 1]) == pytest.approx(made.average_bits, abs=1e-3)
+    assert browser.complaints() == []
 
 
 def test_the_command_is_copied(browser, page):
