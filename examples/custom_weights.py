@@ -2,7 +2,7 @@
 
 W ~ Q(W) + B A, after Jiang et al. (2025), AIQViT, arXiv:2502.04628, in closed form. Everything else is lampq's: what a
 width of this form does is measured, budgets count its bytes, plans name it, files hold it. At equal bytes bits alone
-are better here, as on trained networks (benchmarks/results/low_rank.md). Needs lampq[torch].
+are better here, and as good on a trained network (benchmarks/results/low_rank.md). Needs lampq[torch].
 
 In a package of its own, an entry point makes it known to the command line as well:
 
