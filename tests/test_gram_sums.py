@@ -120,15 +120,29 @@ def metric(z):
     return np.einsum("sc,cd->scd", p, np.eye(z.shape[1])) - p[:, :, None] * p[:, None, :]
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_principal_directions_make_up_the_metric_on_average_over_all_signs(rank):
-    z = np.random.default_rng(6).normal(size=(3, 5)) * 3
-    total = np.zeros((3, 5, 5))
-    every = list(itertools.product((-1.0, 1.0), repeat=5))
+@pytest.mark.parametrize("count", [2, 3])
+def test_principal_directions_that_carry_little_make_up_the_metric_on_average_over_all_signs(count):
+    z = np.random.default_rng(6).normal(size=(3, 8)) * 0.1
+    total = np.zeros((3, 8, 8))
+    every = list(itertools.product((-1.0, 1.0), repeat=8))
     for signs in every:
-        for v in principal(log_softmax(z), rank, np.tile(signs, (3, 1))):
+        for v in principal(log_softmax(z), count, np.tile(signs, (3, 1))):
             total += v[:, :, None] * v[:, None, :] / len(every)
     np.testing.assert_allclose(total, metric(z), atol=1e-12)
+
+
+def test_principal_directions_that_carry_most_are_eigenvectors_with_the_trace_of_the_metric_and_no_chance():
+    z = np.random.default_rng(6).normal(size=(3, 10)) * 6
+    chance = np.random.default_rng(0).choice((-1.0, 1.0), size=(2, 3, 10))
+    first, second = (np.stack(list(principal(log_softmax(z), 3, signs)), axis=1) for signs in chance)
+    np.testing.assert_array_equal(first, second)
+    values, vectors = np.linalg.eigh(metric(z))
+    values, vectors = values[:, ::-1], vectors[:, :, ::-1]
+    np.testing.assert_allclose(np.square(first).sum(axis=(1, 2)), values.sum(axis=1))
+    expected = values[:, :3] + [0, 0, 1] * values[:, 3:].sum(axis=1, keepdims=True)
+    along = np.einsum("skc,sck->sk", first, vectors[:, :, :3])
+    # As near as a few steps come where two are nearly as large.
+    np.testing.assert_allclose(along**2, expected, rtol=0.01)
 
 
 def test_principal_directions_scatter_less_than_probes():
@@ -152,7 +166,7 @@ def test_few_classes_are_exact_and_sure_predictions_do_no_harm():
     three = directions(readout.heads, readout.roles, reference, Draws(labels="principal", count=3, seed=0))
     total = sum(np.asarray(v)[:, :, None] * np.asarray(v)[:, None, :] for v in three)
     np.testing.assert_allclose(total, metric(z), atol=1e-12)
-    for v in principal(log_softmax(np.array([[0.0, 900.0, -np.inf, 1.0]])), 2, np.ones((1, 4))):
+    for v in principal(log_softmax(np.array([[0.0, 900.0, -np.inf, 1.0]])), 3, np.ones((1, 4))):
         assert np.isfinite(v).all()
 
 

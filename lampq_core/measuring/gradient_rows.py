@@ -25,8 +25,8 @@ from lampq.core.values.errors import AdapterError, NoGradientsError
 from lampq.core.values.journal import NOWHERE, Journal
 from lampq.core.values.progress import Progress, quiet, rest
 
-# Directions of one output of classes: two that carry nearly all, one for the rest (`readouts.principal`). On a CIFAR-10
-# ViT and 520 images plans come out as with all nine, at a third of the time; with four random ones they lose 0 to 4 %.
+# Directions of one output of classes, which carry nearly all (`readouts.principal`). On a CIFAR-10 ViT and 520 images
+# plans come out as with all nine, at less than half the time; with four random ones they lose 0 to 4 %.
 _PRINCIPAL = 3
 # Other outputs have random directions, so many that there are thousands of rows, within these numbers a sample.
 _ROWS, _FEWEST, _MOST = 2048, 4, 16

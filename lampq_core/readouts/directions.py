@@ -8,7 +8,7 @@ tr(F) = E ||J^T v||^2, so one backward pass per vector is all it takes. What dif
 A lone head of classes with one position, M = diag(p) - p p^T, has more:
 
 - `exact`: the classes - 1 columns of a triangular square root; no scatter at all.
-- `principal`: the directions that carry most of M, and one random one for the rest (`principal.py`): hardly any
+- `principal`: the directions that carry most of M, the last of them for the rest as well (`principal.py`): hardly any
   scatter from three passes, however many classes there are. `exact` where that is no dearer; `probe` for other heads.
 - `sampled`: v = e_y - p with y drawn from p, as the definition has it. A sure prediction is nearly always
   drawn and nearly never the one that counts, so a few draws scatter widely.
@@ -68,7 +68,7 @@ def directions(
     if labels == "exact":
         vectors: Iterator[np.ndarray] = SquareRoot(log_p).columns()
     elif labels == "principal":
-        vectors = principal(log_p, count - 1, _signs(_generators(draws), log_p.shape[1:]))
+        vectors = principal(log_p, count, _signs(_generators(draws), log_p.shape[1:]))
     elif labels == "sampled":
         vectors = _sampled(np.exp(log_p), count, _generators(draws))
     else:
