@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lampq.adapters.data import Dataset, Preprocess
 from lampq.adapters.synthetic import synthetic
+from lampq.adapters.synthetic.recipe import SynthesisRecipe
 from lampq.adapters.synthetic.sheet import write_sheet
 from lampq.console import tables
 from lampq.console.progress import progress_bar
@@ -80,7 +81,7 @@ def read(
             seed=args.seed,
             preprocess=preprocess,
             constants=constants,
-            shapes=dict(args.input_shapes),
+            recipe=SynthesisRecipe(shapes=tuple(args.input_shapes)),
             cache_folder=_folder(args),
             progress=progress,
         )

@@ -9,6 +9,7 @@ from onnx import helper
 from onnx_models import graph, normal, saved
 
 import lampq
+from lampq.adapters.synthetic.recipe import SynthesisRecipe
 from lampq.adapters.synthetic.shapes import definite, lengths_of
 from lampq.cli import main
 from lampq.core.values.errors import AdapterError
@@ -112,5 +113,5 @@ def test_shapes_of_a_model_with_data_of_its_own_are_refused(listener, capfd):
 
 
 def test_samples_have_the_shape_that_was_asked_for(listener):
-    made = lampq.synthetic(lampq.read(listener), 4, shapes={"sound": (9, 16)})
+    made = lampq.synthetic(lampq.read(listener), 4, recipe=SynthesisRecipe(shapes=(("sound", (9, 16)),)))
     assert np.asarray(made.inputs()["sound"]).shape == (4, 9, 16)

@@ -49,7 +49,6 @@ def synthetic(
     seed: int = 0,
     preprocess: Preprocess | str | None = None,
     constants: Mapping[str, Any] | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
     recipe: SynthesisRecipe | None = None,
     cache_folder: str | Path | None = None,
     progress: Progress = quiet,
@@ -68,7 +67,6 @@ def synthetic(
         preprocess: From pixels to the model's input, a record or the name of a preset; None takes what is said beside
             the model, else pixels in [0, 1].
         constants: Inputs that are the same for every sample, by name.
-        shapes: Shape of one sample of inputs that take any length, by name; an empty name is the only free input.
         recipe: The choices of the generator.
         cache_folder: Keep samples here, and take those that were made before; None keeps none.
         progress: Told what is being done and how far it is.
@@ -81,9 +79,9 @@ def synthetic(
         raise RecordError(
             f"synthetic data: {samples} samples by seed {seed}; give at least 1, and a seed from 0 on"
         )
-    fixed = constants or {}
-    specs = definite(_free_inputs(model.input_specs, fixed), shapes or {})
-    made = _Making.of(model, specs, samples, seed, preprocess, fixed, recipe or SynthesisRecipe())
+    fixed, chosen = constants or {}, recipe or SynthesisRecipe()
+    specs = definite(_free_inputs(model.input_specs, fixed), dict(chosen.shapes))
+    made = _Making.of(model, specs, samples, seed, preprocess, fixed, chosen)
     key = made.key()
     path = None if cache_folder is None else cache.cached_path(Path(cache_folder), key)
     ready = None if path is None else cache.load(path, key)

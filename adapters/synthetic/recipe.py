@@ -26,6 +26,7 @@ class SynthesisRecipe:
         entropy: Weight of the entropy of patch similarities; None: likewise.
         variation: Weight of the total variation of images.
         batch: Samples that are refined together.
+        shapes: Name and shape of one sample of inputs that take any length; an empty name is the only input.
     """
 
     candidates: int = 4
@@ -37,16 +38,18 @@ class SynthesisRecipe:
     entropy: float | None = None
     variation: float = 0.0
     batch: int = 64
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         whole = {"candidates": self.candidates, "batch": self.batch}
         for name, value in whole.items():
             if value < 1:
                 raise RecordError(f"synthetic data: {name} {value}; at least 1 is needed")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        numbers = {field.name for field in dataclasses.fields(self)} - {"shapes"}
+        for name in sorted(numbers):
+            value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
-                raise RecordError(f"synthetic data: {field.name} {value}; give a number from 0 on")
+                raise RecordError(f"synthetic data: {name} {value}; give a number from 0 on")
 
     def key(self, *parts: Any) -> str:
         """Digest of the recipe and whatever else decides what is made."""

@@ -84,20 +84,12 @@ class PlanLayer:
         return self.weight_bits, self.activation_bits
 
     @classmethod
-    def of(
-        cls,
-        layer: Layer | PlanLayer,
-        *,
-        weight_bits: int,
-        payload_bytes: int,
-        activation_bits: int | None = None,
-        activation_range: tuple[float, float] | None = None,
-        quantizer: Fitted | None = None,
-        rank: int = 0,
-        predicted_kl: float | None = None,
-        why: str = "",
-    ) -> PlanLayer:
+    def of(cls, layer: Layer | PlanLayer, **decision: Any) -> PlanLayer:
         """The decision for a layer of a model, or another one than it had.
+
+        Args:
+            layer: What it is called, and its weight.
+            **decision: The other attributes: `weight_bits`, `payload_bytes`, ...
 
         Raises:
             PlanError: It cannot be.
@@ -109,14 +101,7 @@ class PlanLayer:
             folded=layer.folded,
             shape=layer.shape,
             size=layer.size,
-            weight_bits=weight_bits,
-            payload_bytes=payload_bytes,
-            activation_bits=activation_bits,
-            activation_range=activation_range,
-            quantizer=quantizer,
-            rank=rank,
-            predicted_kl=predicted_kl,
-            why=why,
+            **decision,
         )
 
     @classmethod
