@@ -55,12 +55,14 @@ def corrected(rows: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
     if len(folds) < 2:
         return rows
     judges = [0] if judges_alone(folds[0]) else range(len(folds))
-    trials = [_Trial.of(rows, folds, left_out) for left_out in judges]
+    fewer = _fewer(rows)
+    trials = [_Trial.of(fewer, folds, left_out) for left_out in judges]
     place, loss = _valley(lambda ridge: sum(trial.loss(ridge) for trial in trials))
     # A loss below that of the weights as they are, which is zero.
     if not loss < 0:
         return rows
-    return (rows + _change(rows, Fold.of(folds), RIDGES[place])).astype(np.float32)
+    whole = Fold.of(folds)
+    return (rows + _change(rows @ whole.lost, whole, RIDGES[place])).astype(np.float32)
 
 
 def judges_alone(fold: Fold) -> bool:
@@ -71,40 +73,48 @@ def judges_alone(fold: Fold) -> bool:
     return fold.count >= min(len(fold.own), _ROWS)
 
 
+def _fewer(rows: np.ndarray) -> np.ndarray:
+    """Rows with the same W^T W, which is all that losses see of them: no more than there are features."""
+    return rows if len(rows) <= rows.shape[1] else np.linalg.qr(rows, mode="r")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Trial:
     """Weights corrected on some folds, judged on one that is left out.
 
     Attributes:
-        rows: W, shape (C, N).
         fitted: All folds but one.
         judged: That one.
+        aim: W times what the inputs of `fitted` have lost, shape (C, N).
+        lost: The same of `judged`.
     """
 
-    rows: np.ndarray
     fitted: Fold
     judged: Fold
+    aim: np.ndarray
+    lost: np.ndarray
 
     @classmethod
     def of(cls, rows: np.ndarray, folds: Sequence[Fold], left_out: int) -> _Trial:
-        others = [fold for number, fold in enumerate(folds) if number != left_out]
-        return cls(rows=rows, fitted=Fold.of(others), judged=folds[left_out])
+        fitted = Fold.of([fold for number, fold in enumerate(folds) if number != left_out])
+        judged = folds[left_out]
+        return cls(fitted=fitted, judged=judged, aim=rows @ fitted.lost, lost=rows @ judged.lost)
 
     def loss(self, ridge: float) -> float:
         """Sum of |W x - W' x_hat|^2 less that of |W x - W x_hat|^2."""
-        change = _change(self.rows, self.fitted, ridge)
-        return float(((change @ self.judged.own - 2 * (self.rows @ self.judged.lost)) * change).sum())
+        change = _change(self.aim, self.fitted, ridge)
+        return float(((change @ self.judged.own - 2 * self.lost) * change).sum())
 
 
-def _change(rows: np.ndarray, fold: Fold, ridge: float) -> np.ndarray:
-    """W' - W, float64, shape (C, N); zero where the inputs are."""
+def _change(aim: np.ndarray, fold: Fold, ridge: float) -> np.ndarray:
+    """W' - W, float64, shape (C, N); zero where the inputs are. `aim` is W times what they have lost."""
     own = fold.own.astype(np.float64) / fold.count
     mean = float(own.trace()) / len(own)
     if not mean > 0:
-        return np.zeros(rows.shape)
+        return np.zeros(aim.shape)
     own[np.diag_indices_from(own)] += ridge * mean
     # A system for each change costs less than the axes of the moment would, which serve all ridges.
-    return np.linalg.solve(own, (rows @ fold.lost / fold.count).T).T
+    return np.linalg.solve(own, (aim / fold.count).T).T
 
 
 def _valley(loss: Callable[[float], float]) -> tuple[int, float]:
