@@ -259,6 +259,7 @@ def test_ranks_of_a_plan_are_in_its_rows_and_its_budget(browser, profile, tmp_pa
             continue
         assert main(command[1:]) == 0
         made = Plan.read(command[-1])
+        rested(browser)
         assert column(browser, "#layers-table", place) == [str(layer.rank) for layer in made.layers]
         assert float(command[command.index("--avg-bits") + 1]) == pytest.approx(made.average_bits, abs=1e-3)
     assert browser.complaints() == []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from records import make_profile
 
-from lampq.core.values import publishing, staging
+from lampq.core.values import profile_files, publishing, staging
 from lampq.core.values.errors import OutputError, RecordError
 from lampq.core.values.files import write_text
 from lampq.core.values.outputs import Output, refuse_clashes
@@ -143,6 +143,18 @@ def test_readers_never_see_a_mixture_of_what_two_runs_write(tmp_path):
     assert [writer.returncode for writer in writers] == [0, 0]
     assert reads > 0
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npz"]
+
+
+def test_arrays_that_one_run_removed_and_another_put_back_are_read(tmp_path, monkeypatch):
+    made = make_profile()
+    made.write(tmp_path / "p.json")
+
+    def gone_once(path, digest):
+        monkeypatch.undo()
+        raise RecordError("they are gone")
+
+    monkeypatch.setattr(profile_files, "_read_arrays", gone_once)
+    np.testing.assert_array_equal(Profile.read(tmp_path / "p.json").weight_error, made.weight_error)
 
 
 def test_a_profile_without_its_arrays_says_so(tmp_path):

@@ -75,7 +75,7 @@ def judges_alone(fold: Fold) -> bool:
 
 def _fewer(rows: np.ndarray) -> np.ndarray:
     """Rows with the same W^T W, which is all that losses see of them: no more than there are features."""
-    return rows if len(rows) <= rows.shape[1] else np.linalg.qr(rows, mode="r")
+    return rows if len(rows) <= rows.shape[1] else np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

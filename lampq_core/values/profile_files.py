@@ -87,15 +87,16 @@ def _to_json(profile: Profile, arrays: Mapping[str, str]) -> dict[str, Any]:
 def read(path: Path, make: Callable[..., Made]) -> Made:
     """What `make` makes of the fields of a profile in a file; see `Profile.read`."""
     data = files.read_json(path, "profile", bounded=True)
+    failed: object = None
     for _ in range(_TRIES):
         try:
             return _from_json(data, path, make)
         except RecordError:
-            # Another run may have replaced the profile since, and removed these arrays.
+            # Another run may have replaced the profile since, and removed these arrays; or put both back by now.
             newer = files.read_json(path, "profile", bounded=True)
-            if newer == data:
+            if newer == data == failed:
                 raise
-            data = newer
+            failed, data = data, newer
     raise RecordError(f"profile {path}: it is being replaced all the time; try again")
 
 
