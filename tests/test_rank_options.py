@@ -235,6 +235,14 @@ def test_what_cannot_have_factors_is_refused_before_anything_is_measured(case, t
         profiled(model, None)
 
 
+def test_a_rank_that_no_layer_takes_is_refused_with_the_largest(tmp_path):
+    model = lampq.read(transformer(tmp_path / "m.onnx"))
+    with pytest.raises(
+        AdapterError, match=r"no layer of m\.onnx takes factors of rank 500: give --ranks of at most 16"
+    ):
+        lampq.profile(model, batch_for(4, 6, 16), ranks=(2, 500), rounding="inputs")
+
+
 @pytest.mark.parametrize("verb", ["profile", "quantize"])
 def test_formats_without_a_place_for_factors_refuse_ranks(tmp_path, verb, capsys):
     from tflite_models import linear

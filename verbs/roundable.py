@@ -7,6 +7,7 @@ from lampq.core.measuring.model import Model, rounds_activations
 from lampq.core.treatments.uniform import UNIFORM
 from lampq.core.values.batch import BatchLike
 from lampq.core.values.errors import AdapterError
+from lampq.core.values.factors import takes_rank
 from lampq.core.values.measurement import Measurement
 from lampq.verbs.input_ranges import UNMEASURED
 
@@ -32,15 +33,25 @@ def roundable(model: Model, batch: BatchLike | None, measurement: Measurement) -
 
 
 def refuse_unheld_ranks(model: Model, measurement: Measurement) -> None:
-    """Stop before any work where files of a model hold no factors of low rank.
+    """Stop before any work where files of a model hold no factors of low rank, or none of a rank.
 
     Raises:
-        AdapterError: There are ranks to measure.
+        AdapterError: There are such ranks to measure.
     """
-    if measurement.ranked and not format_named(model.format).low_rank(model):
+    if not measurement.ranked:
+        return
+    beside = set(format_named(model.format).low_rank(model))
+    if not beside:
         raise AdapterError(
             f"{model.path.name} has no place for factors of low rank: they stand beside products with a matrix in ONNX "
             f"files; leave out --ranks, or export the model to ONNX"
+        )
+    shapes = [layer.shape for layer in model.layers() if layer.name in beside]
+    rank = max(measurement.ranks)
+    if not any(takes_rank(shape, rank) for shape in shapes):
+        most = max((min(shape) for shape in shapes if len(shape) == 2), default=0)
+        raise AdapterError(
+            f"no layer of {model.path.name} takes factors of rank {rank}: give --ranks of at most {most}"
         )
 
 
